@@ -1,0 +1,78 @@
+package config
+
+import (
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// The example has every key, and the defaults.
+func TestExample(t *testing.T) {
+	clearEnv(t)
+	const name = "../config.example.yaml"
+	got, err := Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.XMPP.Domain, want.XMPP.Secret, want.XMPP.Hosts = "contacts.example.org", "change-me", []string{"example.org"}
+	want.Contacts.URL, want.Contacts.Headers = "http://127.0.0.1:8000/contacts/%s", map[string]Secret{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("Load = %+v, want %+v", got, want)
+	}
+
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c Config
+	for _, name := range fieldKeys(reflect.TypeFor[Config]()) {
+		section, leaf, _ := strings.Cut(name, ".")
+		if !regexp.MustCompile(`(?m)^` + section + `:\n(?:(?: .*)?\n)*  (?:# )?` + leaf + `: `).Match(b) {
+			t.Errorf("the example does not mention %s", name)
+		}
+		// And each field has its key, so that Load can set it.
+		found := false
+		for _, k := range c.keys() {
+			found = found || k.name == name
+		}
+		if !found {
+			t.Errorf("there is no key %s", name)
+		}
+	}
+	if n := len(fieldKeys(reflect.TypeFor[Config]())); n != len(c.keys()) {
+		t.Errorf("%d fields, %d keys", n, len(c.keys()))
+	}
+}
+
+// fieldKeys are the dotted paths of the fields of a struct and its structs.
+func fieldKeys(typ reflect.Type) []string {
+	var names []string
+	for f := range typ.Fields() {
+		name := snake(f.Name)
+		if f.Type.Kind() != reflect.Struct {
+			names = append(names, name)
+			continue
+		}
+		for _, n := range fieldKeys(f.Type) {
+			names = append(names, name+"."+n)
+		}
+	}
+	return names
+}
+
+func snake(name string) string {
+	var b strings.Builder
+	lower := false
+	for _, r := range name {
+		if unicode.IsUpper(r) && lower {
+			b.WriteByte('_')
+		}
+		lower = unicode.IsLower(r)
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}

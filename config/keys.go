@@ -1,0 +1,216 @@
+package config
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rosterd/jid"
+)
+
+// key is one setting: its name as a dotted path, and how a value that is not
+// nil is set. Values come as YAML makes them, or as strings from the
+// environment; both spell everything in the same ways.
+type key struct {
+	name string
+	set  func(name string, v any) error
+}
+
+// env is the name of the environment variable of k.
+func (k key) env() string {
+	return "ROSTERD_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
+}
+
+// headersKey is the one key whose value is a mapping with free names.
+const headersKey = "contacts.headers"
+
+// keys are all settings, bound to the fields of c.
+func (c *Config) keys() []key {
+	return []key{
+		{"xmpp.address", text(&c.XMPP.Address)},
+		{"xmpp.domain", domain(&c.XMPP.Domain)},
+		{"xmpp.secret", secret(&c.XMPP.Secret)},
+		{"xmpp.secret_file", text(&c.XMPP.SecretFile)},
+		{"xmpp.hosts", domains(&c.XMPP.Hosts)},
+		{"contacts.url", address(&c.Contacts.URL)},
+		{"contacts.timeout", duration(&c.Contacts.Timeout)},
+		{"contacts.max_in_flight", number(&c.Contacts.MaxInFlight)},
+		{"contacts.max_bytes", number(&c.Contacts.MaxBytes)},
+		{headersKey, headers(&c.Contacts.Headers)},
+		{"contacts.token", secret(&c.Contacts.Token)},
+		{"contacts.token_file", text(&c.Contacts.TokenFile)},
+		{"refresh.listen", text(&c.Refresh.Listen)},
+		{"refresh.token", secret(&c.Refresh.Token)},
+		{"refresh.token_file", text(&c.Refresh.TokenFile)},
+		{"refresh.max_bytes", number(&c.Refresh.MaxBytes)},
+		{"metrics.listen", text(&c.Metrics.Listen)},
+		{"log.level", text(&c.Log.Level)},
+		{"log.format", text(&c.Log.Format)},
+	}
+}
+
+func text(field *string) func(string, any) error {
+	return func(name string, v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return problem(name, "a text", showAny(v))
+		}
+		*field = s
+		return nil
+	}
+}
+
+// address is text for a URL, of whose wrong kinds it shows nothing.
+func address(field *string) func(string, any) error {
+	return func(name string, v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return problem(name, "a URL", "")
+		}
+		*field = s
+		return nil
+	}
+}
+
+// secret accepts strings alone: YAML would make another number of 0123.
+func secret(field *Secret) func(string, any) error {
+	return func(name string, v any) error {
+		s, ok := v.(string)
+		if !ok {
+			return problem(name, "a text, in quotes if it looks like something else", "")
+		}
+		*field = Secret(s)
+		return nil
+	}
+}
+
+func duration(field *time.Duration) func(string, any) error {
+	return func(name string, v any) error {
+		s, isText := v.(string)
+		d, err := time.ParseDuration(s)
+		if !isText || err != nil {
+			wants := "a time with its unit, such as 5s"
+			if n, ok := integer(v); ok && n > 0 {
+				wants = "a time with its unit, such as " + strconv.FormatInt(n, 10) + "s"
+			}
+			return problem(name, wants, showAny(v))
+		}
+		*field = d
+		return nil
+	}
+}
+
+func number[T int | int64](field *T) func(string, any) error {
+	return func(name string, v any) error {
+		n, ok := integer(v)
+		if !ok || int64(T(n)) != n {
+			return problem(name, "a whole number", showAny(v))
+		}
+		*field = T(n)
+		return nil
+	}
+}
+
+func integer(v any) (int64, bool) {
+	switch v := v.(type) {
+	case int:
+		return int64(v), true
+	case int64:
+		return v, true
+	case string:
+		n, err := strconv.ParseInt(v, 10, 64)
+		return n, err == nil
+	}
+	return 0, false
+}
+
+func domain(field *string) func(string, any) error {
+	return func(name string, v any) error {
+		if err := text(field)(name, v); err != nil || *field == "" {
+			return err
+		}
+		d, err := jid.PrepareDomain(*field)
+		if err != nil {
+			return problem(name, wantsDomain, show(*field))
+		}
+		*field = d
+		return nil
+	}
+}
+
+// domains accepts a list, or the same with commas in one text.
+func domains(field *[]string) func(string, any) error {
+	return func(name string, v any) error {
+		list, ok := v.([]any)
+		if s, isText := v.(string); isText {
+			ok = true
+			for d := range strings.SplitSeq(s, ",") {
+				list = append(list, strings.TrimSpace(d))
+			}
+			if strings.TrimSpace(s) == "" {
+				list = nil
+			}
+		}
+		if !ok {
+			return problem(name, "a list of domains", showAny(v))
+		}
+		*field = make([]string, len(list))
+		for i, d := range list {
+			if err := domain(&(*field)[i])(name, d); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// headers accepts a mapping, or the same as a JSON object in one text. viper
+// makes the names of a mapping lower case, and so does headers of the other.
+func headers(field *map[string]Secret) func(string, any) error {
+	const wants = "a mapping (in the environment: a JSON object) of header names to texts"
+	return func(name string, v any) error {
+		got := make(map[string]any)
+		switch v := v.(type) {
+		case map[string]any:
+			got = v
+		case string:
+			var object map[string]any
+			if json.Unmarshal([]byte(v), &object) != nil {
+				return problem(name, wants, "")
+			}
+			for n, v := range object {
+				lower := strings.ToLower(n)
+				if _, double := got[lower]; double {
+					return problem(name, "each header once", "")
+				}
+				got[lower] = v
+			}
+		default:
+			return problem(name, wants, "")
+		}
+		*field = make(map[string]Secret, len(got))
+		for _, n := range sortedKeys(got) {
+			s, ok := got[n].(string)
+			if got[n] == nil {
+				// The name is not shown: {X} instead of X may be a whole secret.
+				return problem(name, "a text behind each name", "")
+			}
+			if !ok {
+				return problem(name+"."+showName(n), "a text, in quotes if it looks like something else", "")
+			}
+			(*field)[n] = Secret(s)
+		}
+		return nil
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+const planted = "s3cr3t-planted"
+
+// Nothing that prints a Config prints a secret.
+func TestSecretsNotPrinted(t *testing.T) {
+	c := full()
+	c.XMPP.Secret, c.Contacts.Token, c.Refresh.Token = planted, planted, planted
+	c.Contacts.Headers = map[string]Secret{"x-key": planted}
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
+		fmt.Fprintf(&out, verb+"\n", c)
+		fmt.Fprintf(&out, verb+"\n", &c)
+		fmt.Fprintf(&out, verb+"\n", c.XMPP.Secret)
+		fmt.Fprintf(&out, verb+"\n", c.Contacts.Headers)
+	}
+	fmt.Fprintln(&out, c, c.XMPP.Secret.String(), c.XMPP.Secret.GoString())
+	if err := json.NewEncoder(&out).Encode(c); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
+		slog.New(h).Info("x", "config", c, "pointer", &c, "secret", c.XMPP.Secret, "headers", c.Contacts.Headers)
+	}
+	for _, form := range []string{planted, fmt.Sprintf("%x", planted), fmt.Sprintf("%X", planted)} {
+		if strings.Contains(out.String(), form) {
+			t.Errorf("%s in %s", form, out.String())
+		}
+	}
+	if n := strings.Count(out.String(), redacted); n < 50 {
+		t.Errorf("%q %d times in %s", redacted, n, out.String())
+	}
+	if c.XMPP.Secret.Reveal() != planted {
+		t.Error("Reveal does not")
+	}
+}
+
+// No error about a key that holds a secret tells it, whichever way the secret
+// is written and wherever else the file is wrong.
+func TestSecretsNotInErrors(t *testing.T) {
+	secretKeys := []struct{ yaml, env string }{
+		{"xmpp: {secret: VALUE, domain: contacts.example.org, hosts: [example.org]}\ncontacts: {url: \"http://x/%s\"}\n", "XMPP_SECRET"},
+		{minimal + "refresh: {token: VALUE}\n", "REFRESH_TOKEN"},
+		{strings.Replace(minimal, "%s\"", "%s\", token: VALUE", 1), "CONTACTS_TOKEN"},
+		{strings.Replace(minimal, "%s\"", "%s\", headers: {X-Key: VALUE}", 1), "CONTACTS_HEADERS"},
+		{strings.Replace(minimal, "%s\"", "%s\", headers: VALUE", 1), "CONTACTS_HEADERS"},
+	}
+	// How the secret is written wrongly.
+	values := []string{
+		`"PLANTED\n"`, `"PLANTED\r\nX: y"`, `"PLANTED\0"`, "[PLANTED]", "{PLANTED: 1}", "{PLANTED}", "{a: {PLANTED: b}}", `["PLANTED: x"]`,
+		"*PLANTED", "&PLANTED x\x01", "!PLANTED x", "!!int PLANTED", "!!binary PLANTED", "@PLANTED", "`PLANTED", "%PLANTED", "\"PLANTED", "'PLANTED", "|PLANTED",
+		"PLANTED: PLANTED", "{PLANTED", "[PLANTED", "\"\\PLANTED\"", "PLANTED\n\tPLANTED", "? PLANTED", "<<: PLANTED",
+		"\"PLANTED\"}\nlog: {level: 5}\n#", "\"PLANTED\", nonsense: 1", "\"PLANTED\", secret=PLANTED: 2", "\"PLANTED\"}\nxmpp: {}\n#", "\"PLANTED\"}\nbad\n#",
+		"\"PLANTED\xff\"", "\"PLANTED\"}\n---\n{a: PLANTED",
+	}
+	for _, k := range secretKeys {
+		for i, v := range values {
+			if v == "{PLANTED: 1}" && strings.Contains(k.yaml, "headers: VALUE") {
+				continue // there it is the name of a header
+			}
+			v = strings.ReplaceAll(v, "PLANTED", planted)
+			t.Run(fmt.Sprintf("%s %d", k.env, i), func(t *testing.T) { // the name gets into the path of the file
+				clearEnv(t)
+				_, err := Load(write(t, strings.Replace(k.yaml, "VALUE", v, 1)))
+				if err == nil {
+					t.Fatalf("no error for %s", v)
+				}
+				if strings.Contains(err.Error(), planted) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("error %q", err)
+				}
+			})
+		}
+	}
+	for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN", "CONTACTS_HEADERS"} {
+		for i, v := range []string{planted + "\n", `{"X-Key": "` + planted, `{"X-Key": ["` + planted + `"]}`, `{"X ` + planted + `": ""}`, `{"X-Key": "` + planted + `\n"}`} {
+			if strings.HasPrefix(v, "{") && env != "CONTACTS_HEADERS" {
+				continue
+			}
+			t.Run(fmt.Sprintf("environment %s %d", env, i), func(t *testing.T) {
+				clearEnv(t)
+				t.Setenv("ROSTERD_"+env, v)
+				if _, err := Load(write(t, minimal)); err == nil || strings.Contains(err.Error(), planted) {
+					t.Errorf("error %v", err)
+				}
+			})
+		}
+	}
+	// All secrets are right and something else is wrong, key by key.
+	var c Config
+	for _, k := range c.keys() {
+		t.Run("beside "+k.name, func(t *testing.T) {
+			clearEnv(t)
+			for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN"} {
+				t.Setenv("ROSTERD_"+env, planted)
+			}
+			t.Setenv("ROSTERD_CONTACTS_HEADERS", `{"X-Key": "`+planted+`"}`)
+			t.Setenv(k.env(), "\x01 "+k.name)
+			if _, err := Load(write(t, minimal)); err == nil || !strings.HasPrefix(err.Error(), k.name) || strings.Contains(err.Error(), planted) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,232 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+
+	"rosterd/jid"
+)
+
+const (
+	minTimeout  = 10 * time.Millisecond
+	maxTimeout  = 10 * time.Minute
+	maxInFlight = 10_000
+	maxBytes    = 1 << 30
+)
+
+// Texts that several errors have in common.
+const (
+	wantsDomain = "a domain name"
+	wantsListen = "host:port with a port from 0 to 65535"
+	wantsBytes  = "a number of bytes from 1 to 1073741824"
+)
+
+// forbiddenHeaders would break the request or the reading of its response:
+// they are of the connection (RFC 9110, section 7.6.1), of the message's
+// framing, or, Accept-Encoding, make the HTTP client leave a response packed.
+var forbiddenHeaders = []string{
+	"accept-encoding", "connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+}
+
+// Validate reports the first value of c that is missing or senseless, in one
+// line. [Load] has called it.
+func (c Config) Validate() error {
+	for _, check := range []func() error{c.XMPP.validate, c.Contacts.validate, c.validateURLs, c.Refresh.validate, c.Metrics.validate, c.Log.validate} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	if _, port, _ := net.SplitHostPort(c.Metrics.Listen); c.Metrics.Listen == c.Refresh.Listen && !isZero(port) {
+		return problem("metrics.listen", "an address of its own", show(c.Metrics.Listen)+", which is refresh.listen")
+	}
+	return nil
+}
+
+func (x XMPP) validate() error {
+	if host, port, ok := splitAddress(x.Address); !ok || host == "" || isZero(port) {
+		return problem("xmpp.address", "host:port with a port from 1 to 65535", show(x.Address))
+	}
+	if x.Domain == "" {
+		return problem("xmpp.domain", "this component's own domain", nothing)
+	}
+	if err := checkDomain("xmpp.domain", x.Domain); err != nil {
+		return err
+	}
+	if x.Secret == "" {
+		return problem("xmpp.secret", "the secret shared with the server, here or in xmpp.secret_file", nothing)
+	}
+	if hasControls(x.Secret) {
+		return problem("xmpp.secret", "a text without control characters", "")
+	}
+	if len(x.Hosts) == 0 {
+		return problem("xmpp.hosts", "the domains whose users are served", nothing)
+	}
+	for i, h := range x.Hosts {
+		if err := checkDomain("xmpp.hosts", h); err != nil {
+			return err
+		}
+		if h == x.Domain {
+			return problem("xmpp.hosts", "domains of users", show(h)+", which is xmpp.domain")
+		}
+		if slices.Contains(x.Hosts[:i], h) {
+			return problem("xmpp.hosts", "each domain once", show(h)+" twice")
+		}
+	}
+	return nil
+}
+
+// checkDomain wants a domain in its prepared form, as it is compared with what
+// the server stamps.
+func checkDomain(key, d string) error {
+	if p, err := jid.PrepareDomain(d); err != nil {
+		return problem(key, wantsDomain, show(d))
+	} else if p != d {
+		return problem(key, wantsDomain+" that is prepared, "+show(p), show(d))
+	}
+	return nil
+}
+
+func (c Contacts) validate() error {
+	if c.URL == "" {
+		return problem("contacts.url", wantsURL, nothing)
+	}
+	if _, wants := parseURLTemplate(c.URL); wants != "" {
+		return problem("contacts.url", wants, showURL(c.URL))
+	}
+	if c.Timeout < minTimeout || c.Timeout > maxTimeout {
+		return problem("contacts.timeout", "a time from 10ms to 10m", show(c.Timeout.String()))
+	}
+	if c.MaxInFlight < 1 || c.MaxInFlight > maxInFlight {
+		return problem("contacts.max_in_flight", "a number from 1 to 10000", strconv.Itoa(c.MaxInFlight))
+	}
+	if c.MaxBytes < 1 || c.MaxBytes > maxBytes {
+		return problem("contacts.max_bytes", wantsBytes, strconv.FormatInt(c.MaxBytes, 10))
+	}
+	if err := checkToken("contacts.token", c.Token); err != nil {
+		return err
+	}
+	return c.validateHeaders()
+}
+
+func (c Contacts) validateHeaders() error {
+	seen := make(map[string]bool)
+	for _, n := range sortedKeys(c.Headers) {
+		key, lower := headersKey+"."+showName(n), strings.ToLower(n)
+		switch {
+		case !httpguts.ValidHeaderFieldName(n):
+			return problem(key, "the name of an HTTP header", "")
+		case !httpguts.ValidHeaderFieldValue(c.Headers[n].Reveal()):
+			return problem(key, "a text without control characters", "")
+		case slices.Contains(forbiddenHeaders, lower):
+			return problem(key, "to be left out, rosterd itself decides on this header", "")
+		case lower == "authorization" && c.Token != "":
+			return problem(key, "to stand alone", "contacts.token beside it")
+		case seen[lower]:
+			return problem(key, "each header once", "")
+		}
+		seen[lower] = true
+	}
+	return nil
+}
+
+// validateURLs tries contacts.url with each domain that %d may become.
+func (c Config) validateURLs() error {
+	t, err := c.Contacts.Template()
+	if err != nil {
+		return err
+	}
+	for _, h := range c.XMPP.Hosts {
+		if wants := t.try(h); wants != "" {
+			return problem("contacts.url", wants+" for "+show(h)+" of xmpp.hosts", showURL(c.Contacts.URL))
+		}
+	}
+	return nil
+}
+
+func (r Refresh) validate() error {
+	host, _, ok := splitAddress(r.Listen)
+	if !ok {
+		return problem("refresh.listen", wantsListen, show(r.Listen))
+	}
+	if err := checkToken("refresh.token", r.Token); err != nil {
+		return err
+	}
+	if r.Token == "" && !isLoopback(host) {
+		return problem("refresh.token", "a token, here or in refresh.token_file, as refresh.listen "+show(r.Listen)+" is not loopback", nothing)
+	}
+	if r.MaxBytes < 1 || r.MaxBytes > maxBytes {
+		return problem("refresh.max_bytes", wantsBytes, strconv.FormatInt(r.MaxBytes, 10))
+	}
+	return nil
+}
+
+func (m Metrics) validate() error {
+	if _, _, ok := splitAddress(m.Listen); !ok {
+		return problem("metrics.listen", wantsListen, show(m.Listen))
+	}
+	return nil
+}
+
+func (l Log) validate() error {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, l.Level) {
+		return problem("log.level", "debug, info, warn or error", show(l.Level))
+	}
+	if l.Format != "text" && l.Format != "json" {
+		return problem("log.format", "text or json", show(l.Format))
+	}
+	return nil
+}
+
+// splitAddress splits host:port, of which the host is a name, an IP address
+// (IPv6 in brackets) or empty, and the port a number.
+func splitAddress(s string) (host, port string, ok bool) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", "", false
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", "", false
+	}
+	if host == "" {
+		return host, port, !strings.HasPrefix(s, "[")
+	}
+	a, err := netip.ParseAddr(host)
+	bracketed := strings.HasPrefix(s, "[")
+	if err == nil {
+		return host, port, a.Is6() == bracketed
+	}
+	_, err = jid.PrepareDomain(host)
+	return host, port, err == nil && !bracketed
+}
+
+// isZero reports whether a valid port is 0.
+func isZero(port string) bool { return strings.Trim(port, "0") == "" }
+
+// isLoopback reports whether only this machine can reach host. An empty host
+// is every address.
+func isLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+// checkToken wants what can be sent behind "Bearer " and arrive as it was:
+// HTTP takes the spaces around a header's value away.
+func checkToken(key string, s Secret) error {
+	if hasControls(s) || strings.Trim(s.Reveal(), " ") != s.Reveal() {
+		return problem(key, "a text without control characters, nor spaces around it", "")
+	}
+	return nil
+}
+
+func hasControls(s Secret) bool {
+	return strings.ContainsFunc(s.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7F })
+}

@@ -1,0 +1,49 @@
+package config
+
+import "testing"
+
+// Validate is for configurations that were not loaded, too.
+func TestValidateByHand(t *testing.T) {
+	valid := full()
+	if err := valid.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name   string
+		change func(*Config)
+		want   string
+	}{
+		{"default", func(c *Config) { *c = Default() }, "xmpp.domain: wants this component's own domain, got nothing"},
+		{"domain that is not prepared", func(c *Config) { c.XMPP.Domain = "A.example" }, `xmpp.domain: wants a domain name that is prepared, "a.example", got "A.example"`},
+		{"host that is not prepared", func(c *Config) { c.XMPP.Hosts = []string{"a."} }, `xmpp.hosts: wants a domain name that is prepared, "a", got "a."`},
+		{"headers that differ in case", func(c *Config) { c.Contacts.Headers = map[string]Secret{"X-A": "", "x-a": ""} }, "contacts.headers.x-a: wants each header once"},
+		{"no timeout", func(c *Config) { c.Contacts.Timeout = 0 }, `contacts.timeout: wants a time from 10ms to 10m, got "0s"`},
+		{"bytes below zero", func(c *Config) { c.Refresh.MaxBytes = -1 }, "refresh.max_bytes: wants a number of bytes from 1 to 1073741824, got -1"},
+	}
+	for _, tc := range tests {
+		t.Run(tc.name, func(t *testing.T) {
+			c := full()
+			tc.change(&c)
+			if err := c.Validate(); err == nil || err.Error() != tc.want {
+				t.Errorf("error %v, want %s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.9.9.9:1": true, "[::1]:1": true, "localhost:1": true, "LocalHost:0": true,
+		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.0.2.1:1": false, "127.0.0.1.example:1": false, "localhost.example:1": false,
+	} {
+		c := full()
+		c.Refresh.Listen, c.Refresh.Token = listen, ""
+		if err := c.Validate(); (err == nil) != want {
+			t.Errorf("without a token on %s: %v", listen, err)
+		}
+		c.Refresh.Token = "t"
+		if err := c.Validate(); err != nil {
+			t.Errorf("with a token on %s: %v", listen, err)
+		}
+	}
+}
