@@ -1,0 +1,278 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"rosterd/jid"
+)
+
+// The reasons why a roster is not given, or a refresh not done, that are not
+// the [Source]'s.
+var (
+	ErrNotConnected = errors.New("not connected to the server")
+	ErrOverdue      = errors.New("the backend did not answer in time")
+	ErrBusy         = errors.New("too many queries are waiting")
+	ErrStopping     = errors.New("rosterd is stopping")
+)
+
+// Source is where rosters come from. Fetch asks for the roster of a user (a
+// bare JID) as it is now; it is called from many goroutines, but never twice
+// at a time for one user. The text of an error is shown to the backend's
+// developers: short, and without secrets.
+type Source interface {
+	Fetch(ctx context.Context, user jid.JID) (*Roster, error)
+}
+
+// Sessions is the table of the users' resources. Its methods are safe for
+// concurrent use and do not block.
+type Sessions interface {
+	Interested(full jid.JID)
+	InterestedOf(user jid.JID) []jid.JID
+	HasConnected(user jid.JID) bool
+}
+
+// Pusher sends roster pushes (RFC 6121, section 2.1.6). Its methods are safe
+// for concurrent use.
+type Pusher interface {
+	// Connected reports whether anything can be sent at present.
+	Connected() bool
+	// Push sends each change to each resource, all of one user, in order. It
+	// may block while the server reads slowly, but not without bound. settled
+	// is called once, from any goroutine, when every push was answered, refused
+	// or given up; it does not block.
+	Push(to []jid.JID, changes []Change, settled func(Outcome))
+}
+
+// Outcome is what became of pushes.
+type Outcome struct {
+	// Owed are the contacts whose items some resource did not get, though it
+	// is still there.
+	Owed []jid.JID
+	// Lost says that the stream broke: a new one may deliver.
+	Lost bool
+	// Err is why, nil if nothing is owed.
+	Err error
+}
+
+// Limits of a [Manager]. The zero value of a field means its default.
+type Limits struct {
+	Answer     time.Duration // how long a query may wait for its answer; 25 s
+	Settle     time.Duration // how long a refresh waits for its pushes to be answered; 2 s
+	Background int           // fetches at a time that no query waits for; 48
+	PerUser    int           // queries of one user waiting at a time; 64
+	Queries    int           // queries of all users waiting at a time; 65,536
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&l.Background, 48)
+	def(&l.PerUser, 64)
+	def(&l.Queries, 65536)
+	if l.Answer == 0 {
+		l.Answer = 25 * time.Second
+	}
+	if l.Settle == 0 {
+		l.Settle = 2 * time.Second
+	}
+	return l
+}
+
+// Manager alone decides what a user's last known roster is: what the user's
+// resources were last told. All that concerns one user is done one after the
+// other by one goroutine, which lives while there is something to do for that
+// user, so that replies and pushes leave in the order of the facts. Its
+// methods are safe for concurrent use.
+type Manager struct {
+	source   Source
+	sessions Sessions
+	pusher   Pusher
+	limits   Limits
+
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	work       sync.WaitGroup
+	background chan struct{} // a place for each fetch that no query waits for
+
+	mu      sync.Mutex
+	stopped bool
+	users   map[jid.JID]*user // by bare JID
+	waiting int               // queries of all users
+}
+
+// NewManager makes a manager. [Manager.Close] ends it.
+func NewManager(source Source, sessions Sessions, pusher Pusher, limits Limits) *Manager {
+	limits = limits.withDefaults()
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Manager{
+		source: source, sessions: sessions, pusher: pusher, limits: limits,
+		ctx: ctx, cancel: cancel,
+		background: make(chan struct{}, limits.Background),
+		users:      make(map[jid.JID]*user),
+	}
+}
+
+// Reply answers a query with a roster, or with the reason why there is none. It
+// returns the items that the answer could not hold: they are pushed next.
+type Reply func(*Roster, error) (rest []Item)
+
+// Get asks for the roster on behalf of a resource, which becomes an interested
+// one, and does not wait for it: unless Get returns an error, reply is called
+// once, within the answer limit, from the user's goroutine; what it sends then
+// is in order with the pushes. Queries of one user at the same time share one
+// fetch.
+func (m *Manager) Get(full jid.JID, reply Reply) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped {
+		return ErrStopping
+	}
+	u := m.user(full.Bare())
+	if m.waiting >= m.limits.Queries || len(u.queries) >= m.limits.PerUser {
+		return ErrBusy
+	}
+	m.sessions.Interested(full)
+	m.waiting++
+	u.queries = append(u.queries, query{full, time.Now().Add(m.limits.Answer), reply})
+	select {
+	case u.hurry <- struct{}{}:
+	default:
+	}
+	m.start(u)
+	return nil
+}
+
+// Refresh fetches the rosters of users (bare JIDs, none twice) again and sends
+// the changes to their interested resources. It returns the failed users, each
+// with its reason; a user without a connected resource is not fetched and does
+// not fail. When ctx ends first, so does the wait, but not the work. While the
+// stream is down it returns [ErrNotConnected] and the users are refreshed when
+// [Manager.Resume] is called.
+func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
+	if !m.pusher.Connected() {
+		m.mark(users)
+		return nil, ErrNotConnected
+	}
+	type result struct {
+		user jid.JID
+		err  error
+	}
+	results := make(chan result, len(users)) // never blocks: one result for each user
+	for _, user := range users {
+		m.refresh(user, func(err error) { results <- result{user, err} })
+	}
+	failed := make(map[jid.JID]error)
+	for range users {
+		select {
+		case r := <-results:
+			if r.err != nil {
+				failed[r.user] = r.err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return failed, nil
+}
+
+// Resume refreshes the users of a domain whose changes could not be sent
+// because the stream was down. It does not block.
+func (m *Manager) Resume(domain string) {
+	m.mu.Lock()
+	var marked []jid.JID
+	for user, u := range m.users {
+		if u.marked && user.Domain() == domain {
+			u.marked = false
+			marked = append(marked, user)
+		}
+	}
+	m.mu.Unlock()
+	for _, user := range marked {
+		m.refresh(user, func(error) {})
+	}
+}
+
+// Forget drops what is known of a user who has no connected resource any more.
+// It does nothing for others.
+func (m *Manager) Forget(user jid.JID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u := m.users[user]; u != nil {
+		m.drop(u)
+	}
+}
+
+// Close ends the fetches under way, answers the queries that wait with
+// [ErrStopping] and waits until all is done. Later calls of Get and Refresh
+// fail.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.stopped = true
+	m.mu.Unlock()
+	m.cancel()
+	m.work.Wait()
+}
+
+// refresh asks for a fetch that begins from now on; done is called once, and
+// does not block.
+func (m *Manager) refresh(user jid.JID, done func(error)) {
+	if !m.sessions.HasConnected(user) {
+		done(nil)
+		return
+	}
+	m.mu.Lock()
+	if m.stopped {
+		m.mu.Unlock()
+		done(ErrStopping)
+		return
+	}
+	u := m.user(user)
+	u.refreshes = append(u.refreshes, done)
+	m.start(u)
+	m.mu.Unlock()
+}
+
+func (m *Manager) mark(users []jid.JID) {
+	for _, user := range users {
+		if !m.sessions.HasConnected(user) {
+			continue
+		}
+		m.mu.Lock()
+		if !m.stopped {
+			m.user(user).marked = true
+		}
+		m.mu.Unlock()
+	}
+}
+
+// user finds or makes the state of a user. m.mu is held.
+func (m *Manager) user(bare jid.JID) *user {
+	u := m.users[bare]
+	if u == nil {
+		u = &user{jid: bare, hurry: make(chan struct{}, 1)}
+		m.users[bare] = u
+	}
+	return u
+}
+
+// start sees to it that the user's goroutine runs. m.mu is held.
+func (m *Manager) start(u *user) {
+	if !u.running {
+		u.running = true
+		m.work.Go(func() { m.serve(u) })
+	}
+}
+
+// drop forgets a user for whom there is nothing to do or to remember. m.mu is
+// held.
+func (m *Manager) drop(u *user) {
+	if !u.running && !m.sessions.HasConnected(u.jid) && m.users[u.jid] == u {
+		delete(m.users, u.jid)
+	}
+}

@@ -1,0 +1,512 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/session"
+)
+
+// backend is a Source whose fetches begin and end when the test says so.
+type backend struct {
+	t       *testing.T
+	mu      sync.Mutex
+	rosters map[string]*Roster
+	err     error
+	hold    chan struct{} // nil: fetches end at once; else each waits for one value
+	begun   int
+	at      int // fetches under way
+	most    int
+}
+
+func (b *backend) Fetch(ctx context.Context, user jid.JID) (*Roster, error) {
+	b.mu.Lock()
+	b.begun++
+	b.at++
+	b.most = max(b.most, b.at)
+	r, err, hold := b.rosters[user.Local()], b.err, b.hold
+	b.mu.Unlock()
+	defer func() { b.mu.Lock(); b.at--; b.mu.Unlock() }()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return r, err
+}
+
+func (b *backend) set(user string, lines ...string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rosters[user] = contacts(b.t, lines...)
+}
+
+func (b *backend) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+}
+
+func (b *backend) fetches() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.begun
+}
+
+// world is a Manager with fakes around it. Replies and pushes are noted in the
+// order in which they would leave.
+type world struct {
+	*Manager
+	t        *testing.T
+	backend  *backend
+	sessions *session.Table
+
+	mu      sync.Mutex
+	sent    []string
+	outcome Outcome // of every push
+	silent  bool    // pushes are never settled
+	down    bool
+	fits    int // items in a reply; 0: any number
+}
+
+func newWorld(t *testing.T, limits Limits) *world {
+	w := &world{t: t, backend: &backend{t: t, rosters: make(map[string]*Roster)}, sessions: session.NewTable()}
+	w.Manager = NewManager(w.backend, w.sessions, w, limits)
+	t.Cleanup(w.Close)
+	return w
+}
+
+func (w *world) Connected() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.down
+}
+
+func (w *world) Push(to []jid.JID, changes []Change, settled func(Outcome)) {
+	w.mu.Lock()
+	for _, full := range to {
+		for _, c := range changes {
+			w.sent = append(w.sent, fmt.Sprintf("push %s %s %s %s", full.Resource(), c.Action, c.Item.JID.Local(), c.Item.Name))
+		}
+	}
+	o, silent := w.outcome, w.silent
+	if o.Err != nil {
+		for _, c := range changes {
+			o.Owed = append(o.Owed, c.Item.JID)
+		}
+	}
+	w.mu.Unlock()
+	if !silent {
+		settled(o)
+	}
+}
+
+// ask is a roster get of juliet's.
+func (w *world) ask(resource string) error {
+	full := mustJID(w.t, "juliet@example.org/"+resource)
+	return w.Get(full, func(r *Roster, err error) (rest []Item) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if err != nil {
+			w.sent = append(w.sent, fmt.Sprintf("error %s %v", resource, err))
+			return nil
+		}
+		if w.fits > 0 && r.Len() > w.fits {
+			rest = r.Items()[w.fits:]
+			r = New(slices.Clone(r.Items()[:w.fits]))
+		}
+		names := make([]string, 0, r.Len())
+		for _, item := range r.Items() {
+			names = append(names, item.JID.Local()+" "+item.Name)
+		}
+		w.sent = append(w.sent, fmt.Sprintf("reply %s %s", resource, strings.Join(names, ", ")))
+		return rest
+	})
+}
+
+// took returns what was sent since the last call, once all is quiet.
+func (w *world) took() []string {
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sent := w.sent
+	w.sent = nil
+	return sent
+}
+
+func (w *world) expect(want ...string) {
+	w.t.Helper()
+	if got := w.took(); !slices.Equal(got, want) {
+		w.t.Errorf("sent\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+func (w *world) refreshJuliet() error {
+	failed, err := w.Refresh(w.t.Context(), []jid.JID{mustJID(w.t, "juliet@example.org")})
+	if err != nil {
+		return err
+	}
+	return failed[mustJID(w.t, "juliet@example.org")]
+}
+
+func (w *world) set(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
+
+func inWorld(t *testing.T, limits Limits, f func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, newWorld(t, limits)) })
+}
+
+func TestGetThenRefreshPushesTheDifference(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "benvolio@example.org B", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.expect("reply balcony benvolio B, romeo Romeo")
+		w.backend.set("juliet", "nurse@example.org Nurse", "romeo@example.org R")
+		if err := w.refreshJuliet(); err != nil {
+			t.Error(err)
+		}
+		w.expect("push balcony removed benvolio ", "push balcony added nurse Nurse", "push balcony changed romeo R")
+		if err := w.refreshJuliet(); err != nil {
+			t.Error(err)
+		}
+		w.expect() // nothing changed
+	})
+}
+
+func TestQueriesAtTheSameTimeShareAFetch(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.backend.hold = make(chan struct{})
+		w.ask("a")
+		synctest.Wait()
+		w.ask("b")
+		synctest.Wait()
+		w.backend.hold <- struct{}{}
+		w.expect("reply a romeo Romeo", "reply b romeo Romeo")
+		if n := w.backend.fetches(); n != 1 {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
+// A refresh wants what the backend says after it arrived.
+func TestRefreshNeverTakesAnOlderFetch(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Old")
+		w.backend.hold = make(chan struct{})
+		w.ask("balcony")
+		synctest.Wait() // the fetch has begun, with the old roster
+		w.backend.set("juliet", "romeo@example.org New")
+		done := make(chan error, 3)
+		for range 3 { // they share the next fetch
+			go func() { done <- w.refreshJuliet() }()
+		}
+		synctest.Wait()
+		w.backend.hold <- struct{}{}
+		w.expect("reply balcony romeo Old")
+		w.backend.hold <- struct{}{}
+		w.expect("push balcony changed romeo New")
+		for range 3 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if n := w.backend.fetches(); n != 2 {
+			t.Errorf("%d fetches, want 2", n)
+		}
+	})
+}
+
+func TestQueryThatShowsAChangeIsPushedToTheOthers(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.expect("reply balcony romeo Romeo")
+		w.backend.set("juliet", "romeo@example.org R")
+		w.ask("chamber")
+		w.expect("reply chamber romeo R", "push balcony changed romeo R")
+	})
+}
+
+func TestFailureIsNeverAnEmptyRoster(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.fail(errors.New("down"))
+		w.ask("balcony")
+		w.expect("error balcony down")
+		if err := w.refreshJuliet(); err == nil || err.Error() != "down" {
+			t.Errorf("refresh: %v", err)
+		}
+		w.expect()
+		// The backend is back: the client, which has nothing, is brought in line.
+		w.backend.fail(nil)
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		if err := w.refreshJuliet(); err != nil {
+			t.Error(err)
+		}
+		w.expect("push balcony added romeo Romeo")
+	})
+}
+
+// One resource has the roster, another was answered with an error: the other
+// one needs every item, the one also needs what was removed.
+func TestResourceThatGotAnErrorIsOwedEverything(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("a")
+		w.expect("reply a romeo Romeo, tybalt T")
+		w.backend.fail(errors.New("down"))
+		w.ask("b")
+		w.expect("error b down")
+		w.backend.fail(nil)
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.refreshJuliet()
+		w.expect("push a removed tybalt ", "push a changed romeo Romeo", "push b removed tybalt ", "push b changed romeo Romeo")
+		w.refreshJuliet()
+		w.expect() // the debt is paid
+	})
+}
+
+func TestQueryIsAnsweredInTime(t *testing.T) {
+	inWorld(t, Limits{Answer: 25 * time.Second}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.backend.hold = make(chan struct{})
+		began := time.Now()
+		w.ask("a")
+		time.Sleep(10 * time.Second)
+		w.ask("b")
+		time.Sleep(15 * time.Second)
+		w.expect("error a " + ErrOverdue.Error())
+		if d := time.Since(began); d != 25*time.Second {
+			t.Errorf("answered after %v", d)
+		}
+		w.backend.hold <- struct{}{}
+		// b is still waiting and gets the result; a gets it, too, late but whole.
+		w.expect("reply b romeo Romeo", "push a added romeo Romeo")
+	})
+}
+
+func TestQueriesAreBounded(t *testing.T) {
+	inWorld(t, Limits{PerUser: 2, Queries: 3}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.backend.hold = make(chan struct{})
+		got := []error{w.ask("a"), w.ask("a"), w.ask("a")}
+		if got[0] != nil || got[1] != nil || got[2] != ErrBusy {
+			t.Errorf("per user: %v", got)
+		}
+		reply := func(*Roster, error) []Item { return nil }
+		got = []error{w.Get(mustJID(t, "romeo@example.org/x"), reply), w.Get(mustJID(t, "nurse@example.org/x"), reply)}
+		if got[0] != nil || got[1] != ErrBusy {
+			t.Errorf("of all users: %v", got)
+		}
+		synctest.Wait()
+		w.backend.hold <- struct{}{}
+		w.backend.hold <- struct{}{}
+		w.took()
+		if err := w.ask("a"); err != nil { // the places are free again
+			t.Error(err)
+		}
+	})
+}
+
+func TestRefreshOfUsersWithoutAConnectedResource(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		if err := w.refreshJuliet(); err != nil {
+			t.Error(err)
+		}
+		if n := w.backend.fetches(); n != 0 {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
+func TestItemsThatDoNotFitFollowAsPushes(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.fits = 1
+		w.backend.set("juliet", "nurse@example.org N", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.set(func() { w.outcome = Outcome{Err: errors.New("lost"), Lost: true} })
+		w.ask("balcony")
+		w.expect("reply balcony nurse N", "push balcony added romeo Romeo", "push balcony added tybalt T")
+		w.set(func() { w.outcome = Outcome{} })
+		w.Resume("example.org")
+		sent := w.took()
+		slices.Sort(sent)
+		if want := []string{"push balcony changed romeo Romeo", "push balcony changed tybalt T"}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
+		}
+	})
+}
+
+func TestRefreshWhileNotConnectedIsDoneLater(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.expect("reply balcony romeo Romeo")
+		w.set(func() { w.down = true })
+		w.backend.set("juliet", "romeo@example.org R")
+		if err := w.refreshJuliet(); err != ErrNotConnected {
+			t.Errorf("refresh: %v", err)
+		}
+		w.expect()
+		w.set(func() { w.down = false })
+		w.Resume("example.net")
+		w.expect()
+		w.Resume("example.org")
+		w.expect("push balcony changed romeo R")
+		w.Resume("example.org")
+		w.expect()
+	})
+}
+
+func TestUndeliveredPushesAreOwed(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("balcony")
+		w.took()
+		w.backend.set("juliet", "romeo@example.org R")
+		refused := errors.New("refused")
+		w.set(func() { w.outcome = Outcome{Err: refused} })
+		if err := w.refreshJuliet(); err != refused {
+			t.Errorf("refresh: %v", err)
+		}
+		w.expect("push balcony changed romeo R", "push balcony removed tybalt ")
+		w.set(func() { w.outcome = Outcome{} })
+		w.Resume("example.org") // was not lost: nobody resumes it
+		w.expect()
+		if err := w.refreshJuliet(); err != nil { // the backend says the same again, the client was not told
+			t.Error(err)
+		}
+		sent := w.took()
+		slices.Sort(sent)
+		if want := []string{"push balcony changed romeo R", "push balcony removed tybalt "}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
+		}
+	})
+}
+
+func TestPushesLostWithTheStreamAreSentAgain(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.took()
+		w.backend.set("juliet", "romeo@example.org R")
+		w.set(func() { w.outcome = Outcome{Err: errors.New("lost"), Lost: true} })
+		if err := w.refreshJuliet(); err == nil {
+			t.Error("the refresh did not fail")
+		}
+		w.expect("push balcony changed romeo R")
+		w.set(func() { w.outcome = Outcome{} })
+		w.Resume("example.org")
+		w.expect("push balcony changed romeo R")
+	})
+}
+
+// A client that does not confirm its pushes does not hold up the backend.
+func TestRefreshDoesNotWaitForSlowClients(t *testing.T) {
+	inWorld(t, Limits{Settle: 2 * time.Second}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.took()
+		w.backend.set("juliet", "romeo@example.org R")
+		w.set(func() { w.silent = true })
+		began := time.Now()
+		if err := w.refreshJuliet(); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(began); d != 2*time.Second {
+			t.Errorf("answered after %v", d)
+		}
+	})
+}
+
+func TestRefreshesLeavePlacesToQueries(t *testing.T) {
+	inWorld(t, Limits{Background: 2}, func(t *testing.T, w *world) {
+		var users []jid.JID
+		for i := range 10 {
+			full := mustJID(t, fmt.Sprintf("user%d@example.org/x", i))
+			w.sessions.Connected(full)
+			users = append(users, full.Bare())
+		}
+		w.backend.hold = make(chan struct{})
+		go w.Refresh(t.Context(), users)
+		synctest.Wait()
+		if n := w.backend.fetches(); n != 2 {
+			t.Errorf("%d fetches for refreshes, want 2", n)
+		}
+		// One of those who wait logs in, and does not wait any more.
+		for _, user := range users {
+			w.Get(mustJID(t, user.String()+"/y"), func(*Roster, error) []Item { return nil })
+		}
+		synctest.Wait()
+		if n := w.backend.fetches(); n != 10 {
+			t.Errorf("%d fetches, want 10", n)
+		}
+		close(w.backend.hold)
+	})
+}
+
+func TestForgetFreesWhatNobodyNeeds(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.took()
+		juliet := mustJID(t, "juliet@example.org")
+		w.Forget(juliet)
+		if len(w.users) != 1 {
+			t.Error("a connected user was forgotten")
+		}
+		w.sessions.Gone(mustJID(t, "juliet@example.org/balcony"))
+		w.Forget(juliet)
+		if len(w.users) != 0 {
+			t.Error("a user who has gone was not forgotten")
+		}
+	})
+}
+
+func TestCloseAnswersWhoWaits(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.hold = make(chan struct{})
+		w.ask("balcony")
+		done := make(chan error)
+		go func() { done <- w.refreshJuliet() }()
+		synctest.Wait()
+		w.Close()
+		w.expect("error balcony " + ErrStopping.Error())
+		if err := <-done; err != ErrStopping {
+			t.Errorf("refresh: %v", err)
+		}
+		if err := w.ask("balcony"); err != ErrStopping {
+			t.Errorf("Get after Close: %v", err)
+		}
+		if err := w.refreshJuliet(); err != ErrStopping {
+			t.Errorf("Refresh after Close: %v", err)
+		}
+	})
+}
+
+func TestRefreshEndsWithItsContext(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.sessions.Connected(mustJID(t, "juliet@example.org/balcony"))
+		w.backend.hold = make(chan struct{})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			_, err := w.Refresh(ctx, []jid.JID{mustJID(t, "juliet@example.org")})
+			done <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != context.Canceled {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,91 @@
+package session
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"rosterd/jid"
+)
+
+func full(t testing.TB, s string) jid.JID {
+	t.Helper()
+	j, err := jid.ParseStamped(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func TestTable(t *testing.T) {
+	table := NewTable()
+	balcony, chamber := full(t, "juliet@example.org/balcony"), full(t, "juliet@example.org/chamber")
+	romeo := full(t, "romeo@example.org/orchard")
+	steps := []struct {
+		name                  string
+		do                    func()
+		connected, interested int
+		juliet                []jid.JID // interested
+	}{
+		{"nothing", func() {}, 0, 0, nil},
+		{"connected", func() { table.Connected(balcony) }, 1, 0, nil},
+		{"connected again", func() { table.Connected(balcony) }, 1, 0, nil},
+		{"interested", func() { table.Interested(balcony) }, 1, 1, []jid.JID{balcony}},
+		{"stays interested", func() { table.Connected(balcony) }, 1, 1, []jid.JID{balcony}},
+		{"interested at once", func() { table.Interested(chamber) }, 2, 2, []jid.JID{balcony, chamber}},
+		{"another user", func() { table.Connected(romeo) }, 3, 2, []jid.JID{balcony, chamber}},
+		{"gone", func() { table.Gone(balcony) }, 2, 1, []jid.JID{chamber}},
+		{"gone again", func() { table.Gone(balcony) }, 2, 1, []jid.JID{chamber}},
+		{"the last", func() { table.Gone(chamber) }, 1, 0, nil},
+		{"back", func() { table.Connected(chamber) }, 2, 0, nil},
+	}
+	for _, s := range steps {
+		s.do()
+		if c, i := table.Counts(); c != s.connected || i != s.interested {
+			t.Errorf("%s: %d connected, %d interested", s.name, c, i)
+		}
+		if got := table.InterestedOf(balcony.Bare()); !slices.Equal(got, s.juliet) {
+			t.Errorf("%s: interested %v", s.name, got)
+		}
+	}
+	if !table.HasConnected(romeo.Bare()) || table.HasConnected(full(t, "nurse@example.org")) {
+		t.Error("HasConnected")
+	}
+}
+
+// Sessions whose end nobody reports do not pile up.
+func TestTableIsBounded(t *testing.T) {
+	table := NewTable()
+	for i := range 10 * MaxResources {
+		table.Interested(full(t, fmt.Sprintf("juliet@example.org/%d", i)))
+	}
+	if c, i := table.Counts(); c != MaxResources || i != MaxResources {
+		t.Errorf("%d connected, %d interested", c, i)
+	}
+	kept := table.InterestedOf(full(t, "juliet@example.org"))
+	if last := kept[len(kept)-1].Resource(); len(kept) != MaxResources || last != fmt.Sprint(10*MaxResources-1) {
+		t.Errorf("%d kept, the last is %s", len(kept), last)
+	}
+}
+
+func TestTableConcurrently(t *testing.T) {
+	table := NewTable()
+	var work sync.WaitGroup
+	for i := range 8 {
+		work.Go(func() {
+			j := full(t, fmt.Sprintf("juliet@example.org/%d", i))
+			for range 200 {
+				table.Connected(j)
+				table.Interested(j)
+				table.InterestedOf(j.Bare())
+				table.Counts()
+				table.Gone(j)
+			}
+		})
+	}
+	work.Wait()
+	if c, i := table.Counts(); c != 0 || i != 0 || table.HasConnected(full(t, "juliet@example.org")) {
+		t.Errorf("%d connected, %d interested", c, i)
+	}
+}
