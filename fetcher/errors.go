@@ -1,0 +1,157 @@
+package fetcher
+
+import (
+	"compress/flate"
+	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"syscall"
+)
+
+// The results of a fetch, as label values.
+const (
+	resultOK       = "ok"
+	resultRefused  = "refused"   // nobody listens there
+	resultDNS      = "dns"       // the host's name has no address
+	resultTLS      = "tls"       // no TLS, or a certificate that does not prove the host
+	resultReset    = "reset"     // the connection ended before the answer did
+	resultTimeout  = "timeout"   // the fetch's own time or the caller's was up
+	resultStatus   = "status"    // another status than 200
+	resultInvalid  = "invalid"   // the answer is not contacts
+	resultTooLarge = "too_large" // the body is
+	resultCanceled = "canceled"  // the caller lost interest
+	resultOther    = "other"
+)
+
+// Results are all values of [Error.Result], and "ok". Nobody may modify it.
+var Results = []string{resultOK, resultRefused, resultDNS, resultTLS, resultReset, resultTimeout,
+	resultStatus, resultInvalid, resultTooLarge, resultCanceled, resultOther}
+
+// Error is why a fetch failed. Its text is short and made here: it holds
+// nothing of the URL, of a header or of a body, and neither does the chain
+// below it, where there is at most [context.Canceled] or
+// [context.DeadlineExceeded].
+type Error struct {
+	Result string // one of Results
+	Status int    // the HTTP status if it was not 200, else 0
+	text   string
+	cause  error
+}
+
+// Error is the reason, without a prefix.
+func (e *Error) Error() string { return e.text }
+
+// Unwrap is the context's error, if one ended the fetch.
+func (e *Error) Unwrap() error { return e.cause }
+
+// errTimeout is the cause of a context that ended by the fetch's own timeout.
+var errTimeout = errors.New("fetch timeout")
+
+func statusError(code int) *Error {
+	return &Error{Result: resultStatus, Status: code, text: fmt.Sprintf("the backend answered %d", code)}
+}
+
+func tooLarge(limit int64) *Error {
+	return &Error{Result: resultTooLarge, text: fmt.Sprintf("larger than %d bytes", limit)}
+}
+
+// contextError is the failure by err, the error of the caller's context.
+func contextError(err error, late string) *Error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &Error{Result: resultTimeout, text: late, cause: context.DeadlineExceeded}
+	}
+	return &Error{Result: resultCanceled, text: "canceled", cause: context.Canceled}
+}
+
+// failure is what err, which the HTTP client returned, comes to. A context
+// that has ended is the reason, whatever the client made of it.
+func (f *Fetcher) failure(ctx context.Context, err error) *Error {
+	if context.Cause(ctx) == errTimeout {
+		return &Error{Result: resultTimeout, text: fmt.Sprintf("timed out after %v", f.timeout), cause: context.DeadlineExceeded}
+	}
+	if ended := ctx.Err(); ended != nil {
+		return contextError(ended, "timed out")
+	}
+	e := &Error{}
+	e.Result, e.text = classify(err)
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "proxyconnect" {
+		e.text = "proxy: " + e.text
+	}
+	return e
+}
+
+// classify names the class of a network error. The error's own text is looked
+// at where net/http has no type for it, but never passed on: it may quote the
+// answer.
+func classify(err error) (result, text string) {
+	var dns *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &dns):
+		if dns.IsNotFound {
+			return resultDNS, "host name not found"
+		}
+		return resultDNS, "host name lookup failed"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return resultRefused, "connection refused"
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return resultRefused, "host unreachable"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return resultReset, "connection reset"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return resultReset, "cut off"
+	case errors.Is(err, io.EOF):
+		return resultReset, "connection closed without an answer"
+	case isGzipError(err):
+		return resultInvalid, "not valid gzip"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return resultTimeout, "timed out"
+	}
+	if text := tlsText(err); text != "" {
+		return resultTLS, "tls: " + text
+	}
+	switch s := err.Error(); {
+	case strings.Contains(s, "malformed HTTP"):
+		return resultInvalid, "not HTTP"
+	case strings.Contains(s, "response headers exceeded"):
+		return resultTooLarge, fmt.Sprintf("header larger than %d bytes", maxHeaderBytes)
+	}
+	return resultOther, "the request failed"
+}
+
+func isGzipError(err error) bool {
+	var corrupt flate.CorruptInputError
+	return errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt)
+}
+
+// tlsText says what was wrong with TLS, or is empty if it was not TLS.
+func tlsText(err error) string {
+	var (
+		host      x509.HostnameError
+		authority x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+		verify    *tls.CertificateVerificationError
+		record    tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &host):
+		return "the certificate is for another host"
+	case errors.As(err, &authority):
+		return "the certificate is from an unknown authority"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "the certificate has expired or is not yet valid"
+	case errors.As(err, &verify):
+		return "the certificate is not valid"
+	case errors.As(err, &record):
+		return "the backend does not speak TLS"
+	case strings.Contains(err.Error(), "tls: "): // crypto/tls has few types
+		return "handshake failed"
+	}
+	return ""
+}

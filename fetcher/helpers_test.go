@@ -1,0 +1,122 @@
+package fetcher
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"rosterd/jid"
+)
+
+// Planted in the URL, the headers and the bodies of the tests: neither may be
+// seen in an error, a log line or a metric.
+const (
+	secret     = "s3cr3t-k3y"
+	bodySecret = "b0dy-s3cr3t"
+)
+
+const good = `{"romeo@example.org": {"name": "Romeo"}}`
+
+// bench is a Fetcher under test with everything around it.
+type bench struct {
+	*Fetcher
+	log       *lockedBuffer
+	collected *prometheus.Registry
+	observed  atomic.Int32 // fetches whose duration was observed
+}
+
+// newBench makes a bench whose backend is at base. The options can be changed
+// before the Fetcher is made.
+func newBench(t *testing.T, base string, change ...func(*Options)) *bench {
+	t.Helper()
+	b := &bench{log: &lockedBuffer{}, collected: prometheus.NewPedanticRegistry()}
+	o := Options{
+		URL: func(user jid.JID) (string, error) {
+			return base + "/contacts/" + user.String() + "?key=" + secret, nil
+		},
+		Timeout:     10 * time.Second,
+		MaxInFlight: 4,
+		MaxBytes:    1 << 16,
+		Header:      http.Header{"X-Key": {secret}, "Authorization": {"Bearer " + secret}},
+		UserAgent:   "rosterd/test",
+		Logger:      slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Metrics: Metrics{
+			Fetches:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fetches"}, []string{"result"}),
+			Duration: prometheus.ObserverFunc(func(float64) { b.observed.Add(1) }),
+			InFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "in_flight"}),
+			Skipped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skipped"}, []string{"reason"}),
+		},
+	}
+	b.collected.MustRegister(o.Metrics.Fetches, o.Metrics.InFlight, o.Metrics.Skipped)
+	for _, c := range change {
+		c(&o)
+	}
+	b.Fetcher = New(o)
+	t.Cleanup(b.Close)
+	return b
+}
+
+// fetches is how many fetches ended with result.
+func (b *bench) fetches(result string) float64 {
+	return testutil.ToFloat64(b.metrics.Fetches.WithLabelValues(result))
+}
+
+func (b *bench) inFlight() float64 { return testutil.ToFloat64(b.metrics.InFlight) }
+
+// exposed is all that left the Fetcher but its results: logs and metrics.
+func (b *bench) exposed(t *testing.T) string {
+	t.Helper()
+	families, err := b.collected.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, f := range families {
+		all.WriteString(f.String())
+	}
+	return all.String() + b.log.String()
+}
+
+// serve starts a backend that answers with handler.
+func serve(t *testing.T, handler http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(handler)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+// answer is a handler that always answers with body.
+func answer(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		w.Write([]byte(body))
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
