@@ -1,0 +1,91 @@
+// Package metrics holds what rosterd tells Prometheus, and the HTTP handler
+// that tells it: /metrics, /healthz and /readyz.
+package metrics
+
+import (
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// Metrics are the collectors of one rosterd. The fields are set by [New] and
+// safe for concurrent use. The values of a label come from fixed sets in the
+// packages that count, never from remote input.
+type Metrics struct {
+	Connected  prometheus.Gauge
+	Reconnects prometheus.Counter
+
+	Queries       *prometheus.CounterVec // result
+	QueryDuration prometheus.Histogram
+
+	Fetches       *prometheus.CounterVec // result
+	FetchDuration prometheus.Histogram
+	FetchInFlight prometheus.Gauge
+	ItemsSkipped  *prometheus.CounterVec // reason
+
+	RefreshRequests *prometheus.CounterVec // code
+	RefreshedUsers  *prometheus.CounterVec // result
+
+	Pushes *prometheus.CounterVec // action, result
+
+	RepliesDropped prometheus.Counter
+}
+
+// New makes the collectors and registers them with reg, together with those of
+// the Go runtime and of the process. It panics if one is registered already.
+func New(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	histogram := func(name, help string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help,
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25}})
+	}
+	m := &Metrics{
+		Connected:       gauge("rosterd_connected", "Whether the stream to the XMPP server is up (1) or not (0)."),
+		Reconnects:      counter("rosterd_reconnects_total", "Times the stream was established again after it had been lost."),
+		Queries:         counters("rosterd_queries_total", "Delegated roster queries answered, by result.", "result"),
+		QueryDuration:   histogram("rosterd_query_duration_seconds", "Time from a delegated roster get to its answer."),
+		Fetches:         counters("rosterd_fetches_total", "Fetches from the contacts URL, by result.", "result"),
+		FetchDuration:   histogram("rosterd_fetch_duration_seconds", "Time of a fetch from the contacts URL, waiting for a free place not included."),
+		FetchInFlight:   gauge("rosterd_fetches_in_flight", "Fetches from the contacts URL under way."),
+		ItemsSkipped:    counters("rosterd_items_skipped_total", "Entries of the backend's answers that were no usable roster item, by reason.", "reason"),
+		RefreshRequests: counters("rosterd_refresh_requests_total", "Requests to the refresh endpoint, by status code of the answer.", "code"),
+		RefreshedUsers:  counters("rosterd_refreshed_users_total", "Users that refresh requests named, by result.", "result"),
+		Pushes:          counters("rosterd_pushes_total", "Roster pushes, one for each changed item and resource, by action and result.", "action", "result"),
+		RepliesDropped:  counter("rosterd_replies_dropped_total", "Answers not given because the server did not read what was queued for it."),
+	}
+	reg.MustRegister(m.Connected, m.Reconnects, m.Queries, m.QueryDuration, m.Fetches, m.FetchDuration, m.FetchInFlight,
+		m.ItemsSkipped, m.RefreshRequests, m.RefreshedUsers, m.Pushes, m.RepliesDropped,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// RegisterBuildInfo tells which build runs: rosterd_build_info is 1.
+func RegisterBuildInfo(reg prometheus.Registerer, version, commit string) {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "rosterd_build_info",
+		Help:        "1, with the version, the commit and the Go version of this build as labels.",
+		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version()}})
+	info.Set(1)
+	reg.MustRegister(info)
+}
+
+// RegisterSessions tells the size of the table of sessions; counts returns the
+// numbers of connected and of interested resources and is called at each
+// scrape.
+func RegisterSessions(reg prometheus.Registerer, counts func() (connected, interested int)) {
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_sessions",
+			Help: "Connected resources of the served domains, as far as the server told."},
+			func() float64 { connected, _ := counts(); return float64(connected) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_interested_resources",
+			Help: "Connected resources that asked for their roster and are sent roster pushes."},
+			func() float64 { _, interested := counts(); return float64(interested) }))
+}

@@ -1,0 +1,270 @@
+// Package refresh is the HTTP endpoint that the backend calls when users'
+// contacts have changed. It takes the same requests and gives the same answers
+// as Prosody's community module mod_http_roster_admin, and says more in them.
+package refresh
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// Path is the endpoint: POST to it refreshes many users, GET of a name below
+// it one.
+const Path = "/roster_admin/refresh"
+
+// The values of the label result of rosterd_refreshed_users_total.
+const (
+	resultUpdated = "updated"
+	resultError   = "error"
+)
+
+// Results are all values of that label.
+var Results = []string{resultUpdated, resultError}
+
+// Codes are all values of the label code of rosterd_refresh_requests_total.
+var Codes = []string{"200", "400", "401", "404", "405", "413", "500", "503"}
+
+// maxFailed is how many failed users an answer names.
+const maxFailed = 100
+
+// Refresher refreshes the rosters of users (bare JIDs, none twice) and returns
+// those who failed. It fails as a whole with [roster.ErrNotConnected].
+type Refresher interface {
+	Refresh(ctx context.Context, users []jid.JID) (failed map[jid.JID]error, err error)
+}
+
+// Options of a handler.
+type Options struct {
+	Hosts    []string // served domains, prepared
+	Token    string   // what callers must send; "": nothing
+	MaxBytes int64    // of a request's body
+	Logger   *slog.Logger
+	Requests *prometheus.CounterVec // label code
+	Users    *prometheus.CounterVec // label result
+}
+
+// Answer is the JSON body of every answer.
+type Answer struct {
+	Status  string            `json:"status"` // "ok", or "error" if nothing could be done
+	Message string            `json:"message"`
+	Updated int               `json:"updated"`          // users
+	Errors  int               `json:"errors"`           // users
+	Failed  map[string]string `json:"failed,omitempty"` // at most 100 of the users in Errors: why
+
+	code int
+}
+
+// Handler serves the endpoint. It is safe for concurrent use.
+func Handler(o Options, refresher Refresher) http.Handler {
+	h := &handler{Options: o, refresher: refresher}
+	if o.Token != "" {
+		sum := sha256.Sum256([]byte(o.Token))
+		h.token = sum[:]
+	}
+	return h
+}
+
+type handler struct {
+	Options
+	refresher Refresher
+	token     []byte // its SHA-256: compared in constant time whatever its length; nil: none
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answer := h.serve(w, r)
+	h.Requests.WithLabelValues(strconv.Itoa(answer.code)).Inc()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(answer.code)
+	json.NewEncoder(w).Encode(answer) // fails only if the caller has gone
+}
+
+func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
+	single, isSingle := strings.CutPrefix(r.URL.Path, Path+"/")
+	if r.URL.Path != Path && !isSingle {
+		return failure(http.StatusNotFound, "there is only "+Path)
+	}
+	if !h.authorized(r) {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		return failure(http.StatusUnauthorized, "bad or missing token")
+	}
+	method := http.MethodPost
+	if isSingle {
+		method = http.MethodGet
+	}
+	if r.Method != method {
+		w.Header().Set("Allow", method)
+		return failure(http.StatusMethodNotAllowed, "wants "+method)
+	}
+	if isSingle {
+		return h.refresh(r.Context(), []string{single})
+	}
+	names, err := decode(http.MaxBytesReader(w, r.Body, h.MaxBytes))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return failure(http.StatusRequestEntityTooLarge, "larger than "+strconv.FormatInt(h.MaxBytes, 10)+" bytes")
+	case err != nil:
+		return failure(http.StatusBadRequest, "wants a JSON array of usernames")
+	}
+	return h.refresh(r.Context(), names)
+}
+
+func failure(code int, message string) Answer {
+	return Answer{Status: "error", Message: message, code: code}
+}
+
+func (h *handler) authorized(r *http.Request) bool {
+	if h.token == nil {
+		return true
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	return subtle.ConstantTimeCompare(sum[:], h.token) == 1 && strings.EqualFold(scheme, "Bearer")
+}
+
+// decode reads a JSON array of strings, and nothing else.
+func decode(body io.Reader) ([]string, error) {
+	d := json.NewDecoder(body)
+	var names []*string
+	if err := d.Decode(&names); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		if err == nil {
+			err = errors.New("something follows the array")
+		}
+		return nil, err
+	}
+	if names == nil {
+		return nil, errors.New("null is no array")
+	}
+	list := make([]string, len(names))
+	for i, name := range names {
+		if name == nil {
+			return nil, errors.New("null is no string")
+		}
+		list[i] = *name
+	}
+	return list, nil
+}
+
+// refresh refreshes the users that names name.
+func (h *handler) refresh(ctx context.Context, names []string) Answer {
+	users := make(map[jid.JID]string, len(names)) // to the name as it was given
+	failed := make(map[string]error)
+	var order []jid.JID
+	for _, name := range names {
+		user, err := h.user(name)
+		if err != nil {
+			failed[name] = err
+		} else if _, twice := users[user]; !twice {
+			users[user] = name
+			order = append(order, user)
+		}
+	}
+	refused, err := h.refresher.Refresh(ctx, order)
+	if err != nil {
+		return h.unavailable(err, len(order)+len(failed))
+	}
+	for user, err := range refused {
+		failed[users[user]] = err
+	}
+	answer := Answer{Status: "ok", Message: "roster update complete", Errors: len(failed),
+		Updated: len(order) - len(refused), Failed: reasons(failed), code: http.StatusOK}
+	if answer.Errors > 0 && answer.Updated == 0 {
+		answer.Status, answer.Message, answer.code = "error", "no roster could be updated", http.StatusInternalServerError
+	}
+	h.Users.WithLabelValues(resultUpdated).Add(float64(answer.Updated))
+	h.Users.WithLabelValues(resultError).Add(float64(answer.Errors))
+	if answer.Errors > 0 {
+		h.Logger.Warn("refresh with failed users", "updated", answer.Updated, "errors", answer.Errors, "failed", first(answer.Failed))
+	}
+	return answer
+}
+
+// unavailable is the answer when nothing could be tried.
+func (h *handler) unavailable(err error, users int) Answer {
+	message := "rosterd cannot refresh now"
+	if errors.Is(err, roster.ErrNotConnected) {
+		message = "not connected to the server: users who are online are refreshed after reconnecting"
+	}
+	h.Users.WithLabelValues(resultError).Add(float64(users))
+	answer := failure(http.StatusServiceUnavailable, message)
+	answer.Errors = users
+	return answer
+}
+
+var (
+	errForeign = errors.New("not a user of a served domain")
+	errNoJID   = errors.New("not a username or bare JID")
+	errDomain  = errors.New("wants a bare JID, several domains are served")
+)
+
+// user is the bare JID that a name means.
+func (h *handler) user(name string) (jid.JID, error) {
+	if !strings.Contains(name, "@") {
+		if len(h.Hosts) > 1 {
+			return jid.JID{}, errDomain
+		}
+		user, err := jid.New(name, h.Hosts[0], "")
+		if err != nil || user.Local() == "" {
+			return jid.JID{}, errNoJID
+		}
+		return user, nil
+	}
+	user, err := jid.Parse(name)
+	if err != nil || !user.IsBare() || user.Local() == "" {
+		return jid.JID{}, errNoJID
+	}
+	for _, host := range h.Hosts {
+		if user.Domain() == host {
+			return user, nil
+		}
+	}
+	return jid.JID{}, errForeign
+}
+
+// reasons are the first few of the failed, with names of bounded length.
+func reasons(failed map[string]error) map[string]string {
+	list := make(map[string]string, min(len(failed), maxFailed))
+	for name, err := range failed {
+		if len(list) == maxFailed {
+			break
+		}
+		list[shorten(name)] = err.Error()
+	}
+	return list
+}
+
+// maxName is the longest bare JID in bytes (RFC 7622, section 3.1).
+const maxName = 1023 + 1 + 1023
+
+// shorten bounds a name, which may be none.
+func shorten(name string) string {
+	if len(name) > maxName {
+		return strings.ToValidUTF8(name[:maxName], "") + "…"
+	}
+	return name
+}
+
+// first is one of the failed, for the log.
+func first(failed map[string]string) string {
+	for name, reason := range failed {
+		return strconv.QuoteToASCII(name) + ": " + reason
+	}
+	return ""
+}

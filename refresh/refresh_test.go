@@ -1,0 +1,304 @@
+package refresh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// refresher notes who was refreshed.
+type refresher struct {
+	asked  []string
+	failed map[string]error
+	err    error
+}
+
+func (r *refresher) Refresh(_ context.Context, users []jid.JID) (map[jid.JID]error, error) {
+	failed := make(map[jid.JID]error)
+	for _, user := range users {
+		r.asked = append(r.asked, user.String())
+		if err := r.failed[user.String()]; err != nil {
+			failed[user] = err
+		}
+	}
+	return failed, r.err
+}
+
+// rig is a handler behind a real HTTP server.
+type rig struct {
+	*refresher
+	t     *testing.T
+	url   string
+	log   strings.Builder
+	codes *prometheus.CounterVec
+	users *prometheus.CounterVec
+}
+
+func start(t *testing.T, change ...func(*Options)) *rig {
+	r := &rig{t: t, refresher: &refresher{}}
+	r.codes = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "codes"}, []string{"code"})
+	r.users = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "users"}, []string{"result"})
+	o := Options{Hosts: []string{"example.org"}, MaxBytes: 1000, Logger: slog.New(slog.NewTextHandler(&r.log, nil)), Requests: r.codes, Users: r.users}
+	for _, f := range change {
+		f(&o)
+	}
+	server := httptest.NewServer(Handler(o, r.refresher))
+	t.Cleanup(server.Close)
+	r.url = server.URL
+	return r
+}
+
+// ask sends a request and returns the answer; every answer has the one form.
+func (r *rig) ask(method, path, body string, header ...string) (int, Answer, http.Header) {
+	r.t.Helper()
+	req, err := http.NewRequest(method, r.url+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(resp.Body)
+	var raw map[string]any
+	var answer Answer
+	if json.Unmarshal(data, &raw) != nil || json.Unmarshal(data, &answer) != nil || resp.Header.Get("Content-Type") != "application/json" {
+		r.t.Fatalf("%s %s: not the one form: %s", method, path, data)
+	}
+	for _, key := range []string{"status", "message", "updated", "errors"} {
+		if _, ok := raw[key]; !ok {
+			r.t.Errorf("%s %s: no %s in %s", method, path, key, data)
+		}
+	}
+	if n := testutil.ToFloat64(r.codes.WithLabelValues(fmt.Sprint(resp.StatusCode))); n < 1 {
+		r.t.Errorf("code %d not counted", resp.StatusCode)
+	}
+	return resp.StatusCode, answer, resp.Header
+}
+
+func TestAnswerIsTheModules(t *testing.T) {
+	r := start(t)
+	resp, err := http.Post(r.url+Path, "application/json", strings.NewReader(`["juliet", "romeo"]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(resp.Body)
+	if want := `{"status":"ok","message":"roster update complete","updated":2,"errors":0}` + "\n"; string(data) != want || resp.StatusCode != 200 {
+		t.Errorf("%d %s", resp.StatusCode, data)
+	}
+}
+
+func TestNames(t *testing.T) {
+	failing := errors.New("the backend answered 500")
+	tests := []struct {
+		name    string
+		hosts   []string
+		body    string
+		fails   string // this user
+		asked   []string
+		code    int
+		updated int
+		failed  map[string]string
+	}{
+		{"localparts", nil, `["juliet", "romeo"]`, "", []string{"juliet@example.org", "romeo@example.org"}, 200, 2, nil},
+		{"bare JID", nil, `["juliet@example.org"]`, "", []string{"juliet@example.org"}, 200, 1, nil},
+		{"none", nil, `[]`, "", nil, 200, 0, nil},
+		{"prepared, once", nil, `["John", "john", "JOHN@Example.ORG", "john@example.org"]`, "", []string{"john@example.org"}, 200, 1, nil},
+		{"escapes", nil, `["\u006auliet", "ο\u0394"]`, "", []string{"juliet@example.org", "οδ@example.org"}, 200, 2, nil},
+		{"another domain", nil, `["juliet@evil.example", "romeo"]`, "", []string{"romeo@example.org"}, 200, 1,
+			map[string]string{"juliet@evil.example": errForeign.Error()}},
+		{"no names", nil, `["", "a b", "x/y", "@example.org", "x@example.org/r", "x@", "\u0000", "ok"]`, "", []string{"ok@example.org"}, 200, 1,
+			map[string]string{"": errNoJID.Error(), "a b": errNoJID.Error(), "x/y": errNoJID.Error(), "@example.org": errNoJID.Error(),
+				"x@example.org/r": errNoJID.Error(), "x@": errNoJID.Error(), "\x00": errNoJID.Error()}},
+		{"all wrong", nil, `["a b"]`, "", nil, 500, 0, map[string]string{"a b": errNoJID.Error()}},
+		{"one fails", nil, `["Juliet", "romeo"]`, "juliet@example.org", []string{"juliet@example.org", "romeo@example.org"}, 200, 1,
+			map[string]string{"Juliet": failing.Error()}},
+		{"all fail", nil, `["juliet"]`, "juliet@example.org", []string{"juliet@example.org"}, 500, 0, map[string]string{"juliet": failing.Error()}},
+		{"several domains", []string{"example.org", "example.net"}, `["juliet", "juliet@example.net", "juliet@example.org"]`, "",
+			[]string{"juliet@example.net", "juliet@example.org"}, 200, 2, map[string]string{"juliet": errDomain.Error()}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t, func(o *Options) {
+				if tt.hosts != nil {
+					o.Hosts = tt.hosts
+				}
+			})
+			r.failed = map[string]error{tt.fails: failing}
+			code, a, _ := r.ask("POST", Path, tt.body)
+			if code != tt.code || a.Updated != tt.updated || a.Errors != len(tt.failed) || !reflect.DeepEqual(a.Failed, tt.failed) {
+				t.Errorf("%d %+v", code, a)
+			}
+			if (a.Status == "ok") != (tt.code == 200) {
+				t.Errorf("status %s", a.Status)
+			}
+			if !reflect.DeepEqual(r.asked, tt.asked) {
+				t.Errorf("refreshed %v", r.asked)
+			}
+			if u, e := testutil.ToFloat64(r.users.WithLabelValues("updated")), testutil.ToFloat64(r.users.WithLabelValues("error")); int(u) != tt.updated || int(e) != len(tt.failed) {
+				t.Errorf("counted %v updated, %v errors", u, e)
+			}
+		})
+	}
+}
+
+func TestRefused(t *testing.T) {
+	tests := []struct {
+		name, method, path, body string
+		code                     int
+	}{
+		{"empty body", "POST", Path, "", 400},
+		{"not JSON", "POST", Path, "juliet", 400},
+		{"cut off", "POST", Path, `["juliet"`, 400},
+		{"object", "POST", Path, `{"juliet": true}`, 400},
+		{"string", "POST", Path, `"juliet"`, 400},
+		{"null", "POST", Path, `null`, 400},
+		{"numbers", "POST", Path, `["juliet", 5]`, 400},
+		{"null in the array", "POST", Path, `["juliet", null]`, 400},
+		{"nested", "POST", Path, `[["juliet"]]`, 400},
+		{"something follows", "POST", Path, `["juliet"] x`, 400},
+		{"another array follows", "POST", Path, `["juliet"]["romeo"]`, 400},
+		{"deep", "POST", Path, strings.Repeat("[", 900), 400},
+		{"too large", "POST", Path, `["` + strings.Repeat("x", 2000) + `"]`, 413},
+		{"too large behind the array", "POST", Path, `["juliet"]` + strings.Repeat(" ", 2000), 413},
+		{"GET", "GET", Path, "", 405},
+		{"PUT", "PUT", Path, `["juliet"]`, 405},
+		{"DELETE", "DELETE", Path, "", 405},
+		{"POST of one", "POST", Path + "/juliet", `["juliet"]`, 405},
+		{"elsewhere", "POST", "/", `["juliet"]`, 404},
+		{"nearby", "POST", Path + "s", `["juliet"]`, 404},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t)
+			code, a, header := r.ask(tt.method, tt.path, tt.body)
+			if code != tt.code || a.Status != "error" || a.Message == "" || a.Updated != 0 {
+				t.Errorf("%d %+v", code, a)
+			}
+			if (header.Get("Allow") != "") != (tt.code == 405) {
+				t.Errorf("Allow: %q", header.Get("Allow"))
+			}
+			if r.asked != nil {
+				t.Errorf("refreshed %v", r.asked)
+			}
+		})
+	}
+}
+
+func TestSingle(t *testing.T) {
+	for path, want := range map[string]string{
+		"juliet":               "juliet@example.org",
+		"Juliet@example.org":   "juliet@example.org",
+		"jul%69et":             "juliet@example.org",
+		"%CE%BF%CE%B4":         "οδ@example.org",
+		"juliet%40example.org": "juliet@example.org",
+		"":                     "",
+		"a/b":                  "",
+		"a%2Fb":                "",
+		"..":                   "..@example.org",
+		"juliet@evil.example":  "",
+	} {
+		r := start(t)
+		code, a, _ := r.ask("GET", Path+"/"+path, "")
+		if ok := want != ""; ok != (code == 200) || ok && (a.Updated != 1 || r.asked[0] != want) || !ok && (code != 500 || a.Errors != 1 || r.asked != nil) {
+			t.Errorf("%s: %d %+v, refreshed %v", path, code, a, r.asked)
+		}
+	}
+}
+
+func TestToken(t *testing.T) {
+	const token = "s3cr3t-t0ken"
+	r := start(t, func(o *Options) { o.Token = token })
+	for authorization, want := range map[string]int{
+		"Bearer " + token: 200, "bearer " + token: 200,
+		"": 401, token: 401, "Bearer": 401, "Bearer ": 401, "Bearer wrong": 401, "Bearer " + token + "x": 401,
+		"Bearer " + token[:5]: 401, "Basic " + token: 401,
+	} {
+		for _, path := range []string{Path, Path + "/juliet"} {
+			method := "POST"
+			if path != Path {
+				method = "GET"
+			}
+			r.asked = nil
+			code, _, header := r.ask(method, path, `["juliet"]`, "Authorization", authorization)
+			if code != want || (r.asked != nil) != (want == 200) {
+				t.Errorf("%q: %d, refreshed %v", authorization, code, r.asked)
+			}
+			if (header.Get("WWW-Authenticate") != "") != (want == 401) {
+				t.Errorf("WWW-Authenticate: %q", header.Get("WWW-Authenticate"))
+			}
+		}
+	}
+	if strings.Contains(r.log.String(), token) {
+		t.Error("the token is in the log")
+	}
+}
+
+func TestNotConnected(t *testing.T) {
+	r := start(t)
+	r.err = roster.ErrNotConnected
+	code, a, _ := r.ask("POST", Path, `["juliet", "romeo"]`)
+	if code != 503 || a.Status != "error" || a.Updated != 0 || a.Errors != 2 || !strings.Contains(a.Message, "not connected") {
+		t.Errorf("%d %+v", code, a)
+	}
+}
+
+func TestFailedIsBounded(t *testing.T) {
+	r := start(t, func(o *Options) { o.MaxBytes = 1 << 20 })
+	names := make([]string, 500)
+	for i := range names {
+		names[i] = fmt.Sprintf("%d@evil.example", i)
+	}
+	names = append(names, strings.Repeat("ü", 5000))
+	body, _ := json.Marshal(names)
+	code, a, _ := r.ask("POST", Path, string(body))
+	if code != 500 || a.Errors != 501 || len(a.Failed) != 100 {
+		t.Errorf("%d, %d errors, %d named", code, a.Errors, len(a.Failed))
+	}
+	_, a, _ = r.ask("POST", Path, `["`+strings.Repeat("ü", 5000)+`"]`)
+	for name := range a.Failed {
+		if len(name) > 2100 {
+			t.Errorf("a name of %d bytes", len(name))
+		}
+	}
+	for line := range strings.Lines(r.log.String()) {
+		if len(line) > 20_000 {
+			t.Errorf("a log line of %d bytes", len(line))
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, seed := range []string{`["juliet"]`, `[]`, `null`, `[null]`, `["a"]x`, `{"a":1}`, `[[`, "\xff", `["\ud800"]`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		names, err := decode(strings.NewReader(string(data)))
+		var want []string
+		if ok := json.Unmarshal(data, &want) == nil && want != nil && !strings.Contains(string(data), "null"); ok && (err != nil || !reflect.DeepEqual(names, want)) {
+			t.Errorf("got %q, %v, want %q", names, err, want)
+		}
+		if err == nil && !json.Valid(data) {
+			t.Errorf("took %q", data)
+		}
+	})
+}
