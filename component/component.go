@@ -1,0 +1,282 @@
+// Package component is the XMPP side of rosterd: an external component
+// (XEP-0114) that answers the roster queries a server delegates to it
+// (XEP-0355) and sends roster pushes as a privileged entity (XEP-0356).
+//
+// One goroutine reads the stream. It decodes a stanza and either answers it at
+// once or hands it over; it never waits for the server, the backend or a
+// client. One goroutine writes, from a bounded queue. A third looks after
+// keep-alive and IQs that nobody answers. The three live as long as a stream;
+// [Component.Run] starts them, waits for them, and connects again.
+package component
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/metrics"
+	"rosterd/roster"
+)
+
+// Options of a [Component].
+type Options struct {
+	Address string   // host:port of the server's component port
+	Domain  string   // the component's own domain, prepared
+	Secret  string   // shared with the server; appears nowhere else
+	Hosts   []string // domains whose users are served, prepared; nothing else is trusted
+	Version string   // told to who asks (XEP-0092)
+	Queue   int      // bytes that wait to be written at most; 0: 16 MiB
+	Timing  Timing
+	Logger  *slog.Logger
+	Metrics *metrics.Metrics
+}
+
+// Timing is when a component acts. The zero value of a field means its default.
+type Timing struct {
+	Dial     time.Duration // connecting and handshake; 15 s
+	MinRetry time.Duration // first pause before connecting again; 1 s
+	MaxRetry time.Duration // longest pause; 60 s
+	Ping     time.Duration // silence after which the server is asked for a sign of life; 20 s
+	Dead     time.Duration // silence after which the stream is given up; 50 s
+	Write    time.Duration // one write to the server; 30 s
+	Answer   time.Duration // how long the answer to an IQ is waited for; 60 s
+	Announce time.Duration // how long announcements are waited for before they count as missing; 10 s
+	Close    time.Duration // how long the server may take to close the stream; 3 s
+}
+
+func (t Timing) withDefaults() Timing {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&t.Dial, 15 * time.Second}, {&t.MinRetry, time.Second}, {&t.MaxRetry, 60 * time.Second},
+		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Write, 30 * time.Second},
+		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Close, 3 * time.Second},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return t
+}
+
+// Rosters is who knows the rosters. Its methods do not block.
+type Rosters interface {
+	// Get asks for the roster of a resource's user. Unless it returns an error,
+	// reply is called once; it may block while the server reads slowly.
+	Get(full jid.JID, reply roster.Reply) error
+	// Forget says that a user has no connected resource any more.
+	Forget(user jid.JID)
+	// Resume says that the users of a domain can be sent pushes again.
+	Resume(domain string)
+}
+
+// Sessions is the table of sessions. Its methods do not block.
+type Sessions interface {
+	Connected(full jid.JID)
+	Gone(full jid.JID)
+	HasConnected(user jid.JID) bool
+}
+
+// Component is the connection to one server. Its methods are safe for
+// concurrent use.
+type Component struct {
+	opts     Options
+	hosts    map[string]bool
+	sessions Sessions
+	rosters  Rosters // set by Run before anything else happens
+
+	mu     sync.Mutex
+	stream *stream         // nil while there is none
+	why    error           // why there is none
+	logged map[string]bool // causes of failed pushes, since the stream began
+}
+
+// New makes a component; [Component.Run] connects it.
+func New(o Options, sessions Sessions) *Component {
+	o.Timing = o.Timing.withDefaults()
+	if o.Queue == 0 {
+		o.Queue = 16 << 20
+	}
+	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, why: errors.New("connecting"), logged: make(map[string]bool)}
+	for _, host := range o.Hosts {
+		c.hosts[host] = true
+	}
+	return c
+}
+
+// Run connects to the server, serves it, and connects again when the stream is
+// lost, whatever the cause, until ctx ends; then it closes the stream in order
+// and returns. It is called once.
+func (c *Component) Run(ctx context.Context, rosters Rosters) {
+	c.rosters = rosters
+	retry := backoff{min: c.opts.Timing.MinRetry, max: c.opts.Timing.MaxRetry}
+	for established := 0; ctx.Err() == nil; {
+		s, err := open(ctx, c.opts)
+		if err == nil {
+			if established++; established > 1 {
+				c.opts.Metrics.Reconnects.Inc()
+			}
+			c.opts.Logger.Info("connected to the XMPP server", "address", c.opts.Address, "domain", c.opts.Domain)
+			c.set(s, nil)
+			err = c.serve(ctx, s)
+			if time.Since(s.began) > c.opts.Timing.MaxRetry {
+				retry.reset()
+			}
+		}
+		if ctx.Err() != nil {
+			err = errors.New("stopped")
+		}
+		c.set(nil, err)
+		if ctx.Err() != nil {
+			return
+		}
+		pause := retry.next()
+		c.opts.Logger.Warn("no stream to the XMPP server", "address", c.opts.Address, "err", err,
+			"check", c.advice(err), "retry_in", pause.Round(time.Millisecond))
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// advice says what an administrator can check about err.
+func (c *Component) advice(err error) string {
+	var refused *StreamError
+	if !errors.As(err, &refused) {
+		return "is the server running, and is xmpp.address its component port?"
+	}
+	switch refused.Condition {
+	case "not-authorized":
+		return "is xmpp.secret the secret of " + c.opts.Domain + " in the server's configuration?"
+	case "host-unknown":
+		return "is a component " + c.opts.Domain + " (xmpp.domain) in the server's configuration?"
+	case "conflict":
+		return "is another rosterd connected as " + c.opts.Domain + "?"
+	case "system-shutdown":
+		return "is the server restarting?"
+	}
+	return "what does the server's log say?"
+}
+
+func (c *Component) set(s *stream, why error) {
+	c.mu.Lock()
+	c.stream, c.why = s, why
+	c.logged = make(map[string]bool)
+	c.mu.Unlock()
+	if s != nil {
+		c.opts.Metrics.Connected.Set(1)
+	} else {
+		c.opts.Metrics.Connected.Set(0)
+	}
+}
+
+func (c *Component) current() (*stream, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stream, c.why
+}
+
+// Connected reports whether the stream to the server is up.
+func (c *Component) Connected() bool {
+	s, _ := c.current()
+	return s != nil
+}
+
+// Ready is nil while rosterd does its job: the stream is up, and every served
+// host delegates jabber:iq:roster. Else it is the reason.
+func (c *Component) Ready() error {
+	s, why := c.current()
+	if s == nil {
+		return fmt.Errorf("not connected to the XMPP server: %w", why)
+	}
+	for _, host := range c.opts.Hosts {
+		if s.grants.of(host).delegation == "" {
+			return fmt.Errorf("%s does not delegate %s to %s", host, nsRoster, c.opts.Domain)
+		}
+	}
+	return nil
+}
+
+// serve is the life of a stream. It returns why the stream ended.
+func (c *Component) serve(ctx context.Context, s *stream) error {
+	// The writer outlives ctx: what waits and the closing tag are still written.
+	writing, stopWriting := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	var writeErr error
+	work.Go(func() {
+		if writeErr = s.out.run(writing, s.conn, c.opts.Timing.Write); writeErr != nil {
+			s.conn.Close() // ends the reading
+		}
+	})
+	work.Go(func() { c.tend(writing, s) })
+	stop := context.AfterFunc(ctx, func() { c.closeStream(s) })
+	err := c.readAll(s)
+	stop()
+	s.out.close()
+	stopWriting()
+	s.conn.Close()
+	work.Wait()
+	s.iqs.close()
+	if writeErr != nil && !errors.Is(writeErr, context.Canceled) {
+		err = fmt.Errorf("writing: %w", writeErr)
+	}
+	return err
+}
+
+// closeStream closes the stream in order (RFC 6120, section 4.4): what waits is
+// written, then the closing tag; the reading ends with the server's closing
+// tag, or soon.
+func (c *Component) closeStream(s *stream) {
+	s.out.offer([]byte("</stream:stream>"))
+	s.out.close()
+	s.conn.SetReadDeadline(time.Now().Add(c.opts.Timing.Close))
+}
+
+// readAll reads until the stream ends, and says why it did.
+func (c *Component) readAll(s *stream) error {
+	for {
+		data, whole, err := s.framer.next()
+		if err == io.EOF {
+			return errors.New("the server closed the stream")
+		} else if err != nil {
+			return fmt.Errorf("reading: %w", err)
+		}
+		s.read()
+		if err := c.handle(s, data, whole); err != nil {
+			return err
+		}
+	}
+}
+
+// tend gives up IQs that nobody answers, and the stream when the server is
+// silent: first it is asked for a sign of life (XEP-0199), any will do.
+func (c *Component) tend(ctx context.Context, s *stream) {
+	t := c.opts.Timing
+	ticker := time.NewTicker(t.Ping / 4)
+	defer ticker.Stop()
+	var asked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			s.iqs.expire(now)
+			switch silence := s.silence(); {
+			case silence > t.Dead:
+				c.opts.Logger.Warn("the XMPP server is silent, giving up the stream", "silence", silence.Round(time.Second))
+				s.conn.Close()
+				return
+			case silence > t.Ping && now.Sub(asked) > t.Ping/2:
+				asked = now
+				c.ping(s)
+			}
+		}
+	}
+}

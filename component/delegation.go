@@ -1,0 +1,158 @@
+package component
+
+import (
+	"errors"
+	"time"
+
+	"gosrc.io/xmpp/stanza"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+func isDelegation(e *element) bool {
+	return e.is(nsDelegation1, "delegation") || e.is(nsDelegation2, "delegation")
+}
+
+// The values of the label result of rosterd_queries_total.
+const (
+	queryOK        = "ok"
+	queryFailed    = "error"     // the backend failed
+	queryOverdue   = "timeout"   // the backend did not answer within 25 s
+	queryBusy      = "busy"      // too many queries waited
+	queryForbidden = "forbidden" // somebody asked for the roster of somebody else
+	querySet       = "not_allowed"
+	queryOther     = "invalid" // not a roster query
+)
+
+// QueryResults are all values of the label.
+var QueryResults = []string{queryOK, queryFailed, queryOverdue, queryBusy, queryForbidden, querySet, queryOther}
+
+// delegated is a query that a server forwarded (XEP-0355, section 4.3), with
+// what its answer must repeat.
+type delegated struct {
+	outer *element // the server's IQ
+	ns    string   // of the delegation
+	inner *element // the user's IQ
+}
+
+// handleDelegated answers a query that a served host forwarded, or hands it
+// over. The host has stamped the outer IQ; the inner sender gets his own
+// roster alone.
+func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
+	d := delegated{outer: iq, ns: delegation.name.Space}
+	if forwarded := delegation.child(nsForward, "forwarded"); forwarded != nil {
+		d.inner = forwarded.child(stanza.NSClient, "iq")
+	}
+	if d.inner == nil || !isRequest(d.inner) || !repeatable(d.inner) {
+		c.count(queryOther)
+		c.refuse(s, iq, errBadRequest)
+		return
+	}
+	full, own := ownQuery(d.inner, iq.get("from"))
+	payload := d.inner.only()
+	switch {
+	case !own:
+		c.opts.Logger.Debug("query for somebody else's roster refused",
+			"from", short(d.inner.get("from")), "to", short(d.inner.get("to")))
+		c.count(queryForbidden)
+		c.offer(s, d.refusal(errForbidden))
+	case payload == nil:
+		c.count(queryOther)
+		c.offer(s, d.refusal(errBadRequest))
+	case !payload.is(nsRoster, "query"):
+		c.count(queryOther)
+		c.offer(s, d.refusal(errServiceUnavailable))
+	case d.inner.get("type") == string(stanza.IQTypeSet):
+		c.count(querySet)
+		c.offer(s, d.refusal(errNotAllowed))
+	default:
+		c.query(s, d, full)
+	}
+}
+
+// ownQuery reports who asks, and whether for his own roster: a user of the host
+// that forwarded the query, to no address or to his own bare JID. On the
+// servers any user, and any stranger, can have a query forwarded that is
+// addressed to somebody else.
+func ownQuery(inner *element, host string) (full jid.JID, own bool) {
+	full, err := jid.ParseStamped(inner.get("from"))
+	if err != nil || full.Local() == "" || full.IsBare() || full.Domain() != host {
+		return jid.JID{}, false
+	}
+	if to, has := inner.attr("to"); has {
+		account, err := jid.ParseStamped(to)
+		return full, err == nil && account == full.Bare()
+	}
+	return full, true
+}
+
+// query hands a roster get over, to be answered when the roster is there.
+func (c *Component) query(s *stream, d delegated, full jid.JID) {
+	began := time.Now()
+	err := c.rosters.Get(full, func(r *roster.Roster, err error) (rest []roster.Item) {
+		defer func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }()
+		if err != nil {
+			c.failed(err)
+			s.out.put(d.refusal(waitError(err))) // an error: the stream is gone, and with it the query
+			return nil
+		}
+		c.count(queryOK)
+		data, rest := d.result(r)
+		s.out.put(data)
+		return rest
+	})
+	if err != nil {
+		c.failed(err)
+		c.offer(s, d.refusal(waitError(err)))
+	}
+}
+
+func (c *Component) count(result string) { c.opts.Metrics.Queries.WithLabelValues(result).Inc() }
+
+func (c *Component) failed(err error) {
+	switch {
+	case errors.Is(err, roster.ErrOverdue):
+		c.count(queryOverdue)
+	case errors.Is(err, roster.ErrBusy):
+		c.count(queryBusy)
+	default:
+		c.count(queryFailed)
+	}
+}
+
+// waitError is the stanza error for a roster that cannot be given now. A client
+// keeps the roster it has, and may try again (RFC 6120, section 8.3.2).
+func waitError(err error) stanzaError {
+	switch {
+	case errors.Is(err, roster.ErrOverdue):
+		return errTimeout
+	case errors.Is(err, roster.ErrBusy):
+		return errResourceConstraint
+	}
+	return errBackend
+}
+
+// result is the answer that carries a roster, and what of it did not fit.
+func (d delegated) result(r *roster.Roster) (data []byte, rest []roster.Item) {
+	data = d.wrap(stanza.IQTypeResult, func(b []byte) []byte {
+		b, rest = appendRoster(b, r, maxSent-maxWrap)
+		return b
+	})
+	return data, rest
+}
+
+// refusal is the answer that carries an error.
+func (d delegated) refusal(e stanzaError) []byte {
+	return d.wrap(stanza.IQTypeError, func(b []byte) []byte { return appendError(b, e) })
+}
+
+// wrap puts the user's answer into the server's (XEP-0355, section 4.3). The
+// inner answer comes from where the query went to, if it had an address:
+// COMPAT ejabberd, which puts the bare JID there and wants it back.
+func (d delegated) wrap(kind stanza.StanzaType, payload func([]byte) []byte) []byte {
+	b := append(appendOpen(nil, "iq", replyAttrs(d.outer, stanza.IQTypeResult)), "><delegation xmlns='"...)
+	b = append(append(b, d.ns...), "'><forwarded xmlns='"+nsForward+"'>"...)
+	b = append(appendOpen(b, "iq xmlns='"+stanza.NSClient+"'", replyAttrs(d.inner, kind)), '>')
+	return append(payload(b), "</iq></forwarded></delegation></iq>"...)
+}

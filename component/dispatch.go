@@ -1,0 +1,244 @@
+package component
+
+import (
+	"encoding/xml"
+
+	"gosrc.io/xmpp/stanza"
+
+	"rosterd/jid"
+)
+
+// handle does what a stanza asks for, or hands it over. It does not block. Its
+// error, a stream error, is the only thing that ends the stream.
+func (c *Component) handle(s *stream, data []byte, whole bool) error {
+	if !whole {
+		c.tooLong(s, data)
+		return nil
+	}
+	e, err := decodeElement(data)
+	if err != nil {
+		c.opts.Logger.Debug("stanza not understood", "err", err)
+		return nil
+	}
+	switch {
+	case e.is(stanza.NSStream, "error"):
+		return &StreamError{Condition: condition(e, "urn:ietf:params:xml:ns:xmpp-streams")}
+	case e.is(stanza.NSComponent, "iq"):
+		c.handleIQ(s, e)
+	case e.is(stanza.NSComponent, "presence"):
+		c.handlePresence(e)
+	case e.is(stanza.NSComponent, "message"):
+		c.handleMessage(s, e)
+	}
+	return nil
+}
+
+// tooLong answers a get or set that was too long to be read.
+func (c *Component) tooLong(s *stream, data []byte) {
+	e, err := decodeStart(data)
+	if err != nil || !e.is(stanza.NSComponent, "iq") {
+		return
+	}
+	c.opts.Logger.Debug("stanza too long, refused", "from", short(e.get("from")), "limit_bytes", maxStanza)
+	if isRequest(e) && repeatable(e) {
+		c.refuse(s, e, errPolicyViolation)
+	}
+}
+
+// isRequest reports whether an IQ is one that must be answered (RFC 6120,
+// section 8.2.3). Errors and results never are.
+func isRequest(iq *element) bool {
+	kind := iq.get("type")
+	return kind == string(stanza.IQTypeGet) || kind == string(stanza.IQTypeSet)
+}
+
+func (c *Component) handleIQ(s *stream, iq *element) {
+	from := iq.get("from")
+	switch kind := iq.get("type"); {
+	case kind == string(stanza.IQTypeResult) || kind == string(stanza.IQTypeError):
+		if !s.iqs.answered(from, iq) {
+			c.opts.Logger.Debug("answer nobody waits for", "from", short(from))
+		}
+		return
+	case !isRequest(iq):
+		return // RFC 6120, section 8.2.3: no other type; an error could be answered with one
+	}
+	if !repeatable(iq) {
+		c.opts.Logger.Debug("request dropped whose answer would be too long", "from", short(from))
+		return
+	}
+	payload := iq.only()
+	switch {
+	case payload == nil:
+		c.refuse(s, iq, errServiceUnavailable)
+	case isDelegation(payload) && c.hosts[from] && iq.get("type") == string(stanza.IQTypeSet):
+		c.handleDelegated(s, iq, payload)
+	case iq.get("type") == string(stanza.IQTypeGet) && c.addressed(iq):
+		c.handleGet(s, iq, payload)
+	default:
+		c.refuse(s, iq, errServiceUnavailable)
+	}
+}
+
+// addressed reports whether a stanza is for the component itself, not for a
+// node or a resource at its domain.
+func (c *Component) addressed(e *element) bool {
+	to, has := e.attr("to")
+	return !has || to == c.opts.Domain
+}
+
+// handleGet answers what is asked of the component itself.
+func (c *Component) handleGet(s *stream, iq, payload *element) {
+	switch {
+	case payload.is(stanza.NSDiscoInfo, "query"):
+		node, has := payload.attr("node")
+		if reply := replyTo(iq); c.discoInfo(reply.DiscoInfo(), node, has) {
+			c.offerIQ(s, reply)
+			return
+		}
+	case payload.is(nsVersion, "query"):
+		reply := replyTo(iq)
+		reply.Version().SetInfo("rosterd", c.opts.Version, "")
+		c.offerIQ(s, reply)
+		return
+	case payload.is(nsPing, "ping"):
+		c.offerIQ(s, replyTo(iq))
+		return
+	}
+	c.refuse(s, iq, errServiceUnavailable)
+}
+
+// discoInfo fills in the answer to a disco#info query (XEP-0030), also at the
+// nodes at which a server asks what it shall announce in our place (XEP-0355,
+// section 7.2).
+func (c *Component) discoInfo(info *stanza.DiscoInfo, node string, has bool) bool {
+	if !has {
+		info.AddIdentity("rosterd", "component", "generic")
+		info.AddFeatures(stanza.NSDiscoInfo, nsVersion, nsPing)
+		return true
+	}
+	info.SetNode(node)
+	switch node {
+	case nsDelegation1 + "::" + nsRoster, nsDelegation2 + "::" + nsRoster:
+		info.AddFeatures(nsRoster)
+	case nsDelegation1 + ":bare:" + nsRoster, nsDelegation2 + ":bare:" + nsRoster:
+		// A roster is no feature of an account that others may discover.
+	default:
+		return false
+	}
+	return true
+}
+
+// replyTo begins the result of a request.
+func replyTo(iq *element) *stanza.IQ {
+	return &stanza.IQ{XMLName: xml.Name{Local: "iq"}, Attrs: replyAttrs(iq, stanza.IQTypeResult)}
+}
+
+// maxRepeated is how long, in bytes on the stream, an attribute may be that an
+// answer must repeat.
+const maxRepeated = 6 << 10
+
+// repeatable reports whether an answer can repeat what it must of a request:
+// the sender chooses the id, and one of a few 100,000 bytes would make the
+// answer too long for the server, which would end the stream. A JID has at most
+// 3,071 bytes.
+func repeatable(iq *element) bool {
+	for _, name := range [...]string{"id", "from", "to"} {
+		if value := iq.get(name); len(value) > maxRepeated || len(appendEscaped(nil, value)) > maxRepeated {
+			return false
+		}
+	}
+	return true
+}
+
+// replyAttrs are the attributes of the answer to a request: it carries the
+// addresses exactly as they were stamped.
+func replyAttrs(iq *element, kind stanza.StanzaType) stanza.Attrs {
+	return stanza.Attrs{Type: kind, Id: iq.get("id"), From: iq.get("to"), To: iq.get("from")}
+}
+
+// refuse answers a request with an error.
+func (c *Component) refuse(s *stream, iq *element, e stanzaError) {
+	b := append(appendOpen(nil, "iq", replyAttrs(iq, stanza.IQTypeError)), '>')
+	c.offer(s, append(appendError(b, e), "</iq>"...))
+}
+
+func (c *Component) offerIQ(s *stream, iq *stanza.IQ) {
+	data, err := xml.Marshal(iq)
+	if err != nil {
+		c.opts.Logger.Error("cannot write an answer", "err", err)
+		return
+	}
+	c.offer(s, data)
+}
+
+// offer sends an answer from the goroutine that reads, which must not wait: if
+// the server takes nothing, not even what the queue has in reserve, the answer
+// is dropped.
+func (c *Component) offer(s *stream, data []byte) {
+	if !s.out.offer(data) {
+		c.opts.Metrics.RepliesDropped.Inc()
+	}
+}
+
+// ping asks the server for a sign of life (XEP-0199, section 4.3).
+func (c *Component) ping(s *stream) {
+	id, ok := s.iqs.register(c.opts.Hosts[0], func(answer) {}) // being heard is enough
+	if !ok {
+		return
+	}
+	b := appendOpen(nil, "iq", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: c.opts.Hosts[0]})
+	c.offer(s, append(b, "><ping xmlns='"+nsPing+"'/></iq>"...))
+}
+
+// handlePresence notes which resources are connected (XEP-0356, section 7).
+// Only the server can stamp a full JID of a served domain; whoever sends
+// presence to the component himself tells only of himself.
+func (c *Component) handlePresence(e *element) {
+	kind := e.get("type")
+	if kind != "" && kind != "unavailable" {
+		return
+	}
+	full, err := jid.ParseStamped(e.get("from"))
+	if err != nil || full.IsBare() || full.Local() == "" || !c.hosts[full.Domain()] {
+		return
+	}
+	if kind == "" {
+		c.sessions.Connected(full)
+		return
+	}
+	c.gone(full)
+}
+
+// gone notes that a resource is no longer connected.
+func (c *Component) gone(full jid.JID) {
+	c.sessions.Gone(full)
+	if user := full.Bare(); !c.sessions.HasConnected(user) {
+		c.rosters.Forget(user)
+	}
+}
+
+// handleMessage looks for announcements. Only those of a served host count:
+// anybody can send a message.
+func (c *Component) handleMessage(s *stream, e *element) {
+	host := e.get("from")
+	if !c.hosts[host] || e.get("type") == "error" {
+		return
+	}
+	for _, child := range e.children {
+		switch {
+		case isDelegation(child):
+			if before, after := s.grants.change(host, delegationAnnounced(child)); before != after {
+				c.opts.Logger.Info("delegation announced", "host", host, "namespace", child.name.Space, "roster", after.delegation != "")
+			}
+		case child.is(nsPrivilege1, "privilege"), child.is(nsPrivilege2, "privilege"):
+			before, after := s.grants.change(host, privilegesAnnounced(child))
+			if before != after {
+				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.name.Space, "push", after.push)
+			}
+			if after.push && !before.push {
+				c.rosters.Resume(host)
+			}
+		}
+	}
+}

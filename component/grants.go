@@ -1,0 +1,76 @@
+package component
+
+import (
+	"sync"
+)
+
+// grant is what a virtual host lets rosterd do, as it announced on this stream.
+type grant struct {
+	delegation string // namespace in which jabber:iq:roster is delegated; "": it is not, or not yet
+	privilege  string // namespace in which privileges were announced; "": none, or not yet
+	push       bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
+}
+
+// grants are those of all served hosts. It is safe for concurrent use.
+type grants struct {
+	mu    sync.Mutex
+	hosts map[string]grant // one for each served host, from the start
+}
+
+func newGrants(hosts []string) *grants {
+	g := &grants{hosts: make(map[string]grant, len(hosts))}
+	for _, host := range hosts {
+		g.hosts[host] = grant{}
+	}
+	return g
+}
+
+func (g *grants) of(host string) grant {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hosts[host]
+}
+
+// change applies f to the grant of a served host and returns it before and
+// after.
+func (g *grants) change(host string, f func(*grant)) (before, after grant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before = g.hosts[host]
+	after = before
+	f(&after)
+	g.hosts[host] = after
+	return before, after
+}
+
+// delegationAnnounced reads the announcement of delegations (XEP-0355, section
+// 4.2), which replaces an earlier one.
+func delegationAnnounced(e *element) func(*grant) {
+	return func(g *grant) {
+		g.delegation = ""
+		for _, c := range e.children {
+			if c.is(e.name.Space, "delegated") && c.get("namespace") == nsRoster {
+				g.delegation = e.name.Space
+			}
+		}
+	}
+}
+
+// privilegesAnnounced reads the announcement of privileges (XEP-0356, section
+// 4.2), which replaces an earlier one.
+func privilegesAnnounced(e *element) func(*grant) {
+	return func(g *grant) {
+		g.privilege, g.push = e.name.Space, false
+		for _, perm := range e.children {
+			if !perm.is(e.name.Space, "perm") || perm.get("access") != "iq" {
+				continue
+			}
+			for _, ns := range perm.children {
+				kind := ns.get("type")
+				if ns.is(e.name.Space, "namespace") && ns.get("ns") == nsRoster && (kind == "set" || kind == "both") {
+					g.push = true
+				}
+			}
+		}
+	}
+}

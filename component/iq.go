@@ -1,0 +1,135 @@
+package component
+
+import (
+	"crypto/rand"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// maxUnanswered is how many IQs of a stream wait for an answer at a time; with
+// one more the oldest is given up.
+const maxUnanswered = 1 << 16
+
+// answer is what becomes of an IQ that was sent: exactly one of them.
+type answer struct {
+	iq   *element // the result or the error
+	lost bool     // the stream ended first
+	// neither: nobody answered in time
+}
+
+// tracker knows the IQs of one stream that wait for an answer (RFC 6120,
+// section 8.2.3). It is safe for concurrent use. Callbacks are called without
+// a lock held, and must not block.
+type tracker struct {
+	timeout time.Duration
+	prefix  string // nobody else can guess the id of an IQ
+
+	mu      sync.Mutex
+	last    uint64
+	waiting map[string]*wait
+	order   []*wait // by deadline; those answered stay until they are at the front
+	closed  bool
+}
+
+type wait struct {
+	id       string
+	from     string // who must answer
+	deadline time.Time
+	callback func(answer)
+}
+
+func newTracker(timeout time.Duration) *tracker {
+	return &tracker{timeout: timeout, prefix: rand.Text()[:13] + "-", waiting: make(map[string]*wait)}
+}
+
+// register notes, before it is sent, an IQ that from will answer, and returns
+// its id. callback is called once. It fails when the stream has ended.
+func (t *tracker) register(from string, callback func(answer)) (id string, ok bool) {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return "", false
+	}
+	t.last++
+	w := &wait{t.prefix + strconv.FormatUint(t.last, 36), from, time.Now().Add(t.timeout), callback}
+	t.waiting[w.id] = w
+	if len(t.order) > 2*len(t.waiting)+1024 { // one unanswered IQ keeps answered ones behind it
+		t.order = slices.DeleteFunc(t.order, func(w *wait) bool { return t.waiting[w.id] != w })
+	}
+	t.order = append(t.order, w)
+	var oldest *wait
+	if len(t.waiting) > maxUnanswered {
+		t.trim()
+		oldest = t.order[0]
+		delete(t.waiting, oldest.id)
+		t.trim()
+	}
+	t.mu.Unlock()
+	if oldest != nil {
+		oldest.callback(answer{})
+	}
+	return w.id, true
+}
+
+// answered gives a result or an error to who waits for it. It reports false if
+// nobody does: an id alone is no proof, the sender must be the one who was
+// asked.
+func (t *tracker) answered(from string, iq *element) bool {
+	t.mu.Lock()
+	w := t.waiting[iq.get("id")]
+	if w == nil || w.from != from {
+		t.mu.Unlock()
+		return false
+	}
+	delete(t.waiting, w.id)
+	t.trim()
+	t.mu.Unlock()
+	w.callback(answer{iq: iq})
+	return true
+}
+
+// forget drops an IQ that was not sent after all; its callback is not called
+// any more, unless that is happening.
+func (t *tracker) forget(id string) (was bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, was = t.waiting[id]
+	delete(t.waiting, id)
+	return was
+}
+
+// expire gives up the IQs whose time is over at now.
+func (t *tracker) expire(now time.Time) {
+	t.mu.Lock()
+	var late []*wait
+	for t.trim(); len(t.order) > 0 && !t.order[0].deadline.After(now); t.trim() {
+		late = append(late, t.order[0])
+		delete(t.waiting, t.order[0].id)
+	}
+	t.mu.Unlock()
+	for _, w := range late {
+		w.callback(answer{})
+	}
+}
+
+// close gives up all: the stream has ended.
+func (t *tracker) close() {
+	t.mu.Lock()
+	t.closed = true
+	waiting := t.waiting
+	t.waiting, t.order = nil, nil
+	t.mu.Unlock()
+	for _, w := range waiting {
+		w.callback(answer{lost: true})
+	}
+}
+
+// trim removes from the front of the order what no longer waits. t.mu is held.
+func (t *tracker) trim() {
+	for len(t.order) > 0 && t.waiting[t.order[0].id] != t.order[0] {
+		t.order[0] = nil
+		t.order = t.order[1:]
+	}
+}

@@ -1,0 +1,224 @@
+package component
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// push sends one changed item to juliet's resources.
+func (r *rig) push(t *testing.T, resources ...string) chan roster.Outcome {
+	var to []jid.JID
+	for _, resource := range resources {
+		full := mustJID(t, "juliet@example.org/"+resource)
+		r.sessions.Interested(full)
+		to = append(to, full)
+	}
+	outcome := make(chan roster.Outcome, 2)
+	go r.Push(to, []roster.Change{{Action: roster.Changed, Item: item(t, "romeo@example.org", "R", "Friends")}},
+		func(o roster.Outcome) { outcome <- o })
+	return outcome
+}
+
+func receive[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+		panic("unreachable")
+	}
+}
+
+// announced waits until the component has read the announcements.
+func (r *rig) announced(t *testing.T, k *link) {
+	t.Helper()
+	k.announce()
+	if domain := receive(t, r.rosters.resumed); domain != "example.org" {
+		t.Errorf("%s resumed", domain)
+	}
+}
+
+func TestPush(t *testing.T) {
+	r := start(t)
+	k := r.server.serve()
+	r.announced(t, k)
+	outcome := r.push(t, "balcony", "chamber & hall")
+	for _, resource := range []string{"balcony", "chamber &amp; hall"} {
+		got := k.next()
+		e, _ := decodeElement([]byte(got))
+		id := e.get("id")
+		want := "<iq type='set' id='" + id + "' from='contacts.example.org' to='juliet@example.org'><privileged_iq xmlns='urn:xmpp:privilege:2'>" +
+			"<iq xmlns='jabber:client' type='set' id='" + id + "' to='juliet@example.org/" + resource + "'><query xmlns='jabber:iq:roster'>" +
+			"<item jid='romeo@example.org' subscription='both' name='R'><group>Friends</group></item></query></iq></privileged_iq></iq>"
+		if got != want {
+			t.Errorf("got\n  %s\nwant\n  %s", got, want)
+		}
+		k.send("<iq type='result' id='%s' from='juliet@example.org' to='contacts.example.org'><privilege xmlns='urn:xmpp:privilege:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
+			"<iq xmlns='jabber:client' type='result' id='Q' from='juliet@example.org/%s' to='juliet@example.org'/></forwarded></privilege></iq>", id, resource)
+	}
+	if o := receive(t, outcome); o.Err != nil || len(o.Owed) != 0 {
+		t.Errorf("outcome %+v", o)
+	}
+	if n := r.counted(t, "rosterd_pushes_total", "changed", "ok"); n != 2 {
+		t.Errorf("%v pushes counted", n)
+	}
+}
+
+func TestPushOfARemovedItem(t *testing.T) {
+	r := start(t)
+	k := r.server.serve()
+	r.announced(t, k)
+	go r.Push([]jid.JID{mustJID(t, juliet)}, []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: mustJID(t, "romeo@example.org")}}}, func(roster.Outcome) {})
+	if got := k.next(); !strings.Contains(got, "<query xmlns='jabber:iq:roster'><item jid='romeo@example.org' subscription='remove'/></query>") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestPushAnswers(t *testing.T) {
+	serverError := func(kind, condition string) string {
+		return "<iq type='error' id='%s' from='juliet@example.org' to='contacts.example.org'><error type='" + kind + "'><" + condition + " xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+	}
+	tests := []struct {
+		name, answer string
+		result       string
+		err          bool
+		sessions     int // juliet's afterwards
+	}{
+		{"confirmed", "<iq type='result' id='%s' from='juliet@example.org'/>", "ok", false, 1},
+		{"the server has lost track", serverError("cancel", "internal-server-error"), "unanswered", false, 1},
+		{"the resource has gone, not wrapped", serverError("cancel", "service-unavailable"), "gone", false, 0},
+		{"the resource has gone", "<iq type='result' id='%s' from='juliet@example.org'><privilege xmlns='urn:xmpp:privilege:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
+			"<iq xmlns='jabber:client' type='error' from='juliet@example.org/balcony'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq></forwarded></privilege></iq>", "gone", false, 0},
+		{"not permitted", serverError("auth", "forbidden"), "refused", true, 1},
+		{"an error without condition", "<iq type='error' id='%s' from='juliet@example.org'/>", "gone", false, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := start(t)
+			k := r.server.serve()
+			r.announced(t, k)
+			outcome := r.push(t, "balcony")
+			k.send(tt.answer, k.nextElement().get("id"))
+			o := receive(t, outcome)
+			if (o.Err != nil) != tt.err || (len(o.Owed) != 0) != tt.err || o.Lost {
+				t.Errorf("outcome %+v", o)
+			}
+			if n := r.counted(t, "rosterd_pushes_total", "changed", tt.result); n != 1 {
+				t.Errorf("not counted as %s", tt.result)
+			}
+			if n, _ := r.sessions.Counts(); n != tt.sessions {
+				t.Errorf("%d sessions, want %d", n, tt.sessions)
+			}
+		})
+	}
+}
+
+// Whoever guesses an id cannot answer for the one who was asked.
+func TestForgedAnswers(t *testing.T) {
+	r := start(t)
+	k := r.server.serve()
+	r.announced(t, k)
+	outcome := r.push(t, "balcony")
+	id := k.nextElement().get("id")
+	for _, from := range []string{"juliet@example.org/balcony", "romeo@example.org", "example.org", ""} {
+		k.send("<iq type='error' id='%s' from='%s'/>", id, from)
+		k.send("<iq type='result' id='%s' from='%s'/>", id, from)
+		k.send("<iq type='get' id='%s' from='juliet@example.org'><x xmlns='y'/></iq>", id) // a get is no answer
+		if got := k.next(); !strings.Contains(got, "service-unavailable") {
+			t.Errorf("got %s", got)
+		}
+	}
+	k.quiet()
+	select {
+	case o := <-outcome:
+		t.Errorf("settled by a forged answer: %+v", o)
+	default:
+	}
+	k.send("<iq type='result' id='%s' from='juliet@example.org'/>", id)
+	k.send("<iq type='result' id='%s' from='juliet@example.org'/>", id) // again: nobody waits
+	if o := receive(t, outcome); o.Err != nil {
+		t.Errorf("outcome %+v", o)
+	}
+	k.quiet()
+	if len(outcome) != 0 {
+		t.Error("settled twice")
+	}
+}
+
+func TestPushWithoutPermission(t *testing.T) {
+	for name, announcement := range map[string]string{
+		"no iq":           "<perm access='roster' type='both'/>",
+		"get alone":       "<perm access='iq'><namespace ns='jabber:iq:roster' type='get'/></perm>",
+		"other namespace": "<perm access='iq'><namespace ns='jabber:iq:private' type='both'/></perm>",
+		"nothing":         "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t)
+			k := r.server.serve()
+			k.send("<message from='example.org'><privilege xmlns='urn:xmpp:privilege:2'>%s</privilege></message>", announcement)
+			k.quiet()
+			for range 2 {
+				o := receive(t, r.push(t, "balcony"))
+				if o.Err == nil || o.Lost || len(o.Owed) != 1 {
+					t.Errorf("outcome %+v", o)
+				}
+			}
+			k.quiet()
+			if n := strings.Count(r.log.String(), "roster pushes cannot be delivered"); n != 1 {
+				t.Errorf("logged %d times", n)
+			}
+		})
+	}
+}
+
+// Between the handshake and the announcement nobody knows: not refused for
+// good, but to be sent again.
+func TestPushBeforeTheAnnouncement(t *testing.T) {
+	r := start(t)
+	k := r.server.serve()
+	k.quiet()
+	if o := receive(t, r.push(t, "balcony")); o.Err == nil || !o.Lost {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
+func TestPushesAreLostWithTheStream(t *testing.T) {
+	r := start(t)
+	k := r.server.serve()
+	r.announced(t, k)
+	outcome := r.push(t, "balcony", "chamber")
+	k.next()
+	k.next()
+	k.Close()
+	if o := receive(t, outcome); o.Err == nil || !o.Lost || fmt.Sprint(o.Owed) != "[romeo@example.org]" {
+		t.Errorf("outcome %+v", o)
+	}
+	r.server.accept() // it comes back, and does not get further
+	if r.Connected() {
+		t.Error("connected before the handshake")
+	}
+	if o := receive(t, r.push(t, "balcony")); o.Err == nil || !o.Lost {
+		t.Errorf("outcome while down %+v", o)
+	}
+}
+
+func TestUnansweredPushEnds(t *testing.T) {
+	r := start(t, func(o *Options) { o.Timing.Answer = 20 * time.Millisecond; o.Timing.Ping = 40 * time.Millisecond })
+	k := r.server.serve()
+	r.announced(t, k)
+	outcome := r.push(t, "balcony")
+	k.next()
+	if o := receive(t, outcome); o.Err != nil {
+		t.Errorf("outcome %+v", o)
+	}
+	if n, _ := r.sessions.Counts(); n != 1 {
+		t.Error("a client that sleeps counts as gone")
+	}
+	waitFor(t, "counted", func() bool { return r.counted(t, "rosterd_pushes_total", "changed", "unanswered") == 1 })
+}

@@ -1,0 +1,287 @@
+package component
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/jid"
+	"rosterd/metrics"
+	"rosterd/roster"
+	"rosterd/session"
+)
+
+const patience = 10 * time.Second // for what must happen; not for what takes time
+
+// server is the XMPP server's side of the component port, played by the test.
+type server struct {
+	t *testing.T
+	l net.Listener
+}
+
+func newServer(t *testing.T) *server {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return &server{t, l}
+}
+
+// link is one connection of a component.
+type link struct {
+	t *testing.T
+	net.Conn
+	f *framer
+}
+
+// accept takes a connection up to the component's opening tag.
+func (s *server) accept() *link {
+	s.t.Helper()
+	s.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	conn, err := s.l.Accept()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	conn.SetReadDeadline(time.Now().Add(patience))
+	k := &link{s.t, conn, newFramer(conn, 16<<20)}
+	header, err := k.f.header()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, want := range []string{"xmlns='jabber:component:accept'", "to='contacts.example.org'"} {
+		if !strings.Contains(string(header), want) {
+			s.t.Errorf("opening tag %s lacks %s", header, want)
+		}
+	}
+	k.send("<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' from='contacts.example.org' id='s1'>")
+	return k
+}
+
+// serve takes a connection and accepts the handshake.
+func (s *server) serve() *link {
+	s.t.Helper()
+	k := s.accept()
+	sum := sha1.Sum([]byte("s1" + "secret"))
+	if got, want := k.next(), "<handshake>"+hex.EncodeToString(sum[:])+"</handshake>"; got != want {
+		s.t.Errorf("got %s, want %s", got, want)
+	}
+	k.send("<handshake/>")
+	return k
+}
+
+func (k *link) send(format string, args ...any) {
+	k.t.Helper()
+	if _, err := fmt.Fprintf(k, format, args...); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// next is the next stanza of the component.
+func (k *link) next() string {
+	k.t.Helper()
+	k.SetReadDeadline(time.Now().Add(patience))
+	data, whole, err := k.f.next()
+	if err != nil || !whole {
+		k.t.Fatalf("reading: %v", err)
+	}
+	return string(data)
+}
+
+func (k *link) nextElement() *element {
+	k.t.Helper()
+	data := k.next()
+	e, err := decodeElement([]byte(data))
+	if err != nil {
+		k.t.Fatalf("%s: %v", data, err)
+	}
+	return e
+}
+
+func (k *link) expect(want string) {
+	k.t.Helper()
+	if got := k.next(); got != want {
+		k.t.Errorf("got\n  %s\nwant\n  %s", got, want)
+	}
+}
+
+// quiet checks that nothing else was sent: the answer to a ping comes next.
+func (k *link) quiet() {
+	k.t.Helper()
+	k.send("<iq type='get' id='quiet' from='example.org' to='contacts.example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
+	k.expect(`<iq type="result" id="quiet" from="contacts.example.org" to="example.org"></iq>`)
+}
+
+func (k *link) announce() {
+	k.send("<message from='example.org' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'/></delegation></message>" +
+		"<message from='example.org' to='contacts.example.org'><privilege xmlns='urn:xmpp:privilege:2'><perm access='roster' type='both'/><perm access='iq'><namespace ns='jabber:iq:roster' type='set'/></perm></privilege></message>")
+}
+
+// ended reads until the component has closed the connection.
+func (k *link) ended() {
+	k.t.Helper()
+	k.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(io.Discard, k); err != nil {
+		k.t.Errorf("the component did not close: %v", err)
+	}
+}
+
+// rosters plays the manager.
+type rosters struct {
+	mu      sync.Mutex
+	answer  func(full jid.JID) (*roster.Roster, error)
+	busy    error
+	forgot  []string
+	resumed chan string
+	rest    chan []roster.Item // if not nil, what replies could not hold
+}
+
+func (r *rosters) Get(full jid.JID, reply roster.Reply) error {
+	r.mu.Lock()
+	busy, answer := r.busy, r.answer
+	r.mu.Unlock()
+	if busy != nil {
+		return busy
+	}
+	if rest := reply(answer(full)); r.rest != nil {
+		r.rest <- rest
+	}
+	return nil
+}
+
+func (r *rosters) Forget(user jid.JID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgot = append(r.forgot, user.String())
+}
+
+func (r *rosters) Resume(domain string) { r.resumed <- domain }
+
+// rig is a component under test.
+type rig struct {
+	*Component
+	server   *server
+	rosters  *rosters
+	sessions *session.Table
+	registry *prometheus.Registry
+	log      *logBuffer
+	stop     func()
+	done     chan struct{}
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func start(t *testing.T, change ...func(*Options)) *rig {
+	t.Helper()
+	r := &rig{
+		server:   newServer(t),
+		rosters:  &rosters{resumed: make(chan string, 16)},
+		sessions: session.NewTable(),
+		registry: prometheus.NewRegistry(),
+		log:      &logBuffer{},
+		done:     make(chan struct{}),
+	}
+	r.rosters.answer = func(jid.JID) (*roster.Roster, error) { return nil, errors.New("no roster set") }
+	o := Options{
+		Address: r.server.l.Addr().String(), Domain: "contacts.example.org", Secret: "secret",
+		Hosts: []string{"example.org", "example.net"}, Version: "1.0",
+		Timing:  Timing{MinRetry: time.Millisecond, MaxRetry: 4 * time.Millisecond, Close: time.Second},
+		Logger:  slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Metrics: metrics.New(r.registry),
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	r.Component = New(o, r.sessions)
+	ctx, cancel := context.WithCancel(context.Background())
+	r.stop = cancel
+	go func() { defer close(r.done); r.Run(ctx, r.rosters) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case <-r.done:
+		case <-time.After(patience):
+			t.Error("Run did not return")
+		}
+	})
+	return r
+}
+
+// counted is the value of a counter or gauge, e.g. `rosterd_queries_total{result="ok"}`.
+func (r *rig) counted(t *testing.T, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+	metric:
+		for _, m := range f.GetMetric() {
+			for i, l := range m.GetLabel() {
+				if l.GetValue() != labels[i] {
+					continue metric
+				}
+			}
+			if m.Counter != nil {
+				return m.Counter.GetValue()
+			}
+			return m.Gauge.GetValue()
+		}
+	}
+	return 0
+}
+
+// waitFor waits until a condition holds that no event tells of.
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not so: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func mustJID(t testing.TB, s string) jid.JID {
+	t.Helper()
+	j, err := jid.ParseStamped(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+func item(t testing.TB, contact, name string, groups ...string) roster.Item {
+	return roster.Item{JID: mustJID(t, contact), Name: name, Subscription: roster.SubscriptionBoth, Groups: groups}
+}

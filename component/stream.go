@@ -1,0 +1,134 @@
+package component
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1" // #nosec: XEP-0114 knows nothing better
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"gosrc.io/xmpp/stanza"
+)
+
+// maxStanza is how many bytes of a stanza are read; the servers' own limits
+// for what users send are below.
+const maxStanza = 1 << 20
+
+// StreamError is a stream error the server sent (RFC 6120, section 4.9).
+type StreamError struct {
+	Condition string // "not-authorized", "conflict", …; "undefined-condition" if none
+	Handshake bool   // it is the answer to the handshake
+}
+
+func (e *StreamError) Error() string {
+	if e.Handshake {
+		return "the server refused the handshake: " + e.Condition
+	}
+	return "the server ended the stream: " + e.Condition
+}
+
+// stream is one connection to the server, after the handshake (XEP-0114,
+// section 3). The goroutine that reads owns the framer; the rest is safe for
+// concurrent use.
+type stream struct {
+	conn     net.Conn
+	framer   *framer
+	out      *queue
+	iqs      *tracker
+	grants   *grants
+	began    time.Time
+	lastRead atomic.Int64 // Unix nanoseconds
+}
+
+// open connects, opens the stream and does the handshake, within o.Dial.
+func open(ctx context.Context, o Options) (*stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.Timing.Dial)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.Address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting: %w", err)
+	}
+	// The handshake ends with ctx, whichever of its reads and writes it is in.
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	s := &stream{
+		conn:   conn,
+		framer: newFramer(conn, maxStanza),
+		out:    newQueue(o.Queue, o.Queue/4),
+		iqs:    newTracker(o.Timing.Answer),
+		grants: newGrants(o.Hosts),
+		began:  time.Now(),
+	}
+	if err := s.handshake(o.Domain, o.Secret); err != nil {
+		conn.Close()
+		if ctx.Err() != nil {
+			err = fmt.Errorf("no handshake within %s: %w", o.Timing.Dial, ctx.Err())
+		}
+		return nil, err
+	}
+	if !stop() {
+		conn.Close()
+		return nil, ctx.Err()
+	}
+	s.read()
+	return s, nil
+}
+
+// handshake opens the stream and proves that we know the secret.
+func (s *stream) handshake(domain, secret string) error {
+	header := fmt.Appendf(nil, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s'", stanza.NSComponent, stanza.NSStream)
+	header = append(appendAttr(header, "to", domain), '>')
+	if _, err := s.conn.Write(header); err != nil {
+		return fmt.Errorf("opening the stream: %w", err)
+	}
+	reply, err := s.framer.header()
+	if err != nil {
+		return fmt.Errorf("opening the stream: %w", err)
+	}
+	id, err := stanza.InitStream(xml.NewDecoder(bytes.NewReader(reply)))
+	if err != nil {
+		return errors.New("opening the stream: what answers is no XMPP server")
+	}
+	sum := sha1.Sum([]byte(id + secret))
+	if _, err := fmt.Fprintf(s.conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:])); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	data, _, err := s.framer.next()
+	if err == io.EOF {
+		return errors.New("handshake: the server closed the stream")
+	} else if err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	e, err := decodeElement(data)
+	switch {
+	case err != nil:
+		return errors.New("handshake: what answers is no XMPP server")
+	case e.is(stanza.NSStream, "error"):
+		return &StreamError{condition(e, "urn:ietf:params:xml:ns:xmpp-streams"), true}
+	case !e.is(stanza.NSComponent, "handshake"):
+		return errors.New("handshake: the server does not speak XEP-0114")
+	}
+	return nil
+}
+
+// read notes that the server was heard.
+func (s *stream) read() { s.lastRead.Store(time.Now().UnixNano()) }
+
+// silence is how long nothing was heard of the server.
+func (s *stream) silence() time.Duration { return time.Since(time.Unix(0, s.lastRead.Load())) }
+
+// condition is the defined condition in an error: the name of the first child
+// in the namespace of conditions that is not <text/>.
+func condition(e *element, space string) string {
+	for _, c := range e.children {
+		if c.name.Space == space && c.name.Local != "text" {
+			return c.name.Local
+		}
+	}
+	return "undefined-condition"
+}

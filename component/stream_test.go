@@ -1,0 +1,310 @@
+package component
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+func TestReady(t *testing.T) {
+	r := start(t, func(o *Options) { o.Hosts = []string{"example.org"} })
+	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "not connected") {
+		t.Errorf("before the handshake: %v", err)
+	}
+	k := r.server.serve()
+	k.quiet()
+	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "example.org does not delegate jabber:iq:roster") {
+		t.Errorf("before the announcement: %v", err)
+	}
+	if r.counted(t, "rosterd_connected") != 1 {
+		t.Error("rosterd_connected is not 1")
+	}
+	r.announced(t, k)
+	if err := r.Ready(); err != nil {
+		t.Errorf("after the announcement: %v", err)
+	}
+	// The server was reconfigured.
+	k.send("<message from='example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='urn:other'/></delegation></message>")
+	k.quiet()
+	if err := r.Ready(); err == nil {
+		t.Error("ready though another namespace is delegated")
+	}
+	k.Close()
+	r.server.accept()
+	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "not connected") || r.counted(t, "rosterd_connected") != 0 {
+		t.Errorf("after the stream was lost: %v", err)
+	}
+}
+
+func TestAnnouncementsOfEitherVersion(t *testing.T) {
+	for _, version := range []string{"1", "2"} {
+		r := start(t, func(o *Options) { o.Hosts = []string{"example.org"} })
+		k := r.server.serve()
+		for range 2 { // they may come twice
+			k.send("<message from='example.org'><privilege xmlns='urn:xmpp:privilege:%s'><perm access='iq'><namespace ns='jabber:iq:roster' type='both'/></perm></privilege></message>", version)
+			k.send("<message from='example.org'><delegation xmlns='urn:xmpp:delegation:%s'><delegated namespace='jabber:iq:roster'><attribute name='node'/></delegated></delegation></message>", version)
+		}
+		k.quiet()
+		if err := r.Ready(); err != nil {
+			t.Error(err)
+		}
+		r.push(t, "balcony")
+		if got := k.next(); !strings.Contains(got, "<privileged_iq xmlns='urn:xmpp:privilege:"+version+"'>") {
+			t.Errorf("got %s", got)
+		}
+		if n := len(r.rosters.resumed); n != 1 {
+			t.Errorf("resumed %d times", n)
+		}
+	}
+}
+
+func TestReconnects(t *testing.T) {
+	r := start(t)
+	ends := map[string]func(k *link){
+		"the connection breaks":   func(k *link) { k.Close() },
+		"the connection is reset": func(k *link) { k.Conn.(*net.TCPConn).SetLinger(0); k.Close() },
+		"the stream is closed":    func(k *link) { k.send("</stream:stream>"); k.ended() },
+		"a stream error": func(k *link) {
+			k.send("<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/><text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>x</text></stream:error></stream:stream>")
+			k.ended()
+		},
+		"a document type": func(k *link) { k.send("<!DOCTYPE x>"); k.ended() },
+	}
+	reconnects := 0.0
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			k := r.server.serve()
+			k.quiet()
+			if got := r.counted(t, "rosterd_reconnects_total"); got != reconnects {
+				t.Errorf("%v reconnects, want %v", got, reconnects)
+			}
+			end(k)
+			reconnects++
+		})
+	}
+	if log := r.log.String(); !strings.Contains(log, "the server ended the stream: conflict") || !strings.Contains(log, "is another rosterd connected") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+func TestRefusedHandshake(t *testing.T) {
+	r := start(t)
+	tests := []struct{ name, answer, err, check string }{
+		{"wrong secret", "<stream:error><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
+			"the server refused the handshake: not-authorized", "is xmpp.secret the secret of contacts.example.org"},
+		{"unknown domain", "<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
+			"the server refused the handshake: host-unknown", "is a component contacts.example.org"},
+		{"closed", "</stream:stream>", "the server closed the stream", "xmpp.address"},
+		{"another protocol", "<stream:features xmlns:stream='http://etherx.jabber.org/streams'/>", "does not speak XEP-0114", "xmpp.address"},
+		{"garbage", "<handshake></oops>", "no XMPP server", "xmpp.address"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			k := r.server.accept()
+			k.next()
+			k.send("%s", tt.answer)
+			k.ended()
+			waitFor(t, "logged", func() bool {
+				return strings.Contains(r.log.String(), tt.err) && strings.Contains(r.log.String(), tt.check)
+			})
+		})
+	}
+	if strings.Contains(r.log.String(), "secret\"") || r.Connected() {
+		t.Error(r.log.String())
+	}
+	r.server.serve().quiet() // and it still tries
+}
+
+func TestServerThatIsNone(t *testing.T) {
+	r := start(t, func(o *Options) { o.Timing.Dial = 50 * time.Millisecond })
+	for name, greeting := range map[string]string{
+		"another protocol": "220 mail.example.org ESMTP <x>",
+		"silent":           "",
+		"endless":          strings.Repeat("x", 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.server.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+			conn, err := r.server.l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			io.WriteString(conn, greeting)
+			conn.SetReadDeadline(time.Now().Add(patience))
+			if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "reset") {
+				t.Errorf("the component did not give up: %v", err)
+			}
+		})
+	}
+	r.server.serve().quiet()
+}
+
+func TestStopsInOrder(t *testing.T) {
+	r := start(t)
+	k := r.server.serve()
+	k.quiet()
+	r.stop()
+	if _, _, err := k.f.next(); err != io.EOF {
+		t.Errorf("no closing tag: %v", err)
+	}
+	k.send("<message from='example.org'/></stream:stream>")
+	k.ended()
+	receive(t, r.done)
+}
+
+func TestStopsThoughTheServerDoesNot(t *testing.T) {
+	r := start(t, func(o *Options) { o.Timing.Close = 20 * time.Millisecond })
+	r.server.serve().quiet()
+	r.stop()
+	receive(t, r.done)
+}
+
+func TestSilentServerIsFoundDead(t *testing.T) {
+	r := start(t, func(o *Options) { o.Timing.Ping, o.Timing.Dead = 20*time.Millisecond, 100*time.Millisecond })
+	k := r.server.serve()
+	e := k.nextElement()
+	if e.get("type") != "get" || e.get("to") != "example.org" || e.child(nsPing, "ping") == nil {
+		t.Errorf("got %v", e)
+	}
+	// It answers: whatever it says, it lives.
+	k.send("<iq type='error' id='%s' from='example.org'/>", e.get("id"))
+	k.nextElement()
+	k.ended() // and now it does not
+	r.server.serve()
+	if !strings.Contains(r.log.String(), "the XMPP server is silent") {
+		t.Errorf("log:\n%s", r.log.String())
+	}
+}
+
+// A server that stops reading blocks neither the reading nor the stop, and its
+// stream is given up.
+func TestServerThatStopsReading(t *testing.T) {
+	r := start(t, func(o *Options) {
+		o.Queue = 64 << 10
+		o.Timing.Write = 300 * time.Millisecond
+	})
+	big := roster.New([]roster.Item{item(t, "romeo@example.org", strings.Repeat("x", 100_000))})
+	r.rosters.answer = func(jid.JID) (*roster.Roster, error) { return big, nil }
+	k := r.server.serve()
+	r.announced(t, k)
+	query := delegate(nsDelegation2, "<iq xmlns='jabber:client' type='set' id='1' from='"+juliet+"'>"+rosterGet+"</iq>")
+	done := make(chan struct{})
+	go func() { // many users' goroutines, whose pushes fill the queue
+		defer close(done)
+		for range 200 {
+			r.Push([]jid.JID{mustJID(t, juliet)}, []roster.Change{{Action: roster.Added, Item: big.Items()[0]}}, func(roster.Outcome) {})
+		}
+	}()
+	// The reading goes on, beyond what can be answered.
+	for range 100 {
+		if _, err := k.Write([]byte(strings.Repeat(query, 100))); err != nil {
+			break // given up in the meantime
+		}
+	}
+	receive(t, done)
+	r.server.serve().quiet()
+	if r.counted(t, "rosterd_replies_dropped_total") == 0 {
+		t.Error("no answer was dropped")
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b := backoff{min: time.Second, max: time.Minute}
+	for i, full := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60, 60} {
+		full *= time.Second
+		got := b.next()
+		if got < max(full*3/4, b.min) || got > min(full*5/4, b.max) {
+			t.Errorf("pause %d is %v", i, got)
+		}
+	}
+	b.reset()
+	if got := b.next(); got > 1250*time.Millisecond {
+		t.Errorf("pause after reset is %v", got)
+	}
+	spread := make(map[time.Duration]bool)
+	for range 20 {
+		b.reset()
+		b.next()
+		spread[b.next()] = true
+	}
+	if len(spread) < 5 {
+		t.Errorf("only %d different pauses", len(spread))
+	}
+}
+
+func TestTracker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTracker(time.Minute)
+		var got []string
+		register := func(name string) string {
+			id, ok := tr.register("example.org", func(a answer) { got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost)) })
+			if !ok {
+				t.Fatal("closed")
+			}
+			return id
+		}
+		expect := func(want string) {
+			t.Helper()
+			if s := strings.Join(got, ", "); s != want {
+				t.Errorf("got %q, want %q", s, want)
+			}
+			got = nil
+		}
+		iq := func(id string) *element {
+			e, _ := decodeElement([]byte("<iq type='result' id='" + id + "'/>"))
+			return e
+		}
+		a, b := register("a"), register("b")
+		if a == b {
+			t.Error("one id twice")
+		}
+		if tr.answered("example.net", iq(a)) || tr.answered("example.org", iq("x")) || !tr.answered("example.org", iq(b)) || tr.answered("example.org", iq(b)) {
+			t.Error("answered")
+		}
+		expect("b true false")
+		time.Sleep(time.Minute - 1)
+		c := register("c")
+		tr.expire(time.Now())
+		expect("")
+		time.Sleep(1)
+		tr.expire(time.Now())
+		expect("a false false")
+		if !tr.forget(c) || tr.forget(c) {
+			t.Error("forget")
+		}
+		for i := range maxUnanswered {
+			register(fmt.Sprint(i))
+		}
+		register("one more")
+		expect("0 false false")
+		tr.close()
+		if len(got) != maxUnanswered || !strings.Contains(got[0], "true") {
+			t.Errorf("%d lost, %s", len(got), got[0])
+		}
+		if _, ok := tr.register("example.org", nil); ok {
+			t.Error("registered after close")
+		}
+	})
+}
+
+// One IQ without an answer does not keep those behind it.
+func TestTrackerForgetsWhatIsAnswered(t *testing.T) {
+	tr := newTracker(time.Minute)
+	tr.register("example.org", func(answer) {})
+	for range 100_000 {
+		id, _ := tr.register("example.org", func(answer) {})
+		e, _ := decodeElement([]byte("<iq id='" + id + "'/>"))
+		tr.answered("example.org", e)
+	}
+	if n := len(tr.order); n > 2000 {
+		t.Errorf("%d kept", n)
+	}
+}
