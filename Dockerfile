@@ -1,0 +1,27 @@
+# syntax=docker/dockerfile:1
+
+# docker build --build-arg VERSION="$(git describe --tags --always)" \
+#   --build-arg COMMIT="$(git rev-parse --short=12 HEAD)" -t rosterd .
+
+FROM golang:1.26-bookworm AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+ARG VERSION=devel
+ARG COMMIT=unknown
+RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath \
+    -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /rosterd .
+
+FROM scratch
+# For a contacts URL with https.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /rosterd /rosterd
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+# refresh.listen and metrics.listen. They listen on loopback unless configured
+# otherwise: set ROSTERD_REFRESH_LISTEN=:5290 together with a refresh token, and
+# ROSTERD_METRICS_LISTEN=:9590.
+EXPOSE 5290 9590
+# The configuration is expected in /etc/rosterd/config.yaml.
+ENTRYPOINT ["/rosterd"]

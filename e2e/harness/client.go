@@ -1,0 +1,205 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+)
+
+const nsRoster = "jabber:iq:roster"
+
+// Client is a user's session through a client library, the same for all of
+// them. A client logs in once. Its methods are for one goroutine at a time.
+type Client interface {
+	// Login connects, authenticates, binds the resource and sends initial
+	// presence.
+	Login(ctx context.Context) error
+
+	// Roster asks for the roster, as the library does it, and returns what the
+	// library understood, in the order of the answer. An error that was
+	// answered is a *StanzaError.
+	Roster(ctx context.Context) ([]Item, error)
+
+	// WaitPush waits for the next roster push (RFC 6121, section 2.1.6) in the
+	// order of arrival, and for the library to take and answer it, and returns
+	// what the library understood.
+	WaitPush(ctx context.Context) (Item, error)
+
+	// PendingPushes returns the XML of the roster pushes that have arrived and
+	// were not waited for. Call Ping first, so that nothing is under way.
+	PendingPushes() []string
+
+	// Presence sends available presence with a show (RFC 6121, section
+	// 4.7.2.1), with none if it is "", or unavailable presence if it is
+	// "unavailable".
+	Presence(show string) error
+
+	// SendRaw sends any XML.
+	SendRaw(xml string) error
+
+	// Ping sends a XEP-0199 ping and waits for the answer, result or error: all
+	// that to has sent this client before has arrived when Ping returns.
+	Ping(ctx context.Context, to string) error
+
+	// WaitStanza waits for a stanza that matches among those that have arrived
+	// since login.
+	WaitStanza(ctx context.Context, match func(Stanza) bool) (Stanza, error)
+
+	// Stanzas are all that have arrived since login, in their order.
+	Stanzas() []Stanza
+
+	// Cut breaks the TCP connection without a word on the stream.
+	Cut()
+
+	// Close logs out, if still logged in, and ends all that the client has
+	// started.
+	Close()
+}
+
+// ClientOptions say who logs in, and how.
+type ClientOptions struct {
+	Address  string // host:port of the server
+	JID      string // full: the resource is asked for
+	Password string
+
+	// RefusePushes answers each roster push with an error. Only the client of
+	// gosrc.io/xmpp can do that; slixmpp answers by itself.
+	RefusePushes bool
+}
+
+// Item is one contact as a client library understood it (RFC 6121, section
+// 2.1.2).
+type Item struct {
+	JID, Name, Subscription, Ask string
+	Approved                     bool // gosrc.io/xmpp does not know it: always false
+	Groups                       []string
+}
+
+// StanzaError is a stanza error as a client library understood it (RFC 6120,
+// section 8.3).
+type StanzaError struct {
+	Type, Condition, Text string
+}
+
+func (e *StanzaError) Error() string {
+	return strings.TrimRight(fmt.Sprintf("stanza error: %s, %s: %s", e.Type, e.Condition, e.Text), ": ")
+}
+
+// push is a roster push as a client library understood it.
+type push struct {
+	id    string
+	items []Item
+}
+
+// session is what the clients of all libraries share.
+type session struct {
+	opts   ClientOptions
+	wire   *wire
+	pushes *feed[push]   // in any order
+	read   int           // stanzas that WaitPush has looked at
+	ids    atomic.Uint64 // of stanzas that the harness sends itself
+}
+
+func newSession(opts ClientOptions) (*session, error) {
+	wire, err := newWire(opts.Address)
+	if err != nil {
+		return nil, err
+	}
+	return &session{opts: opts, wire: wire, pushes: newFeed[push]()}, nil
+}
+
+func (s *session) bare() string {
+	bare, _, _ := strings.Cut(s.opts.JID, "/")
+	return bare
+}
+
+// trusted says whether a client may accept a roster push from this address: it
+// has to be absent or the user's bare JID (RFC 6121, section 2.1.6).
+func (s *session) trusted(from string) bool {
+	return from == "" || from == s.bare()
+}
+
+func (s *session) isPush(stanza Stanza) bool {
+	return stanza.Name == "iq" && stanza.Type == "set" && stanza.Payload.Space == nsRoster && s.trusted(stanza.From)
+}
+
+// WaitPush implements [Client]. The order is the wire's: a library may handle
+// each stanza in a goroutine of its own.
+func (s *session) WaitPush(ctx context.Context) (Item, error) {
+	stanza, next, err := s.wire.wait(ctx, s.read, s.isPush)
+	if err != nil {
+		return Item{}, fmt.Errorf("no roster push for %s: %w", s.opts.JID, err)
+	}
+	s.read = next
+	p, _, err := s.pushes.wait(ctx, 0, func(p push) bool { return p.id == stanza.ID })
+	if err != nil {
+		return Item{}, fmt.Errorf("the client library did not take the push %s: %w", stanza.XML, err)
+	}
+	if len(p.items) != 1 {
+		return Item{}, fmt.Errorf("a push has to have one item: %s", stanza.XML)
+	}
+	return p.items[0], nil
+}
+
+// PendingPushes implements [Client].
+func (s *session) PendingPushes() []string {
+	var pending []string
+	stanzas, _ := s.wire.arrived.since(s.read)
+	for _, stanza := range stanzas {
+		if s.isPush(stanza) {
+			pending = append(pending, stanza.XML)
+		}
+	}
+	return pending
+}
+
+// WaitStanza implements [Client].
+func (s *session) WaitStanza(ctx context.Context, match func(Stanza) bool) (Stanza, error) {
+	stanza, _, err := s.wire.wait(ctx, 0, match)
+	if err != nil {
+		err = fmt.Errorf("no such stanza for %s: %w", s.opts.JID, err)
+	}
+	return stanza, err
+}
+
+// Stanzas implements [Client].
+func (s *session) Stanzas() []Stanza {
+	stanzas, _ := s.wire.arrived.since(0)
+	return stanzas
+}
+
+// Cut implements [Client].
+func (s *session) Cut() { s.wire.cut(true) }
+
+// ping is Ping of [Client], with the library's way to send.
+func (s *session) ping(ctx context.Context, to string, send func(string) error) error {
+	id := s.nextID("ping")
+	err := send("<iq type='get' id='" + id + "' to='" + escape(to) + "'><ping xmlns='urn:xmpp:ping'/></iq>")
+	if err != nil {
+		return err
+	}
+	_, err = s.WaitStanza(ctx, func(stanza Stanza) bool {
+		return stanza.Name == "iq" && stanza.ID == id && (stanza.Type == "result" || stanza.Type == "error")
+	})
+	return err
+}
+
+func (s *session) nextID(prefix string) string {
+	return fmt.Sprintf("%s-%d", prefix, s.ids.Add(1))
+}
+
+// presenceXML is the stanza of Presence of [Client].
+func presenceXML(show string) string {
+	switch show {
+	case "":
+		return "<presence/>"
+	case "unavailable":
+		return "<presence type='unavailable'/>"
+	}
+	return "<presence><show>" + escape(show) + "</show></presence>"
+}
+
+// errNotLoggedIn is returned by methods that need a login first.
+var errNotLoggedIn = errors.New("not logged in")

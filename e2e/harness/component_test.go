@@ -1,0 +1,125 @@
+package harness
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// rawComponent is the least that can serve rosters: it proves the servers and
+// the clients of the harness without rosterd. Each delegated query is answered
+// with the same item.
+type rawComponent struct {
+	t       *testing.T
+	conn    net.Conn
+	arrived *feed[rawStanza]
+}
+
+// rawStanza is all that the tests look at.
+type rawStanza struct {
+	XMLName xml.Name
+	From    string `xml:"from,attr"`
+	ID      string `xml:"id,attr"`
+	Type    string `xml:"type,attr"`
+	Inner   string `xml:",innerxml"`
+	Query   *struct {
+		From string `xml:"from,attr"`
+		ID   string `xml:"id,attr"`
+	} `xml:"delegation>forwarded>iq"`
+}
+
+const rawItem = `<item jid='romeo@example.org' name='Romeo' subscription='both'><group>Friends</group></item>`
+
+// dialComponent connects to Prosody as its component and serves.
+func dialComponent(t *testing.T, p *Prosody) *rawComponent {
+	t.Helper()
+	conn, err := net.Dial("tcp", p.ComponentAddress())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &rawComponent{t: t, conn: conn, arrived: newFeed[rawStanza]()}
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	c.send("<stream:stream xmlns='jabber:component:accept' xmlns:stream='" + nsStream + "' to='" + p.Options().Component + "'>")
+	dec := xml.NewDecoder(conn)
+	id := ""
+	for id == "" {
+		token, err := dec.Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start, ok := token.(xml.StartElement); ok {
+			for _, attr := range start.Attr {
+				if attr.Name.Local == "id" {
+					id = attr.Value
+				}
+			}
+		}
+	}
+	sum := sha1.Sum([]byte(id + p.Options().Secret))
+	c.send("<handshake>" + hex.EncodeToString(sum[:]) + "</handshake>")
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		defer c.arrived.end()
+		c.serve(dec)
+	}()
+	t.Cleanup(func() {
+		_ = conn.Close()
+		<-served
+	})
+	return c
+}
+
+func (c *rawComponent) send(xml string) {
+	if _, err := io.WriteString(c.conn, xml); err != nil {
+		c.t.Logf("component: %v", err) // the test misses what does not come
+	}
+}
+
+func (c *rawComponent) serve(dec *xml.Decoder) {
+	for {
+		token, err := dec.Token()
+		if err != nil {
+			return
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok {
+			continue
+		}
+		var stanza rawStanza
+		if dec.DecodeElement(&stanza, &start) != nil {
+			return
+		}
+		c.arrived.add(stanza)
+		if stanza.Query != nil {
+			c.send(fmt.Sprintf("<iq type='result' id='%s' to='%s'><delegation xmlns='urn:xmpp:delegation:2'>"+
+				"<forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='result' id='%s' to='%s'>"+
+				"<query xmlns='jabber:iq:roster'>%s</query></iq></forwarded></delegation></iq>",
+				stanza.ID, stanza.From, stanza.Query.ID, stanza.Query.From, rawItem))
+		}
+	}
+}
+
+// push sends a roster push by privileged IQ (XEP-0356, section 6).
+func (c *rawComponent) push(to, id, item string) {
+	bare, _, _ := strings.Cut(to, "/")
+	c.send(fmt.Sprintf("<iq type='set' to='%s' id='outer-%s'><privileged_iq xmlns='urn:xmpp:privilege:2'>"+
+		"<iq xmlns='jabber:client' type='set' id='%s' to='%s'><query xmlns='jabber:iq:roster'>%s</query></iq>"+
+		"</privileged_iq></iq>", bare, id, id, to, item))
+}
+
+// wait waits for a stanza that has text in it.
+func (c *rawComponent) wait(what, text string) rawStanza {
+	c.t.Helper()
+	stanza, _, err := c.arrived.wait(c.t.Context(), 0, func(s rawStanza) bool { return strings.Contains(s.Inner, text) })
+	if err != nil {
+		c.t.Fatalf("%s did not reach the component: %v", what, err)
+	}
+	return stanza
+}

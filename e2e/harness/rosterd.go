@@ -1,0 +1,198 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Build builds rosterd from its sources in root into the file output, with the
+// race detector if race is set, which needs a C compiler.
+func Build(ctx context.Context, root, output string, race bool) error {
+	args := []string{"build", "-buildvcs=false", "-o", output}
+	if race {
+		args = append(args, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building rosterd: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// RosterdOptions say how rosterd is started.
+type RosterdOptions struct {
+	Binary      string
+	Prosody     *Prosody // where it connects, unless Settings say otherwise
+	ContactsURL string
+
+	// Settings are further settings, or other ones, by their dotted keys, e.g.
+	// "contacts.timeout": "300ms". Their values are written as JSON.
+	Settings map[string]any
+	Env      []string // added to the environment, as KEY=value
+}
+
+// Rosterd is a running rosterd. Its methods may be called by several
+// goroutines.
+type Rosterd struct {
+	dir              string
+	process          *process
+	refresh, metrics string // host:port of the HTTP listeners
+	client           *http.Client
+}
+
+// StartRosterd starts rosterd, and does not wait for anything: see WaitReady.
+// The caller has to Close it.
+func StartRosterd(opts RosterdOptions) (*Rosterd, error) {
+	dir, err := os.MkdirTemp("", "rosterd-")
+	if err != nil {
+		return nil, err
+	}
+	r := &Rosterd{dir: dir, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	if err := r.start(opts); err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Rosterd) start(opts RosterdOptions) error {
+	settings, err := r.settings(opts)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(r.dir, "config.yaml")
+	if err := os.WriteFile(file, []byte(configYAML(settings)), 0o600); err != nil {
+		return err
+	}
+	cmd := exec.Command(opts.Binary, "--config", file)
+	cmd.Dir = r.dir
+	cmd.Env = append(os.Environ(), opts.Env...)
+	r.process, err = startProcess(cmd)
+	return err
+}
+
+// settings are all settings by their dotted keys.
+func (r *Rosterd) settings(opts RosterdOptions) (map[string]any, error) {
+	settings := map[string]any{"contacts.url": opts.ContactsURL, "log.level": "debug"}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	settings["refresh.listen"], settings["metrics.listen"] = address(ports[0]), address(ports[1])
+	if p := opts.Prosody; p != nil {
+		settings["xmpp.address"] = p.ComponentAddress()
+		settings["xmpp.domain"] = p.Options().Component
+		settings["xmpp.secret"] = p.Options().Secret
+		settings["xmpp.hosts"] = p.Options().Hosts()
+	}
+	for key, value := range opts.Settings {
+		settings[key] = value
+	}
+	r.refresh, _ = settings["refresh.listen"].(string)
+	r.metrics, _ = settings["metrics.listen"].(string)
+	return settings, nil
+}
+
+// configYAML writes settings as YAML. JSON's values are YAML, too.
+func configYAML(settings map[string]any) string {
+	sections := map[string][]string{}
+	for key, value := range settings {
+		section, name, _ := strings.Cut(key, ".")
+		data, err := json.Marshal(value)
+		if err != nil {
+			panic(err) // the tests' own values
+		}
+		sections[section] = append(sections[section], fmt.Sprintf("  %s: %s\n", name, data))
+	}
+	var b strings.Builder
+	for section, lines := range sections {
+		slices.Sort(lines)
+		fmt.Fprintf(&b, "%s:\n%s", section, strings.Join(lines, ""))
+	}
+	return b.String()
+}
+
+// WaitReady waits until /readyz answers 200.
+func (r *Rosterd) WaitReady(ctx context.Context) error { return r.WaitReadyz(ctx, http.StatusOK) }
+
+// WaitReadyz waits until /readyz answers with a status, or rosterd ends.
+func (r *Rosterd) WaitReadyz(ctx context.Context, status int) error {
+	retry := time.NewTicker(20 * time.Millisecond)
+	defer retry.Stop()
+	last := "no answer"
+	for {
+		if answer, err := r.Metrics("/readyz").Get(ctx); err != nil {
+			last = err.Error()
+		} else if last = string(answer.Body); answer.Status == status {
+			return nil
+		}
+		select {
+		case <-retry.C:
+		case <-r.process.done:
+			return fmt.Errorf("rosterd has ended\n%s", r.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for /readyz to answer %d: %w; last: %s\n%s", status, ctx.Err(), last, r.Log())
+		}
+	}
+}
+
+// Log is what rosterd has written, on both outputs.
+func (r *Rosterd) Log() string { return r.process.text() }
+
+// WaitLog waits until rosterd has logged a line that contains text.
+func (r *Rosterd) WaitLog(ctx context.Context, text string) error {
+	_, _, err := r.process.log.wait(ctx, 0, func(line string) bool { return strings.Contains(line, text) })
+	if err != nil {
+		return fmt.Errorf("rosterd did not log %q: %w\n%s", text, err, r.Log())
+	}
+	return nil
+}
+
+// Done is closed when rosterd has ended.
+func (r *Rosterd) Done() <-chan struct{} { return r.process.done }
+
+// Signal sends a signal.
+func (r *Rosterd) Signal(sig syscall.Signal) { r.process.signal(sig) }
+
+// WaitExit waits for the end of the process and returns its exit code, which is
+// -1 if a signal ended it.
+func (r *Rosterd) WaitExit(ctx context.Context) (int, error) {
+	select {
+	case <-r.process.done:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("rosterd has not ended: %w\n%s", ctx.Err(), r.Log())
+	}
+	var exit *exec.ExitError
+	if r.process.err != nil && !errors.As(r.process.err, &exit) {
+		return 0, r.process.err
+	}
+	return r.process.cmd.ProcessState.ExitCode(), nil
+}
+
+// Stop sends SIGTERM and returns the exit code. rosterd has 10 s to end.
+func (r *Rosterd) Stop(ctx context.Context) (int, error) {
+	r.Signal(syscall.SIGTERM)
+	return r.WaitExit(ctx)
+}
+
+// Kill ends rosterd at once, without closing its stream.
+func (r *Rosterd) Kill() { r.process.kill() }
+
+// Close ends rosterd if it runs, and deletes its files.
+func (r *Rosterd) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	_ = r.process.stop(ctx)
+	_ = os.RemoveAll(r.dir)
+}

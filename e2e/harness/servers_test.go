@@ -1,0 +1,231 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// libraries are the client libraries under test.
+var libraries = []struct {
+	name string
+	open func(ClientOptions) (Client, error)
+}{
+	{"gosrc.io/xmpp", NewGosrcClient},
+	{"slixmpp", NewSlixmppClient},
+}
+
+func startProsody(t *testing.T, opts ProsodyOptions) *Prosody {
+	t.Helper()
+	Require(t.Context(), t)
+	p, err := StartProsody(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(p.Log())
+		}
+		p.Close()
+	})
+	return p
+}
+
+// deadline bounds all waiting of a test.
+func deadline(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestBothClients(t *testing.T) {
+	p := startProsody(t, ProsodyOptions{Users: map[string]string{"juliet": `a "pass\word"`}})
+	component := dialComponent(t, p)
+	component.wait("the delegation", "<delegated ")
+	component.wait("the privilege", "<perm ")
+	want := []Item{{JID: "romeo@example.org", Name: "Romeo", Subscription: "both", Groups: []string{"Friends"}}}
+
+	for _, library := range libraries {
+		t.Run(library.name, func(t *testing.T) {
+			ctx := deadline(t)
+			jid := "juliet@example.org/" + strings.ReplaceAll(library.name, "/", ".")
+			client, err := library.open(ClientOptions{Address: p.ClientAddress(), JID: jid, Password: `a "pass\word"`})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if err := client.Login(ctx); err != nil {
+				t.Fatal(err)
+			}
+			items, err := client.Roster(ctx)
+			if err != nil || !equalItems(items, want) {
+				t.Fatalf("roster %+v, %v", items, err)
+			}
+
+			// Two pushes, in their order; and the library answers them.
+			component.push(jid, "one-"+library.name, `<item jid='romeo@example.org' name='R' subscription='to'/>`)
+			component.push(jid, "two-"+library.name, `<item jid='romeo@example.org' subscription='remove'/>`)
+			item, err := client.WaitPush(ctx)
+			if err != nil || !equalItems([]Item{item}, []Item{{JID: "romeo@example.org", Name: "R", Subscription: "to"}}) {
+				t.Fatalf("push %+v, %v", item, err)
+			}
+			if item, err = client.WaitPush(ctx); err != nil || item.Subscription != "remove" {
+				t.Fatalf("push %+v, %v", item, err)
+			}
+			answer := component.wait("the answer to a push", "id='two-"+library.name)
+			if !strings.Contains(answer.Inner, "type='result'") {
+				t.Errorf("the push was answered %s", answer.Inner)
+			}
+
+			// Nothing is pending, until a push comes that nobody waits for.
+			if pending := client.PendingPushes(); pending != nil {
+				t.Errorf("pending: %v", pending)
+			}
+			component.push(jid, "three-"+library.name, rawItem)
+			if err := client.Ping(ctx, p.Options().Host); err != nil {
+				t.Fatal(err)
+			}
+			component.wait("the answer to a push", "id='three-"+library.name)
+			if pending := client.PendingPushes(); len(pending) != 1 {
+				t.Errorf("pending: %v", pending)
+			}
+
+			// Presence reaches the component, and its end when the client is cut.
+			if err := client.Presence("away"); err != nil {
+				t.Fatal(err)
+			}
+			component.wait("presence", "<show>away</show>")
+			client.Cut()
+			_, _, err = component.arrived.wait(ctx, 0, func(s rawStanza) bool {
+				return s.XMLName.Local == "presence" && s.From == jid && s.Type == "unavailable"
+			})
+			if err != nil {
+				t.Errorf("no unavailable presence after the cut: %v", err)
+			}
+		})
+	}
+}
+
+// equalItems takes no groups and an empty list of groups for the same.
+func equalItems(a, b []Item) bool { return fmt.Sprintf("%+v", a) == fmt.Sprintf("%+v", b) }
+
+// An error is seen as one, never as an empty roster: nobody answers here.
+func TestRosterError(t *testing.T) {
+	p := startProsody(t, ProsodyOptions{Users: map[string]string{"juliet": "secret"}})
+	for _, library := range libraries {
+		t.Run(library.name, func(t *testing.T) {
+			ctx := deadline(t)
+			client, err := library.open(ClientOptions{Address: p.ClientAddress(), JID: "juliet@example.org/a", Password: "secret"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if err := client.Login(ctx); err != nil {
+				t.Fatal(err)
+			}
+			var stanzaError *StanzaError
+			if items, err := client.Roster(ctx); !errors.As(err, &stanzaError) || stanzaError.Condition != "service-unavailable" {
+				t.Errorf("roster %v, error %v", items, err)
+			}
+		})
+	}
+}
+
+func TestLoginRefused(t *testing.T) {
+	p := startProsody(t, ProsodyOptions{})
+	for _, library := range libraries {
+		t.Run(library.name, func(t *testing.T) {
+			client, err := library.open(ClientOptions{Address: p.ClientAddress(), JID: "nobody@example.org/a", Password: "x"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if err := client.Login(deadline(t)); err == nil {
+				t.Error("a user who does not exist has logged in")
+			}
+		})
+	}
+}
+
+func TestProsodyWithoutGrants(t *testing.T) {
+	p := startProsody(t, ProsodyOptions{
+		Host: "a.example", ExtraHosts: []string{"b.example"}, Users: map[string]string{"juliet@b.example": "secret"},
+		NoDelegation: true, NoPrivilegeIQ: true, NoPresence: true, AnyFromAddress: true,
+	})
+	component := dialComponent(t, p)
+	for _, host := range p.Options().Hosts() {
+		_, _, err := component.arrived.wait(deadline(t), 0, func(s rawStanza) bool {
+			return s.From == host && strings.Contains(s.Inner, "<privilege")
+		})
+		if err != nil {
+			t.Fatalf("%s announces nothing: %v", host, err)
+		}
+	}
+	stanzas, _ := component.arrived.since(0)
+	for _, s := range stanzas {
+		if strings.Contains(s.Inner, "access='presence'") || strings.Contains(s.Inner, "access='iq'") || strings.Contains(s.Inner, "<delegated") {
+			t.Errorf("announced all the same: %s", s.Inner)
+		}
+	}
+
+	// The component may use any address: a push from the user herself.
+	client, err := NewGosrcClient(ClientOptions{Address: p.ClientAddress(), JID: "juliet@b.example/a", Password: "secret", RefusePushes: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx := deadline(t)
+	if err := client.Login(ctx); err != nil {
+		t.Fatal(err)
+	}
+	component.send("<iq type='set' id='p' from='juliet@b.example' to='juliet@b.example/a'><query xmlns='jabber:iq:roster'>" + rawItem + "</query></iq>")
+	if item, err := client.WaitPush(ctx); err != nil || item.Name != "Romeo" {
+		t.Errorf("push %+v, %v", item, err)
+	}
+}
+
+// After a restart ports and accounts are the same, after Close nothing is left.
+func TestProsodyRestart(t *testing.T) {
+	p := startProsody(t, ProsodyOptions{Users: map[string]string{"juliet": "secret"}})
+	ctx := deadline(t)
+	component := dialComponent(t, p)
+	component.wait("the delegation", "<delegated ")
+	pids := []int{p.process.cmd.Process.Pid}
+	if err := p.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	pids = append(pids, p.process.cmd.Process.Pid)
+	dialComponent(t, p).wait("the delegation after a restart", "<delegated ")
+	if err := p.Start(ctx); err == nil {
+		t.Error("started twice")
+	}
+	p.Kill()
+	if err := p.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	pids = append(pids, p.process.cmd.Process.Pid)
+
+	client, err := NewSlixmppClient(ClientOptions{Address: p.ClientAddress(), JID: "juliet@example.org/a", Password: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Login(ctx); err != nil {
+		t.Error(err)
+	}
+	pids = append(pids, client.(*slixmppClient).process.cmd.Process.Pid)
+	client.Close()
+	p.Close()
+	for _, pid := range pids {
+		if process, err := os.FindProcess(pid); err == nil && process.Signal(syscall.Signal(0)) == nil {
+			t.Errorf("process %d is left", pid)
+		}
+	}
+	if _, err := os.Stat(p.dir); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", p.dir, err)
+	}
+}

@@ -1,0 +1,106 @@
+"""A client session with slixmpp, driven by lines of JSON.
+
+Each line on standard input is a command, {"id": 1, "op": "roster", …}; each
+line on standard output is its answer, {"id": 1, …}, or an event, {"event": …}.
+The end of standard input ends the program.
+"""
+
+import asyncio
+import json
+import sys
+
+import slixmpp
+from slixmpp.exceptions import IqError, IqTimeout
+
+
+def tell(**what):
+    print(json.dumps(what), flush=True)
+
+
+def items(iq):
+    """The roster items of a stanza as slixmpp has understood them, in the order of the stanza."""
+    return [
+        {
+            "jid": str(jid),
+            "name": item["name"],
+            "subscription": item["subscription"],
+            "ask": item["ask"],
+            "approved": item["approved"] in ("true", "1"),
+            "groups": item["groups"],
+        }
+        for jid, item in iq["roster"]["items"].items()
+    ]
+
+
+class Session:
+    def __init__(self):
+        self.xmpp = None
+
+    async def login(self, jid, password, port):
+        self.xmpp = xmpp = slixmpp.ClientXMPP(jid, password, sasl_mech="PLAIN")
+        xmpp["feature_mechanisms"].unencrypted_plain = True
+        xmpp.add_event_handler("roster_update", self.roster_update)
+        done = asyncio.get_running_loop().create_future()
+
+        def finish(error):
+            if not done.done():
+                done.set_result(error)
+
+        xmpp.add_event_handler("session_start", lambda _: finish(None))
+        xmpp.add_event_handler("failed_all_auth", lambda _: finish("authentication failed"))
+        xmpp.add_event_handler("connection_failed", lambda e: finish(f"connection failed: {e}"))
+        xmpp.add_event_handler("disconnected", lambda e: finish(f"disconnected: {e}"))
+        xmpp.connect(("127.0.0.1", port), disable_starttls=True, force_starttls=False)
+        error = await done
+        if error:
+            return {"error": error}
+        xmpp.send_presence()
+        return {}
+
+    def roster_update(self, iq):
+        """Called after slixmpp has checked a push's sender; it answers by itself."""
+        if iq["type"] == "set":
+            tell(event="push", iq=iq["id"], items=items(iq))
+
+    async def roster(self):
+        try:
+            # The caller has a deadline of its own.
+            return {"items": items(await self.xmpp.get_roster(timeout=300))}
+        except IqError as e:
+            return {"stanza_error": {"type": e.etype, "condition": e.condition, "text": e.text}}
+        except IqTimeout:
+            return {"error": "no answer"}
+
+    async def send(self, xml):
+        self.xmpp.send_raw(xml)
+        return {}
+
+    async def close(self):
+        if self.xmpp and self.xmpp.is_connected():
+            await self.xmpp.disconnect(wait=2)
+        return {}
+
+    async def run(self, id, op, args):
+        try:
+            answer = await {"login": self.login, "roster": self.roster, "send": self.send, "close": self.close}[op](**args)
+        except Exception as e:  # told to the driver, whatever it is
+            answer = {"error": f"{type(e).__name__}: {e}"}
+        tell(id=id, **answer)
+
+
+async def main():
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    session = Session()
+    tasks = set()  # asyncio itself keeps only weak references
+    while line := await reader.readline():
+        command = json.loads(line)
+        task = loop.create_task(session.run(command["id"], command["op"], command.get("args") or {}))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+loop.run_until_complete(main())
