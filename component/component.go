@@ -91,10 +91,13 @@ type Component struct {
 	sessions Sessions
 	rosters  Rosters // set by Run before anything else happens
 
+	undelivered *causes // of pushes, since the stream began
+	unanswered  *causes // of roster queries
+	strangers   *causes // hosts that announce something and are not served
+
 	mu     sync.Mutex
-	stream *stream         // nil while there is none
-	why    error           // why there is none
-	logged map[string]bool // causes of failed pushes, since the stream began
+	stream *stream // nil while there is none
+	why    error   // why there is none
 }
 
 // New makes a component; [Component.Run] connects it.
@@ -103,7 +106,8 @@ func New(o Options, sessions Sessions) *Component {
 	if o.Queue == 0 {
 		o.Queue = 16 << 20
 	}
-	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, why: errors.New("connecting"), logged: make(map[string]bool)}
+	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, why: errors.New("connecting"),
+		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), strangers: newCauses(0, 16)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
 	}
@@ -156,7 +160,7 @@ func (c *Component) advice(err error) string {
 	case "not-authorized":
 		return "is xmpp.secret the secret of " + c.opts.Domain + " in the server's configuration?"
 	case "host-unknown":
-		return "is a component " + c.opts.Domain + " (xmpp.domain) in the server's configuration?"
+		return "is a component " + c.opts.Domain + " (xmpp.domain) in the server's configuration, and is xmpp.address its component port?"
 	case "conflict":
 		return "is another rosterd connected as " + c.opts.Domain + "?"
 	case "system-shutdown":
@@ -168,8 +172,8 @@ func (c *Component) advice(err error) string {
 func (c *Component) set(s *stream, why error) {
 	c.mu.Lock()
 	c.stream, c.why = s, why
-	c.logged = make(map[string]bool)
 	c.mu.Unlock()
+	c.undelivered.reset()
 	if s != nil {
 		c.opts.Metrics.Connected.Set(1)
 	} else {
@@ -262,10 +266,14 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 	ticker := time.NewTicker(t.Ping / 4)
 	defer ticker.Stop()
 	var asked time.Time
+	announced := time.NewTimer(t.Announce)
+	defer announced.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-announced.C:
+			c.missing(s)
 		case now := <-ticker.C:
 			s.iqs.expire(now)
 			switch silence := s.silence(); {
@@ -279,4 +287,22 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 			}
 		}
 	}
+}
+
+// missing says what the server has not announced, and rosterd needs.
+func (c *Component) missing(s *stream) {
+	for _, host := range c.opts.Hosts {
+		g := s.grants.of(host)
+		if g.delegation == "" {
+			c.opts.Logger.Warn("rosters are not delegated", "host", host, "namespace", nsRoster,
+				"check", "does the server's configuration delegate "+nsRoster+" of "+host+" to "+c.opts.Domain+"?")
+		}
+		if !g.push {
+			c.opts.Logger.Warn("roster pushes are not permitted", "host", host, "check", checkPush(c.opts.Domain))
+		}
+	}
+}
+
+func checkPush(domain string) string {
+	return "does the server's configuration give " + domain + " the privilege iq, set, " + nsRoster + "?"
 }

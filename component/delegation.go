@@ -93,7 +93,7 @@ func (c *Component) query(s *stream, d delegated, full jid.JID) {
 	err := c.rosters.Get(full, func(r *roster.Roster, err error) (rest []roster.Item) {
 		defer func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }()
 		if err != nil {
-			c.failed(err)
+			c.failed(full, err)
 			s.out.put(d.refusal(waitError(err))) // an error: the stream is gone, and with it the query
 			return nil
 		}
@@ -103,14 +103,19 @@ func (c *Component) query(s *stream, d delegated, full jid.JID) {
 		return rest
 	})
 	if err != nil {
-		c.failed(err)
+		c.failed(full, err)
 		c.offer(s, d.refusal(waitError(err)))
 	}
 }
 
 func (c *Component) count(result string) { c.opts.Metrics.Queries.WithLabelValues(result).Inc() }
 
-func (c *Component) failed(err error) {
+// failed counts a roster get that is answered with an error, and logs it; one
+// cause that concerns many users is one line a minute.
+func (c *Component) failed(full jid.JID, err error) {
+	if silent, now := c.unanswered.log(err.Error()); now {
+		c.opts.Logger.Warn("roster query answered with an error", "user", full.Bare(), "err", err, "not_logged_before", silent)
+	}
 	switch {
 	case errors.Is(err, roster.ErrOverdue):
 		c.count(queryOverdue)

@@ -222,10 +222,14 @@ func (c *Component) gone(full jid.JID) {
 // anybody can send a message.
 func (c *Component) handleMessage(s *stream, e *element) {
 	host := e.get("from")
-	if !c.hosts[host] || e.get("type") == "error" {
+	if e.get("type") == "error" {
 		return
 	}
 	for _, child := range e.children {
+		if !c.hosts[host] {
+			c.foreign(host, child)
+			continue
+		}
 		switch {
 		case isDelegation(child):
 			if before, after := s.grants.change(host, delegationAnnounced(child)); before != after {
@@ -240,5 +244,16 @@ func (c *Component) handleMessage(s *stream, e *element) {
 				c.rosters.Resume(host)
 			}
 		}
+	}
+}
+
+// foreign notes an announcement that does not count: anybody can send one, but
+// it may also be a domain that was forgotten in xmpp.hosts.
+func (c *Component) foreign(from string, e *element) {
+	if !isDelegation(e) && !e.is(nsPrivilege1, "privilege") && !e.is(nsPrivilege2, "privilege") {
+		return
+	}
+	if _, now := c.strangers.log(from); now {
+		c.opts.Logger.Warn("announcement ignored: its sender is not one of xmpp.hosts", "from", short(from))
 	}
 }

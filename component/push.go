@@ -39,30 +39,24 @@ var (
 // settled is called once, when every push was answered, refused or given up.
 func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) {
 	p := &pushes{c: c, left: len(to)*len(changes) + 1, owed: make(map[jid.JID]struct{}), settled: settled}
-	defer p.done() // the one that holds back settled until all are counted
-	user := to[0].Bare()
+	host := to[0].Domain()
+	s, g := c.permitted(host)
+	p.sendAll(s, g, to, changes)
+	p.done() // the one that held back settled until all were counted
+	// What was not sent because permission had not come yet is sent again when
+	// it comes; it may have come meanwhile.
+	if _, now := c.permitted(host); now.push && !g.push {
+		c.rosters.Resume(host)
+	}
+}
+
+// permitted is the stream, nil if there is none, and what a host grants on it.
+func (c *Component) permitted(host string) (*stream, grant) {
 	s, _ := c.current()
-	var g grant
-	if s != nil {
-		g = s.grants.of(user.Domain())
+	if s == nil {
+		return nil, grant{}
 	}
-	for _, change := range changes {
-		payload := appendChange(nil, change)
-		for _, full := range to {
-			switch {
-			case s == nil:
-				p.fail(change, pushLost, errPushLost)
-			case !g.push && g.privilege == "" && time.Since(s.began) < c.opts.Timing.Announce:
-				p.fail(change, pushLost, errNotAnnounced)
-			case len(payload) > maxSent-maxWrap:
-				p.fail(change, pushRefused, errTooLarge)
-			case !g.push:
-				p.fail(change, pushRefused, fmt.Errorf("%s has not permitted privileged IQs of type set for %s", user.Domain(), nsRoster))
-			default:
-				p.send(s, g.privilege, full, change, payload)
-			}
-		}
-	}
+	return s, s.grants.of(host)
 }
 
 // pushes are those of one call of Push.
@@ -74,6 +68,27 @@ type pushes struct {
 	owed    map[jid.JID]struct{}
 	outcome roster.Outcome
 	settled func(roster.Outcome)
+}
+
+// sendAll sends what can be sent, and fails the rest.
+func (p *pushes) sendAll(s *stream, g grant, to []jid.JID, changes []roster.Change) {
+	for _, change := range changes {
+		payload := appendChange(nil, change)
+		for _, full := range to {
+			switch {
+			case s == nil:
+				p.fail(change, pushLost, errPushLost)
+			case !g.push && g.privilege == "" && time.Since(s.began) < p.c.opts.Timing.Announce:
+				p.fail(change, pushLost, errNotAnnounced)
+			case len(payload) > maxSent-maxWrap:
+				p.fail(change, pushRefused, errTooLarge)
+			case !g.push:
+				p.fail(change, pushRefused, fmt.Errorf("%s has not permitted privileged IQs of type set for %s", to[0].Domain(), nsRoster))
+			default:
+				p.send(s, g.privilege, full, change, payload)
+			}
+		}
+	}
 }
 
 func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, payload []byte) {
@@ -156,7 +171,7 @@ func (p *pushes) succeed(change roster.Change, result string) {
 
 func (p *pushes) fail(change roster.Change, result string, err error) {
 	p.c.opts.Metrics.Pushes.WithLabelValues(string(change.Action), result).Inc()
-	p.c.logOnce(err)
+	p.c.undeliverable(result, err)
 	p.mu.Lock()
 	p.owed[change.Item.JID] = struct{}{}
 	p.outcome.Err = err
@@ -180,20 +195,18 @@ func (p *pushes) done() {
 	p.settled(p.outcome)
 }
 
-// maxCauses bounds what logOnce remembers.
-const maxCauses = 256
-
-// logOnce logs why pushes cannot be delivered, once for each cause and stream:
-// the causes are few, the pushes many.
-func (c *Component) logOnce(err error) {
-	c.mu.Lock()
-	known := c.logged[err.Error()] || len(c.logged) >= maxCauses
-	if !known {
-		c.logged[err.Error()] = true
+// undeliverable logs why a push cannot be delivered, once for each cause and
+// stream: the causes are few, the pushes many.
+func (c *Component) undeliverable(result string, err error) {
+	if _, now := c.undelivered.log(err.Error()); !now {
+		return
 	}
-	c.mu.Unlock()
-	if !known {
-		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err,
-			"check", "the server must announce the privilege iq, set, "+nsRoster+" to "+c.opts.Domain)
+	switch {
+	case result == pushLost:
+		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
+	case errors.Is(err, errTooLarge):
+		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)
+	default:
+		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err, "check", checkPush(c.opts.Domain))
 	}
 }

@@ -177,6 +177,19 @@ func TestPushWithoutPermission(t *testing.T) {
 	}
 }
 
+func TestMissingGrantsAreLogged(t *testing.T) {
+	r := start(t, func(o *Options) { o.Timing.Announce = 20 * time.Millisecond })
+	k := r.server.serve()
+	k.announce() // of example.org
+	waitFor(t, "logged", func() bool { return strings.Count(r.log.String(), "level=WARN") == 2 })
+	log := r.log.String()
+	for _, want := range []string{`msg="rosters are not delegated" host=example.net`, `msg="roster pushes are not permitted" host=example.net`} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %s:\n%s", want, log)
+		}
+	}
+}
+
 // Between the handshake and the announcement nobody knows: not refused for
 // good, but to be sent again.
 func TestPushBeforeTheAnnouncement(t *testing.T) {

@@ -84,8 +84,13 @@ func TestFailuresAreWaitErrors(t *testing.T) {
 					r.rosters.busy = err
 				}
 				k := r.server.serve()
-				k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='1' from='"+juliet+"'>"+rosterGet+"</iq>"))
-				k.expect(answered(nsDelegation2, innerError("1", " to='"+juliet+"'", "wait", condition)))
+				for range 3 {
+					k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='1' from='"+juliet+"'>"+rosterGet+"</iq>"))
+					k.expect(answered(nsDelegation2, innerError("1", " to='"+juliet+"'", "wait", condition)))
+				}
+				if n := strings.Count(r.log.String(), "roster query answered with an error"); n != 1 {
+					t.Errorf("logged %d times", n)
+				}
 			})
 		}
 	}
@@ -176,6 +181,9 @@ func TestForgedDelegations(t *testing.T) {
 		k.send("<message from='%s'><privilege xmlns='urn:xmpp:privilege:2'><perm access='iq'><namespace ns='jabber:iq:roster' type='set'/></perm></privilege></message>", from)
 	}
 	k.quiet()
+	if n := strings.Count(r.log.String(), "announcement ignored"); n != 6 { // once for each sender
+		t.Errorf("%d announcements logged", n)
+	}
 	if err := r.Ready(); err == nil {
 		t.Error("ready by forged announcements")
 	}

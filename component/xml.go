@@ -111,7 +111,7 @@ func appendRoster(b []byte, r *roster.Roster, max int) ([]byte, []roster.Item) {
 	b = append(b, "<query xmlns='"+nsRoster+"'>"...)
 	for i, item := range items {
 		before := len(b)
-		if b = appendItem(b, item); len(b)-start > max {
+		if b = appendItem(b, item); len(b)-start > max && i > 0 { // never an empty answer
 			return append(b[:before], "</query>"...), items[i:]
 		}
 	}

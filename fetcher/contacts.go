@@ -21,10 +21,16 @@ const (
 	reasonDouble       = "double"       // an entry before it is the item of this contact
 	reasonWrongType    = "wrong_type"   // the entry or a field of it
 	reasonSubscription = "subscription" // none of the four states
+	reasonTooLarge     = "too_large"    // its name and groups: no server would take it
 )
 
+// maxText is how many bytes an item's name and groups may have, with 16 for
+// each group. Written as XML, where a byte may become six, and in a stanza,
+// that is less than any server's limit.
+const maxText = 32 << 10
+
 // SkipReasons are all reasons why an entry is skipped. Nobody may modify it.
-var SkipReasons = []string{reasonJID, reasonResource, reasonSelf, reasonDouble, reasonWrongType, reasonSubscription}
+var SkipReasons = []string{reasonJID, reasonResource, reasonSelf, reasonDouble, reasonWrongType, reasonSubscription, reasonTooLarge}
 
 // skipped is what [decode] left out.
 type skipped struct {
@@ -116,12 +122,23 @@ func (d *decoder) add(contact, entry []byte, keyed bool) {
 	if reason == "" {
 		reason = d.fields(&item, entry)
 	}
+	if reason == "" && oversized(item) {
+		reason = reasonTooLarge
+	}
 	if reason != "" {
 		d.skip(raw, reason)
 		return
 	}
 	d.seen[item.JID] = struct{}{}
 	d.items = append(d.items, item)
+}
+
+func oversized(item roster.Item) bool {
+	size := len(item.Name)
+	for _, group := range item.Groups {
+		size += len(group) + 16
+	}
+	return size > maxText
 }
 
 func (d *decoder) skip(contact, reason string) {

@@ -141,6 +141,9 @@ var decodeTests = []struct {
 
 	// Groups and text.
 	{name: "groups sorted and once", body: `{"romeo@example.org": {"groups": ["b", "a", "b", "\u0061"]}}`, want: inGroups("a", "b")},
+	{name: "too large", body: `{"a@example.org": {"name": "` + strings.Repeat("x", maxText+1) + `"}, "b@example.org": {"groups": ["` + strings.Repeat("x", maxText-15) + `"]},` +
+		`"romeo@example.org": {"name": "` + strings.Repeat("x", maxText) + `"}}`,
+		want: named(strings.Repeat("x", maxText)), skipped: counts{"too_large": 2}},
 	{name: "groups with numbers", body: `{"romeo@example.org": {"groups": {"a": 1, "b": 0, "c": -2.5}}}`, want: inGroups("a", "c")},
 	{name: "groups that are none", body: `{"romeo@example.org": {"groups": {"a": true, "b": false, "c": null}}}`, want: inGroups("a")},
 	{name: "groups empty after cleaning", body: `{"romeo@example.org": {"groups": ["", "\u0000", "a\u0001", "a"]}}`, want: inGroups("a")},

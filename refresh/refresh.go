@@ -94,7 +94,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	single, isSingle := strings.CutPrefix(r.URL.Path, Path+"/")
-	if r.URL.Path != Path && !isSingle {
+	if r.URL.Path != Path && (!isSingle || single == "") {
 		return failure(http.StatusNotFound, "there is only "+Path)
 	}
 	if !h.authorized(r) {

@@ -185,6 +185,7 @@ func TestRefused(t *testing.T) {
 		{"DELETE", "DELETE", Path, "", 405},
 		{"POST of one", "POST", Path + "/juliet", `["juliet"]`, 405},
 		{"elsewhere", "POST", "/", `["juliet"]`, 404},
+		{"one without name", "GET", Path + "/", "", 404},
 		{"nearby", "POST", Path + "s", `["juliet"]`, 404},
 	}
 	for _, tt := range tests {
@@ -211,7 +212,6 @@ func TestSingle(t *testing.T) {
 		"jul%69et":             "juliet@example.org",
 		"%CE%BF%CE%B4":         "οδ@example.org",
 		"juliet%40example.org": "juliet@example.org",
-		"":                     "",
 		"a/b":                  "",
 		"a%2Fb":                "",
 		"..":                   "..@example.org",

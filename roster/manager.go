@@ -157,6 +157,9 @@ func (m *Manager) Get(full jid.JID, reply Reply) error {
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
 	if !m.pusher.Connected() {
 		m.mark(users)
+		if m.pusher.Connected() { // again meanwhile, and maybe resumed before the marks were set
+			m.resume(func(jid.JID) bool { return true })
+		}
 		return nil, ErrNotConnected
 	}
 	type result struct {
@@ -184,10 +187,14 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 // Resume refreshes the users of a domain whose changes could not be sent
 // because the stream was down. It does not block.
 func (m *Manager) Resume(domain string) {
+	m.resume(func(user jid.JID) bool { return user.Domain() == domain })
+}
+
+func (m *Manager) resume(which func(jid.JID) bool) {
 	m.mu.Lock()
 	var marked []jid.JID
 	for user, u := range m.users {
-		if u.marked && user.Domain() == domain {
+		if u.marked && which(user) {
 			u.marked = false
 			marked = append(marked, user)
 		}
