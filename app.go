@@ -25,12 +25,13 @@ import (
 // How long each step of a stop may take. Closing the stream takes 3 s at most,
 // and all together stay below 10 s.
 const (
-	httpStop   = 5 * time.Second // requests under way
+	httpWork   = 4 * time.Second // requests under way; then they are answered with what there is
+	httpStop   = time.Second     // those answers
 	answerStop = time.Second     // answers to the queries that wait
 )
 
-// serve runs rosterd with the configuration in file until ctx ends, then stops
-// in order: HTTP, what is under way, the stream. It fails only at the start.
+// serve runs rosterd with the configuration in file until ctx ends, or a
+// listener fails, then stops in order: HTTP, what is under way, the stream.
 func serve(ctx context.Context, file string, logs io.Writer) error {
 	cfg, err := config.Load(file)
 	if err != nil {
@@ -50,9 +51,12 @@ func serve(ctx context.Context, file string, logs io.Writer) error {
 		defer close(streamClosed)
 		a.component.Run(streams, a.manager)
 	}()
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case err = <-a.failed:
+	}
 	log.Info("rosterd stops")
-	stopHTTP(a.refresh, a.metrics)
+	a.stopHTTP()
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
@@ -67,7 +71,7 @@ func serve(ctx context.Context, file string, logs io.Writer) error {
 	<-answered
 	a.fetcher.Close()
 	log.Info("rosterd has stopped")
-	return nil
+	return err
 }
 
 func newLogger(c config.Log, w io.Writer) *slog.Logger {
@@ -86,13 +90,17 @@ type app struct {
 	component        *component.Component
 	manager          *roster.Manager
 	refresh, metrics *http.Server
+	requests         context.Context // of every HTTP request
+	cancelRequests   context.CancelFunc
+	failed           chan error // receives why a listener failed
 }
 
 // assemble makes the parts, connects them, and begins to listen.
 func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
 	registry := prometheus.NewRegistry()
 	m := newMetrics(registry)
-	a := &app{}
+	a := &app{failed: make(chan error, 2)}
+	a.requests, a.cancelRequests = context.WithCancel(context.Background())
 	var err error
 	if a.fetcher, err = newFetcher(cfg.Contacts, log, m); err != nil {
 		return nil, err
@@ -116,11 +124,11 @@ func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
 		refreshListener.Close()
 		return nil, fmt.Errorf("metrics.listen: %w", err)
 	}
-	a.refresh = startHTTP(refreshListener, log, refresh.Handler(refresh.Options{
+	a.refresh = a.startHTTP(refreshListener, log, refresh.Handler(refresh.Options{
 		Hosts: cfg.XMPP.Hosts, Token: cfg.Refresh.Token.Reveal(), MaxBytes: cfg.Refresh.MaxBytes,
 		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
 	}, a.manager))
-	a.metrics = startHTTP(metricsListener, log, metrics.Handler(registry, a.component.Ready))
+	a.metrics = a.startHTTP(metricsListener, log, metrics.Handler(registry, a.component.Ready))
 	return a, nil
 }
 
@@ -164,27 +172,30 @@ func newFetcher(c config.Contacts, log *slog.Logger, m *metrics.Metrics) (*fetch
 	}), nil
 }
 
-// startHTTP serves h on l until [stopHTTP]. Headers and bodies that come too
-// slowly end their connection; an answer may take as long as the work does.
-func startHTTP(l net.Listener, log *slog.Logger, h http.Handler) *http.Server {
+// startHTTP serves h on l until [app.stopHTTP]. Headers and bodies that come
+// too slowly end their connection; an answer may take as long as the work does.
+func (a *app) startHTTP(l net.Listener, log *slog.Logger, h http.Handler) *http.Server {
 	server := &http.Server{
 		Addr: l.Addr().String(), Handler: h, MaxHeaderBytes: 64 << 10,
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		BaseContext: func(net.Listener) context.Context { return a.requests },
 	}
 	go func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("HTTP listener failed", "address", server.Addr, "err", err)
+			a.failed <- fmt.Errorf("listening on %s: %w", server.Addr, err)
 		}
 	}()
 	return server
 }
 
-// stopHTTP lets requests under way end, for a while, and waits for that.
-func stopHTTP(servers ...*http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), httpStop)
+// stopHTTP lets requests under way end, then ends them, and waits for that.
+func (a *app) stopHTTP() {
+	timer := time.AfterFunc(httpWork, a.cancelRequests)
+	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
 	defer cancel()
-	for _, server := range servers {
+	for _, server := range []*http.Server{a.refresh, a.metrics} {
 		if server.Shutdown(ctx) != nil {
 			server.Close()
 		}

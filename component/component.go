@@ -70,8 +70,10 @@ type Rosters interface {
 	// Get asks for the roster of a resource's user. Unless it returns an error,
 	// reply is called once; it may block while the server reads slowly.
 	Get(full jid.JID, reply roster.Reply) error
-	// Forget says that a user has no connected resource any more.
-	Forget(user jid.JID)
+	// Undelivered says that a reply was lost with the stream.
+	Undelivered(full jid.JID)
+	// Gone says that a resource is no longer connected.
+	Gone(full jid.JID)
 	// Resume says that the users of a domain can be sent pushes again.
 	Resume(domain string)
 }
@@ -80,7 +82,6 @@ type Rosters interface {
 type Sessions interface {
 	Connected(full jid.JID)
 	Gone(full jid.JID)
-	HasConnected(user jid.JID) bool
 }
 
 // Component is the connection to one server. Its methods are safe for
@@ -213,10 +214,9 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 	// The writer outlives ctx: what waits and the closing tag are still written.
 	writing, stopWriting := context.WithCancel(context.Background())
 	var work sync.WaitGroup
-	var writeErr error
 	work.Go(func() {
-		if writeErr = s.out.run(writing, s.conn, c.opts.Timing.Write); writeErr != nil {
-			s.conn.Close() // ends the reading
+		if err := s.out.run(writing, s.conn, c.opts.Timing.Write); err != nil && writing.Err() == nil {
+			s.end(fmt.Errorf("writing: %w", err))
 		}
 	})
 	work.Go(func() { c.tend(writing, s) })
@@ -228,8 +228,8 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 	s.conn.Close()
 	work.Wait()
 	s.iqs.close()
-	if writeErr != nil && !errors.Is(writeErr, context.Canceled) {
-		err = fmt.Errorf("writing: %w", writeErr)
+	if cause := s.cause.Load(); cause != nil {
+		return *cause
 	}
 	return err
 }
@@ -252,7 +252,6 @@ func (c *Component) readAll(s *stream) error {
 		} else if err != nil {
 			return fmt.Errorf("reading: %w", err)
 		}
-		s.read()
 		if err := c.handle(s, data, whole); err != nil {
 			return err
 		}
@@ -278,8 +277,7 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 			s.iqs.expire(now)
 			switch silence := s.silence(); {
 			case silence > t.Dead:
-				c.opts.Logger.Warn("the XMPP server is silent, giving up the stream", "silence", silence.Round(time.Second))
-				s.conn.Close()
+				s.end(fmt.Errorf("the server was silent for %s", silence.Round(time.Second)))
 				return
 			case silence > t.Ping && now.Sub(asked) > t.Ping/2:
 				asked = now

@@ -2,6 +2,7 @@ package component
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"gosrc.io/xmpp/stanza"
@@ -28,33 +29,34 @@ const (
 // QueryResults are all values of the label.
 var QueryResults = []string{queryOK, queryFailed, queryOverdue, queryBusy, queryForbidden, querySet, queryOther}
 
-// delegated is a query that a server forwarded (XEP-0355, section 4.3), with
-// what its answer must repeat.
+// delegated is what the answer to a forwarded query must repeat (XEP-0355,
+// section 4.3). It keeps nothing of the stanzas, for many may wait.
 type delegated struct {
-	outer *element // the server's IQ
-	ns    string   // of the delegation
-	inner *element // the user's IQ
+	outer reply  // to the server's IQ
+	ns    string // of the delegation
+	inner reply  // to the user's IQ
 }
 
 // handleDelegated answers a query that a served host forwarded, or hands it
 // over. The host has stamped the outer IQ; the inner sender gets his own
 // roster alone.
 func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
-	d := delegated{outer: iq, ns: delegation.name.Space}
+	var inner *element
 	if forwarded := delegation.child(nsForward, "forwarded"); forwarded != nil {
-		d.inner = forwarded.child(stanza.NSClient, "iq")
+		inner = forwarded.child(stanza.NSClient, "iq")
 	}
-	if d.inner == nil || !isRequest(d.inner) || !repeatable(d.inner) {
+	if inner == nil || !isRequest(inner) || !repeatable(inner) {
 		c.count(queryOther)
 		c.refuse(s, iq, errBadRequest)
 		return
 	}
-	full, own := ownQuery(d.inner, iq.get("from"))
-	payload := d.inner.only()
+	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.name.Space), inner: replyTo(inner)}
+	full, own := ownQuery(inner, iq.get("from"))
+	payload := inner.only()
 	switch {
 	case !own:
 		c.opts.Logger.Debug("query for somebody else's roster refused",
-			"from", short(d.inner.get("from")), "to", short(d.inner.get("to")))
+			"from", short(inner.get("from")), "to", short(inner.get("to")))
 		c.count(queryForbidden)
 		c.offer(s, d.refusal(errForbidden))
 	case payload == nil:
@@ -63,7 +65,7 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 	case !payload.is(nsRoster, "query"):
 		c.count(queryOther)
 		c.offer(s, d.refusal(errServiceUnavailable))
-	case d.inner.get("type") == string(stanza.IQTypeSet):
+	case inner.get("type") == string(stanza.IQTypeSet):
 		c.count(querySet)
 		c.offer(s, d.refusal(errNotAllowed))
 	default:
@@ -76,8 +78,8 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 // servers any user, and any stranger, can have a query forwarded that is
 // addressed to somebody else.
 func ownQuery(inner *element, host string) (full jid.JID, own bool) {
-	full, err := jid.ParseStamped(inner.get("from"))
-	if err != nil || full.Local() == "" || full.IsBare() || full.Domain() != host {
+	full, ok := stampedUser(inner.get("from"))
+	if !ok || full.Domain() != host {
 		return jid.JID{}, false
 	}
 	if to, has := inner.attr("to"); has {
@@ -94,17 +96,27 @@ func (c *Component) query(s *stream, d delegated, full jid.JID) {
 		defer func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }()
 		if err != nil {
 			c.failed(full, err)
-			s.out.put(d.refusal(waitError(err))) // an error: the stream is gone, and with it the query
+			c.answer(full, d.refusal(waitError(err)))
 			return nil
 		}
 		c.count(queryOK)
 		data, rest := d.result(r)
-		s.out.put(data)
+		c.answer(full, data)
 		return rest
 	})
 	if err != nil {
 		c.failed(full, err)
 		c.offer(s, d.refusal(waitError(err)))
+	}
+}
+
+// answer sends the answer to a roster get, on the stream that is there now:
+// COMPAT Prosody takes it on a later stream than that of the query, and would
+// let the client wait for good without it.
+func (c *Component) answer(full jid.JID, data []byte) {
+	lost := func() { c.rosters.Undelivered(full) }
+	if s, _ := c.current(); s == nil || s.out.put(data, lost) != nil {
+		lost()
 	}
 }
 
@@ -156,8 +168,8 @@ func (d delegated) refusal(e stanzaError) []byte {
 // inner answer comes from where the query went to, if it had an address:
 // COMPAT ejabberd, which puts the bare JID there and wants it back.
 func (d delegated) wrap(kind stanza.StanzaType, payload func([]byte) []byte) []byte {
-	b := append(appendOpen(nil, "iq", replyAttrs(d.outer, stanza.IQTypeResult)), "><delegation xmlns='"...)
+	b := append(d.outer.append(nil, "", stanza.IQTypeResult), "<delegation xmlns='"...)
 	b = append(append(b, d.ns...), "'><forwarded xmlns='"+nsForward+"'>"...)
-	b = append(appendOpen(b, "iq xmlns='"+stanza.NSClient+"'", replyAttrs(d.inner, kind)), '>')
+	b = d.inner.append(b, stanza.NSClient, kind)
 	return append(payload(b), "</iq></forwarded></delegation></iq>"...)
 }

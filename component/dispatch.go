@@ -2,6 +2,7 @@ package component
 
 import (
 	"encoding/xml"
+	"strings"
 
 	"gosrc.io/xmpp/stanza"
 
@@ -92,17 +93,15 @@ func (c *Component) handleGet(s *stream, iq, payload *element) {
 	switch {
 	case payload.is(stanza.NSDiscoInfo, "query"):
 		node, has := payload.attr("node")
-		if reply := replyTo(iq); c.discoInfo(reply.DiscoInfo(), node, has) {
-			c.offerIQ(s, reply)
+		if info := (&stanza.IQ{}).DiscoInfo(); c.discoInfo(info, node, has) {
+			c.result(s, iq, info)
 			return
 		}
 	case payload.is(nsVersion, "query"):
-		reply := replyTo(iq)
-		reply.Version().SetInfo("rosterd", c.opts.Version, "")
-		c.offerIQ(s, reply)
+		c.result(s, iq, (&stanza.IQ{}).Version().SetInfo("rosterd", c.opts.Version, ""))
 		return
 	case payload.is(nsPing, "ping"):
-		c.offerIQ(s, replyTo(iq))
+		c.result(s, iq, nil)
 		return
 	}
 	c.refuse(s, iq, errServiceUnavailable)
@@ -129,11 +128,6 @@ func (c *Component) discoInfo(info *stanza.DiscoInfo, node string, has bool) boo
 	return true
 }
 
-// replyTo begins the result of a request.
-func replyTo(iq *element) *stanza.IQ {
-	return &stanza.IQ{XMLName: xml.Name{Local: "iq"}, Attrs: replyAttrs(iq, stanza.IQTypeResult)}
-}
-
 // maxRepeated is how long, in bytes on the stream, an attribute may be that an
 // answer must repeat.
 const maxRepeated = 6 << 10
@@ -151,25 +145,23 @@ func repeatable(iq *element) bool {
 	return true
 }
 
-// replyAttrs are the attributes of the answer to a request: it carries the
-// addresses exactly as they were stamped.
-func replyAttrs(iq *element, kind stanza.StanzaType) stanza.Attrs {
-	return stanza.Attrs{Type: kind, Id: iq.get("id"), From: iq.get("to"), To: iq.get("from")}
-}
-
 // refuse answers a request with an error.
 func (c *Component) refuse(s *stream, iq *element, e stanzaError) {
-	b := append(appendOpen(nil, "iq", replyAttrs(iq, stanza.IQTypeError)), '>')
-	c.offer(s, append(appendError(b, e), "</iq>"...))
+	c.offer(s, append(appendError(replyTo(iq).append(nil, "", stanza.IQTypeError), e), "</iq>"...))
 }
 
-func (c *Component) offerIQ(s *stream, iq *stanza.IQ) {
-	data, err := xml.Marshal(iq)
-	if err != nil {
-		c.opts.Logger.Error("cannot write an answer", "err", err)
-		return
+// result answers a request; payload may be nil.
+func (c *Component) result(s *stream, iq *element, payload stanza.IQPayload) {
+	b := replyTo(iq).append(nil, "", stanza.IQTypeResult)
+	if payload != nil {
+		data, err := xml.Marshal(payload)
+		if err != nil {
+			c.opts.Logger.Error("cannot write an answer", "err", err)
+			return
+		}
+		b = append(b, data...)
 	}
-	c.offer(s, data)
+	c.offer(s, append(b, "</iq>"...))
 }
 
 // offer sends an answer from the goroutine that reads, which must not wait: if
@@ -187,8 +179,21 @@ func (c *Component) ping(s *stream) {
 	if !ok {
 		return
 	}
-	b := appendOpen(nil, "iq", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: c.opts.Hosts[0]})
-	c.offer(s, append(b, "><ping xmlns='"+nsPing+"'/></iq>"...))
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: c.opts.Hosts[0]})
+	c.offer(s, append(b, "<ping xmlns='"+nsPing+"'/></iq>"...))
+}
+
+// stampedUser is the resource that a server stamped as the sender. The server
+// has prepared the address. Where our preparation of the localpart differs, so
+// do our notions of who is who, and two accounts of the server could be one
+// here: such a sender is nobody.
+func stampedUser(from string) (full jid.JID, ok bool) {
+	full, err := jid.ParseStamped(from)
+	local, _, _ := strings.Cut(from, "@")
+	if err != nil || full.Local() == "" || full.IsBare() || full.Local() != local {
+		return jid.JID{}, false
+	}
+	return full, true
 }
 
 // handlePresence notes which resources are connected (XEP-0356, section 7).
@@ -199,8 +204,8 @@ func (c *Component) handlePresence(e *element) {
 	if kind != "" && kind != "unavailable" {
 		return
 	}
-	full, err := jid.ParseStamped(e.get("from"))
-	if err != nil || full.IsBare() || full.Local() == "" || !c.hosts[full.Domain()] {
+	full, ok := stampedUser(e.get("from"))
+	if !ok || !c.hosts[full.Domain()] {
 		return
 	}
 	if kind == "" {
@@ -213,9 +218,7 @@ func (c *Component) handlePresence(e *element) {
 // gone notes that a resource is no longer connected.
 func (c *Component) gone(full jid.JID) {
 	c.sessions.Gone(full)
-	if user := full.Bare(); !c.sessions.HasConnected(user) {
-		c.rosters.Forget(user)
-	}
+	c.rosters.Gone(full)
 }
 
 // handleMessage looks for announcements. Only those of a served host count:
@@ -252,6 +255,9 @@ func (c *Component) handleMessage(s *stream, e *element) {
 func (c *Component) foreign(from string, e *element) {
 	if !isDelegation(e) && !e.is(nsPrivilege1, "privilege") && !e.is(nsPrivilege2, "privilege") {
 		return
+	}
+	if strings.ContainsAny(from, "@/") {
+		return // users, who may say anything
 	}
 	if _, now := c.strangers.log(from); now {
 		c.opts.Logger.Warn("announcement ignored: its sender is not one of xmpp.hosts", "from", short(from))

@@ -28,35 +28,68 @@ var PushResults = []string{pushOK, pushGone, pushRefused, pushLost, pushUnanswer
 var Actions = []string{string(roster.Added), string(roster.Changed), string(roster.Removed)}
 
 var (
-	errPushLost     = errors.New("the stream to the server broke before the push was confirmed")
+	errPushLost     = fmt.Errorf("%w: the push was not confirmed", roster.ErrNotConnected)
 	errTooLarge     = fmt.Errorf("a contact's name and groups take more than %d bytes", maxSent-maxWrap)
-	errNotAnnounced = errors.New("the server has not announced its privileges yet")
+	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
 
 // Push sends each change to each of the resources, all of one user: a roster
 // push (RFC 6121, section 2.1.6) that the server sends in the user's name
-// (XEP-0356, section 6). It blocks while the queue to the server is full.
-// settled is called once, when every push was answered, refused or given up.
-func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) {
-	p := &pushes{c: c, left: len(to)*len(changes) + 1, owed: make(map[jid.JID]struct{}), settled: settled}
-	host := to[0].Domain()
-	s, g := c.permitted(host)
-	p.sendAll(s, g, to, changes)
-	p.done() // the one that held back settled until all were counted
-	// What was not sent because permission had not come yet is sent again when
-	// it comes; it may have come meanwhile.
-	if _, now := c.permitted(host); now.push && !g.push {
-		c.rosters.Resume(host)
+// (XEP-0356, section 6). It blocks while the queue to the server is full. It
+// fails if nothing can be sent; else settled is called once, when every push
+// was answered, refused or given up.
+func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
+	s, ns, err := c.permission(to[0].Domain())
+	if err != nil {
+		c.undeliverable(err)
+		for _, change := range changes {
+			c.pushed(change, resultOf(err), len(to))
+		}
+		return err
 	}
+	p := &pushes{c: c, left: len(to)*len(changes) + 1, owed: make(map[jid.JID]struct{}), settled: settled}
+	defer p.done() // the one that holds back settled until all are counted
+	for _, change := range changes {
+		payload := appendChange(nil, change)
+		for _, full := range to {
+			if len(payload) > maxSent-maxWrap {
+				p.fail(change, errTooLarge)
+				continue
+			}
+			p.send(s, ns, full, change, payload)
+		}
+	}
+	return nil
 }
 
-// permitted is the stream, nil if there is none, and what a host grants on it.
-func (c *Component) permitted(host string) (*stream, grant) {
-	s, _ := c.current()
+// permission is the stream to send a host's pushes on, and the namespace of
+// their privilege.
+func (c *Component) permission(host string) (s *stream, ns string, err error) {
+	s, _ = c.current()
 	if s == nil {
-		return nil, grant{}
+		return nil, "", errPushLost
 	}
-	return s, s.grants.of(host)
+	g := s.grants.of(host)
+	switch {
+	case g.push:
+		return s, g.privilege, nil
+	case g.privilege == "" && time.Since(s.began) < c.opts.Timing.Announce:
+		return nil, "", errNotAnnounced
+	}
+	return nil, "", fmt.Errorf("%s has not permitted privileged IQs of type set for %s", host, nsRoster)
+}
+
+// pushed counts n pushes of a change.
+func (c *Component) pushed(change roster.Change, result string, n int) {
+	c.opts.Metrics.Pushes.WithLabelValues(string(change.Action), result).Add(float64(n))
+}
+
+// resultOf is the label for a push that failed.
+func resultOf(err error) string {
+	if errors.Is(err, roster.ErrNotConnected) {
+		return pushLost
+	}
+	return pushRefused
 }
 
 // pushes are those of one call of Push.
@@ -70,40 +103,19 @@ type pushes struct {
 	settled func(roster.Outcome)
 }
 
-// sendAll sends what can be sent, and fails the rest.
-func (p *pushes) sendAll(s *stream, g grant, to []jid.JID, changes []roster.Change) {
-	for _, change := range changes {
-		payload := appendChange(nil, change)
-		for _, full := range to {
-			switch {
-			case s == nil:
-				p.fail(change, pushLost, errPushLost)
-			case !g.push && g.privilege == "" && time.Since(s.began) < p.c.opts.Timing.Announce:
-				p.fail(change, pushLost, errNotAnnounced)
-			case len(payload) > maxSent-maxWrap:
-				p.fail(change, pushRefused, errTooLarge)
-			case !g.push:
-				p.fail(change, pushRefused, fmt.Errorf("%s has not permitted privileged IQs of type set for %s", to[0].Domain(), nsRoster))
-			default:
-				p.send(s, g.privilege, full, change, payload)
-			}
-		}
-	}
-}
-
 func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, payload []byte) {
 	user := full.Bare().String()
 	id, ok := s.iqs.register(user, func(a answer) { p.answered(full, change, a) })
 	if !ok {
-		p.fail(change, pushLost, errPushLost)
+		p.fail(change, errPushLost)
 		return
 	}
-	b := appendOpen(nil, "iq", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, From: p.c.opts.Domain, To: user})
-	b = append(append(append(b, "><privileged_iq xmlns='"...), ns...), "'>"...)
-	b = append(appendOpen(b, "iq xmlns='"+stanza.NSClient+"'", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, To: full.String()}), '>')
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, From: p.c.opts.Domain, To: user})
+	b = append(append(append(b, "<privileged_iq xmlns='"...), ns...), "'>"...)
+	b = appendRequest(b, stanza.NSClient, stanza.Attrs{Type: stanza.IQTypeSet, Id: id, To: full.String()})
 	b = append(append(b, payload...), "</iq></privileged_iq></iq>"...)
-	if s.out.put(b) != nil && s.iqs.forget(id) {
-		p.fail(change, pushLost, errPushLost)
+	if s.out.put(b, nil) != nil && s.iqs.forget(id) {
+		p.fail(change, errPushLost)
 	}
 }
 
@@ -111,7 +123,7 @@ func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, 
 func (p *pushes) answered(full jid.JID, change roster.Change, a answer) {
 	switch {
 	case a.lost:
-		p.fail(change, pushLost, errPushLost)
+		p.fail(change, errPushLost)
 	case a.iq == nil:
 		// A client that sleeps (XEP-0198) gets the push when it wakes up: it is
 		// on its way, and no sign that the resource is gone.
@@ -119,7 +131,7 @@ func (p *pushes) answered(full jid.JID, change roster.Change, a answer) {
 	default:
 		switch result, condition := pushResult(a.iq); result {
 		case pushRefused:
-			p.fail(change, result, fmt.Errorf("the server refused the push: %s", condition))
+			p.fail(change, fmt.Errorf("the server refused the push: %s", condition))
 		case pushGone:
 			p.c.gone(full)
 			p.succeed(change, result)
@@ -165,17 +177,17 @@ func pushResult(iq *element) (result, cond string) {
 }
 
 func (p *pushes) succeed(change roster.Change, result string) {
-	p.c.opts.Metrics.Pushes.WithLabelValues(string(change.Action), result).Inc()
+	p.c.pushed(change, result, 1)
 	p.done()
 }
 
-func (p *pushes) fail(change roster.Change, result string, err error) {
-	p.c.opts.Metrics.Pushes.WithLabelValues(string(change.Action), result).Inc()
-	p.c.undeliverable(result, err)
+func (p *pushes) fail(change roster.Change, err error) {
+	p.c.undeliverable(err)
+	p.c.pushed(change, resultOf(err), 1)
 	p.mu.Lock()
 	p.owed[change.Item.JID] = struct{}{}
 	p.outcome.Err = err
-	p.outcome.Lost = p.outcome.Lost || result == pushLost
+	p.outcome.Lost = p.outcome.Lost || errors.Is(err, roster.ErrNotConnected)
 	p.mu.Unlock()
 	p.done()
 }
@@ -197,12 +209,12 @@ func (p *pushes) done() {
 
 // undeliverable logs why a push cannot be delivered, once for each cause and
 // stream: the causes are few, the pushes many.
-func (c *Component) undeliverable(result string, err error) {
+func (c *Component) undeliverable(err error) {
 	if _, now := c.undelivered.log(err.Error()); !now {
 		return
 	}
 	switch {
-	case result == pushLost:
+	case errors.Is(err, roster.ErrNotConnected):
 		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
 	case errors.Is(err, errTooLarge):
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)

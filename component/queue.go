@@ -11,17 +11,31 @@ import (
 var errStreamClosed = errors.New("the stream is closed")
 
 // queue is what waits to be written to the stream, in order. Any number of
-// goroutines may put; one goroutine writes. It is bounded in bytes.
+// goroutines may put; one goroutine writes. It is bounded in bytes: who puts
+// while it is full waits for his turn, first come, first served.
 type queue struct {
 	max     int           // bytes that put lets wait
 	reserve int           // bytes beyond max, for offer
 	more    chan struct{} // 1: something waits to be written, or the queue was closed
 
-	mu     sync.Mutex
-	frames net.Buffers
-	size   int
-	room   chan struct{} // closed when something was written; nil: nobody waits
-	closed bool          // nothing more is taken
+	mu      sync.Mutex
+	frames  []frame
+	size    int
+	waiting []*turn // those who wait for room
+	closed  bool    // nothing more is taken
+}
+
+// frame is a stanza that waits to be written. lost, if not nil, is called if it
+// was not written.
+type frame struct {
+	data []byte
+	lost func()
+}
+
+// turn is a frame that waits for room.
+type turn struct {
+	frame
+	done chan error // receives once
 }
 
 func newQueue(max, reserve int) *queue {
@@ -29,26 +43,23 @@ func newQueue(max, reserve int) *queue {
 }
 
 // put queues a stanza, which it takes over. It blocks while the queue is full,
-// and fails when the queue is closed.
-func (q *queue) put(data []byte) error {
-	for {
-		q.mu.Lock()
-		if q.closed {
-			q.mu.Unlock()
-			return errStreamClosed
-		}
-		if q.size < q.max {
-			q.add(data)
-			q.mu.Unlock()
-			return nil
-		}
-		if q.room == nil {
-			q.room = make(chan struct{})
-		}
-		room := q.room
+// and fails when the queue is closed. lost may be nil; it is called once, by
+// the writer, if put did not fail and the stanza was not written after all.
+func (q *queue) put(data []byte, lost func()) error {
+	q.mu.Lock()
+	switch {
+	case q.closed:
 		q.mu.Unlock()
-		<-room // the writer has a deadline: it writes, or closes the queue
+		return errStreamClosed
+	case q.size < q.max && len(q.waiting) == 0:
+		q.add(frame{data, lost})
+		q.mu.Unlock()
+		return nil
 	}
+	t := &turn{frame{data, lost}, make(chan error, 1)}
+	q.waiting = append(q.waiting, t)
+	q.mu.Unlock()
+	return <-t.done // the writer has a deadline: it writes, or closes the queue
 }
 
 // offer queues a stanza if that is possible at once. It is for the goroutine
@@ -59,77 +70,110 @@ func (q *queue) offer(data []byte) bool {
 	if q.closed || q.size >= q.max+q.reserve {
 		return false
 	}
-	q.add(data)
+	q.add(frame{data: data})
 	return true
 }
 
-func (q *queue) add(data []byte) {
-	q.frames = append(q.frames, data)
-	q.size += len(data)
+// add queues a frame. q.mu is held.
+func (q *queue) add(f frame) {
+	q.frames = append(q.frames, f)
+	q.size += len(f.data)
 	signal(q.more)
 }
 
-// close ends the queue: what waits is still written.
+// close ends the queue: what waits to be written still is.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	q.wake()
-	signal(q.more)
-}
-
-// wake lets those look again who wait for room. q.mu is held.
-func (q *queue) wake() {
-	if q.room != nil {
-		close(q.room)
-		q.room = nil
+	for _, t := range q.waiting {
+		t.done <- errStreamClosed
 	}
+	q.waiting = nil
+	signal(q.more)
 }
 
 // run writes to conn until the queue is closed and empty, which is no error,
 // or ctx ends, or a write fails or takes longer than timeout. Stanzas that are
-// ready together are written together.
+// ready together are written together. It is called once; when it returns, the
+// queue is closed.
 func (q *queue) run(ctx context.Context, conn net.Conn, timeout time.Duration) error {
-	defer q.close()
+	err := q.write(ctx, conn, timeout)
+	q.close()
+	q.drop()
+	return err
+}
+
+func (q *queue) write(ctx context.Context, conn net.Conn, timeout time.Duration) error {
 	for {
-		select {
-		case <-q.more:
-		case <-ctx.Done():
-			return ctx.Err()
+		frames, closed := q.take()
+		if len(frames) == 0 {
+			if closed {
+				return nil
+			}
+			select {
+			case <-q.more:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			continue
 		}
-		for {
-			frames, closed := q.take()
-			if len(frames) == 0 {
-				if closed {
-					return nil
-				}
-				break
-			}
-			if err := conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
-				return err
-			}
-			if _, err := frames.WriteTo(conn); err != nil {
-				return err
-			}
+		buffers := make(net.Buffers, len(frames))
+		for i, f := range frames {
+			buffers[i] = f.data
+		}
+		err := conn.SetWriteDeadline(time.Now().Add(timeout))
+		if err == nil {
+			_, err = buffers.WriteTo(conn)
+		}
+		if err != nil {
+			lose(frames)
+			return err
 		}
 	}
 }
 
-// take removes up to 64 stanzas, so that the deadline of a write is for a
-// bounded piece.
-func (q *queue) take() (frames net.Buffers, closed bool) {
+// maxWrite is how many bytes are written at once, so that the deadline is for a
+// bounded piece: a stanza that is longer goes alone.
+const maxWrite = 256 << 10
+
+// take removes what is to be written next, and lets in those who wait for room.
+func (q *queue) take() (frames []frame, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := min(len(q.frames), 64)
+	n, size := 0, 0
+	for n < len(q.frames) && (n == 0 || size+len(q.frames[n].data) <= maxWrite) {
+		size += len(q.frames[n].data)
+		n++
+	}
 	frames = q.frames[:n:n]
 	q.frames = q.frames[n:]
-	for _, f := range frames {
-		q.size -= len(f)
-	}
-	if n > 0 {
-		q.wake()
+	q.size -= size
+	for len(q.waiting) > 0 && q.size < q.max {
+		t := q.waiting[0]
+		q.waiting[0] = nil
+		q.waiting = q.waiting[1:]
+		q.add(t.frame)
+		t.done <- nil
 	}
 	return frames, q.closed
+}
+
+// drop loses what will not be written any more.
+func (q *queue) drop() {
+	q.mu.Lock()
+	frames := q.frames
+	q.frames, q.size = nil, 0
+	q.mu.Unlock()
+	lose(frames)
+}
+
+func lose(frames []frame) {
+	for _, f := range frames {
+		if f.lost != nil {
+			f.lost()
+		}
+	}
 }
 
 func signal(c chan struct{}) {

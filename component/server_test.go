@@ -121,7 +121,7 @@ func (k *link) expect(want string) {
 func (k *link) quiet() {
 	k.t.Helper()
 	k.send("<iq type='get' id='quiet' from='example.org' to='contacts.example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
-	k.expect(`<iq type="result" id="quiet" from="contacts.example.org" to="example.org"></iq>`)
+	k.expect("<iq type='result' id='quiet' from='contacts.example.org' to='example.org'></iq>")
 }
 
 func (k *link) announce() {
@@ -143,9 +143,11 @@ type rosters struct {
 	mu      sync.Mutex
 	answer  func(full jid.JID) (*roster.Roster, error)
 	busy    error
-	forgot  []string
+	gone    []string
+	lost    chan jid.JID
 	resumed chan string
 	rest    chan []roster.Item // if not nil, what replies could not hold
+	later   bool               // replies come from another goroutine
 }
 
 func (r *rosters) Get(full jid.JID, reply roster.Reply) error {
@@ -155,17 +157,23 @@ func (r *rosters) Get(full jid.JID, reply roster.Reply) error {
 	if busy != nil {
 		return busy
 	}
+	if r.later {
+		go func() { reply(answer(full)) }()
+		return nil
+	}
 	if rest := reply(answer(full)); r.rest != nil {
 		r.rest <- rest
 	}
 	return nil
 }
 
-func (r *rosters) Forget(user jid.JID) {
+func (r *rosters) Gone(full jid.JID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forgot = append(r.forgot, user.String())
+	r.gone = append(r.gone, full.String())
 }
+
+func (r *rosters) Undelivered(full jid.JID) { r.lost <- full }
 
 func (r *rosters) Resume(domain string) { r.resumed <- domain }
 
@@ -202,7 +210,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{
 		server:   newServer(t),
-		rosters:  &rosters{resumed: make(chan string, 16)},
+		rosters:  &rosters{resumed: make(chan string, 16), lost: make(chan jid.JID, 16)},
 		sessions: session.NewTable(),
 		registry: prometheus.NewRegistry(),
 		log:      &logBuffer{},

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,13 +38,14 @@ func (e *StreamError) Error() string {
 // section 3). The goroutine that reads owns the framer; the rest is safe for
 // concurrent use.
 type stream struct {
-	conn     net.Conn
-	framer   *framer
-	out      *queue
-	iqs      *tracker
-	grants   *grants
-	began    time.Time
-	lastRead atomic.Int64 // Unix nanoseconds
+	conn   net.Conn
+	framer *framer
+	out    *queue
+	iqs    *tracker
+	grants *grants
+	began  time.Time
+	heard  atomic.Int64          // when the server was heard last: time.Duration since began
+	cause  atomic.Pointer[error] // why we ended it, if we did
 }
 
 // open connects, opens the stream and does the handshake, within o.Dial.
@@ -58,12 +60,12 @@ func open(ctx context.Context, o Options) (*stream, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	s := &stream{
 		conn:   conn,
-		framer: newFramer(conn, maxStanza),
 		out:    newQueue(o.Queue, o.Queue/4),
 		iqs:    newTracker(o.Timing.Answer),
 		grants: newGrants(o.Hosts),
 		began:  time.Now(),
 	}
+	s.framer = newFramer(s, maxStanza)
 	if err := s.handshake(o.Domain, o.Secret); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
@@ -75,7 +77,6 @@ func open(ctx context.Context, o Options) (*stream, error) {
 		conn.Close()
 		return nil, ctx.Err()
 	}
-	s.read()
 	return s, nil
 }
 
@@ -116,18 +117,31 @@ func (s *stream) handshake(domain, secret string) error {
 	return nil
 }
 
-// read notes that the server was heard.
-func (s *stream) read() { s.lastRead.Store(time.Now().UnixNano()) }
+// Read reads from the connection, for the framer, and notes that the server was
+// heard: any byte is a sign of life.
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.conn.Read(p)
+	if n > 0 {
+		s.heard.Store(int64(time.Since(s.began)))
+	}
+	return n, err
+}
 
 // silence is how long nothing was heard of the server.
-func (s *stream) silence() time.Duration { return time.Since(time.Unix(0, s.lastRead.Load())) }
+func (s *stream) silence() time.Duration { return time.Since(s.began) - time.Duration(s.heard.Load()) }
+
+// end ends the stream from our side; the first cause counts.
+func (s *stream) end(cause error) {
+	s.cause.CompareAndSwap(nil, &cause)
+	s.conn.Close() // ends the reading, and that the rest
+}
 
 // condition is the defined condition in an error: the name of the first child
 // in the namespace of conditions that is not <text/>.
 func condition(e *element, space string) string {
 	for _, c := range e.children {
 		if c.name.Space == space && c.name.Local != "text" {
-			return c.name.Local
+			return strings.ToValidUTF8(c.name.Local[:min(len(c.name.Local), 64)], "")
 		}
 	}
 	return "undefined-condition"

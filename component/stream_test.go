@@ -179,7 +179,7 @@ func TestSilentServerIsFoundDead(t *testing.T) {
 	k.nextElement()
 	k.ended() // and now it does not
 	r.server.serve()
-	if !strings.Contains(r.log.String(), "the XMPP server is silent") {
+	if !strings.Contains(r.log.String(), "the server was silent for") {
 		t.Errorf("log:\n%s", r.log.String())
 	}
 }

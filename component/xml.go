@@ -55,18 +55,43 @@ func appendAttr(b []byte, name, value string) []byte {
 	return append(appendEscaped(b, value), '\'')
 }
 
-// appendOpen appends the opening tag of a stanza without its '>': empty
-// attributes are left out.
-func appendOpen(b []byte, name string, a stanza.Attrs) []byte {
-	b = append(append(b, '<'), name...)
+// appendRequest appends the opening tag of an IQ of ours. inner is a namespace
+// to declare, or "".
+func appendRequest(b []byte, inner string, a stanza.Attrs) []byte {
+	b = append(b, "<iq"...)
 	for _, attr := range [...]struct{ name, value string }{
-		{"type", string(a.Type)}, {"id", a.Id}, {"from", a.From}, {"to", a.To},
+		{"xmlns", inner}, {"type", string(a.Type)}, {"id", a.Id}, {"from", a.From}, {"to", a.To},
 	} {
 		if attr.value != "" {
 			b = appendAttr(b, attr.name, attr.value)
 		}
 	}
-	return b
+	return append(b, '>')
+}
+
+// reply is what the answer to a request must repeat of it: the attributes id,
+// from and to as they are written, exactly as they were stamped, and the
+// addresses the other way round. An empty id is not the same as none.
+type reply string
+
+func replyTo(request *element) reply {
+	var b []byte
+	for _, attr := range [...]struct{ name, of string }{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
+		if value, has := request.attr(attr.of); has && (value != "" || attr.name == "id") {
+			b = appendAttr(b, attr.name, value)
+		}
+	}
+	return reply(b)
+}
+
+// append appends the opening tag of the answer. inner is a namespace to
+// declare, or "".
+func (r reply) append(b []byte, inner string, kind stanza.StanzaType) []byte {
+	b = append(b, "<iq"...)
+	if inner != "" {
+		b = appendAttr(b, "xmlns", inner)
+	}
+	return append(append(appendAttr(b, "type", string(kind)), r...), '>')
 }
 
 // appendError appends a stanza error (RFC 6120, section 8.3.2).
@@ -94,7 +119,7 @@ var (
 const (
 	// maxSent is the longest stanza sent, in bytes. COMPAT Prosody, which ends
 	// the stream at 512 KiB.
-	maxSent = 256 << 10
+	maxSent = 480 << 10
 	// maxWrap is what wrapping a payload takes at most: two stanzas' attributes,
 	// see repeatable, and some constant text.
 	maxWrap = 32 << 10

@@ -40,13 +40,14 @@ type Pusher interface {
 	// Connected reports whether anything can be sent at present.
 	Connected() bool
 	// Push sends each change to each resource, all of one user, in order. It
-	// may block while the server reads slowly, but not without bound. settled
-	// is called once, from any goroutine, when every push was answered, refused
-	// or given up; it does not block.
-	Push(to []jid.JID, changes []Change, settled func(Outcome))
+	// may block while the server reads slowly, but not without bound. Unless it
+	// returns an error, which means that nothing was sent, settled is called
+	// once, from any goroutine, when every push was answered, refused or given
+	// up; it does not block. An error that is ErrNotConnected will pass.
+	Push(to []jid.JID, changes []Change, settled func(Outcome)) error
 }
 
-// Outcome is what became of pushes.
+// Outcome is what became of pushes that were sent.
 type Outcome struct {
 	// Owed are the contacts whose items some resource did not get, though it
 	// is still there.
@@ -59,7 +60,7 @@ type Outcome struct {
 
 // Limits of a [Manager]. The zero value of a field means its default.
 type Limits struct {
-	Answer     time.Duration // how long a query may wait for its answer; 25 s
+	Answer     time.Duration // how long a query may wait for its answer; 24 s, to be answered within 25
 	Settle     time.Duration // how long a refresh waits for its pushes to be answered; 2 s
 	Background int           // fetches at a time that no query waits for; 48
 	PerUser    int           // queries of one user waiting at a time; 64
@@ -76,7 +77,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.PerUser, 64)
 	def(&l.Queries, 65536)
 	if l.Answer == 0 {
-		l.Answer = 25 * time.Second
+		l.Answer = 24 * time.Second
 	}
 	if l.Settle == 0 {
 		l.Settle = 2 * time.Second
@@ -84,8 +85,8 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Manager alone decides what a user's last known roster is: what the user's
-// resources were last told. All that concerns one user is done one after the
+// Manager alone decides what a user's last known roster is, and knows what each
+// of his resources was last told. All that concerns one user is done one after the
 // other by one goroutine, which lives while there is something to do for that
 // user, so that replies and pushes leave in the order of the facts. Its
 // methods are safe for concurrent use.
@@ -104,6 +105,7 @@ type Manager struct {
 	stopped bool
 	users   map[jid.JID]*user // by bare JID
 	waiting int               // queries of all users
+	resumes uint64            // calls of Resume: what failed before the last one is tried again at once
 }
 
 // NewManager makes a manager. [Manager.Close] ends it.
@@ -133,11 +135,14 @@ func (m *Manager) Get(full jid.JID, reply Reply) error {
 	if m.stopped {
 		return ErrStopping
 	}
-	u := m.user(full.Bare())
-	if m.waiting >= m.limits.Queries || len(u.queries) >= m.limits.PerUser {
+	m.sessions.Interested(full)
+	u := m.users[full.Bare()]
+	if m.waiting >= m.limits.Queries || u != nil && len(u.queries) >= m.limits.PerUser {
 		return ErrBusy
 	}
-	m.sessions.Interested(full)
+	if u == nil {
+		u = m.add(full.Bare())
+	}
 	m.waiting++
 	u.queries = append(u.queries, query{full, time.Now().Add(m.limits.Answer), reply})
 	select {
@@ -155,27 +160,34 @@ func (m *Manager) Get(full jid.JID, reply Reply) error {
 // stream is down it returns [ErrNotConnected] and the users are refreshed when
 // [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
-	if !m.pusher.Connected() {
-		m.mark(users)
-		if m.pusher.Connected() { // again meanwhile, and maybe resumed before the marks were set
-			m.resume(func(jid.JID) bool { return true })
+	epoch := m.epoch()
+	connected := m.pusher.Connected()
+	waiting := make(map[jid.JID]*pending)
+	for _, user := range users {
+		if !m.sessions.HasConnected(user) {
+			continue
 		}
+		m.mu.Lock()
+		switch {
+		case m.stopped:
+			m.mu.Unlock()
+			return nil, ErrStopping
+		case connected:
+			waiting[user] = m.refresh(m.add(user))
+		default:
+			m.mark(m.add(user), epoch)
+		}
+		m.mu.Unlock()
+	}
+	if !connected {
 		return nil, ErrNotConnected
 	}
-	type result struct {
-		user jid.JID
-		err  error
-	}
-	results := make(chan result, len(users)) // never blocks: one result for each user
-	for _, user := range users {
-		m.refresh(user, func(err error) { results <- result{user, err} })
-	}
 	failed := make(map[jid.JID]error)
-	for range users {
+	for user, p := range waiting {
 		select {
-		case r := <-results:
-			if r.err != nil {
-				failed[r.user] = r.err
+		case <-p.done:
+			if p.err != nil {
+				failed[user] = p.err
 			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -184,33 +196,38 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	return failed, nil
 }
 
-// Resume refreshes the users of a domain whose changes could not be sent
+// Resume refreshes the users of a domain whom something could not be sent
 // because the stream was down. It does not block.
 func (m *Manager) Resume(domain string) {
-	m.resume(func(user jid.JID) bool { return user.Domain() == domain })
-}
-
-func (m *Manager) resume(which func(jid.JID) bool) {
-	m.mu.Lock()
-	var marked []jid.JID
-	for user, u := range m.users {
-		if u.marked && which(user) {
-			u.marked = false
-			marked = append(marked, user)
-		}
-	}
-	m.mu.Unlock()
-	for _, user := range marked {
-		m.refresh(user, func(error) {})
-	}
-}
-
-// Forget drops what is known of a user who has no connected resource any more.
-// It does nothing for others.
-func (m *Manager) Forget(user jid.JID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if u := m.users[user]; u != nil {
+	m.resumes++
+	for user, u := range m.users {
+		if u.marked && user.Domain() == domain && !m.stopped {
+			u.marked = false
+			m.refresh(u)
+		}
+	}
+}
+
+// Undelivered says that a reply was lost with the stream: the resource has not
+// been told anything, and is told when the stream is back.
+func (m *Manager) Undelivered(full jid.JID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u := m.users[full.Bare()]; u != nil && !m.stopped {
+		delete(u.told, full)
+		u.marked = true
+	}
+}
+
+// Gone says that a resource is no longer connected. What is known of a user
+// without a connected resource is dropped.
+func (m *Manager) Gone(full jid.JID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u := m.users[full.Bare()]; u != nil {
+		delete(u.told, full)
 		m.drop(u)
 	}
 }
@@ -226,43 +243,47 @@ func (m *Manager) Close() {
 	m.work.Wait()
 }
 
-// refresh asks for a fetch that begins from now on; done is called once, and
-// does not block.
-func (m *Manager) refresh(user jid.JID, done func(error)) {
-	if !m.sessions.HasConnected(user) {
-		done(nil)
-		return
-	}
+func (m *Manager) epoch() uint64 {
 	m.mu.Lock()
-	if m.stopped {
-		m.mu.Unlock()
-		done(ErrStopping)
-		return
+	defer m.mu.Unlock()
+	return m.resumes
+}
+
+// refresh asks for a fetch that begins from now on. m.mu is held, and the
+// manager is not stopped.
+func (m *Manager) refresh(u *user) *pending {
+	if u.next == nil {
+		u.next = &pending{done: make(chan struct{})}
 	}
-	u := m.user(user)
-	u.refreshes = append(u.refreshes, done)
 	m.start(u)
-	m.mu.Unlock()
+	return u.next
 }
 
-func (m *Manager) mark(users []jid.JID) {
-	for _, user := range users {
-		if !m.sessions.HasConnected(user) {
-			continue
-		}
-		m.mu.Lock()
-		if !m.stopped {
-			m.user(user).marked = true
-		}
-		m.mu.Unlock()
+// mark notes that a user is to be refreshed when the stream is back, or sees to
+// it at once if it came back since epoch. m.mu is held.
+func (m *Manager) mark(u *user, epoch uint64) {
+	u.marked = m.resumes == epoch
+	if !u.marked && !m.stopped {
+		m.refresh(u)
 	}
 }
 
-// user finds or makes the state of a user. m.mu is held.
-func (m *Manager) user(bare jid.JID) *user {
+// finish ends the refreshes that wait for p; only the first call counts. p may
+// be nil.
+func (m *Manager) finish(p *pending, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p != nil && !p.finished {
+		p.err, p.finished = err, true
+		close(p.done)
+	}
+}
+
+// add finds or makes the state of a user. m.mu is held.
+func (m *Manager) add(bare jid.JID) *user {
 	u := m.users[bare]
 	if u == nil {
-		u = &user{jid: bare, hurry: make(chan struct{}, 1)}
+		u = &user{jid: bare, hurry: make(chan struct{}, 1), told: make(map[jid.JID]*Roster)}
 		m.users[bare] = u
 	}
 	return u

@@ -76,7 +76,9 @@ type world struct {
 	outcome Outcome // of every push
 	silent  bool    // pushes are never settled
 	down    bool
-	fits    int // items in a reply; 0: any number
+	fits    int   // items in a reply; 0: any number
+	refuse  error // of Push
+	lost    bool  // replies are lost with the stream
 }
 
 func newWorld(t *testing.T, limits Limits) *world {
@@ -92,8 +94,12 @@ func (w *world) Connected() bool {
 	return !w.down
 }
 
-func (w *world) Push(to []jid.JID, changes []Change, settled func(Outcome)) {
+func (w *world) Push(to []jid.JID, changes []Change, settled func(Outcome)) error {
 	w.mu.Lock()
+	if w.refuse != nil {
+		defer w.mu.Unlock()
+		return w.refuse
+	}
 	for _, full := range to {
 		for _, c := range changes {
 			w.sent = append(w.sent, fmt.Sprintf("push %s %s %s %s", full.Resource(), c.Action, c.Item.JID.Local(), c.Item.Name))
@@ -109,6 +115,7 @@ func (w *world) Push(to []jid.JID, changes []Change, settled func(Outcome)) {
 	if !silent {
 		settled(o)
 	}
+	return nil
 }
 
 // ask is a roster get of juliet's.
@@ -124,6 +131,11 @@ func (w *world) ask(resource string) error {
 		if w.fits > 0 && r.Len() > w.fits {
 			rest = r.Items()[w.fits:]
 			r = New(slices.Clone(r.Items()[:w.fits]))
+		}
+		if w.lost {
+			w.sent = append(w.sent, "lost "+resource)
+			w.Undelivered(full)
+			return nil
 		}
 		names := make([]string, 0, r.Len())
 		for _, item := range r.Items() {
@@ -257,9 +269,9 @@ func TestFailureIsNeverAnEmptyRoster(t *testing.T) {
 	})
 }
 
-// One resource has the roster, another was answered with an error: the other
-// one needs every item, the one also needs what was removed.
-func TestResourceThatGotAnErrorIsOwedEverything(t *testing.T) {
+// One resource has the roster, another was answered with an error: the one is
+// told what changed, the other everything.
+func TestResourceThatGotAnErrorIsToldEverything(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
 		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
 		w.ask("a")
@@ -270,9 +282,150 @@ func TestResourceThatGotAnErrorIsOwedEverything(t *testing.T) {
 		w.backend.fail(nil)
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.refreshJuliet()
-		w.expect("push a removed tybalt ", "push a changed romeo Romeo", "push b removed tybalt ", "push b changed romeo Romeo")
+		sent := w.took()
+		slices.Sort(sent)
+		if want := []string{"push a removed tybalt ", "push b added romeo Romeo"}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
+		}
 		w.refreshJuliet()
-		w.expect() // the debt is paid
+		w.expect()
+	})
+}
+
+// A client that asks again after an error costs the others nothing.
+func TestAskingAgainAfterAnError(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("a")
+		w.took()
+		w.backend.fail(errors.New("down"))
+		w.ask("b")
+		w.took()
+		w.backend.fail(nil)
+		w.ask("b")
+		w.expect("reply b romeo Romeo, tybalt T")
+		w.refreshJuliet()
+		w.expect()
+	})
+}
+
+// The name of a resource comes back with another session, which has nothing.
+func TestNewSessionOfTheSameName(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.ask("b")
+		w.took()
+		w.sessions.Gone(mustJID(t, "juliet@example.org/a"))
+		w.Gone(mustJID(t, "juliet@example.org/a"))
+		w.backend.fail(errors.New("down"))
+		w.ask("a")
+		w.expect("error a down")
+		w.backend.fail(nil)
+		w.refreshJuliet()
+		w.expect("push a added romeo Romeo")
+	})
+}
+
+func TestRepliesLostWithTheStream(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.set(func() { w.lost = true })
+		w.ask("a")
+		w.expect("lost a")
+		w.set(func() { w.lost = false })
+		w.Resume("example.org")
+		w.expect("push a added romeo Romeo")
+		w.Resume("example.org")
+		w.expect()
+	})
+}
+
+// Nobody knows what comes first, the end of a push or the next stream.
+func TestResumedBeforeThePushIsLost(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		w.backend.set("juliet", "romeo@example.org R")
+		var settle func(Outcome)
+		w.Manager.pusher = pusherFunc(func(_ []jid.JID, _ []Change, settled func(Outcome)) error {
+			settle = settled
+			return nil
+		})
+		go w.refreshJuliet()
+		synctest.Wait()
+		w.Manager.pusher = w
+		w.Resume("example.org")
+		w.expect()
+		settle(Outcome{Owed: []jid.JID{mustJID(t, "romeo@example.org")}, Lost: true, Err: errors.New("lost")})
+		w.expect("push a changed romeo R")
+	})
+}
+
+type pusherFunc func([]jid.JID, []Change, func(Outcome)) error
+
+func (pusherFunc) Connected() bool { return true }
+func (f pusherFunc) Push(to []jid.JID, changes []Change, settled func(Outcome)) error {
+	return f(to, changes, settled)
+}
+
+// Pushes that nobody may send leave no debt that grows, and are made good when
+// they are permitted.
+func TestPushNotPermitted(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		refused := errors.New("not permitted")
+		w.set(func() { w.refuse = refused })
+		for i := range 100 {
+			w.backend.set("juliet", fmt.Sprintf("contact%d@example.org x", i), "romeo@example.org R")
+			if err := w.refreshJuliet(); err != refused {
+				t.Fatalf("refresh: %v", err)
+			}
+		}
+		if n := len(w.users[mustJID(t, "juliet@example.org")].owed); n != 0 {
+			t.Errorf("%d owed", n)
+		}
+		w.set(func() { w.refuse = nil })
+		w.refreshJuliet()
+		w.expect("push a added contact99 x", "push a changed romeo R")
+	})
+}
+
+// What is owed is bounded.
+func TestOwedIsBounded(t *testing.T) {
+	u := &user{told: map[jid.JID]*Roster{mustJID(t, "juliet@example.org/a"): New(nil)}}
+	for i := range maxOwed + 1 {
+		u.owe([]jid.JID{mustJID(t, fmt.Sprintf("contact%d@example.org", i))})
+	}
+	if len(u.owed) != 0 || len(u.told) != 0 {
+		t.Errorf("%d owed, %d told", len(u.owed), len(u.told))
+	}
+}
+
+// Callers that give up and come again leave nothing behind.
+func TestRefreshesThatWaitAreOne(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		w.backend.hold = make(chan struct{})
+		juliet := []jid.JID{mustJID(t, "juliet@example.org")}
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 1000 {
+			go w.Refresh(ctx, juliet)
+		}
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		before := w.backend.fetches()
+		close(w.backend.hold)
+		synctest.Wait()
+		if n := w.backend.fetches(); n > before+1 {
+			t.Errorf("%d fetches after %d", n, before)
+		}
 	})
 }
 
@@ -312,6 +465,9 @@ func TestQueriesAreBounded(t *testing.T) {
 		w.backend.hold <- struct{}{}
 		w.backend.hold <- struct{}{}
 		w.took()
+		if len(w.users) != 2 {
+			t.Errorf("%d users", len(w.users))
+		}
 		if err := w.ask("a"); err != nil { // the places are free again
 			t.Error(err)
 		}
@@ -454,18 +610,17 @@ func TestRefreshesLeavePlacesToQueries(t *testing.T) {
 	})
 }
 
-func TestForgetFreesWhatNobodyNeeds(t *testing.T) {
+func TestGoneFreesWhatNobodyNeeds(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.ask("balcony")
 		w.took()
-		juliet := mustJID(t, "juliet@example.org")
-		w.Forget(juliet)
+		w.Gone(mustJID(t, "juliet@example.org/chamber"))
 		if len(w.users) != 1 {
 			t.Error("a connected user was forgotten")
 		}
 		w.sessions.Gone(mustJID(t, "juliet@example.org/balcony"))
-		w.Forget(juliet)
+		w.Gone(mustJID(t, "juliet@example.org/balcony"))
 		if len(w.users) != 0 {
 			t.Error("a user who has gone was not forgotten")
 		}
