@@ -90,9 +90,10 @@ func TestReconnects(t *testing.T) {
 			reconnects++
 		})
 	}
-	if log := r.log.String(); !strings.Contains(log, "the server ended the stream: conflict") || !strings.Contains(log, "is another rosterd connected") {
-		t.Errorf("log:\n%s", log)
-	}
+	waitFor(t, "the conflict is logged", func() bool {
+		log := r.log.String()
+		return strings.Contains(log, "the server ended the stream: conflict") && strings.Contains(log, "is another rosterd connected")
+	})
 }
 
 func TestRefusedHandshake(t *testing.T) {

@@ -210,13 +210,13 @@ func (m *Manager) Resume(domain string) {
 	}
 }
 
-// Undelivered says that a reply was lost with the stream: the resource has not
-// been told anything, and is told when the stream is back.
+// Undelivered says that a reply was lost with the stream: the resource may have
+// nothing, and is told everything when the stream is back.
 func (m *Manager) Undelivered(full jid.JID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if u := m.users[full.Bare()]; u != nil && !m.stopped {
-		delete(u.told, full)
+		u.doubt(full)
 		u.marked = true
 	}
 }
@@ -283,7 +283,7 @@ func (m *Manager) finish(p *pending, err error) {
 func (m *Manager) add(bare jid.JID) *user {
 	u := m.users[bare]
 	if u == nil {
-		u = &user{jid: bare, hurry: make(chan struct{}, 1), told: make(map[jid.JID]*Roster)}
+		u = &user{jid: bare, hurry: make(chan struct{}, 1), told: make(map[jid.JID]told)}
 		m.users[bare] = u
 	}
 	return u

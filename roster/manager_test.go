@@ -309,6 +309,25 @@ func TestAskingAgainAfterAnError(t *testing.T) {
 	})
 }
 
+// A client that has the roster asks again and gets an error: it has the roster
+// still, and learns what was removed meanwhile.
+func TestErrorToAClientThatHasTheRoster(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("a")
+		w.took()
+		w.backend.fail(errors.New("down"))
+		w.ask("a")
+		w.took()
+		w.backend.fail(nil)
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.refreshJuliet()
+		w.expect("push a removed tybalt ", "push a changed romeo Romeo")
+		w.refreshJuliet()
+		w.expect()
+	})
+}
+
 // The name of a resource comes back with another session, which has nothing.
 func TestNewSessionOfTheSameName(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
@@ -327,6 +346,32 @@ func TestNewSessionOfTheSameName(t *testing.T) {
 	})
 }
 
+// What a client had before it asked in vain is not forgotten, however often.
+func TestRepliesLostToAClientThatHasARoster(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "paris@example.org P", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		w.set(func() { w.lost = true })
+		w.backend.set("juliet", "nurse@example.org N", "romeo@example.org Romeo")
+		w.ask("a")
+		w.ask("a")
+		w.expect("lost a", "lost a")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.expect("lost a")
+		w.set(func() { w.lost = false })
+		w.Resume("example.org")
+		sent := w.took()
+		slices.Sort(sent)
+		if want := []string{"push a changed romeo Romeo", "push a removed nurse ", "push a removed paris "}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
+		}
+		w.refreshJuliet()
+		w.expect()
+	})
+}
+
 func TestRepliesLostWithTheStream(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
 		w.backend.set("juliet", "romeo@example.org Romeo")
@@ -335,7 +380,7 @@ func TestRepliesLostWithTheStream(t *testing.T) {
 		w.expect("lost a")
 		w.set(func() { w.lost = false })
 		w.Resume("example.org")
-		w.expect("push a added romeo Romeo")
+		w.expect("push a changed romeo Romeo")
 		w.Resume("example.org")
 		w.expect()
 	})
@@ -396,12 +441,13 @@ func TestPushNotPermitted(t *testing.T) {
 
 // What is owed is bounded.
 func TestOwedIsBounded(t *testing.T) {
-	u := &user{told: map[jid.JID]*Roster{mustJID(t, "juliet@example.org/a"): New(nil)}}
+	a := mustJID(t, "juliet@example.org/a")
+	u := &user{told: map[jid.JID]told{a: {roster: New(nil)}}}
 	for i := range maxOwed + 1 {
 		u.owe([]jid.JID{mustJID(t, fmt.Sprintf("contact%d@example.org", i))})
 	}
-	if len(u.owed) != 0 || len(u.told) != 0 {
-		t.Errorf("%d owed, %d told", len(u.owed), len(u.told))
+	if len(u.owed) != 0 || !u.told[a].doubt {
+		t.Errorf("%d owed, told %+v", len(u.owed), u.told)
 	}
 }
 

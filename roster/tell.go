@@ -12,7 +12,7 @@ import (
 // delivery is one call of Pusher.Push.
 type delivery struct {
 	to      []jid.JID
-	told    *Roster // what they had been told
+	told    told // before
 	changes []Change
 }
 
@@ -24,7 +24,8 @@ func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
 	epoch, owed := m.resumes, u.owed
 	u.owed = nil
 	for _, q := range queries {
-		u.told[q.full] = now // before the reply, which may turn out undelivered
+		// Before the reply, which may turn out undelivered.
+		u.told[q.full] = u.told[q.full].asks(now)
 	}
 	m.mu.Unlock()
 
@@ -33,14 +34,14 @@ func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
 	for _, q := range queries {
 		asked[q.full] = struct{}{}
 		if rest := q.reply(now, nil); len(rest) > 0 {
-			deliveries = append(deliveries, delivery{[]jid.JID{q.full}, nil, added(rest)})
+			deliveries = append(deliveries, delivery{[]jid.JID{q.full}, told{roster: now, doubt: true}, added(rest)})
 		}
 	}
-	for told, others := range m.others(u, asked, epoch) {
-		if c := changes(told, now, owed); len(c) > 0 {
-			deliveries = append(deliveries, delivery{others, told, c})
+	for t, others := range m.others(u, asked, epoch) {
+		if c := changes(t, now, owed); len(c) > 0 {
+			deliveries = append(deliveries, delivery{others, t, c})
 		} else {
-			m.setTold(u, others, now) // the same; the older one need not be kept
+			m.setTold(u, others, told{roster: now}) // the same; the older one need not be kept
 		}
 	}
 	m.deliver(u, now, deliveries, owed, epoch, p)
@@ -49,21 +50,22 @@ func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
 // others are the interested resources that did not ask, by what they were last
 // told. What was told to resources that are not interested any more is
 // forgotten.
-func (m *Manager) others(u *user, asked map[jid.JID]struct{}, epoch uint64) map[*Roster][]jid.JID {
+func (m *Manager) others(u *user, asked map[jid.JID]struct{}, epoch uint64) map[told][]jid.JID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if u.marked {
 		m.mark(u, epoch) // by a reply
 	}
-	told := u.told
-	u.told = make(map[jid.JID]*Roster, len(told))
-	others := make(map[*Roster][]jid.JID)
+	before := u.told
+	u.told = make(map[jid.JID]told, len(before))
+	others := make(map[told][]jid.JID)
 	for _, full := range m.sessions.InterestedOf(u.jid) {
-		if r, ok := told[full]; ok {
-			u.told[full] = r
+		t, ok := before[full]
+		if ok {
+			u.told[full] = t
 		}
 		if _, ok := asked[full]; !ok {
-			others[told[full]] = append(others[told[full]], full)
+			others[t] = append(others[t], full)
 		}
 	}
 	return others
@@ -100,7 +102,7 @@ func (m *Manager) deliver(u *user, now *Roster, deliveries []delivery, owed map[
 		}
 	}
 	for _, d := range deliveries {
-		m.setTold(u, d.to, now)
+		m.setTold(u, d.to, told{roster: now})
 		if err := m.pusher.Push(d.to, d.changes, settled); err != nil {
 			m.setTold(u, d.to, d.told)
 			settled(Outcome{Owed: slices.Collect(maps.Keys(owed)), Err: err, Lost: errors.Is(err, ErrNotConnected)})
@@ -112,15 +114,11 @@ func (m *Manager) deliver(u *user, now *Roster, deliveries []delivery, owed map[
 	settled(Outcome{})
 }
 
-// setTold notes what resources were told; nil: nothing that is known.
-func (m *Manager) setTold(u *user, to []jid.JID, r *Roster) {
+// setTold notes what resources were told.
+func (m *Manager) setTold(u *user, to []jid.JID, t told) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, full := range to {
-		if r == nil {
-			delete(u.told, full)
-		} else {
-			u.told[full] = r
-		}
+		u.told[full] = t
 	}
 }

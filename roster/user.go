@@ -1,6 +1,7 @@
 package roster
 
 import (
+	"slices"
 	"time"
 
 	"rosterd/jid"
@@ -16,8 +17,41 @@ type user struct {
 	hurry   chan struct{} // a query came: do not wait for a background place
 	marked  bool          // to be refreshed when the stream is back
 
-	told map[jid.JID]*Roster  // the roster each interested resource was last told; none: nothing
+	told map[jid.JID]told     // what each interested resource was last told; none: nothing
 	owed map[jid.JID]struct{} // contacts whose items some resource may lack all the same: pushes failed
+}
+
+// told is what a resource was last told.
+type told struct {
+	roster *Roster // nil: nothing
+	before *Roster // what it had until it asked; nil if that is all in roster
+	// doubt: the resource may have roster, before, or nothing. It asked and got an
+	// error, or its answer was lost. Then it is told every item, and what it may
+	// have and is no more.
+	doubt bool
+}
+
+// asks is what is known of a resource when it has asked and now is its answer.
+func (t told) asks(now *Roster) told {
+	if t.roster == now {
+		return t // it asked twice
+	}
+	had := t.roster
+	if t.doubt && t.before != nil {
+		had = New(slices.Concat(t.roster.Items(), t.before.Items()))
+	}
+	if slices.ContainsFunc(Diff(had, now), func(c Change) bool { return c.Action == Removed }) {
+		return told{roster: now, before: had}
+	}
+	return told{roster: now}
+}
+
+// doubt notes that a resource may have nothing. Manager.mu is held.
+func (u *user) doubt(full jid.JID) {
+	if t, ok := u.told[full]; ok {
+		t.doubt = true
+		u.told[full] = t
+	}
 }
 
 // query is one resource waiting for its roster.
@@ -47,29 +81,42 @@ func (u *user) owe(contacts []jid.JID) {
 	}
 	if len(u.owed) > maxOwed {
 		u.owed = nil
-		clear(u.told)
+		for full := range u.told {
+			u.doubt(full)
+		}
 	}
 }
 
-// changes are those of Diff(told, now), and beyond them what is owed.
-func changes(told, now *Roster, owed map[jid.JID]struct{}) []Change {
-	changes := Diff(told, now)
-	if len(owed) == 0 {
+// changes are what turns what was told into now, and beyond that what is owed.
+func changes(t told, now *Roster, owed map[jid.JID]struct{}) []Change {
+	changes := Diff(t.roster, now)
+	if len(owed) == 0 && !t.doubt {
 		return changes
 	}
 	known := make(map[jid.JID]struct{}, len(changes))
 	for _, c := range changes {
 		known[c.Item.JID] = struct{}{}
 	}
-	for contact := range owed {
+	again := func(contact jid.JID) {
 		if _, ok := known[contact]; ok {
-			continue
+			return
 		}
+		known[contact] = struct{}{}
 		if item, ok := now.Item(contact); ok {
 			changes = append(changes, Change{Changed, item})
 		} else {
 			changes = append(changes, Change{Removed, Item{JID: contact}})
 		}
+	}
+	if t.doubt {
+		for _, items := range [...][]Item{t.before.Items(), now.Items()} {
+			for _, item := range items {
+				again(item.JID)
+			}
+		}
+	}
+	for contact := range owed {
+		again(contact)
 	}
 	return changes
 }
@@ -110,12 +157,11 @@ func (m *Manager) round(u *user) {
 	m.tell(u, now, queries, p)
 }
 
-// refuse answers queries with an error. A resource that got one may have
-// nothing: it is told everything with the next success.
+// refuse answers queries with an error.
 func (m *Manager) refuse(u *user, queries []query, err error) {
 	m.mu.Lock()
 	for _, q := range queries {
-		delete(u.told, q.full)
+		u.doubt(q.full)
 	}
 	m.mu.Unlock()
 	for _, q := range queries {
