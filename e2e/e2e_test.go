@@ -4,9 +4,11 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +29,13 @@ var binary = sync.OnceValues(func() (string, error) {
 var buildDir string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// These tests wait for other processes most of the time.
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set("8")
+	}
+	// For rosterd: the race detector's runtime sleeps for a second at the end.
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	var err error
 	if buildDir, err = os.MkdirTemp("", "rosterd-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,31 +46,42 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// The component's own domain, and the secrets of every world.
+const (
+	domain   = "contacts.example.org"
+	password = "secret" // every user's
+)
+
+// setup says what differs from an ordinary world.
+type setup struct {
+	prosody  harness.ProsodyOptions
+	settings map[string]any // of rosterd
+	env      []string       // of rosterd
+	path     string         // of the contacts URL, default /contacts/%s
+	link     bool           // rosterd connects through world.link
+	unready  bool           // do not wait until rosterd is ready: it will not be
+}
+
 // world is a Prosody, a contacts backend and rosterd, connected.
 type world struct {
 	prosody *harness.Prosody
 	backend *harness.Backend
 	rosterd *harness.Rosterd
+	link    *link // nil without setup.link
 }
-
-// password is every user's.
-const password = "secret"
 
 // start starts a world with the users juliet, romeo and mercutio, whose
 // contacts the test has yet to set, and waits until rosterd is ready.
-func start(t *testing.T, prosody harness.ProsodyOptions, settings map[string]any) *world {
+func start(t *testing.T, s setup) *world {
 	t.Helper()
 	harness.Require(t.Context(), t)
 	ctx := bounded(t)
 	w := &world{}
-	file, err := binary()
-	if err != nil {
-		t.Fatal(err)
+	if s.prosody.Users == nil {
+		s.prosody.Users = users("juliet", "romeo", "mercutio")
 	}
-	if prosody.Users == nil {
-		prosody.Users = map[string]string{"juliet": password, "romeo": password, "mercutio": password}
-	}
-	if w.prosody, err = harness.StartProsody(ctx, prosody); err != nil {
+	var err error
+	if w.prosody, err = harness.StartProsody(ctx, s.prosody); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.prosody.Close)
@@ -69,22 +89,73 @@ func start(t *testing.T, prosody harness.ProsodyOptions, settings map[string]any
 		t.Fatal(err)
 	}
 	t.Cleanup(w.backend.Close)
-	w.rosterd, err = harness.StartRosterd(harness.RosterdOptions{
-		Binary: file, Prosody: w.prosody, ContactsURL: w.backend.URL(), Settings: settings,
-	})
-	if err != nil {
-		t.Fatal(err)
+	settings := map[string]any{}
+	if s.link {
+		w.link = newLink(t, w.prosody.ComponentAddress())
+		settings["xmpp.address"] = w.link.address()
 	}
+	for key, value := range s.settings {
+		settings[key] = value
+	}
+	url := w.backend.URL()
+	if s.path != "" {
+		url = w.backend.BaseURL() + s.path
+	}
+	w.rosterd = run(t, harness.RosterdOptions{Prosody: w.prosody, ContactsURL: url, Settings: settings, Env: s.env})
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("rosterd's log:\n%s\nprosody's log:\n%s", w.rosterd.Log(), w.prosody.Log())
+			t.Logf("prosody's log:\n%s", tail(w.prosody.Log()))
 		}
-		w.rosterd.Close()
 	})
+	if s.unready {
+		return w
+	}
 	if err := w.rosterd.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// run starts a rosterd that ends with the test, and without a data race.
+func run(t *testing.T, opts harness.RosterdOptions) *harness.Rosterd {
+	t.Helper()
+	var err error
+	if opts.Binary, err = binary(); err != nil {
+		t.Fatal(err)
+	}
+	rosterd, err := harness.StartRosterd(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		rosterd.Close()
+		log := rosterd.Log()
+		if strings.Contains(log, "WARNING: DATA RACE") || strings.Contains(log, "panic: ") {
+			t.Errorf("rosterd has a data race or a panic:\n%s", log)
+		} else if t.Failed() {
+			t.Logf("rosterd's log:\n%s", tail(log))
+		}
+	})
+	return rosterd
+}
+
+// users are accounts, all with the same password.
+func users(names ...string) map[string]string {
+	accounts := map[string]string{}
+	for _, name := range names {
+		accounts[name] = password
+	}
+	return accounts
+}
+
+// tail is the end of a log, its lines cut to what can be read.
+func tail(log string) string {
+	lines := strings.Split(log, "\n")
+	lines = lines[max(0, len(lines)-60):]
+	for i, line := range lines {
+		lines[i] = line[:min(len(line), 400)]
+	}
+	return strings.Join(lines, "\n")
 }
 
 // bounded is a context that bounds all waiting of a test.
@@ -95,19 +166,29 @@ func bounded(t *testing.T) context.Context {
 	return ctx
 }
 
-// libraries are the client libraries under test.
-var libraries = []struct {
+// library is a client library under test.
+type library struct {
 	name string
 	open func(harness.ClientOptions) (harness.Client, error)
-}{
-	{"gosrc", harness.NewGosrcClient},
-	{"slixmpp", harness.NewSlixmppClient},
 }
 
+var (
+	gosrc     = library{"gosrc", harness.NewGosrcClient}
+	slixmpp   = library{"slixmpp", harness.NewSlixmppClient}
+	libraries = []library{gosrc, slixmpp}
+)
+
 // login logs a client in; jid is full.
-func (w *world) login(ctx context.Context, t *testing.T, open func(harness.ClientOptions) (harness.Client, error), jid string) harness.Client {
+func (w *world) login(ctx context.Context, t *testing.T, lib library, jid string) harness.Client {
 	t.Helper()
-	client, err := open(harness.ClientOptions{Address: w.prosody.ClientAddress(), JID: jid, Password: password})
+	return w.loginAs(ctx, t, lib, harness.ClientOptions{JID: jid})
+}
+
+// loginAs is login with options, of which address and password are set here.
+func (w *world) loginAs(ctx context.Context, t *testing.T, lib library, opts harness.ClientOptions) harness.Client {
+	t.Helper()
+	opts.Address, opts.Password = w.prosody.ClientAddress(), password
+	client, err := lib.open(opts)
 	if err != nil {
 		t.Fatal(err)
 	}

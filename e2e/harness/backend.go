@@ -40,6 +40,7 @@ type Fault struct {
 	Status int    // answer with this status
 	Body   []byte // answer with this body
 	Cut    bool   // answer with half of the body, then break the connection
+	Stall  bool   // answer with half of the body, then nothing, like Hang
 }
 
 // Backend is a small contacts backend: GET /contacts/USER answers the contacts
@@ -201,7 +202,7 @@ func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !b.hold(r.Context(), fault) {
 		return
 	}
-	b.answer(w, body, fault)
+	b.answer(r.Context(), w, body, fault)
 }
 
 // lookUp is all that needs the lock in an answer. The body is nil for a user
@@ -239,7 +240,7 @@ func (b *Backend) hold(ctx context.Context, fault Fault) bool {
 	return false
 }
 
-func (b *Backend) answer(w http.ResponseWriter, body []byte, fault Fault) {
+func (b *Backend) answer(ctx context.Context, w http.ResponseWriter, body []byte, fault Fault) {
 	status := http.StatusOK
 	if body == nil {
 		status, body = http.StatusNotFound, []byte(`{"error":"no such user"}`)
@@ -253,9 +254,12 @@ func (b *Backend) answer(w http.ResponseWriter, body []byte, fault Fault) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 	w.WriteHeader(status)
-	if fault.Cut {
+	if fault.Cut || fault.Stall {
 		_, _ = w.Write(body[:len(body)/2])
 		_ = http.NewResponseController(w).Flush()
+		if fault.Stall {
+			b.hold(ctx, Fault{Hang: true})
+		}
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(body)

@@ -67,6 +67,9 @@ type ClientOptions struct {
 	// RefusePushes answers each roster push with an error. Only the client of
 	// gosrc.io/xmpp can do that; slixmpp answers by itself.
 	RefusePushes bool
+
+	// IgnorePushes never answers a roster push. The same holds.
+	IgnorePushes bool
 }
 
 // Item is one contact as a client library understood it (RFC 6121, section

@@ -113,12 +113,14 @@ func (c *gosrcClient) handlePush(s xmpp.Sender, p stanza.Packet) {
 	}
 	query, ok := iq.Payload.(*stanza.RosterItems)
 	trusted := ok && c.trusted(iq.From)
-	if trusted && !c.opts.RefusePushes {
+	switch {
+	case trusted && c.opts.IgnorePushes:
+	case trusted && !c.opts.RefusePushes:
 		_ = s.Send(&stanza.IQ{
 			XMLName: xml.Name{Local: "iq"},
 			Attrs:   stanza.Attrs{Type: stanza.IQTypeResult, Id: iq.Id, To: iq.From},
 		})
-	} else {
+	default:
 		_ = s.Send(iq.MakeError(stanza.Err{Code: 503, Type: stanza.ErrorTypeCancel, Reason: "service-unavailable"}))
 	}
 	if trusted {
@@ -153,6 +155,7 @@ func (c *gosrcClient) Close() {
 	default:
 		if c.client != nil {
 			_ = c.client.Disconnect()
+			c.end()
 		}
 	}
 	c.wire.close()

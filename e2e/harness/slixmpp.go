@@ -48,7 +48,7 @@ type slixmppItem struct {
 // NewSlixmppClient makes a client that uses Debian's slixmpp. The caller has to
 // Close it.
 func NewSlixmppClient(opts ClientOptions) (Client, error) {
-	if opts.RefusePushes {
+	if opts.RefusePushes || opts.IgnorePushes {
 		return nil, errors.New("slixmpp answers roster pushes by itself")
 	}
 	session, err := newSession(opts)

@@ -1,0 +1,211 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"rosterd/e2e/harness"
+)
+
+// Whatever the backend does wrong, a client is told to try again later and
+// keeps its contacts; a refresh fails and says why. When the backend has
+// recovered, a refresh brings the client in line.
+func TestBackendFaults(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name   string
+		fault  harness.Fault
+		reason string // in the refresh's answer
+	}{
+		{"not found", harness.Fault{Status: http.StatusNotFound}, "404"},
+		{"not found, with contacts", harness.Fault{Status: http.StatusNotFound, Body: []byte(`{}`)}, "404"},
+		{"internal error", harness.Fault{Status: http.StatusInternalServerError}, "500"},
+		{"no content", harness.Fault{Status: http.StatusNoContent}, "204"},
+		{"unauthorized", harness.Fault{Status: http.StatusUnauthorized, Body: []byte(`[]`)}, "401"},
+		{"hanging", harness.Fault{Hang: true}, "timed out"},
+		{"stalling after half of its answer", harness.Fault{Stall: true}, "timed out"},
+		{"cut off", harness.Fault{Cut: true}, "cut off"},
+		{"an empty body", harness.Fault{Body: []byte{}}, "empty body"},
+		{"HTML with 200", harness.Fault{Body: []byte("<!DOCTYPE html><title>Login</title>")}, "not JSON"},
+		{"half of its JSON", harness.Fault{Body: []byte(`{"romeo@example.org":{"name":"Ro`)}, "cut off"},
+		{"two values", harness.Fault{Body: []byte(`{}{}`)}, "more than one JSON value"},
+		{"a string", harness.Fault{Body: []byte(`"contacts"`)}, "neither a JSON object nor an array"},
+		{"null", harness.Fault{Body: []byte(`null`)}, "neither a JSON object nor an array"},
+		{"an error as JSON", harness.Fault{Body: []byte(`{"error":{"message":"database is down"}}`)}, "none of 1 entries is usable"},
+		{"an error as a list", harness.Fault{Body: []byte(`{"errors":[{"message":"down"}],"data":null}`)}, "none of 2 entries is usable"},
+		{"none of the entries good", harness.Fault{Body: []byte(`{"@":{},"juliet@example.org/x":{},"a b@example.org":{}}`)}, "none of 3 entries is usable"},
+	}
+	accounts := map[string]string{}
+	for i := range cases {
+		accounts[fmt.Sprint("user", i)] = password
+	}
+	w := start(t, setup{
+		prosody: harness.ProsodyOptions{Users: accounts}, settings: map[string]any{"contacts.timeout": "2s"},
+	})
+	for i, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			user := fmt.Sprint("user", i)
+			lib := libraries[i%len(libraries)]
+			w.backend.Set(user, contacts("Romeo", "Nurse"))
+			client := w.login(ctx, t, lib, user+"@example.org/balcony")
+			wantRoster(ctx, t, client, item("Romeo"), item("Nurse"))
+
+			w.backend.SetFault(user, c.fault)
+			if reason := w.wantFailedRefresh(ctx, t, user); !strings.Contains(reason, c.reason) {
+				t.Errorf("reason %q, want %q", reason, c.reason)
+			}
+			wantQuiet(ctx, t, client)
+
+			// Nothing was lost: the same contacts again are no change.
+			w.backend.ClearFault(user)
+			w.refresh(ctx, t, user)
+			wantQuiet(ctx, t, client)
+			w.backend.Set(user, contacts("Nurse", "Paris"))
+			w.refresh(ctx, t, user)
+			wantPushes(ctx, t, client, removed("Romeo"), item("Paris"))
+
+			// A query is answered, too. What a client does after an error is its
+			// own affair: it is told everything.
+			w.backend.SetFault(user, c.fault)
+			wantNoRoster(ctx, t, client)
+			w.backend.ClearFault(user)
+			w.backend.Set(user, contacts("Nurse", "Tybalt"))
+			w.refresh(ctx, t, user)
+			wantPushes(ctx, t, client, item("Nurse"), item("Tybalt"), removed("Paris"))
+
+			// So is the first one.
+			w.backend.SetFault(user, c.fault)
+			phone := w.login(ctx, t, gosrc, user+"@example.org/phone")
+			wantNoRoster(ctx, t, phone)
+			w.backend.ClearFault(user)
+			w.refresh(ctx, t, user)
+			wantPushes(ctx, t, phone, item("Nurse"), item("Tybalt"))
+		})
+	}
+}
+
+// A backend that nobody can connect to, and one that is back.
+func TestBackendDown(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{})
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.backend.Set("mercutio", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+
+	w.backend.Refuse()
+	if reason := w.wantFailedRefresh(ctx, t, "juliet"); reason != "connection refused" {
+		t.Errorf("reason %q", reason)
+	}
+	wantNoRoster(ctx, t, juliet)
+	mercutio := w.login(ctx, t, slixmpp, "mercutio@example.org/street")
+	wantNoRoster(ctx, t, mercutio)
+	wantQuiet(ctx, t, juliet)
+	if got := metric(ctx, t, w.rosterd, `rosterd_fetches_total{result="refused"}`); got != 3 {
+		t.Errorf("%v refused fetches, want 3", got)
+	}
+
+	if err := w.backend.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	w.backend.Set("juliet", contacts("Nurse"))
+	w.refresh(ctx, t, "juliet", "mercutio")
+	wantPushes(ctx, t, juliet, item("Nurse"), removed("Romeo"))
+	wantPushes(ctx, t, mercutio, item("Romeo"))
+	wantRoster(ctx, t, juliet, item("Nurse"))
+	wantOneStream(ctx, t, w)
+}
+
+// An answer larger than contacts.max_bytes is none, also if what was read of it
+// would be contacts.
+func TestBackendTooLarge(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{settings: map[string]any{"contacts.max_bytes": 64}})
+	w.backend.SetBody("juliet", []byte("{}"+strings.Repeat(" ", 62)))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet)
+	w.backend.SetBody("juliet", []byte("{}"+strings.Repeat(" ", 63)))
+	wantNoRoster(ctx, t, juliet)
+	if reason := w.wantFailedRefresh(ctx, t, "juliet"); reason != "larger than 64 bytes" {
+		t.Errorf("reason %q", reason)
+	}
+}
+
+// Bad entries are skipped, counted, and logged once for each fetch; the good
+// ones are served.
+func TestBackendSkips(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{})
+	w.backend.SetBody("juliet", []byte(`{
+		"romeo@example.org": {"name": "Romeo"},
+		"ROMEO@example.org": {"name": "a double"},
+		"juliet@example.org": {"name": "herself"},
+		"nurse@example.org/kitchen": {"name": "a resource"},
+		"@": {"name": "no JID"}, "pa ris@example.org": {"name": "no JID either"},
+		"tybalt@example.org": "no object", "peter@example.org": {"name": 5}, "gregory@example.org": {"groups": "Friends"},
+		"sampson@example.org": {"subscription": "all"}}`))
+	client := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, client, item("Romeo"))
+	values, err := w.rosterd.Scrape(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason, want := range map[string]float64{
+		"jid": 2, "resource": 1, "self": 1, "double": 1, "wrong_type": 3, "subscription": 1,
+	} {
+		if got := values[fmt.Sprintf("rosterd_items_skipped_total{reason=%q}", reason)]; got != want {
+			t.Errorf("%v skipped because of %s, want %v", got, reason, want)
+		}
+	}
+	if n := strings.Count(w.rosterd.Log(), "skipped contacts"); n != 1 {
+		t.Errorf("logged %d times, want once", n)
+	}
+}
+
+// Headers and token reach the backend, which needs them.
+func TestBackendAuthorization(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{settings: map[string]any{
+		"contacts.token": "contacts token", "contacts.headers": map[string]string{"x-api-key": "api key"},
+	}})
+	w.backend.RequireHeader("Authorization", "Bearer contacts token")
+	w.backend.RequireHeader("X-Api-Key", "api key")
+	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	w.backend.RequireHeader("X-Api-Key", "another key")
+	wantNoRoster(ctx, t, juliet)
+	if reason := w.wantFailedRefresh(ctx, t, "juliet"); reason != "the backend answered 401" {
+		t.Errorf("reason %q", reason)
+	}
+}
+
+// A query is answered within 25 s, however long a fetch may take. When the fetch
+// ends after all, the client is told its contacts.
+func TestQueryDeadline(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{settings: map[string]any{"contacts.timeout": "60s"}})
+	release := make(chan struct{})
+	w.backend.SetFault("juliet", harness.Fault{Until: release})
+	w.backend.Set("juliet", contacts("Romeo"))
+	client := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	began := time.Now()
+	refused := wantNoRoster(ctx, t, client)
+	// Half a second is for a machine that is busy with the other tests.
+	if took := time.Since(began); took > 25500*time.Millisecond || refused.Condition != "remote-server-timeout" {
+		t.Errorf("%v after %v", refused, took)
+	}
+	wantRequests(t, w, "juliet", 1)
+	close(release)
+	wantPushes(ctx, t, client, item("Romeo"))
+}

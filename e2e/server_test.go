@@ -1,0 +1,335 @@
+package e2e
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"rosterd/e2e/harness"
+)
+
+// wantNotConnected wants the answer to a refresh while the server is away.
+func wantNotConnected(t *testing.T, w *world, users ...string) {
+	t.Helper()
+	answer, err := w.post(bounded(t), users...)
+	if err != nil || answer.Code != http.StatusServiceUnavailable || answer.Status != "error" ||
+		answer.Updated != 0 || answer.Errors != len(users) || !strings.Contains(answer.Message, "not connected") {
+		t.Errorf("answer %+v, %v", answer, err)
+	}
+}
+
+// The server is restarted: rosterd says that it is away, connects again, and
+// serves the clients that log in again.
+func TestServerRestarted(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{})
+	w.backend.Set("juliet", contacts("Romeo"))
+	wantRoster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/balcony"), item("Romeo"))
+	if err := w.prosody.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "not connected to the XMPP server: ")
+	if got := metric(ctx, t, w.rosterd, "rosterd_connected"); got != 0 {
+		t.Errorf("rosterd_connected is %v", got)
+	}
+	wantNotConnected(t, w, "juliet", "romeo")
+	if answer, err := w.rosterd.Metrics("/healthz").Get(ctx); err != nil || answer.Status != http.StatusOK {
+		t.Errorf("/healthz: %+v, %v", answer, err)
+	}
+	// All clients are gone, as Prosody said with its last breath.
+	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 0)
+
+	if err := w.prosody.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waitReadyz(ctx, t, w.rosterd, http.StatusOK, "")
+	if got := metric(ctx, t, w.rosterd, "rosterd_reconnects_total"); got != 1 {
+		t.Errorf("%v reconnects", got)
+	}
+	wantRequests(t, w, "juliet", 1) // nobody was there for whom to fetch
+	for _, lib := range libraries {
+		w.backend.Set("juliet", contacts("Romeo"))
+		client := w.login(ctx, t, lib, "juliet@example.org/"+lib.name)
+		wantRoster(ctx, t, client, item("Romeo"))
+		w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+		w.refresh(ctx, t, "juliet")
+		wantPushes(ctx, t, client, item("Nurse"))
+	}
+}
+
+// The server is killed and says goodbye to nobody. A user who was reported
+// meanwhile is refreshed when the server is back: rosterd cannot know better
+// than that the client is still there, until a push comes back.
+func TestServerKilled(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{})
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.backend.Set("romeo", contacts("Nurse"))
+	wantRoster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/balcony"), item("Romeo"))
+	wantRoster(ctx, t, w.login(ctx, t, gosrc, "romeo@example.org/street"), item("Nurse"))
+	w.prosody.Kill()
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "not connected to the XMPP server: ")
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	wantNotConnected(t, w, "juliet", "mercutio")
+	wantRequests(t, w, "juliet", 1)
+
+	if err := w.prosody.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waitRequests(ctx, t, w, "juliet", 2)
+	waitMetric(ctx, t, w.rosterd, `rosterd_pushes_total{action="added",result="gone"}`, 1)
+	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 1) // romeo's, to whom nothing was sent
+	wantRequests(t, w, "romeo", 1)
+	wantRequests(t, w, "mercutio", 0)
+	wantRoster(ctx, t, w.login(ctx, t, slixmpp, "juliet@example.org/balcony"), item("Romeo"), item("Nurse"))
+}
+
+// Only the component's connection breaks: clients stay logged in. No query gets
+// an empty roster meanwhile, and what was reported meanwhile arrives as soon as
+// rosterd is back.
+func TestStreamCut(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{link: true})
+	w.backend.Set("juliet", contacts("Romeo", "Paris"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Paris"))
+	w.backend.Set("mercutio", contacts("Romeo"))
+	mercutio := w.login(ctx, t, slixmpp, "mercutio@example.org/street")
+	wantRoster(ctx, t, mercutio, item("Romeo"))
+
+	w.link.cut()
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "not connected to the XMPP server: ")
+	if err := w.prosody.WaitLog(ctx, "component disconnected: "+domain); err != nil {
+		t.Fatal(err)
+	}
+	if items, err := juliet.Roster(ctx); err == nil {
+		t.Errorf("roster %+v while rosterd is away", items)
+	}
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.backend.Set("mercutio", contacts("Romeo", "Nurse")) // but nobody reports it
+	wantNotConnected(t, w, "juliet")
+	wantNotConnected(t, w, "juliet") // once more is not twice
+	wantRequests(t, w, "juliet", 1)
+
+	w.link.mend()
+	wantPushes(ctx, t, juliet, item("Nurse"), removed("Paris"))
+	wantRequests(t, w, "juliet", 2)
+	wantRequests(t, w, "mercutio", 1)
+	waitReadyz(ctx, t, w.rosterd, http.StatusOK, "")
+	w.refresh(ctx, t, "mercutio")
+	wantPushes(ctx, t, mercutio, item("Nurse"))
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
+	if got := metric(ctx, t, w.rosterd, "rosterd_reconnects_total"); got != 1 {
+		t.Errorf("%v reconnects", got)
+	}
+}
+
+// The stream breaks while the backend is asked for a query: the reply is lost
+// with it. The client, which keeps the contacts it had, is brought in line on
+// the next stream, though nobody has reported a change.
+func TestStreamCutDuringQuery(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{link: true})
+	w.backend.Set("juliet", contacts("Romeo", "Paris"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Paris"))
+
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	release := make(chan struct{})
+	w.backend.SetFault("juliet", harness.Fault{Until: release})
+	send(t, juliet, iq("get", "lost", "", rosterQuery))
+	waitRequests(ctx, t, w, "juliet", 2)
+	w.link.cut()
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "not connected to the XMPP server: ")
+	w.backend.ClearFault("juliet")
+	close(release)
+	waitMetric(ctx, t, w.rosterd, `rosterd_fetches_total{result="ok"}`, 2)
+	w.link.mend()
+	brought := map[string]bool{}
+	for !brought["nurse@example.org both"] || !brought["paris@example.org remove"] {
+		it, err := juliet.WaitPush(ctx)
+		if err != nil {
+			t.Fatalf("%v, got %v", err, brought)
+		}
+		brought[it.JID+" "+it.Subscription] = true
+	}
+}
+
+// The stream breaks while the backend is asked for a refresh, which fails; its
+// pushes arrive on the next stream.
+func TestStreamCutDuringRefresh(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{link: true})
+	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+
+	release := make(chan struct{})
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.backend.SetFault("juliet", harness.Fault{Until: release})
+	refreshed := make(chan harness.RefreshAnswer, 1)
+	go func() {
+		answer, _ := w.post(ctx, "juliet")
+		refreshed <- answer
+	}()
+	waitRequests(ctx, t, w, "juliet", 2)
+	w.link.cut()
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "not connected to the XMPP server: ")
+	w.backend.ClearFault("juliet")
+	close(release)
+	// The change has not reached the client: that is no success.
+	if answer := <-refreshed; answer.Code != http.StatusInternalServerError || answer.Failed["juliet"] == "" {
+		t.Errorf("answer %+v", answer)
+	}
+	w.link.mend()
+	wantPushes(ctx, t, juliet, item("Nurse"))
+}
+
+// What is wrong with the server's configuration, or with ours, is told where an
+// administrator looks: in the log and in /readyz.
+func TestHandshakeRefused(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name          string
+		settings      map[string]any
+		reason, check string
+	}{
+		{"wrong secret", map[string]any{"xmpp.secret": "not the secret"}, "not-authorized", "xmpp.secret"},
+		{"unknown component", map[string]any{"xmpp.domain": "nobody.example.org"}, "host-unknown", "xmpp.domain"},
+		{"nobody listens", map[string]any{"xmpp.address": "127.0.0.1:1"}, "connection refused", "xmpp.address"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			w := start(t, setup{settings: c.settings, unready: true})
+			waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, c.reason)
+			w.waitLog(ctx, t, c.check)
+			w.waitLog(ctx, t, c.reason)
+			wantNotConnected(t, w, "juliet")
+			if got := metric(ctx, t, w.rosterd, "rosterd_reconnects_total"); got != 0 {
+				t.Errorf("%v reconnects before the first connect", got)
+			}
+			if code, err := w.rosterd.Stop(ctx); code != 0 || err != nil {
+				t.Errorf("exit code %d, %v", code, err)
+			}
+		})
+	}
+}
+
+// An address that is not the component's port is no server to wait for in
+// silence.
+func TestWrongPort(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{})
+	other := run(t, harness.RosterdOptions{
+		Prosody: w.prosody, ContactsURL: w.backend.URL(),
+		Settings: map[string]any{"xmpp.address": w.prosody.ClientAddress()},
+	})
+	waitReadyz(ctx, t, other, http.StatusServiceUnavailable, "not connected to the XMPP server: ")
+	if err := other.WaitLog(ctx, "no stream to the XMPP server"); err != nil {
+		t.Error(err)
+	}
+	wantOneStream(ctx, t, w)
+}
+
+// A second rosterd of the same domain is told of the conflict and leaves the
+// first alone; it takes over when the first is gone.
+func TestSecondRosterd(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{})
+	w.backend.Set("juliet", contacts("Romeo"))
+	second := run(t, harness.RosterdOptions{Prosody: w.prosody, ContactsURL: w.backend.URL()})
+	waitReadyz(ctx, t, second, http.StatusServiceUnavailable, "conflict")
+	if err := second.WaitLog(ctx, "is another rosterd connected"); err != nil {
+		t.Error(err)
+	}
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	wantOneStream(ctx, t, w)
+
+	if code, err := w.rosterd.Stop(ctx); code != 0 || err != nil {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	if err := second.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wantRoster(ctx, t, juliet, item("Romeo"))
+}
+
+// A server that does not delegate the namespace: nothing a user sends can change
+// what rosterd thinks of that.
+func TestNoDelegation(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{prosody: harness.ProsodyOptions{NoDelegation: true}, unready: true})
+	reason := "example.org does not delegate jabber:iq:roster to " + domain
+	w.waitLog(ctx, t, "privileges announced")
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, reason)
+	romeo := w.login(ctx, t, gosrc, "romeo@example.org/street")
+	send(t, romeo, "<message to='"+domain+"' from='example.org'><delegation xmlns='urn:xmpp:delegation:2'>"+
+		"<delegated namespace='jabber:iq:roster'/></delegation></message>")
+	handled(ctx, t, romeo)
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, reason)
+}
+
+// A server that does not permit the pushes: queries are served; refreshes fail,
+// and say why, each in its answer, and once in the log.
+func TestNoPrivilege(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{prosody: harness.ProsodyOptions{NoPrivilegeIQ: true}})
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.backend.Set("mercutio", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	mercutio := w.login(ctx, t, slixmpp, "mercutio@example.org/street")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	wantRoster(ctx, t, mercutio, item("Romeo"))
+	w.refresh(ctx, t, "juliet") // no change, nothing to push
+	for _, name := range []string{"Nurse", "Paris", "Tybalt"} {
+		w.backend.Set("juliet", contacts(name))
+		w.backend.Set("mercutio", contacts(name))
+		for _, user := range []string{"juliet", "mercutio"} {
+			reason := w.wantFailedRefresh(ctx, t, user)
+			if !strings.Contains(reason, "example.org has not permitted privileged IQs") {
+				t.Errorf("reason %q", reason)
+			}
+		}
+	}
+	if n := strings.Count(w.rosterd.Log(), "roster pushes cannot be delivered"); n != 1 {
+		t.Errorf("logged %d times, want once", n)
+	}
+	wantQuiet(ctx, t, juliet)
+	wantRoster(ctx, t, juliet, item("Tybalt"))
+	wantOneStream(ctx, t, w)
+}
+
+// Without the privilege of presence the end of a session is not told. Pushes
+// arrive all the same.
+func TestNoPresence(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	w := start(t, setup{prosody: harness.ProsodyOptions{NoPresence: true}})
+	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	w.backend.Set("juliet", contacts("Nurse"))
+	w.refresh(ctx, t, "juliet")
+	wantPushes(ctx, t, juliet, item("Nurse"), removed("Romeo"))
+
+	juliet.Close()
+	if err := w.prosody.WaitLog(ctx, "Unbinding resource for juliet@example.org/balcony"); err != nil {
+		t.Fatal(err)
+	}
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.refresh(ctx, t, "juliet") // fetched in vain, as rosterd finds out by the push
+	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 0)
+	w.refresh(ctx, t, "juliet")
+	wantRequests(t, w, "juliet", 3)
+}
