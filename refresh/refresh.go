@@ -176,9 +176,12 @@ func (h *handler) refresh(ctx context.Context, names []string) Answer {
 			order = append(order, user)
 		}
 	}
-	refused, err := h.refresher.Refresh(ctx, order)
-	if err != nil {
-		return h.unavailable(err, len(order)+len(failed))
+	var refused map[jid.JID]error
+	if len(order) > 0 {
+		var err error
+		if refused, err = h.refresher.Refresh(ctx, order); err != nil {
+			return h.unavailable(err, len(order)+len(failed))
+		}
 	}
 	for user, err := range refused {
 		failed[users[user]] = err

@@ -260,6 +260,9 @@ func TestNotConnected(t *testing.T) {
 	if code != 503 || a.Status != "error" || a.Updated != 0 || a.Errors != 2 || !strings.Contains(a.Message, "not connected") {
 		t.Errorf("%d %+v", code, a)
 	}
+	if code, a, _ := r.ask("POST", Path, `[]`); code != 200 || a.Status != "ok" { // nothing to do is done
+		t.Errorf("%d %+v", code, a)
+	}
 }
 
 func TestFailedIsBounded(t *testing.T) {

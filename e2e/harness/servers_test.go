@@ -87,10 +87,10 @@ func TestBothClients(t *testing.T) {
 				t.Errorf("pending: %v", pending)
 			}
 			component.push(jid, "three-"+library.name, rawItem)
+			component.wait("the answer to a push", "id='three-"+library.name)
 			if err := client.Ping(ctx, p.Options().Host); err != nil {
 				t.Fatal(err)
 			}
-			component.wait("the answer to a push", "id='three-"+library.name)
 			if pending := client.PendingPushes(); len(pending) != 1 {
 				t.Errorf("pending: %v", pending)
 			}
