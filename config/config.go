@@ -26,12 +26,17 @@ type XMPP struct {
 	Secret     Secret   // shared with the server
 	SecretFile string   // from which Load read Secret, or ""
 	Hosts      []string // the domains whose users are served, prepared by RFC 7622
+	// Unrestricted says that the server takes stanzas from every address of
+	// Hosts, which is more than XEP-0114 promises.
+	Unrestricted bool
+	Presence     string // auto, relay or off; relay wants Unrestricted
 }
 
 // Contacts is the HTTP backend that knows the users' contacts.
 type Contacts struct {
-	// URL is parsed by [Contacts.Template]. It may hold a key in its query
-	// that is nobody's business, so it should not be logged.
+	// URL is parsed by [Contacts.TemplateFor]. It may hold a key in its query
+	// that is nobody's business, so it should not be logged. It may be empty if
+	// each of the domains that are served has its own.
 	URL         string
 	Timeout     time.Duration     // of one fetch, from dialling to the last byte
 	MaxInFlight int               // fetches under way at once
@@ -39,10 +44,33 @@ type Contacts struct {
 	Headers     map[string]Secret // sent with every fetch; names in lower case if Load read them
 	Token       Secret            // sent as "Authorization: Bearer", or ""
 	TokenFile   string            // from which Load read Token, or ""
+	// Hosts are what differs for some of the domains of [XMPP], by their
+	// prepared form. Headers and Token are for all of them.
+	Hosts map[string]ContactsHost
 }
 
-// Template is URL, parsed. It fails only if [Config.Validate] would, too.
+// ContactsHost is what one domain has of its own.
+type ContactsHost struct {
+	URL string // in place of that of [Contacts], or ""; to be logged as little
+}
+
+// Template is URL, parsed. It fails if URL is empty, or if [Config.Validate]
+// would, too.
 func (c Contacts) Template() (URLTemplate, error) { return ParseURLTemplate(c.URL) }
+
+// TemplateFor is the URL for the users of a prepared domain, parsed: the
+// domain's own, or else that of all. If the domain is served, it fails only if
+// [Config.Validate] would, too.
+func (c Contacts) TemplateFor(domain string) (URLTemplate, error) {
+	return ParseURLTemplate(c.urlFor(domain))
+}
+
+func (c Contacts) urlFor(domain string) string {
+	if own := c.Hosts[domain].URL; own != "" {
+		return own
+	}
+	return c.URL
+}
 
 // Refresh is the HTTP endpoint at which the backend reports changes.
 type Refresh struct {
@@ -68,7 +96,7 @@ type Log struct {
 // default.
 func Default() Config {
 	return Config{
-		XMPP:     XMPP{Address: "127.0.0.1:5347"},
+		XMPP:     XMPP{Address: "127.0.0.1:5347", Presence: "auto"},
 		Contacts: Contacts{Timeout: 5 * time.Second, MaxInFlight: 64, MaxBytes: 16 << 20},
 		Refresh:  Refresh{Listen: "127.0.0.1:5290", MaxBytes: 8 << 20},
 		Metrics:  Metrics{Listen: "127.0.0.1:9590"},

@@ -20,6 +20,7 @@ func TestExample(t *testing.T) {
 	want := Default()
 	want.XMPP.Domain, want.XMPP.Secret, want.XMPP.Hosts = "contacts.example.org", "change-me", []string{"example.org"}
 	want.Contacts.URL, want.Contacts.Headers = "http://127.0.0.1:8000/contacts/%s", map[string]Secret{}
+	want.Contacts.Hosts = map[string]ContactsHost{}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("Load = %+v, want %+v", got, want)
 	}
@@ -28,6 +29,14 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What stands there as an example of a mapping is one, too.
+	text := strings.NewReplacer("hosts: [example.org]", "hosts: [example.org, example.net]", "headers: {}\n  #  ", "headers:\n    ",
+		"hosts: {}\n  #  ", "hosts:\n    ", "\n  #    url:", "\n      url:").Replace(string(b))
+	const own = "http://127.0.0.1:8001/contacts/%s"
+	if c, err := Load(write(t, text)); err != nil || c.Contacts.Hosts["example.net"].URL != own || len(c.Contacts.Headers) != 1 {
+		t.Errorf("the examples of mappings: %+v, %v", c.Contacts, err)
+	}
+
 	var c Config
 	for _, name := range fieldKeys(reflect.TypeFor[Config]()) {
 		section, leaf, _ := strings.Cut(name, ".")

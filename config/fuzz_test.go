@@ -25,6 +25,10 @@ func FuzzLoadBytes(f *testing.F) {
 	f.Add([]byte(fullYAML))
 	f.Add([]byte("a: &a [*a, *a]\nb: {<<: *a}"))
 	f.Add([]byte("\"xmpp\\0secret\": x"))
+	f.Add([]byte(minimal + `  hosts: {"example.org\0url": {url: "http://x/%s"}}`))
+	f.Add([]byte(strings.Replace(minimal, "url:", `hosts: '{"Example.org": {"url": "http://%d/%s"}}', url:`, 1)))
+	f.Add([]byte(strings.Replace(minimal, "url:", `hosts: {"*": {url: x}, "[::1]": {"*": {url: x}}}, url:`, 1)))
+	f.Add([]byte("xmpp: {unrestricted: [yes], presence: off}"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if strings.Contains(string(b), "_file") {
 			return // would read files
@@ -38,6 +42,15 @@ func FuzzLoadBytes(f *testing.F) {
 		}
 		if err := c.Validate(); err != nil {
 			t.Errorf("valid, and then not: %v", err)
+		}
+		for _, h := range c.XMPP.Hosts {
+			template, err := c.Contacts.TemplateFor(h)
+			if err != nil {
+				t.Fatalf("no URL for %q: %v", h, err)
+			}
+			if _, err := template.Expand("user", h); err != nil {
+				t.Errorf("no URL for a user of %q: %v", h, err)
+			}
 		}
 	})
 }

@@ -23,7 +23,7 @@ func (k key) env() string {
 	return "ROSTERD_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
 }
 
-// headersKey is the one key whose value is a mapping with free names.
+// headersKey is the key whose value is a mapping of free names to texts.
 const headersKey = "contacts.headers"
 
 // keys are all settings, bound to the fields of c.
@@ -34,6 +34,8 @@ func (c *Config) keys() []key {
 		{"xmpp.secret", secret(&c.XMPP.Secret)},
 		{"xmpp.secret_file", text(&c.XMPP.SecretFile)},
 		{"xmpp.hosts", domains(&c.XMPP.Hosts)},
+		{"xmpp.unrestricted", boolean(&c.XMPP.Unrestricted)},
+		{"xmpp.presence", text(&c.XMPP.Presence)},
 		{"contacts.url", address(&c.Contacts.URL)},
 		{"contacts.timeout", duration(&c.Contacts.Timeout)},
 		{"contacts.max_in_flight", number(&c.Contacts.MaxInFlight)},
@@ -41,6 +43,7 @@ func (c *Config) keys() []key {
 		{headersKey, headers(&c.Contacts.Headers)},
 		{"contacts.token", secret(&c.Contacts.Token)},
 		{"contacts.token_file", text(&c.Contacts.TokenFile)},
+		{hostsKey, hosts(&c.Contacts.Hosts)},
 		{"refresh.listen", text(&c.Refresh.Listen)},
 		{"refresh.token", secret(&c.Refresh.Token)},
 		{"refresh.token_file", text(&c.Refresh.TokenFile)},
@@ -82,6 +85,21 @@ func secret(field *Secret) func(string, any) error {
 			return problem(name, "a text, in quotes if it looks like something else", "")
 		}
 		*field = Secret(s)
+		return nil
+	}
+}
+
+// boolean accepts what YAML 1.2 does: no yes and no on.
+func boolean(field *bool) func(string, any) error {
+	return func(name string, v any) error {
+		switch v {
+		case true, "true", "True", "TRUE":
+			*field = true
+		case false, "false", "False", "FALSE":
+			*field = false
+		default:
+			return problem(name, "true or false", showAny(v))
+		}
 		return nil
 	}
 }

@@ -24,7 +24,7 @@ const (
 )
 
 // delimiter separates the parts of a key within viper. It is not viper's dot,
-// because header names may have dots; no key and no header name has a NUL.
+// because header names and domains have dots; no key and none of these has a NUL.
 const delimiter = "\x00"
 
 // Load reads the file at path, puts the environment over it and what is still
@@ -35,8 +35,8 @@ const delimiter = "\x00"
 //
 // Each key is the environment variable ROSTERD_ and the key in upper case with
 // '_' for '.': ROSTERD_XMPP_SECRET is xmpp.secret. A list is written with
-// commas, contacts.headers as a JSON object. As viper has it, a variable that is
-// set but empty counts as not set. Variables with that prefix that are no key
+// commas, contacts.headers and contacts.hosts as JSON objects. As viper has it, a
+// variable that is set but empty counts as not set. Variables with that prefix that are no key
 // are ignored: Kubernetes, for one, puts ROSTERD_PORT and the like into the
 // environment of a service's neighbours.
 //

@@ -37,10 +37,11 @@ func write(t testing.TB, text string) string {
 // for the files, which are tested by themselves.
 func full() Config {
 	return Config{
-		XMPP: XMPP{Address: "[::1]:5348", Domain: "rosters.example.org", Secret: "a", Hosts: []string{"example.org", "b\u00FCcher.example"}},
+		XMPP: XMPP{Address: "[::1]:5348", Domain: "rosters.example.org", Secret: "a", Hosts: []string{"example.org", "b\u00FCcher.example"}, Unrestricted: true, Presence: "relay"},
 		Contacts: Contacts{
 			URL: "https://example.org/%d/%s?x=%%", Timeout: 10 * time.Second, MaxInFlight: 7, MaxBytes: 70,
 			Headers: map[string]Secret{"x-api.key": "b", "x-two": ""}, Token: "c",
+			Hosts: map[string]ContactsHost{"b\u00FCcher.example": {URL: "https://%d/%s?Key=K"}, "example.org": {}},
 		},
 		Refresh: Refresh{Listen: ":5291", Token: "d", MaxBytes: 80},
 		Metrics: Metrics{Listen: "0.0.0.0:0"},
@@ -56,6 +57,8 @@ XMPP:
   hosts:
     - Example.org
     - xn--bcher-kva.example
+  unrestricted: true
+  presence: relay
 contacts:
   url: https://example.org/%d/%s?x=%%
   timeout: 10s
@@ -65,6 +68,10 @@ contacts:
     X-Api.Key: b
     X-Two: ""
   token: c
+  hosts:
+    Example.org: # as all
+    BÜCHER.example.:
+      URL: https://%d/%s?Key=K
 refresh:
   listen: :5291
   token: d
@@ -79,6 +86,12 @@ func TestLoad(t *testing.T) {
 	minimum.Contacts.URL = "http://127.0.0.1:8000/contacts/%s"
 	one := minimum
 	one.Refresh.Listen, one.Metrics.Listen = "localhost:0", "localhost:0"
+	off := minimum
+	off.XMPP.Presence = "off"
+	own := minimum
+	own.Contacts.URL, own.Contacts.Hosts = "", map[string]ContactsHost{"example.org": {URL: "http://x/%s"}}
+	empty := minimum
+	empty.Contacts.Hosts = map[string]ContactsHost{"example.org": {}}
 	tests := []struct {
 		name, yaml string
 		want       Config
@@ -88,6 +101,11 @@ func TestLoad(t *testing.T) {
 		{"keys without values", minimal + "refresh:\nlog:\n  level:\nmetrics: {listen: ~}", minimum},
 		{"one document that begins with a marker", "---" + minimal, minimum},
 		{"hosts as one text", strings.Replace(minimal, "[example.org]", "Example.org.", 1), minimum},
+		{"off is no boolean", strings.Replace(minimal, "hosts:", "presence: off, unrestricted: False, hosts:", 1), off},
+		{"URLs of hosts alone", strings.Replace(minimal, `url: "http://127.0.0.1:8000/contacts/%s"`, `hosts: {example.org: {url: "http://x/%s"}}`, 1), own},
+		{"hosts as JSON in one text", strings.Replace(minimal, `url: "http://127.0.0.1:8000/contacts/%s"`, `hosts: '{"example.org": {"url": "http://x/%s"}}'`, 1), own},
+		{"host without URL", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {url: }}", 1), empty},
+		{"host with an empty URL", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {url: ''}}", 1), empty},
 		{"listeners with any port", minimal + "refresh: {listen: \"localhost:0\"}\nmetrics: {listen: \"localhost:0\"}", one},
 	}
 	for _, tc := range tests {
@@ -145,6 +163,7 @@ func TestLoadEnvironment(t *testing.T) {
 		"XMPP_ADDRESS": "[::1]:5348", "XMPP_DOMAIN": "Rosters.Example.org", "XMPP_SECRET": "a", "XMPP_HOSTS": "Example.org, xn--bcher-kva.example",
 		"CONTACTS_URL": "https://example.org/%d/%s?x=%%", "CONTACTS_TIMEOUT": "10s", "CONTACTS_MAX_IN_FLIGHT": "7", "CONTACTS_MAX_BYTES": "70",
 		"CONTACTS_HEADERS": `{"X-Api.Key": "b", "X-Two": ""}`, "CONTACTS_TOKEN": "c",
+		"XMPP_UNRESTRICTED": "true", "XMPP_PRESENCE": "relay", "CONTACTS_HOSTS": `{"XN--bcher-kva.example": {"Url": "https://%d/%s?Key=K"}, "example.org.": null}`,
 		"REFRESH_LISTEN": ":5291", "REFRESH_TOKEN": "d", "REFRESH_MAX_BYTES": "80",
 		"METRICS_LISTEN": "0.0.0.0:0", "LOG_LEVEL": "debug", "LOG_FORMAT": "json",
 		"PORT": "tcp://10.0.0.1:80", "SERVICE_HOST": "10.0.0.1", // as Kubernetes does it
@@ -168,7 +187,7 @@ func TestLoadEnvironment(t *testing.T) {
 	t.Run("over the file", func(t *testing.T) {
 		set(t)
 		file := minimal + "refresh: {token: z}\nlog: {level: loud}\n"
-		file = strings.Replace(file, "%s\"", "%s\", headers: {X-Three: z}, token: z", 1)
+		file = strings.Replace(file, "%s\"", "%s\", headers: {X-Three: z}, token: z, hosts: {example.org: {url: \"http://z/%s\"}}", 1)
 		if c, err := Load(write(t, file)); err != nil || !reflect.DeepEqual(c, full()) {
 			t.Errorf("Load = %+v, %v, want %+v", c, err, full())
 		}
@@ -197,6 +216,28 @@ func TestLoadEnvironment(t *testing.T) {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	})
+	for value, want := range map[string]string{
+		`http://x/%s`:                              "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url",
+		`null`:                                     "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url",
+		`{"example.org": {"url": "http://x/%s"}`:   "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url",
+		`{"example.org": "http://x/%s"}`:           "contacts.hosts.example.org: wants a mapping with url",
+		`{"example.org": {"url": ["planted"]}}`:    "contacts.hosts.example.org.url: wants a URL",
+		`{"example.org": {"uri=planted": ""}}`:     "contacts.hosts.example.org.uri…: wants to be left out: unknown key, there are url",
+		`{"example.org": {"url": "", "URL": ""}}`:  "contacts.hosts.example.org.url: wants to stand once",
+		`{"example.org": {}, "Example.org.": {}}`:  `contacts.hosts: wants each domain once, got "example.org" twice`,
+		`{"example.net": {"url": "http://x/%s"}}`:  "contacts.hosts.example.net: wants a domain of xmpp.hosts",
+		`{"http://x/?planted": {}}`:                "contacts.hosts.http…: wants a domain name",
+		`{"example.org": {"url": "x?k=planted"}}`:  `contacts.hosts.example.org.url: wants an http or https URL that contains %s, got "x" and a query that is not shown`,
+		`{"example.org": {"url": "http://x/%d0"}}`: `contacts.hosts.example.org.url: wants either %D0 for the encoded byte, or no hexadecimal digit behind %d, got "http://x/%d0"`,
+	} {
+		t.Run("bad hosts "+value, func(t *testing.T) {
+			clearEnv(t)
+			t.Setenv("ROSTERD_CONTACTS_HOSTS", value)
+			if _, err := Load(write(t, minimal)); err == nil || err.Error() != want {
+				t.Errorf("error\n\t%v, want\n\t%s", err, want)
+			}
+		})
+	}
 }
 
 func TestLoadWhichFile(t *testing.T) {

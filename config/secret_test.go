@@ -93,6 +93,16 @@ func TestSecretsNotInErrors(t *testing.T) {
 			})
 		}
 	}
+	for _, v := range []string{"http://u:PLANTED@x/%s", "http://x/?k=PLANTED", "http://x/#PLANTED%s", "http://x:PLANTED@/%s"} {
+		t.Run("URL of a host "+v[7:9], func(t *testing.T) {
+			clearEnv(t)
+			own := fmt.Sprintf("%%s\", hosts: {example.org: {url: %q}}", strings.Replace(v, "PLANTED", planted, 1))
+			_, err := Load(write(t, strings.Replace(minimal, "%s\"", own, 1)))
+			if err == nil || !strings.HasPrefix(err.Error(), "contacts.hosts.example.org.url: ") || strings.Contains(err.Error(), planted) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
 	// All secrets are right and something else is wrong, key by key.
 	var c Config
 	for _, k := range c.keys() {

@@ -37,7 +37,7 @@ var forbiddenHeaders = []string{
 // Validate reports the first value of c that is missing or senseless, in one
 // line. [Load] has called it.
 func (c Config) Validate() error {
-	for _, check := range []func() error{c.XMPP.validate, c.Contacts.validate, c.validateURLs, c.Refresh.validate, c.Metrics.validate, c.Log.validate} {
+	for _, check := range []func() error{c.XMPP.validate, c.validateURLs, c.Contacts.validate, c.Refresh.validate, c.Metrics.validate, c.Log.validate} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -78,6 +78,13 @@ func (x XMPP) validate() error {
 			return problem("xmpp.hosts", "each domain once", show(h)+" twice")
 		}
 	}
+	if !slices.Contains([]string{"auto", "relay", "off"}, x.Presence) {
+		return problem("xmpp.presence", "auto, relay or off", show(x.Presence))
+	}
+	if x.Presence == "relay" && !x.Unrestricted {
+		// The server would drop every stanza, or worse, end the stream.
+		return problem("xmpp.presence", "auto or off, as xmpp.unrestricted is false", show(x.Presence))
+	}
 	return nil
 }
 
@@ -93,12 +100,6 @@ func checkDomain(key, d string) error {
 }
 
 func (c Contacts) validate() error {
-	if c.URL == "" {
-		return problem("contacts.url", wantsURL, nothing)
-	}
-	if _, wants := parseURLTemplate(c.URL); wants != "" {
-		return problem("contacts.url", wants, showURL(c.URL))
-	}
 	if c.Timeout < minTimeout || c.Timeout > maxTimeout {
 		return problem("contacts.timeout", "a time from 10ms to 10m", show(c.Timeout.String()))
 	}
@@ -131,20 +132,6 @@ func (c Contacts) validateHeaders() error {
 			return problem(key, "each header once", "")
 		}
 		seen[lower] = true
-	}
-	return nil
-}
-
-// validateURLs tries contacts.url with each domain that %d may become.
-func (c Config) validateURLs() error {
-	t, err := c.Contacts.Template()
-	if err != nil {
-		return err
-	}
-	for _, h := range c.XMPP.Hosts {
-		if wants := t.try(h); wants != "" {
-			return problem("contacts.url", wants+" for "+show(h)+" of xmpp.hosts", showURL(c.Contacts.URL))
-		}
 	}
 	return nil
 }

@@ -17,6 +17,11 @@ func TestValidateByHand(t *testing.T) {
 		{"domain that is not prepared", func(c *Config) { c.XMPP.Domain = "A.example" }, `xmpp.domain: wants a domain name that is prepared, "a.example", got "A.example"`},
 		{"host that is not prepared", func(c *Config) { c.XMPP.Hosts = []string{"a."} }, `xmpp.hosts: wants a domain name that is prepared, "a", got "a."`},
 		{"headers that differ in case", func(c *Config) { c.Contacts.Headers = map[string]Secret{"X-A": "", "x-a": ""} }, "contacts.headers.x-a: wants each header once"},
+		{"no presence", func(c *Config) { c.XMPP.Presence = "" }, "xmpp.presence: wants auto, relay or off, got nothing"},
+		{"relay without leave", func(c *Config) { c.XMPP.Unrestricted = false }, `xmpp.presence: wants auto or off, as xmpp.unrestricted is false, got "relay"`},
+		{"own host that is not prepared", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"Example.org": {}} }, `contacts.hosts.example.org: wants a domain name that is prepared, "example.org", got "Example.org"`},
+		{"own host that is none", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"a/b": {}} }, `contacts.hosts.a…: wants a domain name, got "a/b"`},
+		{"no URL at all", func(c *Config) { c.Contacts.URL, c.Contacts.Hosts = "", nil }, "contacts.url: wants an http or https URL that contains %s, got nothing"},
 		{"no timeout", func(c *Config) { c.Contacts.Timeout = 0 }, `contacts.timeout: wants a time from 10ms to 10m, got "0s"`},
 		{"bytes below zero", func(c *Config) { c.Refresh.MaxBytes = -1 }, "refresh.max_bytes: wants a number of bytes from 1 to 1073741824, got -1"},
 	}

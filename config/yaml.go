@@ -48,7 +48,7 @@ func (d decoder) Decode(b []byte, v map[string]any) error {
 	if root.ShortTag() == "!!null" {
 		return nil
 	}
-	if err := d.check(root, ""); err != nil {
+	if err := d.check(root, "", ""); err != nil {
 		return err
 	}
 	if err := root.Decode(&v); err != nil {
@@ -57,44 +57,56 @@ func (d decoder) Decode(b []byte, v map[string]any) error {
 	return nil
 }
 
-// check reports the first key in n that is not among the keys; path is the
-// dotted path of n.
-func (d decoder) check(n *yaml.Node, path string) error {
+// check reports the first key in n that is not among the keys. path is the
+// dotted path of n, and shown is that path for an error, in which a domain
+// stands for anyHost.
+func (d decoder) check(n *yaml.Node, path, shown string) error {
 	if n.Kind != yaml.MappingNode {
-		what := "the file"
-		if path != "" {
-			what = path
+		if shown == "" {
+			shown = "the file"
 		}
-		return atLine(n.Line, what+": wants a mapping of keys to values")
+		return atLine(n.Line, shown+": wants a mapping of keys to values")
 	}
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, value := n.Content[i], n.Content[i+1]
-		shown, full := join(path, showName(name.Value)), join(path, strings.ToLower(name.Value))
+		full, where := join(path, strings.ToLower(name.Value)), join(shown, showName(name.Value))
+		if path == hostsKey {
+			where = join(shown, showDomain(name.Value))
+		}
 		if seen[full] {
-			return atLine(name.Line, shown+": stands twice")
+			return atLine(name.Line, where+": stands twice")
 		}
 		seen[full] = true
 		switch {
 		case path == headersKey:
 			// Any name will do here; Validate looks at it.
-		case strings.Contains(name.Value, "."):
-			return atLine(name.Line, shown+": a dotted name is no key, wants a mapping inside a mapping")
-		case full == headersKey && value.Kind == yaml.MappingNode:
-			if err := d.check(value, full); err != nil {
+		case path == hostsKey:
+			// Here, too; the key's set makes a domain of it. An entry may be
+			// empty, or all comments.
+			if value.ShortTag() == "!!null" {
+				continue
+			}
+			if err := d.check(value, join(path, anyHost), where); err != nil {
 				return err
 			}
-		case slices.ContainsFunc(d.keys, func(k key) bool { return k.name == full }):
+		case strings.Contains(name.Value, "."):
+			return atLine(name.Line, where+": a dotted name is no key, wants a mapping inside a mapping")
+		case (full == headersKey || full == hostsKey) && value.Kind == yaml.MappingNode:
+			if err := d.check(value, full, where); err != nil {
+				return err
+			}
+		case full == hostURLKey, slices.ContainsFunc(d.keys, func(k key) bool { return k.name == full }):
 			// The key's set looks at the value.
 		case len(d.below(full)) > 0:
 			if value.ShortTag() == "!!null" {
 				continue // a section that is empty, or all comments
 			}
-			if err := d.check(value, full); err != nil {
+			if err := d.check(value, full, where); err != nil {
 				return err
 			}
 		default:
-			return atLine(name.Line, shown+": unknown key, there are "+strings.Join(d.below(path), ", "))
+			return atLine(name.Line, where+": unknown key, there are "+strings.Join(d.below(path), ", "))
 		}
 	}
 	return nil
@@ -102,6 +114,9 @@ func (d decoder) check(n *yaml.Node, path string) error {
 
 // below are the names of the keys and sections directly under path.
 func (d decoder) below(path string) []string {
+	if path == hostsKey+"."+anyHost {
+		return []string{"url"}
+	}
 	var names []string
 	for _, k := range d.keys {
 		rest := k.name

@@ -1,0 +1,51 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// A domain's own URL goes before that of all, which may then be wrong for it.
+func TestTemplateFor(t *testing.T) {
+	c := Default()
+	c.XMPP.Domain, c.XMPP.Secret, c.XMPP.Hosts = "contacts.example.org", "s", []string{"example.org", "example.net", "[::1]"}
+	c.Contacts.URL = "http://api.%d/%s" // which cannot be for [::1]
+	c.Contacts.Hosts = map[string]ContactsHost{"example.net": {}, "[::1]": {URL: "http://y/%d/%s"}}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for domain, want := range map[string]string{
+		"example.org": "http://api.example.org/juliet",
+		"example.net": "http://api.example.net/juliet",
+		"[::1]":       "http://y/%5B%3A%3A1%5D/juliet",
+	} {
+		template, err := c.Contacts.TemplateFor(domain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := template.Expand("juliet", domain); err != nil || got != want {
+			t.Errorf("the URL for %s is %q, %v, want %q", domain, got, err, want)
+		}
+	}
+	c.Contacts.URL = ""
+	if _, err := c.Contacts.TemplateFor("example.org"); err == nil {
+		t.Error("no URL, and no error")
+	}
+}
+
+func TestShowDomain(t *testing.T) {
+	long := strings.Repeat("a.", 300) + "a"
+	for s, want := range map[string]string{
+		"Example.org.":                 "example.org",
+		"[::0:1]":                      "[::1]",
+		"a b":                          "a…",
+		"a\nb.example":                 "a…",
+		long:                           long[:maxShown] + "…",
+		"a" + strings.Repeat("ü", 100): "a" + strings.Repeat("ü", 39) + "…",
+		strings.Repeat("a", 1024):      strings.Repeat("a", maxShown) + "…",
+	} {
+		if got := showDomain(s); got != want {
+			t.Errorf("showDomain(%q) = %q, want %q", s, got, want)
+		}
+	}
+}
