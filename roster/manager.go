@@ -47,6 +47,12 @@ type Pusher interface {
 	Push(to []jid.JID, changes []Change, settled func(Outcome)) error
 }
 
+// Watcher is told each last known roster of a user (a bare JID), in order. Told
+// does not block.
+type Watcher interface {
+	Told(user jid.JID, now *Roster)
+}
+
 // Outcome is what became of pushes that were sent.
 type Outcome struct {
 	// Owed are the contacts whose items some resource did not get, though it
@@ -94,6 +100,7 @@ type Manager struct {
 	source   Source
 	sessions Sessions
 	pusher   Pusher
+	watcher  Watcher // nil: nobody
 	limits   Limits
 
 	ctx        context.Context // ends with Close
@@ -207,6 +214,31 @@ func (m *Manager) Resume(domain string) {
 			u.marked = false
 			m.refresh(u)
 		}
+	}
+}
+
+// Watch tells w the last known rosters from now on. It is called before anything
+// else, or not at all.
+func (m *Manager) Watch(w Watcher) { m.watcher = w }
+
+// Known is a user's last known roster, if there is one.
+func (m *Manager) Known(user jid.JID) (*Roster, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u := m.users[user]
+	if u == nil || u.last == nil {
+		return nil, false
+	}
+	return u.last, true
+}
+
+// Want fetches the roster of a user who has a connected resource, on nobody's
+// behalf. It does not block.
+func (m *Manager) Want(user jid.JID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.stopped && m.sessions.HasConnected(user) {
+		m.refresh(m.add(user))
 	}
 }
 

@@ -22,7 +22,7 @@ type delivery struct {
 func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
 	m.mu.Lock()
 	epoch, owed := m.resumes, u.owed
-	u.owed = nil
+	u.owed, u.last = nil, now
 	for _, q := range queries {
 		// Before the reply, which may turn out undelivered.
 		u.told[q.full] = u.told[q.full].asks(now)
@@ -45,6 +45,9 @@ func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
 		}
 	}
 	m.deliver(u, now, deliveries, owed, epoch, p)
+	if m.watcher != nil {
+		m.watcher.Told(u.jid, now)
+	}
 }
 
 // others are the interested resources that did not ask, by what they were last

@@ -17,6 +17,7 @@ type user struct {
 	hurry   chan struct{} // a query came: do not wait for a background place
 	marked  bool          // to be refreshed when the stream is back
 
+	last *Roster              // the last known roster; nil: none is
 	told map[jid.JID]told     // what each interested resource was last told; none: nothing
 	owed map[jid.JID]struct{} // contacts whose items some resource may lack all the same: pushes failed
 }

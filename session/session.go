@@ -10,6 +10,7 @@ package session
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"rosterd/jid"
 )
@@ -31,6 +32,7 @@ type Table struct {
 type resource struct {
 	full       jid.JID
 	interested bool
+	heard      time.Time // last sign of it
 }
 
 // NewTable makes an empty table.
@@ -38,19 +40,20 @@ func NewTable() *Table {
 	return &Table{users: make(map[jid.JID][]resource)}
 }
 
-// Connected notes that a resource is connected. Nothing changes if it was.
-func (t *Table) Connected(full jid.JID) { t.note(full, false) }
+// Connected notes that a resource is connected, and reports whether that is
+// news.
+func (t *Table) Connected(full jid.JID) (news bool) { return t.note(full, false) }
 
 // Interested notes that a resource is connected and has asked for the roster.
 func (t *Table) Interested(full jid.JID) { t.note(full, true) }
 
-func (t *Table) note(full jid.JID, interested bool) {
+func (t *Table) note(full jid.JID, interested bool) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	user := full.Bare()
 	list := t.users[user]
 	i := slices.IndexFunc(list, func(r resource) bool { return r.full == full })
-	if i < 0 {
+	if news = i < 0; news {
 		if len(list) == MaxResources {
 			list = t.remove(list, 0)
 		}
@@ -58,11 +61,39 @@ func (t *Table) note(full jid.JID, interested bool) {
 		list = append(list, resource{full: full})
 		t.connected++
 	}
+	list[i].heard = time.Now()
 	if interested && !list[i].interested {
 		list[i].interested = true
 		t.interested++
 	}
 	t.users[user] = list
+	return news
+}
+
+// Heard notes a sign of a resource. Nothing changes if it is not connected.
+func (t *Table) Heard(full jid.JID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	list := t.users[full.Bare()]
+	if i := slices.IndexFunc(list, func(r resource) bool { return r.full == full }); i >= 0 {
+		list[i].heard = time.Now()
+	}
+}
+
+// Unheard are the connected resources of which there was no sign since a time:
+// some may be gone, though no server said so.
+func (t *Table) Unheard(since time.Time) []jid.JID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var unheard []jid.JID
+	for _, list := range t.users {
+		for _, r := range list {
+			if r.heard.Before(since) {
+				unheard = append(unheard, r.full)
+			}
+		}
+	}
+	return unheard
 }
 
 // Gone notes that a resource is no longer connected. Nothing changes if it was

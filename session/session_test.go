@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"rosterd/jid"
 )
@@ -52,6 +54,26 @@ func TestTable(t *testing.T) {
 	if !table.HasConnected(romeo.Bare()) || table.HasConnected(full(t, "nurse@example.org")) {
 		t.Error("HasConnected")
 	}
+}
+
+func TestUnheard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := NewTable()
+		a, b, c := full(t, "juliet@example.org/a"), full(t, "juliet@example.org/b"), full(t, "romeo@example.org/c")
+		table.Connected(a)
+		table.Connected(b)
+		time.Sleep(time.Minute)
+		table.Connected(c)
+		table.Heard(b)
+		table.Heard(full(t, "nurse@example.org/x"))
+		if got := table.Unheard(time.Now()); !slices.Equal(got, []jid.JID{a}) {
+			t.Errorf("unheard %v", got)
+		}
+		table.Connected(a)
+		if got := table.Unheard(time.Now()); len(got) != 0 {
+			t.Errorf("unheard %v", got)
+		}
+	})
 }
 
 // Sessions whose end nobody reports do not pile up.
