@@ -1,0 +1,407 @@
+package presence
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+var modelSeed = flag.Uint64("seed", 0, "run the model test with this seed alone")
+
+// TestModel is the main proof: users come, go and change, rosters change, the
+// server reads slowly, streams, servers and rosterd itself are lost, all at
+// random. Whenever it has been quiet for a while, what each client was shown,
+// worked out from the stanzas alone, must be what is true.
+func TestModel(t *testing.T) {
+	seeds := make([]uint64, 24)
+	for i := range seeds {
+		seeds[i] = rand.Uint64()
+	}
+	if *modelSeed != 0 {
+		seeds = []uint64{*modelSeed}
+	}
+	for _, seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newModel(t, seed)
+				defer func() {
+					if t.Failed() {
+						t.Logf("again with: go test ./presence -run TestModel -seed %d\nthe last steps:\n\t%s",
+							seed, strings.Join(m.log[max(0, len(m.log)-60):], "\n\t"))
+					}
+				}()
+				m.begin()
+				for range 25 {
+					for range m.rand.IntN(80) {
+						m.step()
+					}
+					if m.check(); t.Failed() {
+						break
+					}
+				}
+				m.cut()
+			})
+		})
+	}
+}
+
+// model is a server with its clients, the backend, and a hub.
+type model struct {
+	t    *testing.T
+	rand *rand.Rand
+	log  []string
+	hub  *Hub
+	all  []jid.JID // bare JIDs of users, served and not
+	cut  func()    // ends the stream: what is on its way is lost
+	next int       // payload
+
+	mu      sync.Mutex
+	slow    time.Duration                  // how long the server takes for a stanza
+	there   map[jid.JID]string             // available resources -> payload
+	shown   map[jid.JID]map[jid.JID]string // clients (bare ones elsewhere) -> full JIDs -> payload
+	doubt   map[[2]jid.JID]bool            // client, full JID: shown by a rosterd before this one
+	backend map[jid.JID]*roster.Roster     // what is true of the rosters
+	known   map[jid.JID]*roster.Roster     // what roster.Manager knows
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	m := &model{
+		t: t, rand: rand.New(rand.NewPCG(seed, seed)), cut: func() {},
+		there: make(map[jid.JID]string), shown: make(map[jid.JID]map[jid.JID]string), doubt: make(map[[2]jid.JID]bool),
+		backend: make(map[jid.JID]*roster.Roster), known: make(map[jid.JID]*roster.Roster),
+	}
+	for i := range 8 {
+		m.all = append(m.all, address(fmt.Sprintf("u%d", i)))
+	}
+	for i := range 3 {
+		m.all = append(m.all, address(fmt.Sprintf("v%d@b.example", i)))
+	}
+	for i := range 2 {
+		j := address(fmt.Sprintf("w%d@c.example", i))
+		m.all = append(m.all, j)
+		m.shown[j] = make(map[jid.JID]string)
+	}
+	for _, user := range m.all[:11] {
+		m.backend[user] = m.roster()
+	}
+	m.restart()
+	return m
+}
+
+func (m *model) note(format string, args ...any) {
+	m.log = append(m.log, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+}
+
+// roster is a random roster.
+func (m *model) roster() *roster.Roster {
+	var items []roster.Item
+	for _, contact := range m.all {
+		s := []roster.Subscription{"none", "to", "from", "both", "both", "", ""}[m.rand.IntN(7)]
+		if s != "" {
+			items = append(items, roster.Item{JID: contact, Subscription: s})
+		}
+	}
+	return roster.New(items)
+}
+
+// restart makes a new hub, as a new rosterd would.
+func (m *model) restart() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for client, shown := range m.shown {
+		for full := range shown {
+			m.doubt[[2]jid.JID{client, full}] = true
+		}
+	}
+	clear(m.known)
+	m.hub = New([]string{"a.example", "b.example"}, m, Limits{Resources: 8})
+}
+
+// line is one stream to the server: it takes some stanzas before it blocks.
+type line struct {
+	m    *model
+	ctx  context.Context
+	sent chan Stanza
+}
+
+func (l *line) Relay(s Stanza) error {
+	select {
+	case l.sent <- s:
+		return nil
+	case <-l.ctx.Done():
+		return errGone
+	}
+}
+
+// serve is the server: it delivers stanzas in their order.
+func (l *line) serve() {
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case s := <-l.sent:
+			l.m.mu.Lock()
+			l.m.deliver(s)
+			slow := l.m.slow
+			l.m.mu.Unlock()
+			select {
+			case <-time.After(slow):
+			case <-l.ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// deliver shows a stanza to the clients it is for. m.mu is held.
+func (m *model) deliver(s Stanza) {
+	for client, shown := range m.shown {
+		if client != s.To && client.Bare() != s.To {
+			continue
+		}
+		switch {
+		case !s.Unavailable && s.From.IsBare(), s.From.Bare() == client.Bare():
+			m.t.Errorf("%s is sent %s", name(client), text(s))
+		case !s.Unavailable:
+			shown[s.From] = string(s.Payload)
+		case s.From.IsBare():
+			maps.DeleteFunc(shown, func(full jid.JID, _ string) bool { return full.Bare() == s.From })
+		default:
+			delete(shown, s.From)
+		}
+	}
+}
+
+// begin begins a stream.
+func (m *model) begin() {
+	m.note("stream")
+	ctx, cancel := context.WithCancel(m.t.Context())
+	l := &line{m, ctx, make(chan Stanza, m.rand.IntN(50))}
+	var work sync.WaitGroup
+	work.Go(func() { m.hub.Run(ctx, l) })
+	work.Go(l.serve)
+	m.cut = func() {
+		cancel()
+		work.Wait()
+	}
+	synctest.Wait()
+}
+
+func (m *model) Known(user jid.JID) (*roster.Roster, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.known[user]
+	return r, ok
+}
+
+func (m *model) Want(user jid.JID) {
+	hub := m.hub
+	time.AfterFunc(time.Duration(user.Local()[1])*37*time.Millisecond, func() { m.learn(hub, user) })
+}
+
+// learn is a fetch whose roster gets known.
+func (m *model) learn(hub *Hub, user jid.JID) {
+	m.mu.Lock()
+	r := m.backend[user]
+	m.known[user] = r
+	m.mu.Unlock()
+	hub.Told(user, r)
+}
+
+func (m *model) payload() string {
+	m.next++
+	return fmt.Sprint(m.next)
+}
+
+// available and gone are what clients do, and the server reports.
+func (m *model) available(full jid.JID, report bool) {
+	payload := m.payload()
+	m.note("%s available: %s (reported: %t)", name(full), payload, report)
+	m.mu.Lock()
+	m.there[full] = payload
+	if m.shown[full] == nil {
+		m.shown[full] = make(map[jid.JID]string)
+	}
+	m.mu.Unlock()
+	if report {
+		m.hub.Available(full, []byte(payload))
+	}
+}
+
+func (m *model) gone(full jid.JID, report bool) {
+	m.note("%s gone (reported: %t)", name(full), report)
+	m.mu.Lock()
+	delete(m.there, full)
+	delete(m.shown, full)
+	maps.DeleteFunc(m.doubt, func(d [2]jid.JID, _ bool) bool { return d[0] == full })
+	m.mu.Unlock()
+	if !report {
+		return
+	}
+	m.hub.Unavailable(full, []byte(m.payload()))
+	connected := m.hub.Unheard(time.Now().Add(time.Hour)) // as roster.Manager would be told
+	if !slices.ContainsFunc(connected, func(j jid.JID) bool { return j.Bare() == full.Bare() }) {
+		m.mu.Lock()
+		delete(m.known, full.Bare())
+		m.mu.Unlock()
+	}
+}
+
+func (m *model) resource() jid.JID {
+	user := m.all[m.rand.IntN(11)]
+	return address(user.String() + "/" + fmt.Sprint(1+m.rand.IntN(3)))
+}
+
+// come and go is what one random client does.
+func (m *model) comeAndGo(report bool) {
+	full := m.resource()
+	m.mu.Lock()
+	_, there := m.there[full]
+	m.mu.Unlock()
+	switch {
+	case there && m.rand.IntN(2) == 0:
+		m.gone(full, report)
+	case !there && m.rand.IntN(3) > 0 && report:
+		m.note("%s asks for its roster", name(full))
+		m.learn(m.hub, full.Bare())
+		fallthrough
+	default:
+		m.available(full, report)
+	}
+}
+
+func (m *model) step() {
+	switch n := m.rand.IntN(100); {
+	case n < 60:
+		m.comeAndGo(true)
+	case n < 80:
+		user := m.all[m.rand.IntN(11)]
+		m.note("refresh of %s", name(user))
+		m.mu.Lock()
+		m.backend[user] = m.roster()
+		_, known := m.known[user]
+		m.mu.Unlock()
+		if known {
+			m.learn(m.hub, user)
+		}
+	case n < 83:
+		m.mu.Lock()
+		m.slow = []time.Duration{0, time.Millisecond, 100 * time.Millisecond, time.Second}[m.rand.IntN(4)]
+		m.note("a stanza takes %s", m.slow)
+		m.mu.Unlock()
+	case n < 85:
+		m.lose()
+	default:
+		time.Sleep(time.Duration(m.rand.IntN(1 << m.rand.IntN(31))))
+	}
+}
+
+// lose is the loss of a stream, with what may come with it.
+func (m *model) lose() {
+	m.note("the stream is lost")
+	time.Sleep(time.Millisecond)
+	m.cut()
+	since := time.Now()
+	time.Sleep(time.Millisecond)
+	if m.rand.IntN(4) == 0 {
+		m.note("rosterd is restarted")
+		m.restart()
+	}
+	for range m.rand.IntN(20) {
+		m.comeAndGo(false)
+	}
+	if m.rand.IntN(4) == 0 {
+		m.note("the server is restarted")
+		for _, full := range m.resources() {
+			if m.gone(full, false); m.rand.IntN(2) == 0 {
+				m.available(full, false)
+			}
+		}
+	}
+	time.Sleep(time.Duration(m.rand.IntN(int(2 * time.Minute))))
+	m.begin()
+	for _, full := range m.resources() {
+		if m.rand.IntN(3) == 0 {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if m.rand.IntN(5) == 0 {
+			m.comeAndGo(true)
+		}
+		if _, there := m.there[full]; there {
+			m.available(full, true) // a replay
+		}
+	}
+	synctest.Wait()
+	for _, full := range m.hub.Unheard(since) {
+		if m.there[full] != "" {
+			m.t.Errorf("%s is unheard", name(full))
+		}
+		m.gone(full, true)
+	}
+}
+
+func (m *model) resources() []jid.JID {
+	return slices.SortedFunc(maps.Keys(m.there), jid.JID.Compare)
+}
+
+// check waits until it is quiet and compares what is shown with what is true.
+func (m *model) check() {
+	m.mu.Lock()
+	m.slow = 0
+	m.mu.Unlock()
+	time.Sleep(5 * time.Minute)
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for client, shown := range m.shown {
+		for full, payload := range m.there {
+			item, listed := m.backend[full.Bare()].Item(client.Bare())
+			if listed && opens(item) && full.Bare() != client.Bare() && shown[full] != payload {
+				m.t.Errorf("%s is shown %q of %s and not %q", name(client), shown[full], name(full), payload)
+			}
+		}
+		for full := range shown {
+			_, there := m.there[full]
+			item, listed := m.backend[full.Bare()].Item(client.Bare())
+			if !there || !listed || !opens(item) {
+				if !m.cannotKnow(client, full) {
+					m.t.Errorf("%s is shown %s", name(client), name(full))
+				}
+				delete(shown, full)
+			}
+		}
+	}
+	clear(m.doubt)
+}
+
+// cannotKnow reports whether a rosterd that was restarted cannot know that it
+// must take back what a client was shown before: who is neither on a served
+// host nor has the contact in his roster is not told of everybody who is not
+// there, and of somebody who is there nobody is told which resources are not.
+func (m *model) cannotKnow(client, full jid.JID) bool {
+	if !m.doubt[[2]jid.JID{client, full}] {
+		return false
+	}
+	if client.IsBare() {
+		return true
+	}
+	item, ok := m.backend[client.Bare()].Item(full.Bare())
+	_, visible := m.backend[full.Bare()].Item(client.Bare())
+	for other := range m.there {
+		if visible && other.Bare() == full.Bare() {
+			return true
+		}
+	}
+	return !ok || !sees(item)
+}
