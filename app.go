@@ -17,6 +17,7 @@ import (
 	"rosterd/fetcher"
 	"rosterd/jid"
 	"rosterd/metrics"
+	"rosterd/presence"
 	"rosterd/refresh"
 	"rosterd/roster"
 	"rosterd/session"
@@ -102,18 +103,24 @@ func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
 	a := &app{failed: make(chan error, 2)}
 	a.requests, a.cancelRequests = context.WithCancel(context.Background())
 	var err error
-	if a.fetcher, err = newFetcher(cfg.Contacts, log, m); err != nil {
+	if a.fetcher, err = newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, m); err != nil {
 		return nil, err
 	}
 	sessions := session.NewTable()
 	metrics.RegisterSessions(registry, sessions.Counts)
 	a.component = component.New(component.Options{
 		Address: cfg.XMPP.Address, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
+		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	// Three quarters of the fetches at most are for refreshes: a client that
 	// logs in never waits behind all of them.
 	a.manager = roster.NewManager(a.fetcher, sessions, a.component, roster.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4)})
+	if cfg.XMPP.Unrestricted && cfg.XMPP.Presence != "off" {
+		hub := presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
+		a.manager.Watch(hub)
+		a.component.Relay(hub)
+	}
 
 	refreshListener, err := net.Listen("tcp", cfg.Refresh.Listen)
 	if err != nil {
@@ -128,8 +135,17 @@ func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
 		Hosts: cfg.XMPP.Hosts, Token: cfg.Refresh.Token.Reveal(), MaxBytes: cfg.Refresh.MaxBytes,
 		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
 	}, a.manager))
-	a.metrics = a.startHTTP(metricsListener, log, metrics.Handler(registry, a.component.Ready))
+	metrics.RegisterWays(registry, func() []metrics.Way { return waysOf(a.component.Status()) })
+	a.metrics = a.startHTTP(metricsListener, log, metrics.Handler(registry, a.component.Ready, func() any { return a.component.Status() }))
 	return a, nil
+}
+
+func waysOf(status component.Status) []metrics.Way {
+	var ways []metrics.Way
+	for _, w := range status.Hosts {
+		ways = append(ways, metrics.Way{Host: w.Host, Query: w.Query, Push: w.Push, Presence: w.Presence})
+	}
+	return ways
 }
 
 // newMetrics makes the collectors and lets every known label begin at 0.
@@ -152,10 +168,14 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	return m
 }
 
-func newFetcher(c config.Contacts, log *slog.Logger, m *metrics.Metrics) (*fetcher.Fetcher, error) {
-	template, err := c.Template()
-	if err != nil {
-		return nil, err
+func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.Metrics) (*fetcher.Fetcher, error) {
+	templates := make(map[string]config.URLTemplate, len(hosts))
+	for _, host := range hosts {
+		template, err := c.TemplateFor(host)
+		if err != nil {
+			return nil, err
+		}
+		templates[host] = template
 	}
 	header := make(http.Header)
 	for name, value := range c.Headers {
@@ -165,7 +185,9 @@ func newFetcher(c config.Contacts, log *slog.Logger, m *metrics.Metrics) (*fetch
 		header.Set("Authorization", "Bearer "+token)
 	}
 	return fetcher.New(fetcher.Options{
-		URL:     func(user jid.JID) (string, error) { return template.Expand(user.Local(), user.Domain()) },
+		URL: func(user jid.JID) (string, error) {
+			return templates[user.Domain()].Expand(user.Local(), user.Domain())
+		},
 		Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, MaxBytes: c.MaxBytes,
 		Header: header, UserAgent: "rosterd/" + version, Logger: log,
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped},

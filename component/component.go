@@ -16,10 +16,12 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rosterd/jid"
 	"rosterd/metrics"
+	"rosterd/presence"
 	"rosterd/roster"
 )
 
@@ -30,7 +32,13 @@ type Options struct {
 	Secret  string   // shared with the server; appears nowhere else
 	Hosts   []string // domains whose users are served, prepared; nothing else is trusted
 	Version string   // told to who asks (XEP-0092)
-	Queue   int      // bytes that wait to be written at most; 0: 16 MiB
+
+	// Unrestricted says that the server takes stanzas from every address of
+	// Hosts. Presence is "auto", "relay" or "off".
+	Unrestricted bool
+	Presence     string
+
+	Queue   int // bytes that wait to be written at most; 0: 16 MiB
 	Timing  Timing
 	Logger  *slog.Logger
 	Metrics *metrics.Metrics
@@ -47,6 +55,9 @@ type Timing struct {
 	Answer   time.Duration // how long the answer to an IQ is waited for; 60 s
 	Announce time.Duration // how long announcements are waited for before they count as missing; 10 s
 	Close    time.Duration // how long the server may take to close the stream; 3 s
+	Ask      time.Duration // how often is looked for resources to ask whether they are there; 2 s
+	Report   time.Duration // how long a server may take to report on a new stream who is there; 5 s
+	Silent   time.Duration // silence of a resource after which it is asked; 90 s
 }
 
 func (t Timing) withDefaults() Timing {
@@ -57,6 +68,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Dial, 15 * time.Second}, {&t.MinRetry, time.Second}, {&t.MaxRetry, 60 * time.Second},
 		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Write, 30 * time.Second},
 		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Close, 3 * time.Second},
+		{&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -80,17 +92,23 @@ type Rosters interface {
 
 // Sessions is the table of sessions. Its methods do not block.
 type Sessions interface {
-	Connected(full jid.JID)
+	Connected(full jid.JID) (news bool)
 	Gone(full jid.JID)
+	Heard(full jid.JID)
+	Unheard(since time.Time) []jid.JID
 }
 
 // Component is the connection to one server. Its methods are safe for
 // concurrent use.
 type Component struct {
-	opts     Options
-	hosts    map[string]bool
-	sessions Sessions
-	rosters  Rosters // set by Run before anything else happens
+	opts         Options
+	hosts        map[string]bool
+	sessions     Sessions
+	rosters      Rosters // set by Run before anything else happens
+	hub          *presence.Hub
+	presences    Presences   // the hub, or nobody
+	unrestricted atomic.Bool // Options.Unrestricted, until the server proves it wrong
+	tells        sync.Map    // hosts (string) whose error for a resource that is not there can be told from a client's
 
 	undelivered *causes // of pushes, since the stream began
 	unanswered  *causes // of roster queries
@@ -107,13 +125,18 @@ func New(o Options, sessions Sessions) *Component {
 	if o.Queue == 0 {
 		o.Queue = 16 << 20
 	}
-	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, why: errors.New("connecting"),
+	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
 		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), strangers: newCauses(0, 16)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
 	}
+	c.unrestricted.Store(o.Unrestricted)
 	return c
 }
+
+// Relay makes the component relay the presences that hub decides on. It is
+// called before Run, or not at all.
+func (c *Component) Relay(hub *presence.Hub) { c.hub, c.presences = hub, hub }
 
 // Run connects to the server, serves it, and connects again when the stream is
 // lost, whatever the cause, until ctx ends; then it closes the stream in order
@@ -130,6 +153,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 			c.opts.Logger.Info("connected to the XMPP server", "address", c.opts.Address, "domain", c.opts.Domain)
 			c.set(s, nil)
 			err = c.serve(ctx, s)
+			c.restrict(err)
 			if time.Since(s.began) > c.opts.Timing.MaxRetry {
 				retry.reset()
 			}
@@ -151,6 +175,16 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	}
 }
 
+// restrict makes the component send from its own domain alone if the server
+// ended the stream because of another address: better that than no rosters.
+func (c *Component) restrict(err error) {
+	var ended *StreamError
+	if errors.As(err, &ended) && ended.Condition == "invalid-from" && c.unrestricted.CompareAndSwap(true, false) {
+		c.opts.Logger.Error("the server does not take stanzas from its users' addresses: going on as if xmpp.unrestricted were false",
+			"check", "Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener")
+	}
+}
+
 // advice says what an administrator can check about err.
 func (c *Component) advice(err error) string {
 	var refused *StreamError
@@ -164,6 +198,8 @@ func (c *Component) advice(err error) string {
 		return "is a component " + c.opts.Domain + " (xmpp.domain) in the server's configuration, and is xmpp.address its component port?"
 	case "conflict":
 		return "is another rosterd connected as " + c.opts.Domain + "?"
+	case "invalid-from":
+		return "does the server take stanzas from its users' addresses, as xmpp.unrestricted says?"
 	case "system-shutdown":
 		return "is the server restarting?"
 	}
@@ -194,23 +230,34 @@ func (c *Component) Connected() bool {
 	return s != nil
 }
 
-// Ready is nil while rosterd does its job: the stream is up, and every served
-// host delegates jabber:iq:roster. Else it is the reason.
-func (c *Component) Ready() error {
+// Ready returns no error while rosterd does its job: the stream is up, and the
+// users of every served host can ask for their rosters. The notes say what a
+// better way needs.
+func (c *Component) Ready() (notes []string, err error) {
 	s, why := c.current()
 	if s == nil {
-		return fmt.Errorf("not connected to the XMPP server: %w", why)
+		return nil, fmt.Errorf("not connected to the XMPP server: %w", why)
 	}
 	for _, host := range c.opts.Hosts {
-		if s.grants.of(host).delegation == "" {
-			return fmt.Errorf("%s does not delegate %s to %s", host, nsRoster, c.opts.Domain)
+		w := c.ways(host, s.grants.of(host), c.late(s))
+		if w.Query == QueryUnknown {
+			return nil, fmt.Errorf("%s does not delegate %s to %s", host, nsRoster, c.opts.Domain)
 		}
+		notes = append(notes, w.Missing...)
 	}
-	return nil
+	return notes, nil
 }
 
 // serve is the life of a stream. It returns why the stream ended.
 func (c *Component) serve(ctx context.Context, s *stream) error {
+	run := func(context.Context) error { return nil }
+	if c.hub != nil {
+		var err error
+		if run, err = c.hub.Start(relay{c, s}); err != nil {
+			s.conn.Close()
+			return err
+		}
+	}
 	// The writer outlives ctx: what waits and the closing tag are still written.
 	writing, stopWriting := context.WithCancel(context.Background())
 	var work sync.WaitGroup
@@ -220,6 +267,10 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 		}
 	})
 	work.Go(func() { c.tend(writing, s) })
+	if c.hub != nil {
+		work.Go(func() { run(writing) }) // its error is the stream's
+	}
+	work.Go(func() { c.askAll(writing, s) })
 	stop := context.AfterFunc(ctx, func() { c.closeStream(s) })
 	err := c.readAll(s)
 	stop()
@@ -287,20 +338,17 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 	}
 }
 
-// missing says what the server has not announced, and rosterd needs.
+// missing says, once for each stream, what a better way needs.
 func (c *Component) missing(s *stream) {
 	for _, host := range c.opts.Hosts {
-		g := s.grants.of(host)
-		if g.delegation == "" {
-			c.opts.Logger.Warn("rosters are not delegated", "host", host, "namespace", nsRoster,
-				"check", "does the server's configuration delegate "+nsRoster+" of "+host+" to "+c.opts.Domain+"?")
+		w := c.ways(host, s.grants.of(host), true)
+		c.opts.Logger.Info("ways", "host", host, "query", w.Query, "push", w.Push, "presence", w.Presence)
+		for _, what := range w.Missing {
+			c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
 		}
-		if !g.push {
-			c.opts.Logger.Warn("roster pushes are not permitted", "host", host, "check", checkPush(c.opts.Domain))
+		c.learn(s, host)
+		if g := s.grants.of(host); g.privilege == "" {
+			c.rosters.Resume(host) // nothing will be announced any more
 		}
 	}
-}
-
-func checkPush(domain string) string {
-	return "does the server's configuration give " + domain + " the privilege iq, set, " + nsRoster + "?"
 }

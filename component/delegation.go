@@ -30,7 +30,8 @@ const (
 var QueryResults = []string{queryOK, queryFailed, queryOverdue, queryBusy, queryForbidden, querySet, queryOther}
 
 // delegated is what the answer to a forwarded query must repeat (XEP-0355,
-// section 4.3). It keeps nothing of the stanzas, for many may wait.
+// section 4.3), or to one that was sent to the component itself: then only inner
+// is set. It keeps nothing of the stanzas, for many may wait.
 type delegated struct {
 	outer reply  // to the server's IQ
 	ns    string // of the delegation
@@ -41,6 +42,10 @@ type delegated struct {
 // over. The host has stamped the outer IQ; the inner sender gets his own
 // roster alone.
 func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
+	host := iq.get("from")
+	if g := s.grants.of(host); g.delegation == "" && !g.proven {
+		s.grants.change(host, func(g *grant) { g.proven = true })
+	}
 	var inner *element
 	if forwarded := delegation.child(nsForward, "forwarded"); forwarded != nil {
 		inner = forwarded.child(stanza.NSClient, "iq")
@@ -51,9 +56,11 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		return
 	}
 	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.name.Space), inner: replyTo(inner)}
-	full, own := ownQuery(inner, iq.get("from"))
+	full, own := ownQuery(inner, host)
 	payload := inner.only()
 	switch {
+	case inner.get("from") == c.opts.Domain:
+		c.offer(s, d.refusal(errNotAllowed)) // our own, see fence
 	case !own:
 		c.opts.Logger.Debug("query for somebody else's roster refused",
 			"from", short(inner.get("from")), "to", short(inner.get("to")))
@@ -71,6 +78,23 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 	default:
 		c.query(s, d, full)
 	}
+}
+
+// handlePlain answers a roster query that a user sent to the component itself,
+// as clients do where the server delegates nothing. It can only be about his
+// own roster.
+func (c *Component) handlePlain(s *stream, iq *element) bool {
+	full, ok := stampedUser(iq.get("from"))
+	if !ok || !c.hosts[full.Domain()] {
+		return false
+	}
+	if iq.get("type") == string(stanza.IQTypeSet) {
+		c.count(querySet)
+		c.refuse(s, iq, errNotAllowed)
+		return true
+	}
+	c.query(s, delegated{inner: replyTo(iq)}, full)
+	return true
 }
 
 // ownQuery reports who asks, and whether for his own roster: a user of the host
@@ -92,16 +116,17 @@ func ownQuery(inner *element, host string) (full jid.JID, own bool) {
 // query hands a roster get over, to be answered when the roster is there.
 func (c *Component) query(s *stream, d delegated, full jid.JID) {
 	began := time.Now()
+	c.presences.Login(full)
 	err := c.rosters.Get(full, func(r *roster.Roster, err error) (rest []roster.Item) {
 		defer func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }()
 		if err != nil {
 			c.failed(full, err)
-			c.answer(full, d.refusal(waitError(err)))
+			c.answer(full, d.refusal(waitError(err)), d.ns != "")
 			return nil
 		}
 		c.count(queryOK)
 		data, rest := d.result(r)
-		c.answer(full, data)
+		c.answer(full, data, d.ns != "")
 		return rest
 	})
 	if err != nil {
@@ -113,10 +138,15 @@ func (c *Component) query(s *stream, d delegated, full jid.JID) {
 // answer sends the answer to a roster get, on the stream that is there now:
 // COMPAT Prosody takes it on a later stream than that of the query, and would
 // let the client wait for good without it.
-func (c *Component) answer(full jid.JID, data []byte) {
+func (c *Component) answer(full jid.JID, data []byte, delegated bool) {
 	lost := func() { c.rosters.Undelivered(full) }
-	if s, _ := c.current(); s == nil || s.out.put(data, lost) != nil {
+	s, _ := c.current()
+	if s == nil || s.out.put(data, lost) != nil {
 		lost()
+		return
+	}
+	if delegated {
+		s.fence.note(full)
 	}
 }
 
@@ -168,6 +198,9 @@ func (d delegated) refusal(e stanzaError) []byte {
 // inner answer comes from where the query went to, if it had an address:
 // COMPAT ejabberd, which puts the bare JID there and wants it back.
 func (d delegated) wrap(kind stanza.StanzaType, payload func([]byte) []byte) []byte {
+	if d.ns == "" {
+		return append(payload(d.inner.append(nil, "", kind)), "</iq>"...)
+	}
 	b := append(d.outer.append(nil, "", stanza.IQTypeResult), "<delegation xmlns='"...)
 	b = append(append(b, d.ns...), "'><forwarded xmlns='"+nsForward+"'>"...)
 	b = d.inner.append(b, stanza.NSClient, kind)

@@ -27,16 +27,20 @@ func (c *Component) handle(s *stream, data []byte, whole bool) error {
 	case e.is(stanza.NSComponent, "iq"):
 		c.handleIQ(s, e)
 	case e.is(stanza.NSComponent, "presence"):
-		c.handlePresence(e)
+		c.handlePresence(e, data)
 	case e.is(stanza.NSComponent, "message"):
 		c.handleMessage(s, e)
 	}
 	return nil
 }
 
-// tooLong answers a get or set that was too long to be read.
+// tooLong does what can be done for a stanza that was too long to be read: it
+// answers a get or set, and takes note of a presence without what it says.
 func (c *Component) tooLong(s *stream, data []byte) {
 	e, err := decodeStart(data)
+	if err == nil && e.is(stanza.NSComponent, "presence") {
+		c.handlePresence(e, nil)
+	}
 	if err != nil || !e.is(stanza.NSComponent, "iq") {
 		return
 	}
@@ -74,6 +78,7 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 		c.refuse(s, iq, errServiceUnavailable)
 	case isDelegation(payload) && c.hosts[from] && iq.get("type") == string(stanza.IQTypeSet):
 		c.handleDelegated(s, iq, payload)
+	case payload.is(nsRoster, "query") && c.addressed(iq) && c.handlePlain(s, iq):
 	case iq.get("type") == string(stanza.IQTypeGet) && c.addressed(iq):
 		c.handleGet(s, iq, payload)
 	default:
@@ -93,7 +98,8 @@ func (c *Component) handleGet(s *stream, iq, payload *element) {
 	switch {
 	case payload.is(stanza.NSDiscoInfo, "query"):
 		node, has := payload.attr("node")
-		if info := (&stanza.IQ{}).DiscoInfo(); c.discoInfo(info, node, has) {
+		info := (&stanza.IQ{}).DiscoInfo()
+		if (!has || c.mayDelegate(iq.get("from"))) && c.discoInfo(info, node, has) {
 			c.result(s, iq, info)
 			return
 		}
@@ -105,6 +111,12 @@ func (c *Component) handleGet(s *stream, iq, payload *element) {
 		return
 	}
 	c.refuse(s, iq, errServiceUnavailable)
+}
+
+// mayDelegate reports whether a server may ask what it shall announce: one that
+// is not served would be refused what it delegated then, and its users with it.
+func (c *Component) mayDelegate(from string) bool {
+	return c.hosts[from] || strings.ContainsAny(from, "@/")
 }
 
 // discoInfo fills in the answer to a disco#info query (XEP-0030), also at the
@@ -199,19 +211,30 @@ func stampedUser(from string) (full jid.JID, ok bool) {
 // handlePresence notes which resources are connected (XEP-0356, section 7).
 // Only the server can stamp a full JID of a served domain; whoever sends
 // presence to the component himself tells only of himself.
-func (c *Component) handlePresence(e *element) {
+func (c *Component) handlePresence(e *element, data []byte) {
 	kind := e.get("type")
 	if kind != "" && kind != "unavailable" {
 		return
 	}
 	full, ok := stampedUser(e.get("from"))
-	if !ok || !c.hosts[full.Domain()] {
+	if !ok || !c.hosts[full.Domain()] || !c.addressed(e) {
 		return
+	}
+	var says []byte
+	if c.hub != nil && data != nil {
+		says = payload(data)
 	}
 	if kind == "" {
-		c.sessions.Connected(full)
+		first := c.sessions.Connected(full)
+		c.presences.Available(full, says)
+		if first {
+			// It did not ask for its roster before: it was there before rosterd
+			// was, and may show contacts who left meanwhile.
+			c.presences.Align(full.Bare())
+		}
 		return
 	}
+	c.presences.Unavailable(full, says)
 	c.gone(full)
 }
 
@@ -219,6 +242,7 @@ func (c *Component) handlePresence(e *element) {
 func (c *Component) gone(full jid.JID) {
 	c.sessions.Gone(full)
 	c.rosters.Gone(full)
+	c.presences.Unavailable(full, nil) // nothing new if it told so itself
 }
 
 // handleMessage looks for announcements. Only those of a served host count:
@@ -226,6 +250,7 @@ func (c *Component) gone(full jid.JID) {
 func (c *Component) handleMessage(s *stream, e *element) {
 	host := e.get("from")
 	if e.get("type") == "error" {
+		c.bounced(host)
 		return
 	}
 	for _, child := range e.children {
@@ -241,12 +266,24 @@ func (c *Component) handleMessage(s *stream, e *element) {
 		case child.is(nsPrivilege1, "privilege"), child.is(nsPrivilege2, "privilege"):
 			before, after := s.grants.change(host, privilegesAnnounced(child))
 			if before != after {
-				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.name.Space, "push", after.push)
+				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.name.Space, "push", after.push, "presence", after.presence)
 			}
-			if after.push && !before.push {
+			if c.hub != nil && after.presence && !before.presence {
+				c.learn(s, host)
+			}
+			// From now on it is known how changes reach the host's clients.
+			if before.privilege == "" || after.push && !before.push {
 				c.rosters.Resume(host)
 			}
 		}
+	}
+}
+
+// bounced notes that a message to a resource came back: it is not there. What a
+// user sends himself tells only of himself.
+func (c *Component) bounced(from string) {
+	if full, ok := stampedUser(from); ok && c.hosts[full.Domain()] {
+		c.gone(full)
 	}
 }
 

@@ -39,6 +39,16 @@ func (e *element) get(name string) string {
 	return value
 }
 
+// lang reports whether there is an attribute xml:lang.
+func (e *element) lang() bool {
+	for _, a := range e.attrs {
+		if a.Name.Space == nsXML && a.Name.Local == "lang" || a.Name.Space == "xml" {
+			return true
+		}
+	}
+	return false
+}
+
 // child is the first child of that name.
 func (e *element) child(space, local string) *element {
 	for _, c := range e.children {

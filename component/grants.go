@@ -7,8 +7,10 @@ import (
 // grant is what a virtual host lets rosterd do, as it announced on this stream.
 type grant struct {
 	delegation string // namespace in which jabber:iq:roster is delegated; "": it is not, or not yet
+	proven     bool   // a delegated query came: another instance may have got the announcement
 	privilege  string // namespace in which privileges were announced; "": none, or not yet
 	push       bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
+	presence   bool   // presences of the host's users are reported (XEP-0356, section 7)
 }
 
 // grants are those of all served hosts. It is safe for concurrent use.
@@ -47,7 +49,7 @@ func (g *grants) change(host string, f func(*grant)) (before, after grant) {
 // 4.2), which replaces an earlier one.
 func delegationAnnounced(e *element) func(*grant) {
 	return func(g *grant) {
-		g.delegation = ""
+		g.delegation, g.proven = "", false
 		for _, c := range e.children {
 			if c.is(e.name.Space, "delegated") && c.get("namespace") == nsRoster {
 				g.delegation = e.name.Space
@@ -60,17 +62,26 @@ func delegationAnnounced(e *element) func(*grant) {
 // 4.2), which replaces an earlier one.
 func privilegesAnnounced(e *element) func(*grant) {
 	return func(g *grant) {
-		g.privilege, g.push = e.name.Space, false
+		g.privilege, g.push, g.presence = e.name.Space, false, false
 		for _, perm := range e.children {
-			if !perm.is(e.name.Space, "perm") || perm.get("access") != "iq" {
-				continue
-			}
-			for _, ns := range perm.children {
-				kind := ns.get("type")
-				if ns.is(e.name.Space, "namespace") && ns.get("ns") == nsRoster && (kind == "set" || kind == "both") {
-					g.push = true
-				}
+			switch kind := perm.get("type"); {
+			case !perm.is(e.name.Space, "perm"):
+			case perm.get("access") == "presence":
+				g.presence = kind == "managed_entity" || kind == "roster"
+			case perm.get("access") == "iq":
+				g.push = permitsPush(perm)
 			}
 		}
 	}
+}
+
+// permitsPush reports whether the permission of IQs has roster sets among them.
+func permitsPush(perm *element) bool {
+	for _, ns := range perm.children {
+		kind := ns.get("type")
+		if ns.is(perm.name.Space, "namespace") && ns.get("ns") == nsRoster && (kind == "set" || kind == "both") {
+			return true
+		}
+	}
+	return false
 }

@@ -52,8 +52,7 @@ func (t *tracker) register(from string, callback func(answer)) (id string, ok bo
 		t.mu.Unlock()
 		return "", false
 	}
-	t.last++
-	w := &wait{t.prefix + strconv.FormatUint(t.last, 36), from, time.Now().Add(t.timeout), callback}
+	w := &wait{t.next(), from, time.Now().Add(t.timeout), callback}
 	t.waiting[w.id] = w
 	if len(t.order) > 2*len(t.waiting)+1024 { // one unanswered IQ keeps answered ones behind it
 		t.order = slices.DeleteFunc(t.order, func(w *wait) bool { return t.waiting[w.id] != w })
@@ -71,6 +70,19 @@ func (t *tracker) register(from string, callback func(answer)) (id string, ok bo
 		oldest.callback(answer{})
 	}
 	return w.id, true
+}
+
+// id is a new id, for an IQ that nobody waits for.
+func (t *tracker) id() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.next()
+}
+
+// next is a new id. t.mu is held.
+func (t *tracker) next() string {
+	t.last++
+	return t.prefix + strconv.FormatUint(t.last, 36)
 }
 
 // answered gives a result or an error to who waits for it. It reports false if

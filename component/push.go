@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"gosrc.io/xmpp/stanza"
 
@@ -19,10 +18,11 @@ const (
 	pushRefused    = "refused"    // the server does not let rosterd push
 	pushLost       = "lost"       // the stream broke first
 	pushUnanswered = "unanswered" // sent, and nobody confirmed it
+	pushSent       = "sent"       // sent in a way that nobody confirms
 )
 
 // PushResults are all values of the label.
-var PushResults = []string{pushOK, pushGone, pushRefused, pushLost, pushUnanswered}
+var PushResults = []string{pushOK, pushGone, pushRefused, pushLost, pushUnanswered, pushSent}
 
 // Actions are all values of the label action of rosterd_pushes_total.
 var Actions = []string{string(roster.Added), string(roster.Changed), string(roster.Removed)}
@@ -33,13 +33,12 @@ var (
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
 
-// Push sends each change to each of the resources, all of one user: a roster
-// push (RFC 6121, section 2.1.6) that the server sends in the user's name
-// (XEP-0356, section 6). It blocks while the queue to the server is full. It
-// fails if nothing can be sent; else settled is called once, when every push
-// was answered, refused or given up.
+// Push sends each change to each of the resources, all of one user, in the best
+// way that the user's host grants: see [Ways]. It blocks while the queue to the
+// server is full. It fails if nothing can be sent; else settled is called once,
+// when every push was answered, refused or given up.
 func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
-	s, ns, err := c.permission(to[0].Domain())
+	s, g, way, err := c.pushWay(to[0].Domain())
 	if err != nil {
 		c.undeliverable(err)
 		for _, change := range changes {
@@ -47,36 +46,39 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		}
 		return err
 	}
+	c.behindAnswers(s, to[0].Domain(), to)
+	if way == PushExchange {
+		settled(c.exchange(s, to, changes))
+		return nil
+	}
 	p := &pushes{c: c, left: len(to)*len(changes) + 1, owed: make(map[jid.JID]struct{}), settled: settled}
 	defer p.done() // the one that holds back settled until all are counted
 	for _, change := range changes {
 		payload := appendChange(nil, change)
 		for _, full := range to {
-			if len(payload) > maxSent-maxWrap {
+			switch {
+			case len(payload) > maxSent-maxWrap:
 				p.fail(change, errTooLarge)
-				continue
+			case way == PushDirect:
+				p.sendDirect(s, full, change, payload)
+			default:
+				p.send(s, g.privilege, full, change, payload)
 			}
-			p.send(s, ns, full, change, payload)
 		}
 	}
 	return nil
 }
 
-// permission is the stream to send a host's pushes on, and the namespace of
-// their privilege.
-func (c *Component) permission(host string) (s *stream, ns string, err error) {
-	s, _ = c.current()
-	if s == nil {
-		return nil, "", errPushLost
+// pushWay is the stream to send a host's pushes on, and how.
+func (c *Component) pushWay(host string) (s *stream, g grant, way string, err error) {
+	if s, _ = c.current(); s == nil {
+		return nil, grant{}, "", errPushLost
 	}
-	g := s.grants.of(host)
-	switch {
-	case g.push:
-		return s, g.privilege, nil
-	case g.privilege == "" && time.Since(s.began) < c.opts.Timing.Announce:
-		return nil, "", errNotAnnounced
+	g = s.grants.of(host)
+	if !g.push && g.privilege == "" && !c.late(s) {
+		return nil, grant{}, "", errNotAnnounced
 	}
-	return nil, "", fmt.Errorf("%s has not permitted privileged IQs of type set for %s", host, nsRoster)
+	return s, g, c.ways(host, g, c.late(s)).Push, nil
 }
 
 // pushed counts n pushes of a change.
@@ -117,6 +119,18 @@ func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, 
 	if s.out.put(b, nil) != nil && s.iqs.forget(id) {
 		p.fail(change, errPushLost)
 	}
+}
+
+// sendDirect sends a roster push from the user's bare JID, which a server lets
+// an unrestricted component do. The client's answer goes to that address, too:
+// nobody hears of it here.
+func (p *pushes) sendDirect(s *stream, full jid.JID, change roster.Change, payload []byte) {
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: s.iqs.id(), From: full.Bare().String(), To: full.String()})
+	if s.out.put(append(append(b, payload...), "</iq>"...), nil) != nil {
+		p.fail(change, errPushLost)
+		return
+	}
+	p.succeed(change, pushSent)
 }
 
 // answered is called once for each push that was sent.
@@ -219,6 +233,7 @@ func (c *Component) undeliverable(err error) {
 	case errors.Is(err, errTooLarge):
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)
 	default:
-		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err, "check", checkPush(c.opts.Domain))
+		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err,
+			"check", "does the server's configuration give "+c.opts.Domain+" the privilege iq, set, "+nsRoster+"?")
 	}
 }

@@ -156,45 +156,6 @@ func TestForgedAnswers(t *testing.T) {
 	}
 }
 
-func TestPushWithoutPermission(t *testing.T) {
-	for name, announcement := range map[string]string{
-		"no iq":           "<perm access='roster' type='both'/>",
-		"get alone":       "<perm access='iq'><namespace ns='jabber:iq:roster' type='get'/></perm>",
-		"other namespace": "<perm access='iq'><namespace ns='jabber:iq:private' type='both'/></perm>",
-		"nothing":         "",
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := start(t)
-			k := r.server.serve()
-			k.send("<message from='example.org'><privilege xmlns='urn:xmpp:privilege:2'>%s</privilege></message>", announcement)
-			k.quiet()
-			for range 2 {
-				o := receive(t, r.push(t, "balcony"))
-				if o.Err == nil || o.Lost {
-					t.Errorf("outcome %+v", o)
-				}
-			}
-			k.quiet()
-			if n := strings.Count(r.log.String(), "roster pushes cannot be delivered"); n != 1 {
-				t.Errorf("logged %d times", n)
-			}
-		})
-	}
-}
-
-func TestMissingGrantsAreLogged(t *testing.T) {
-	r := start(t, func(o *Options) { o.Timing.Announce = 20 * time.Millisecond })
-	k := r.server.serve()
-	k.announce() // of example.org
-	waitFor(t, "logged", func() bool { return strings.Count(r.log.String(), "level=WARN") == 2 })
-	log := r.log.String()
-	for _, want := range []string{`msg="rosters are not delegated" host=example.net`, `msg="roster pushes are not permitted" host=example.net`} {
-		if !strings.Contains(log, want) {
-			t.Errorf("the log lacks %s:\n%s", want, log)
-		}
-	}
-}
-
 // Between the handshake and the announcement nobody knows: not refused for
 // good, but to be sent again.
 func TestPushBeforeTheAnnouncement(t *testing.T) {

@@ -227,7 +227,7 @@ func TestForgedDelegations(t *testing.T) {
 	if n := strings.Count(r.log.String(), "announcement ignored"); n != 3 { // once for each that is no user
 		t.Errorf("%d announcements logged", n)
 	}
-	if err := r.Ready(); err == nil {
+	if _, err := r.Ready(); err == nil {
 		t.Error("ready by forged announcements")
 	}
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,6 +23,7 @@ type queue struct {
 	frames  []frame
 	size    int
 	waiting []*turn // those who wait for room
+	low     []*turn // those who wait until there is little else
 	closed  bool    // nothing more is taken
 }
 
@@ -62,6 +64,25 @@ func (q *queue) put(data []byte, lost func()) error {
 	return <-t.done // the writer has a deadline: it writes, or closes the queue
 }
 
+// putLow is put for what is many and can wait: it leaves the queue short, so
+// that nothing else waits long behind it.
+func (q *queue) putLow(data []byte) error {
+	q.mu.Lock()
+	switch {
+	case q.closed:
+		q.mu.Unlock()
+		return errStreamClosed
+	case q.size < maxWrite && len(q.low) == 0:
+		q.add(frame{data: data})
+		q.mu.Unlock()
+		return nil
+	}
+	t := &turn{frame{data: data}, make(chan error, 1)}
+	q.low = append(q.low, t)
+	q.mu.Unlock()
+	return <-t.done
+}
+
 // offer queues a stanza if that is possible at once. It is for the goroutine
 // that reads: the reserve is its own.
 func (q *queue) offer(data []byte) bool {
@@ -86,10 +107,10 @@ func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	for _, t := range q.waiting {
+	for _, t := range slices.Concat(q.waiting, q.low) {
 		t.done <- errStreamClosed
 	}
-	q.waiting = nil
+	q.waiting, q.low = nil, nil
 	signal(q.more)
 }
 
@@ -149,14 +170,21 @@ func (q *queue) take() (frames []frame, closed bool) {
 	frames = q.frames[:n:n]
 	q.frames = q.frames[n:]
 	q.size -= size
-	for len(q.waiting) > 0 && q.size < q.max {
-		t := q.waiting[0]
-		q.waiting[0] = nil
-		q.waiting = q.waiting[1:]
-		q.add(t.frame)
-		t.done <- nil
-	}
+	q.waiting = q.admit(q.waiting, q.max)
+	q.low = q.admit(q.low, maxWrite)
 	return frames, q.closed
+}
+
+// admit queues what waits, as long as less than max bytes are queued, and
+// returns the rest. q.mu is held.
+func (q *queue) admit(waiting []*turn, max int) []*turn {
+	for len(waiting) > 0 && q.size < max {
+		q.add(waiting[0].frame)
+		waiting[0].done <- nil
+		waiting[0] = nil
+		waiting = waiting[1:]
+	}
+	return waiting
 }
 
 // drop loses what will not be written any more.

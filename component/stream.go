@@ -43,6 +43,7 @@ type stream struct {
 	out    *queue
 	iqs    *tracker
 	grants *grants
+	fence  fence
 	began  time.Time
 	heard  atomic.Int64          // when the server was heard last: time.Duration since began
 	cause  atomic.Pointer[error] // why we ended it, if we did

@@ -16,30 +16,30 @@ import (
 
 func TestReady(t *testing.T) {
 	r := start(t, func(o *Options) { o.Hosts = []string{"example.org"} })
-	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "not connected") {
+	if _, err := r.Ready(); err == nil || !strings.Contains(err.Error(), "not connected") {
 		t.Errorf("before the handshake: %v", err)
 	}
 	k := r.server.serve()
 	k.quiet()
-	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "example.org does not delegate jabber:iq:roster") {
+	if _, err := r.Ready(); err == nil || !strings.Contains(err.Error(), "example.org does not delegate jabber:iq:roster") {
 		t.Errorf("before the announcement: %v", err)
 	}
 	if r.counted(t, "rosterd_connected") != 1 {
 		t.Error("rosterd_connected is not 1")
 	}
 	r.announced(t, k)
-	if err := r.Ready(); err != nil {
+	if _, err := r.Ready(); err != nil {
 		t.Errorf("after the announcement: %v", err)
 	}
 	// The server was reconfigured.
 	k.send("<message from='example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='urn:other'/></delegation></message>")
 	k.quiet()
-	if err := r.Ready(); err == nil {
+	if _, err := r.Ready(); err == nil {
 		t.Error("ready though another namespace is delegated")
 	}
 	k.Close()
 	r.server.accept()
-	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "not connected") || r.counted(t, "rosterd_connected") != 0 {
+	if _, err := r.Ready(); err == nil || !strings.Contains(err.Error(), "not connected") || r.counted(t, "rosterd_connected") != 0 {
 		t.Errorf("after the stream was lost: %v", err)
 	}
 }
@@ -53,7 +53,7 @@ func TestAnnouncementsOfEitherVersion(t *testing.T) {
 			k.send("<message from='example.org'><delegation xmlns='urn:xmpp:delegation:%s'><delegated namespace='jabber:iq:roster'><attribute name='node'/></delegated></delegation></message>", version)
 		}
 		k.quiet()
-		if err := r.Ready(); err != nil {
+		if _, err := r.Ready(); err != nil {
 			t.Error(err)
 		}
 		r.push(t, "balcony")

@@ -58,7 +58,15 @@ func appendAttr(b []byte, name, value string) []byte {
 // appendRequest appends the opening tag of an IQ of ours. inner is a namespace
 // to declare, or "".
 func appendRequest(b []byte, inner string, a stanza.Attrs) []byte {
-	b = append(b, "<iq"...)
+	return appendOpen(append(b, "<iq"...), inner, a)
+}
+
+// appendMessage appends the opening tag of a message of ours.
+func appendMessage(b []byte, a stanza.Attrs) []byte {
+	return appendOpen(append(b, "<message"...), "", a)
+}
+
+func appendOpen(b []byte, inner string, a stanza.Attrs) []byte {
 	for _, attr := range [...]struct{ name, value string }{
 		{"xmlns", inner}, {"type", string(a.Type)}, {"id", a.Id}, {"from", a.From}, {"to", a.To},
 	} {
@@ -171,11 +179,14 @@ func appendItem(b []byte, item roster.Item) []byte {
 	if len(item.Groups) == 0 {
 		return append(b, "/>"...)
 	}
-	b = append(b, '>')
-	for _, group := range item.Groups {
+	return append(appendGroups(append(b, '>'), item.Groups), "</item>"...)
+}
+
+func appendGroups(b []byte, groups []string) []byte {
+	for _, group := range groups {
 		b = append(appendEscaped(append(b, "<group>"...), group), "</group>"...)
 	}
-	return append(b, "</item>"...)
+	return b
 }
 
 // short makes remote text fit for a log line or an error: quoted, one line,

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 
@@ -9,20 +10,29 @@ import (
 )
 
 // Handler serves GET /metrics from g, GET /healthz (200 while the program
-// runs) and GET /readyz: 200 while ready returns nil, else 503 with the reason
-// in one line. ready is called at each request, from any goroutine.
-func Handler(g prometheus.Gatherer, ready func() error) http.Handler {
+// runs), GET /readyz: 200 while ready returns no error, with its notes, a line
+// each, else 503 with the reason in one line; and GET /status: what status
+// returns, as JSON. Both are called at each request, from any goroutine.
+func Handler(g prometheus.Gatherer, ready func() (notes []string, err error), status func() any) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{MaxRequestsInFlight: 8}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
+		notes, err := ready()
+		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, "ok")
+		for _, note := range notes {
+			fmt.Fprintln(w, "note:", note)
+		}
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(status()) // fails only if the caller has gone
 	})
 	return mux
 }

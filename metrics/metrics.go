@@ -30,6 +30,7 @@ type Metrics struct {
 	Pushes *prometheus.CounterVec // action, result
 
 	RepliesDropped prometheus.Counter
+	Presences      prometheus.Counter
 }
 
 // New makes the collectors and registers them with reg, together with those of
@@ -62,7 +63,8 @@ func New(reg prometheus.Registerer) *Metrics {
 		Pushes:          counters("rosterd_pushes_total", "Roster pushes, one for each changed item and resource, by action and result.", "action", "result"),
 		RepliesDropped:  counter("rosterd_replies_dropped_total", "Answers not given because the server did not read what was queued for it."),
 	}
-	reg.MustRegister(m.Connected, m.Reconnects, m.Queries, m.QueryDuration, m.Fetches, m.FetchDuration, m.FetchInFlight,
+	m.Presences = counter("rosterd_presences_relayed_total", "Presence stanzas relayed to contacts.")
+	reg.MustRegister(m.Presences, m.Connected, m.Reconnects, m.Queries, m.QueryDuration, m.Fetches, m.FetchDuration, m.FetchInFlight,
 		m.ItemsSkipped, m.RefreshRequests, m.RefreshedUsers, m.Pushes, m.RepliesDropped,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -88,4 +90,27 @@ func RegisterSessions(reg prometheus.Registerer, counts func() (connected, inter
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_interested_resources",
 			Help: "Connected resources that asked for their roster and are sent roster pushes."},
 			func() float64 { _, interested := counts(); return float64(interested) }))
+}
+
+// Way is how a host is served, see component.Ways: the labels of
+// rosterd_host_way.
+type Way struct{ Host, Query, Push, Presence string }
+
+// RegisterWays tells how each host is served; ways is called at each scrape.
+func RegisterWays(reg prometheus.Registerer, ways func() []Way) {
+	reg.MustRegister(wayCollector{ways, prometheus.NewDesc("rosterd_host_way",
+		"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence"}, nil)})
+}
+
+type wayCollector struct {
+	ways func() []Way
+	desc *prometheus.Desc
+}
+
+func (c wayCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+func (c wayCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, w := range c.ways() {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, 1, w.Host, w.Query, w.Push, w.Presence)
+	}
 }

@@ -25,11 +25,12 @@ func TestMetrics(t *testing.T) {
 	m := New(registry)
 	RegisterBuildInfo(registry, "1.0", "abc")
 	RegisterSessions(registry, func() (int, int) { return 3, 2 })
+	RegisterWays(registry, func() []Way { return []Way{{"example.org", "delegated", "privileged", "server"}} })
 	for _, vec := range []*prometheus.CounterVec{m.Queries, m.Fetches, m.ItemsSkipped, m.RefreshRequests, m.RefreshedUsers} {
 		vec.WithLabelValues("x").Inc()
 	}
 	m.Pushes.WithLabelValues("added", "ok").Inc()
-	code, body := get(t, Handler(registry, func() error { return nil }), "GET", "/metrics")
+	code, body := get(t, Handler(registry, func() ([]string, error) { return nil, nil }, nil), "GET", "/metrics")
 	if code != 200 {
 		t.Fatalf("%d %s", code, body)
 	}
@@ -38,6 +39,7 @@ func TestMetrics(t *testing.T) {
 		`rosterd_fetches_total{result="x"} 1`, "rosterd_fetch_duration_seconds_count 0", "rosterd_fetches_in_flight 0",
 		`rosterd_refresh_requests_total{code="x"} 1`, `rosterd_refreshed_users_total{result="x"} 1`,
 		`rosterd_pushes_total{action="added",result="ok"} 1`, `rosterd_items_skipped_total{reason="x"} 1`,
+		`rosterd_host_way{host="example.org",presence="server",push="privileged",query="delegated"} 1`, "rosterd_presences_relayed_total 0",
 		"rosterd_sessions 3", "rosterd_interested_resources 2", `rosterd_build_info{commit="abc",goversion="go`,
 		"go_goroutines ", "process_open_fds ",
 	} {
@@ -53,12 +55,16 @@ func TestMetrics(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	var why error
-	h := Handler(prometheus.NewRegistry(), func() error { return why })
+	notes := []string{"a note", "another"}
+	h := Handler(prometheus.NewRegistry(), func() ([]string, error) { return notes, why }, func() any { return map[string]int{"x": 1} })
 	if code, _ := get(t, h, "GET", "/healthz"); code != 200 {
 		t.Errorf("/healthz: %d", code)
 	}
-	if code, _ := get(t, h, "GET", "/readyz"); code != 200 {
-		t.Errorf("/readyz: %d", code)
+	if code, body := get(t, h, "GET", "/readyz"); code != 200 || body != "ok\nnote: a note\nnote: another\n" {
+		t.Errorf("/readyz: %d %q", code, body)
+	}
+	if code, body := get(t, h, "GET", "/status"); code != 200 || body != "{\"x\":1}\n" {
+		t.Errorf("/status: %d %q", code, body)
 	}
 	why = errors.New("not connected")
 	if code, body := get(t, h, "GET", "/readyz"); code != 503 || body != "not connected\n" {

@@ -1,0 +1,111 @@
+package component
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// How a query of a host's users arrives.
+const (
+	QueryUnknown   = "unknown"   // the host has announced nothing, and it is too early to say more
+	QueryDelegated = "delegated" // the server forwards it (XEP-0355)
+	QueryPlain     = "plain"     // the client asks the component's own JID
+)
+
+// How a change reaches a host's clients.
+const (
+	PushPrivileged = "privileged" // roster push, sent by the server in the user's name (XEP-0356, section 6)
+	PushDirect     = "direct"     // roster push, sent from the user's bare JID
+	PushExchange   = "exchange"   // message with a roster item exchange (XEP-0144), which the client may act on
+)
+
+// How presence gets from contact to contact.
+const (
+	PresenceRelayed = "relayed" // by rosterd
+	PresenceServer  = "server"  // by the server, as far as its own roster lets it
+)
+
+// Ways are the best ways that a host's grants leave.
+type Ways struct {
+	Host     string   `json:"host"`
+	Query    string   `json:"query"`
+	Push     string   `json:"push"`
+	Presence string   `json:"presence"`
+	Missing  []string `json:"missing,omitempty"` // what a better way needs, one sentence each
+
+	// What the host has announced, or shown.
+	Delegation        bool   `json:"delegation"`           // of jabber:iq:roster
+	Privileges        string `json:"privileges,omitempty"` // the namespace in which it announced privileges; "": none, or not yet
+	PushPermitted     bool   `json:"push_permitted"`       // roster pushes by privileged IQ
+	PresencePermitted bool   `json:"presence_permitted"`   // presences are reported
+}
+
+// ways are those of a host at present. late says that announcements which have
+// not come will not come any more.
+func (c *Component) ways(host string, g grant, late bool) Ways {
+	w := Ways{Host: host, Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer,
+		Delegation: g.delegation != "" || g.proven, Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence}
+	switch {
+	case w.Delegation:
+	case late:
+		w.Query = QueryPlain
+		w.Missing = append(w.Missing, fmt.Sprintf("%s does not delegate %s to %s, so clients must ask %s for their roster; "+
+			"Prosody: delegations, and mod_delegation on the host and on the component; ejabberd: mod_delegation", host, nsRoster, c.opts.Domain, c.opts.Domain))
+	default:
+		w.Query = QueryUnknown
+	}
+	switch {
+	case g.push:
+		w.Push = PushPrivileged
+	case c.unrestricted.Load() && w.Query != QueryPlain:
+		w.Push = PushDirect
+	case w.Query == QueryDelegated:
+		w.Missing = append(w.Missing, fmt.Sprintf("%s does not permit roster pushes, so changes are sent as roster item exchange (XEP-0144), on which few clients act; "+
+			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd: check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster))
+	}
+	switch {
+	case w.Query == QueryPlain || c.opts.Presence == "off":
+	case c.unrestricted.Load() && g.presence:
+		w.Presence = PresenceRelayed
+	case w.Query == QueryDelegated:
+		w.Missing = append(w.Missing, fmt.Sprintf("presence between contacts of %s follows the server's own rosters; to have it relayed: the privilege presence, managed_entity, "+
+			"and xmpp.unrestricted: true, which needs Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener", host))
+	}
+	return w
+}
+
+// late reports whether announcements that have not come on a stream will not
+// come any more.
+func (c *Component) late(s *stream) bool { return time.Since(s.began) >= c.opts.Timing.Announce }
+
+// ReasonConnecting is [Status].Reason until the first attempt has failed.
+const ReasonConnecting = "connecting"
+
+// Status is what a component has learnt of its server, for people and for
+// `rosterd check`.
+type Status struct {
+	Connected bool   `json:"connected"`
+	Reason    string `json:"reason,omitempty"`    // why not
+	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, if one is
+	Domain    string `json:"domain"`
+	Address   string `json:"address"`
+	Hosts     []Ways `json:"hosts,omitempty"`
+}
+
+// Status is the present one.
+func (c *Component) Status() Status {
+	s, why := c.current()
+	status := Status{Connected: s != nil, Domain: c.opts.Domain, Address: c.opts.Address}
+	if s == nil {
+		status.Reason = why.Error()
+		if ended := (*StreamError)(nil); errors.As(why, &ended) {
+			status.Condition = ended.Condition
+		}
+		return status
+	}
+	for _, host := range c.opts.Hosts {
+		status.Hosts = append(status.Hosts, c.ways(host, s.grants.of(host), c.late(s)))
+	}
+	return status
+}
