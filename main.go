@@ -20,12 +20,6 @@ var (
 	commit  = ""
 )
 
-const usage = `rosterd serves XMPP rosters from an HTTP URL.
-
-  rosterd [--config FILE]   runs; without --config it reads ./config.yaml, else /etc/rosterd/config.yaml
-  rosterd version           prints version, commit and Go version
-`
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
@@ -47,6 +41,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case flags.NArg() == 1 && flags.Arg(0) == "version":
 		fmt.Fprintf(stdout, "rosterd %s, commit %s, %s\n", version, buildCommit(), runtime.Version())
 		return 0
+	case flags.Arg(0) == "check":
+		return runCheck(ctx, *file, flags.Args()[1:], stdout, stderr)
 	case flags.NArg() > 0:
 		flags.Usage()
 		return 2

@@ -43,10 +43,16 @@ type skipped struct {
 // A body that is not UTF-8 is read like encoding/json reads it: U+FFFD stands
 // for what cannot be decoded, lone surrogates included.
 func decode(body []byte, user jid.JID) (*roster.Roster, skipped, *Error) {
+	return decodeEach(body, user, nil)
+}
+
+// decodeEach is decode that calls each, if it is not nil, for each entry that
+// is left out, with the JID as the backend sent it.
+func decodeEach(body []byte, user jid.JID, each func(contact, reason string)) (*roster.Roster, skipped, *Error) {
 	if !json.Valid(body) {
 		return nil, skipped{}, &Error{Result: resultInvalid, text: whyNotJSON(body)}
 	}
-	d := &decoder{user: user, seen: make(map[jid.JID]struct{}), groups: make(map[string]string)}
+	d := &decoder{user: user, each: each, seen: make(map[jid.JID]struct{}), groups: make(map[string]string)}
 	entries := 0
 	c := cursor{b: body}
 	switch c.kind() {
@@ -88,6 +94,7 @@ type decoder struct {
 	seen    map[jid.JID]struct{} // the items' contacts
 	groups  map[string]string    // by what the backend sent: a few names, many times
 	skipped skipped
+	each    func(contact, reason string) // may be nil
 }
 
 // addElement adds an entry of the array form: an object that names its contact.
@@ -146,6 +153,9 @@ func (d *decoder) skip(contact, reason string) {
 		d.skipped = skipped{reasons: make(map[string]int), first: contact}
 	}
 	d.skipped.reasons[reason]++
+	if d.each != nil {
+		d.each(contact, reason)
+	}
 }
 
 // contact sets the item's JID, or says why it is not a contact of the user.

@@ -135,7 +135,7 @@ func New(o Options) *Fetcher {
 // the timeout, and returns when ctx ends, whatever the backend does. The error
 // is always an [*Error], and fit for everybody's eyes.
 func (f *Fetcher) Fetch(ctx context.Context, user jid.JID) (*roster.Roster, error) {
-	r, failure := f.fetch(ctx, user.Bare())
+	r, failure := f.fetch(ctx, user.Bare(), nil)
 	if failure != nil {
 		f.metrics.Fetches.WithLabelValues(failure.Result).Inc()
 		return nil, failure
@@ -145,7 +145,8 @@ func (f *Fetcher) Fetch(ctx context.Context, user jid.JID) (*roster.Roster, erro
 }
 
 // fetch keeps its slot until the body is decoded: slots bound the memory too.
-func (f *Fetcher) fetch(ctx context.Context, user jid.JID) (*roster.Roster, *Error) {
+// each, if there is one, is called for each entry that is skipped.
+func (f *Fetcher) fetch(ctx context.Context, user jid.JID, each func(contact, reason string)) (*roster.Roster, *Error) {
 	if err := f.slots.acquire(ctx); err != nil {
 		return nil, contextError(err, "timed out while it waited for other fetches")
 	}
@@ -159,7 +160,7 @@ func (f *Fetcher) fetch(ctx context.Context, user jid.JID) (*roster.Roster, *Err
 	if failure != nil {
 		return nil, failure
 	}
-	r, skipped, failure := decode(body, user)
+	r, skipped, failure := decodeEach(body, user, each)
 	f.report(ctx, user, skipped)
 	return r, failure
 }

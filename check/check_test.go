@@ -1,0 +1,399 @@
+package check
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/component"
+	"rosterd/config"
+	"rosterd/fetcher"
+	"rosterd/jid"
+	"rosterd/metrics"
+	"rosterd/refresh"
+)
+
+const secret = "pl4nted"
+
+// program is something that listens. It reads the first lines of each
+// connection and then writes an answer.
+type program struct {
+	net.Listener
+	taken atomic.Int32 // connections
+}
+
+func listen(t *testing.T, serve func(net.Conn)) *program {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	p := &program{Listener: l}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.taken.Add(1)
+			go func() {
+				defer conn.Close()
+				serve(conn)
+			}()
+		}
+	}()
+	return p
+}
+
+func (p *program) address() string { return p.Listener.Addr().String() }
+
+// says answers the first line with text, and then reads on.
+func says(text string) func(net.Conn) {
+	return func(conn net.Conn) {
+		_, _ = bufio.NewReader(conn).ReadString('\n')
+		_, _ = io.WriteString(conn, text)
+		_, _ = io.Copy(io.Discard, conn)
+	}
+}
+
+const header = "<?xml version='1.0'?><stream:stream xmlns:stream='http://etherx.jabber.org/streams' xmlns='jabber:component:accept' id='1' from='contacts.example.org'>"
+
+// speaks is a server that announces something after the handshake, or answers
+// the handshake with that if it is an error.
+func speaks(stanzas string) func(net.Conn) {
+	return func(conn net.Conn) {
+		r := bufio.NewReader(conn)
+		if _, err := r.ReadString('>'); err != nil { // the declaration
+			return
+		}
+		if _, err := r.ReadString('>'); err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, header)
+		if first, err := r.ReadString('>'); err != nil || !strings.Contains(first, "<handshake>") {
+			return
+		}
+		if !strings.HasPrefix(stanzas, "<stream:error>") {
+			stanzas = "<handshake/>" + stanzas
+		}
+		_, _ = io.WriteString(conn, stanzas)
+		for { // pings are answered as by a server without federation, but for example.org
+			tag, err := r.ReadString('>')
+			if err != nil || strings.Contains(tag, "</stream:stream>") {
+				_, _ = io.WriteString(conn, "</stream:stream>")
+				return
+			}
+			if id := attribute(tag, "id"); id != "" && strings.Contains(tag, "type='get'") {
+				answer := "<iq type='result' id='%s' from='%s' to='contacts.example.org'/>"
+				if attribute(tag, "to") != "example.org" {
+					answer = "<iq type='error' id='%s' from='%s' to='contacts.example.org'><error type='cancel'>" +
+						"<not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+				}
+				fmt.Fprintf(conn, answer, id, attribute(tag, "to"))
+			}
+		}
+	}
+}
+
+func attribute(tag, name string) string {
+	_, rest, _ := strings.Cut(tag, " "+name+"='")
+	value, _, _ := strings.Cut(rest, "'")
+	return value
+}
+
+func refused(condition string) string {
+	return "<stream:error><" + condition + " xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
+}
+
+func announced(host, delegated, permissions string) string {
+	from := "<message from='" + host + "' to='contacts.example.org'>"
+	stanzas := from + "<privilege xmlns='urn:xmpp:privilege:2'>" + permissions + "</privilege></message>"
+	if delegated != "" {
+		stanzas += from + "<delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='" + delegated + "'/></delegation></message>"
+	}
+	return stanzas
+}
+
+const (
+	permIQ       = "<perm access='iq'><namespace ns='jabber:iq:roster' type='set'/></perm>"
+	permPresence = "<perm access='presence' type='managed_entity'/>"
+	nsRoster     = "jabber:iq:roster"
+)
+
+// settings are a configuration whose backend answers.
+func settings(t *testing.T, server string) map[string]map[string]any {
+	t.Helper()
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/contacts/juliet":
+			io.WriteString(w, `{"romeo@example.org": {}}`)
+		case "/contacts/nobody":
+			w.WriteHeader(http.StatusForbidden)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(backend.Close)
+	return map[string]map[string]any{
+		"xmpp":     {"address": server, "domain": "contacts.example.org", "secret": secret, "hosts": []string{"example.org"}},
+		"contacts": {"url": backend.URL + "/contacts/%s?key=" + secret, "token": secret},
+		"refresh":  {"listen": free(t), "token": secret}, "metrics": {"listen": free(t)},
+	}
+}
+
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// run checks a configuration.
+func run(t *testing.T, settings map[string]map[string]any, user string) (output string, ok bool) {
+	t.Helper()
+	data, err := json.Marshal(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	ok = Run(t.Context(), Options{File: file, User: user, Version: "1.0", Out: &out,
+		Timing: component.Timing{Announce: 300 * time.Millisecond}, Fetcher: newFetcher})
+	if strings.Contains(out.String(), secret) {
+		t.Errorf("tells a secret:\n%s", out.String())
+	}
+	return out.String(), ok
+}
+
+func newFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
+	m := metrics.New(prometheus.NewRegistry())
+	return fetcher.New(fetcher.Options{
+		URL: func(user jid.JID) (string, error) {
+			template, err := cfg.Contacts.TemplateFor(user.Domain())
+			if err != nil {
+				return "", err
+			}
+			return template.Expand(user.Local(), user.Domain())
+		},
+		Timeout: cfg.Contacts.Timeout, MaxInFlight: 1, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped},
+	}), nil
+}
+
+// complaints are the lines that are not ok.
+func complaints(output string) (list []string) {
+	for line := range strings.Lines(output) {
+		if !strings.HasPrefix(line, "ok   ") && !strings.HasPrefix(line, "     ") && !strings.HasPrefix(line, "rosterd can") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+func TestServer(t *testing.T) {
+	all := announced("example.org", nsRoster, permIQ+permPresence)
+	for _, tt := range []struct {
+		name  string
+		serve func(net.Conn)
+		xmpp  map[string]any
+		ok    bool
+		want  []string // how the complaints begin
+		lines []string
+	}{
+		{name: "everything", serve: speaks(all), ok: true, lines: []string{"changes are pushed by privileged IQ"}},
+		{name: "client port", serve: says(strings.Replace(header, "jabber:component:accept", "jabber:client", 1)),
+			want: []string{"FAIL server: "}, lines: []string{"is the server's port for clients"}},
+		{name: "server port", serve: says(strings.Replace(header, "jabber:component:accept", "jabber:server", 1)),
+			want: []string{"FAIL server: "}, lines: []string{"is the server's port for other servers"}},
+		{name: "HTTP", serve: says("HTTP/1.1 400 Bad Request\r\n\r\n"), want: []string{"FAIL server: "}, lines: []string{"is an HTTP server"}},
+		{name: "TLS", serve: says("\x15\x03\x01\x00\x02\x02\x46"), want: []string{"FAIL server: "}, lines: []string{"wants TLS"}},
+		{name: "SSH", serve: func(c net.Conn) { io.WriteString(c, "SSH-2.0-x\r\n") }, want: []string{"FAIL server: "}, lines: []string{"is no XMPP server"}},
+		{name: "endless", serve: says(strings.Repeat("x", 1<<20)), want: []string{"FAIL server: "}, lines: []string{"is no XMPP server"}},
+		{name: "wrong secret", serve: speaks(refused("not-authorized")), want: []string{"FAIL handshake: the server refused the handshake: not-authorized"}},
+		{name: "unknown", serve: speaks(refused("host-unknown")), want: []string{"FAIL handshake: the server refused the handshake: host-unknown"}},
+		{name: "conflict", serve: speaks(refused("conflict")), want: []string{"FAIL handshake: the server refused the handshake: conflict"}},
+		{name: "another error", serve: speaks(refused("resource-constraint")), want: []string{"FAIL handshake: "}, lines: []string{"what does the server's log say?"}},
+		{name: "no delegation", serve: speaks(announced("example.org", "", permIQ+permPresence)), ok: true,
+			want: []string{"warn example.org: does not delegate"}, lines: []string{"delegations = {", "mod_delegation"}},
+		{name: "other delegation", serve: speaks(announced("example.org", "urn:x", permIQ+permPresence)), ok: true,
+			want: []string{"warn example.org: does not delegate"}},
+		{name: "no push", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,
+			want: []string{"warn example.org: does not permit roster pushes"}, lines: []string{`iq = { ["jabber:iq:roster"] = "set" };`}},
+		{name: "no push, unrestricted", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,
+			xmpp: map[string]any{"unrestricted": true}, lines: []string{"changes are pushed from the user's address", "presence between contacts is relayed"}},
+		{name: "no presence", serve: speaks(announced("example.org", nsRoster, permIQ)), ok: true,
+			want: []string{"warn example.org: does not report who comes and goes"}},
+		{name: "nothing", serve: speaks(""), ok: true, want: []string{"warn example.org: announces nothing"},
+			lines: []string{`Component "contacts.example.org"`, "clients have to ask the component"}},
+		{name: "one of two hosts", serve: speaks(all), ok: false, xmpp: map[string]any{"hosts": []string{"example.org", "example.net"}},
+			want: []string{"FAIL example.net: the server does not have this domain"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := listen(t, tt.serve)
+			s := settings(t, server.address())
+			for key, value := range tt.xmpp {
+				s["xmpp"][key] = value
+			}
+			output, ok := run(t, s, "juliet")
+			got := complaints(output)
+			right := ok == tt.ok && len(got) == len(tt.want)
+			for i := range min(len(got), len(tt.want)) {
+				right = right && strings.HasPrefix(got[i], tt.want[i])
+			}
+			for _, line := range tt.lines {
+				right = right && strings.Contains(output, line)
+			}
+			if !right {
+				t.Errorf("%v, want %v, %q and %q:\n%s", ok, tt.ok, tt.want, tt.lines, output)
+			}
+		})
+	}
+}
+
+// A program that only takes the connection is given up in time, and a check
+// that is interrupted ends.
+func TestInterrupted(t *testing.T) {
+	server := listen(t, func(c net.Conn) { io.Copy(io.Discard, c) })
+	s := settings(t, server.address())
+	data, _ := json.Marshal(s)
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	var out strings.Builder
+	began := time.Now()
+	ok := Run(ctx, Options{File: file, User: "juliet", Out: &out, Fetcher: newFetcher})
+	if ok || time.Since(began) > portWait || !strings.Contains(out.String(), "FAIL the check was interrupted") {
+		t.Errorf("%v after %v:\n%s", ok, time.Since(began), out.String())
+	}
+}
+
+// status is a rosterd that runs.
+func status(t *testing.T, s component.Status) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/status" {
+			http.NotFound(w, r)
+			return
+		}
+		json.NewEncoder(w).Encode(s)
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+func TestRunning(t *testing.T) {
+	good := component.Ways{Host: "example.org", Query: component.QueryDelegated, Push: component.PushPrivileged, Presence: component.PresenceServer,
+		Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true}
+	other := good
+	other.Host = "example.net"
+	for _, tt := range []struct {
+		name     string
+		status   component.Status // the address is that of the server
+		ok       bool
+		want     []string
+		connects bool
+	}{
+		{"of this configuration", component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good}}, true, nil, false},
+		{"without a stream", component.Status{Domain: "contacts.example.org", Reason: "the server refused the handshake: conflict", Condition: "conflict"},
+			false, []string{"FAIL handshake: the server refused the handshake: conflict"}, false},
+		{"of other hosts", component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good, other}},
+			false, []string{"FAIL a rosterd runs as contacts.example.org with another configuration"}, false},
+		{"of another component", component.Status{Connected: true, Domain: "contacts.example.net", Hosts: []component.Ways{other}},
+			false, []string{"FAIL metrics.listen: "}, true},
+		{"none", component.Status{}, false, []string{"FAIL metrics.listen: "}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			server := listen(t, speaks(announced("example.org", nsRoster, permIQ+permPresence)))
+			s := settings(t, server.address())
+			tt.status.Address = server.address()
+			s["metrics"]["listen"] = status(t, tt.status)
+			endpoint := httptest.NewServer(refresh.Handler(refresh.Options{Token: secret, Logger: slog.New(slog.DiscardHandler),
+				Requests: metrics.New(prometheus.NewRegistry()).RefreshRequests}, nil))
+			t.Cleanup(endpoint.Close)
+			if !tt.connects {
+				s["refresh"]["listen"] = endpoint.Listener.Addr().String()
+			}
+			output, ok := run(t, s, "juliet")
+			got := complaints(output)
+			if ok != tt.ok || len(got) != len(tt.want) || len(got) > 0 && !strings.HasPrefix(got[0], tt.want[0]) {
+				t.Errorf("%v, want %v and %q:\n%s", ok, tt.ok, tt.want, output)
+			}
+			if connects := server.taken.Load() > 0; connects != tt.connects {
+				t.Errorf("connected to the server: %v, want %v", connects, tt.connects)
+			}
+		})
+	}
+}
+
+func TestContacts(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		user string
+		ok   bool
+		want string // the complaint, or part of the output
+	}{
+		{"juliet", true, "ok   contacts of juliet@example.org: "},
+		{"JULIET@Example.ORG", true, "ok   contacts of juliet@example.org: "},
+		{"", true, "answers, no user was asked for"},
+		{"romeo", false, "the backend answered 404"},
+		{"nobody", false, "is contacts.token, or contacts.headers, what the backend wants?"},
+		{"juliet@example.net", false, "is of a domain that xmpp.hosts lacks"},
+		{"juliet@example.org/balcony", false, "is no user's name"},
+		{"@", false, "is no user's name"},
+	} {
+		t.Run(tt.user, func(t *testing.T) {
+			t.Parallel()
+			server := listen(t, speaks(announced("example.org", nsRoster, permIQ+permPresence)))
+			output, ok := run(t, settings(t, server.address()), tt.user)
+			if ok != tt.ok || !strings.Contains(output, tt.want) {
+				t.Errorf("%v, want %v and %q:\n%s", ok, tt.ok, tt.want, output)
+			}
+		})
+	}
+}
+
+func TestSkipReasons(t *testing.T) {
+	for _, reason := range fetcher.SkipReasons {
+		if skipReasons[reason] == "" {
+			t.Errorf("no words for %s", reason)
+		}
+	}
+}
+
+// What other programs say is neither two lines nor a terminal's commands.
+func TestClean(t *testing.T) {
+	var out strings.Builder
+	r := &report{w: &out}
+	r.fail("a\n\x1b[31m%s", "\xff"+strings.Repeat("x", 2*maxLine))("b\r\nok   c")
+	lines := strings.Split(out.String(), "\n")
+	if len(lines) != 3 || strings.ContainsAny(out.String(), "\x1b\r") || !utf8.ValidString(out.String()) || len(lines[0]) > maxLine+20 || r.failures != 1 {
+		t.Errorf("%q", out.String())
+	}
+}

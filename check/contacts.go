@@ -1,0 +1,188 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"rosterd/fetcher"
+	"rosterd/jid"
+)
+
+// madeUp is the user who is asked for where nobody was named, to see whether
+// the backend is there.
+const madeUp = "rosterd-check"
+
+// contacts asks the backend.
+func (c *checker) contacts(ctx context.Context) {
+	f, err := c.Fetcher(c.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		c.fail("contacts: %s", err)()
+		return
+	}
+	defer f.Close()
+	if c.User == "" {
+		c.backends(ctx, f)
+		return
+	}
+	user, err := c.user()
+	if err != nil {
+		c.fail("contacts: --user %q is %s", c.User, err)("name a user by localpart or bare JID, of " + strings.Join(c.cfg.XMPP.Hosts, ", "))
+		return
+	}
+	i := f.Inspect(ctx, user)
+	where := fmt.Sprintf("contacts of %s: %s", user, i.URL)
+	if i.Err != nil {
+		c.fail("%s: %s", where, i.Err)(mendFetch(i.Err)...)
+	} else {
+		c.ok("%s: status 200, %s, in %s", where, count(i.Items, "item"), i.Took.Round(time.Millisecond))
+	}
+	if len(i.Skipped) > 0 {
+		c.skipped(i)
+	}
+}
+
+func (c *checker) skipped(i fetcher.Inspection) {
+	var lines []string
+	for _, s := range i.Skipped {
+		contact := s.Contact
+		if contact == "" {
+			contact = "(an entry without a JID)"
+		}
+		lines = append(lines, contact+": "+skipReasons[s.Reason])
+	}
+	if i.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", i.More))
+	}
+	c.warn("contacts: %s skipped, mend the backend", count(len(i.Skipped)+i.More, "entry"))(lines...)
+}
+
+// backends looks whether the backend of each host is there. An answer is
+// enough: nothing is known of its users.
+func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
+	seen := make(map[string]bool)
+	for _, host := range c.cfg.XMPP.Hosts {
+		user, err := jid.New(madeUp, host, "")
+		if err != nil {
+			continue
+		}
+		server := c.backend(user)
+		if server == "" || seen[server] {
+			continue
+		}
+		seen[server] = true
+		i := f.Inspect(ctx, user)
+		switch refused := i.Err != nil && (i.Err.Status == http.StatusUnauthorized || i.Err.Status == http.StatusForbidden); {
+		case i.Err != nil && !answered(i.Err):
+			c.fail("contacts: %s: %s", i.URL, i.Err)(mendFetch(i.Err)...)
+		case refused:
+			c.warn("contacts: %s: %s", i.URL, i.Err)(mendFetch(i.Err)...)
+		default:
+			c.warn("contacts: %s answers, no user was asked for", server)("name one: rosterd check --user NAME")
+		}
+	}
+}
+
+// backend is scheme and host of a user's contacts URL.
+func (c *checker) backend(user jid.JID) string {
+	template, err := c.cfg.Contacts.TemplateFor(user.Domain())
+	if err != nil {
+		return ""
+	}
+	text, err := template.Expand(user.Local(), user.Domain())
+	if err != nil {
+		return ""
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
+
+// answered reports whether a fetch that failed reached the backend.
+func answered(err *fetcher.Error) bool {
+	return slices.Contains([]string{"status", "invalid", "too_large"}, err.Result)
+}
+
+var (
+	errNoUser  = errors.New("no user's name")
+	errForeign = errors.New("of a domain that xmpp.hosts lacks")
+)
+
+// user is the user named on the command line: as in a refresh, a localpart
+// alone is of the first host.
+func (c *checker) user() (jid.JID, error) {
+	if !strings.Contains(c.User, "@") {
+		user, err := jid.New(c.User, c.cfg.XMPP.Hosts[0], "")
+		if err != nil || user.Local() == "" {
+			return jid.JID{}, errNoUser
+		}
+		return user, nil
+	}
+	user, err := jid.Parse(c.User)
+	switch {
+	case err != nil || !user.IsBare() || user.Local() == "":
+		return jid.JID{}, errNoUser
+	case !slices.Contains(c.cfg.XMPP.Hosts, user.Domain()):
+		return jid.JID{}, errForeign
+	}
+	return user, nil
+}
+
+// skipReasons are fetcher.SkipReasons in words.
+var skipReasons = map[string]string{
+	"jid":          "is no JID",
+	"resource":     "is a JID with a resource, a contact is a bare JID",
+	"self":         "is the user himself",
+	"double":       "is a contact that had an entry before",
+	"wrong_type":   "the entry or a field of it is of the wrong JSON type",
+	"subscription": "has a subscription that is none of none, to, from, both",
+	"too_large":    "has a name and groups that are too large",
+}
+
+// mendFetch says what mends a fetch.
+func mendFetch(err *fetcher.Error) []string {
+	switch {
+	case err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden:
+		return []string{"is contacts.token, or contacts.headers, what the backend wants?"}
+	case err.Status == http.StatusNotFound:
+		return []string{"is contacts.url right? For a user without contacts the backend has to answer 200 and {}"}
+	case err.Status >= 300 && err.Status < 400:
+		return []string{"redirects are not followed: contacts.url has to be the final URL"}
+	case err.Status != 0:
+		return []string{"the backend has to answer 200; what does its log say?"}
+	}
+	switch err.Result {
+	case "refused":
+		return []string{"start the backend, or correct host and port in contacts.url"}
+	case "dns":
+		return []string{"correct the host in contacts.url"}
+	case "tls":
+		return []string{"http or https in contacts.url? The certificate has to be valid for its host"}
+	case "timeout":
+		return []string{"is the backend slow, or a firewall in the way? contacts.timeout is how long rosterd waits"}
+	case "invalid":
+		return []string{"the answer has to be a JSON object of contacts, see README.md, Contacts: is that the page of a login or an error?"}
+	case "too_large":
+		return []string{"raise contacts.max_bytes, if the contacts are really that many"}
+	}
+	return nil
+}
+
+// count is a number of things.
+func count(n int, thing string) string {
+	switch {
+	case n == 1:
+		return "1 " + thing
+	case strings.HasSuffix(thing, "y"):
+		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(thing, "y"))
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

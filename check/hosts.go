@@ -1,0 +1,93 @@
+package check
+
+import (
+	"rosterd/component"
+)
+
+// host says what a host lets rosterd do, what is missing, and what follows.
+func (c *checker) host(w component.Ways, all []component.Ways, lacks func(string) bool) {
+	need := needed{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "", unrestricted: c.cfg.XMPP.Unrestricted}
+	for _, other := range all {
+		need.delegationLoaded = need.delegationLoaded || other.Delegation
+		need.privilegeLoaded = need.privilegeLoaded || other.Privileges != ""
+	}
+	const follows = "its users' clients get no roster from rosterd unless they ask the component itself"
+	switch {
+	case !w.Delegation && !need.announced && lacks(w.Host):
+		c.fail("%s: the server does not have this domain", w.Host)("xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")
+		return
+	case !w.Delegation && !need.announced:
+		need.delegation, need.push, need.presence = true, true, true
+		c.warn("%s: announces nothing to %s, neither delegation nor privileges: %s", w.Host, need.domain, follows)(need.lines()...)
+		c.ways(w)
+		return
+	case !w.Delegation:
+		need.delegation = true
+		c.warn("%s: does not delegate jabber:iq:roster to %s: %s", w.Host, need.domain, follows)(need.lines()...)
+		need.delegation = false
+	default:
+		c.ok("%s: delegates jabber:iq:roster to %s", w.Host, need.domain)
+	}
+	c.push(w, need)
+	c.presence(w, need)
+	c.ways(w)
+}
+
+// push says whether pushes are permitted.
+func (c *checker) push(w component.Ways, need needed) {
+	const follows = "and xmpp.unrestricted is off: changes reach few clients before the next login"
+	switch need.push = true; {
+	case w.PushPermitted:
+		c.ok("%s: permits roster pushes (privilege iq, set, jabber:iq:roster)", w.Host)
+	case need.unrestricted:
+		c.ok("%s: roster pushes are sent from the users' addresses, as xmpp.unrestricted is on", w.Host)
+	case !need.announced:
+		need.presence = true
+		c.warn("%s: announces no privileges, %s", w.Host, follows)(need.lines()...)
+	default:
+		c.warn("%s: does not permit roster pushes (privilege iq, set, jabber:iq:roster), %s", w.Host, follows)(need.lines()...)
+	}
+}
+
+// presence says whether presences are reported. Where no privileges are
+// announced, that may have been said with the pushes.
+func (c *checker) presence(w component.Ways, need needed) {
+	need.presence = true
+	switch {
+	case w.PresencePermitted:
+		c.ok("%s: reports who comes and goes (privilege presence)", w.Host)
+	case need.announced || need.unrestricted:
+		c.warn("%s: does not report who comes and goes (privilege presence): presence cannot be relayed, "+
+			"and the end of a session is noticed late", w.Host)(need.lines()...)
+	}
+}
+
+var queryWays = map[string]string{
+	component.QueryDelegated: "roster queries are delegated",
+	component.QueryPlain:     "clients have to ask the component for their roster",
+	component.QueryUnknown:   "how roster queries arrive is not known yet",
+}
+
+var pushWays = map[string]string{
+	component.PushPrivileged: "changes are pushed by privileged IQ",
+	component.PushDirect:     "changes are pushed from the user's address",
+	component.PushExchange:   "changes are suggested by roster item exchange (XEP-0144), which few clients act on",
+}
+
+var presenceWays = map[string]string{
+	component.PresenceRelayed: "presence between contacts is relayed",
+	component.PresenceServer:  "presence is the server's affair, by its own rosters",
+}
+
+// ways says which ways will be used.
+func (c *checker) ways(w component.Ways) {
+	tell := c.ok
+	if w.Query == component.QueryUnknown {
+		tell = c.fail
+	}
+	mend := tell("%s: %s; %s; %s", w.Host, queryWays[w.Query], pushWays[w.Push], presenceWays[w.Presence])
+	if w.Presence == component.PresenceServer && w.Query == component.QueryDelegated && !c.cfg.XMPP.Unrestricted && c.cfg.XMPP.Presence != "off" {
+		mend("for rosterd to relay presence: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
+			"or check_from: false on the listener ejabberd_service (ejabberd)")
+	}
+}

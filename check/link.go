@@ -1,0 +1,134 @@
+package check
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/component"
+	"rosterd/jid"
+	"rosterd/metrics"
+	"rosterd/roster"
+	"rosterd/session"
+)
+
+const (
+	maxAsked = 20              // hosts of which the server is asked whether it has them
+	askWait  = 5 * time.Second // for all answers together
+)
+
+// connect connects as the component, as rosterd would, until the server has
+// announced what there is to announce, and leaves in order.
+func (c *checker) connect(ctx context.Context) {
+	timing := c.Timing
+	timing.MinRetry, timing.MaxRetry = time.Hour, time.Hour // one attempt
+	link := component.New(component.Options{
+		Address: c.cfg.XMPP.Address, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
+		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence,
+		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
+	}, session.NewTable())
+	streams, closeStream := context.WithCancel(ctx)
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		link.Run(streams, absent{})
+	}()
+	status := observe(ctx, link, c.Timing.Announce)
+	lacking := c.lacking(ctx, link, status)
+	refused, tried := c.tryAny(ctx, link, status, lacking)
+	closeStream()
+	<-left
+	if ctx.Err() != nil {
+		return
+	}
+	c.judge(status, func(host string) bool { return lacking[host] })
+	switch {
+	case refused:
+		c.fail("xmpp.unrestricted is on, and the server ends the stream at the first stanza from a user's address")(
+			"turn it off, or let the server take all addresses: validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
+			"check_from: false on the listener ejabberd_service (ejabberd)")
+	case tried:
+		c.ok("the server takes stanzas from the users' addresses, as xmpp.unrestricted says")
+	}
+}
+
+// tryAny tries whether xmpp.unrestricted promises too much. Nothing can be done
+// with the stream afterwards.
+func (c *checker) tryAny(ctx context.Context, link *component.Component, status component.Status, lacking map[string]bool) (refused, tried bool) {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	for _, w := range status.Hosts {
+		if c.cfg.XMPP.Unrestricted && !lacking[w.Host] {
+			return !link.TakesAny(ctx, w.Host), true
+		}
+	}
+	return false, false
+}
+
+// observe waits until the handshake has failed, or every host has announced
+// everything, or nothing will come any more.
+func observe(ctx context.Context, link *component.Component, patience time.Duration) component.Status {
+	var connected time.Time
+	status := link.Status()
+	wait(ctx, func() bool {
+		status = link.Status()
+		if !status.Connected {
+			return status.Reason != component.ReasonConnecting
+		}
+		if connected.IsZero() {
+			connected = time.Now()
+		}
+		return time.Since(connected) > patience || !hasUnknown(status)
+	})
+	return status
+}
+
+// hasUnknown reports whether a host has something left to announce.
+func hasUnknown(status component.Status) bool {
+	for _, w := range status.Hosts {
+		if !w.Delegation || w.Privileges == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// lacking are those of the hosts that announced nothing which the server says
+// it does not have.
+func (c *checker) lacking(ctx context.Context, link *component.Component, status component.Status) map[string]bool {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	var (
+		work    sync.WaitGroup
+		mu      sync.Mutex
+		lacking = make(map[string]bool)
+	)
+	asked := 0
+	for _, w := range status.Hosts {
+		if w.Delegation || w.Privileges != "" || asked == maxAsked {
+			continue
+		}
+		asked++
+		work.Go(func() {
+			if link.Lacks(ctx, w.Host) {
+				mu.Lock()
+				lacking[w.Host] = true
+				mu.Unlock()
+			}
+		})
+	}
+	work.Wait()
+	return lacking
+}
+
+// absent is the [component.Rosters] of a rosterd that is not really there: who
+// asks is told to try again, and keeps the roster he has.
+type absent struct{}
+
+func (absent) Get(jid.JID, roster.Reply) error { return roster.ErrStopping }
+func (absent) Undelivered(jid.JID)             {}
+func (absent) Gone(jid.JID)                    {}
+func (absent) Resume(string)                   {}

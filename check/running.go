@@ -1,0 +1,150 @@
+package check
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"rosterd/component"
+	"rosterd/config"
+)
+
+// What answers on metrics.listen.
+const (
+	nobody   = iota // nothing listens there, or it cannot be asked
+	ours            // a rosterd of this configuration
+	outdated        // a rosterd of this component, with another server or other hosts
+	foreign         // another rosterd
+	stranger        // another program
+)
+
+const (
+	localWait = 3 * time.Second // for an answer of something on this machine
+	maxAnswer = 1 << 20         // bytes of it
+	announce  = 10 * time.Second
+	look      = 50 * time.Millisecond // how often is looked whether something has changed
+)
+
+// running is what answers on metrics.listen.
+type running struct {
+	kind   int
+	status component.Status // unless nobody or a stranger
+}
+
+// ask asks whoever listens on metrics.listen what it is.
+func ask(ctx context.Context, cfg config.Config) running {
+	address, ok := reachable(cfg.Metrics.Listen)
+	if !ok {
+		return running{}
+	}
+	code, body, err := get(ctx, "http://"+address+"/status")
+	if errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
+		return running{}
+	}
+	var status component.Status
+	if err != nil || code != http.StatusOK || json.Unmarshal(body, &status) != nil || status.Domain == "" {
+		if dnsOrRoute(err) {
+			return running{} // binding says why
+		}
+		return running{kind: stranger}
+	}
+	r := running{foreign, status}
+	if status.Domain == cfg.XMPP.Domain {
+		r.kind = outdated
+		if status.Address == cfg.XMPP.Address && (!status.Connected || slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts))) {
+			r.kind = ours
+		}
+	}
+	return r
+}
+
+// dnsOrRoute reports whether an error is of the way to an address, not of who
+// is there.
+func dnsOrRoute(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) ||
+		errors.Is(err, syscall.EADDRNOTAVAIL)
+}
+
+// settled is the status of the running rosterd, as soon as it has one to tell:
+// it may have connected a moment ago.
+func (r running) settled(ctx context.Context, cfg config.Config, patience time.Duration) component.Status {
+	ctx, cancel := context.WithTimeout(ctx, patience+localWait)
+	defer cancel()
+	wait(ctx, func() bool {
+		early := func(w component.Ways) bool { return w.Query == component.QueryUnknown }
+		if r.status.Reason != component.ReasonConnecting && !slices.ContainsFunc(r.status.Hosts, early) {
+			return true
+		}
+		if now := ask(ctx, cfg); now.kind == ours {
+			r = now
+		}
+		return false
+	})
+	return r.status
+}
+
+// wait asks again and again, until done or ctx ends.
+func wait(ctx context.Context, done func() bool) {
+	again := time.NewTicker(look)
+	defer again.Stop()
+	for !done() {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func hostsOf(status component.Status) []string {
+	var hosts []string
+	for _, w := range status.Hosts {
+		hosts = append(hosts, w.Host)
+	}
+	return hosts
+}
+
+func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
+
+// reachable is where something that listens on an address is asked. It fails
+// for port 0, which is another one each time.
+func reachable(listen string) (address string, ok bool) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "0" {
+		return "", false
+	}
+	if a, err := netip.ParseAddr(host); host == "" || err == nil && a.IsUnspecified() {
+		host = "127.0.0.1"
+		if a.Is6() {
+			host = "::1"
+		}
+	}
+	return net.JoinHostPort(host, port), true
+}
+
+// get is one GET, of a program that is expected on this machine: without a
+// proxy, without following it elsewhere.
+func get(ctx context.Context, url string) (code int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, localWait)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return resp.StatusCode, body, err
+}

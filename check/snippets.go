@@ -1,0 +1,66 @@
+package check
+
+import "fmt"
+
+// needed is what a host's configuration lacks, and what is known of the rest.
+type needed struct {
+	host, domain string
+
+	delegation, push, presence bool
+	announced                  bool // privileges were, if not these
+	unrestricted               bool
+
+	// Some host has announced something, so that Prosody has the module loaded
+	// on the Component, too.
+	delegationLoaded, privilegeLoaded bool
+}
+
+// lines are the missing lines of both servers' configurations.
+func (n needed) lines() []string { return append(n.prosody(), n.ejabberd()...) }
+
+func (n needed) prosody() []string {
+	const modules = `    modules_enabled = { "delegation", "privilege" }`
+	privileges := !n.announced && (n.push || n.presence)
+	lines := []string{"prosody.cfg.lua:", fmt.Sprintf("  VirtualHost %q", n.host)}
+	if n.delegation || privileges {
+		lines = append(lines, modules)
+	}
+	if n.delegation {
+		lines = append(lines, fmt.Sprintf(`    delegations = { ["jabber:iq:roster"] = { jid = %q } }`, n.domain))
+	}
+	switch {
+	case privileges:
+		lines = append(lines, fmt.Sprintf(`    privileged_entities = { [%q] = { presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`, n.domain))
+	case n.push:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: iq = { ["jabber:iq:roster"] = "set" };`, n.domain))
+	case n.presence:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: presence = "managed_entity";`, n.domain))
+	}
+	if n.delegation && !n.delegationLoaded || privileges && !n.privilegeLoaded {
+		lines = append(lines, fmt.Sprintf("  Component %q", n.domain), modules)
+	}
+	return lines
+}
+
+func (n needed) ejabberd() []string {
+	lines := []string{"ejabberd.yml:"}
+	modules := n.delegation || n.presence
+	if n.delegation || n.presence && !n.announced {
+		lines = append(lines, "  acl: {contacts_component: {server: "+n.domain+"}}",
+			"  access_rules: {contacts_component: {allow: contacts_component}}")
+	}
+	if modules {
+		lines = append(lines, "  modules:")
+	}
+	if n.delegation {
+		lines = append(lines, `    mod_delegation: {namespaces: {"jabber:iq:roster": {access: contacts_component}}}`)
+	}
+	if n.presence {
+		lines = append(lines, "    mod_privilege: {presence: {managed_entity: contacts_component}}")
+	}
+	if n.push && !n.unrestricted {
+		lines = append(lines, "  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true",
+			"  (ejabberd 23.01 has no privilege iq: this is the way to roster pushes there)")
+	}
+	return lines
+}
