@@ -1,66 +1,94 @@
 package e2e
 
 import (
+	"maps"
+	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"rosterd/e2e/harness"
 )
 
-// What an administrator installs works: deploy/prosody.cfg.lua as it is.
+// What an administrator installs works: deploy/prosody.cfg.lua as it is, and
+// deploy/ejabberd.yml but for the port. Names and secret are those of both.
 func TestDeployedFiles(t *testing.T) {
-	harness.Require(t.Context(), t)
-	ctx := bounded(t)
-	snippet, err := os.ReadFile("../deploy/prosody.cfg.lua")
-	if err != nil {
-		t.Fatal(err)
+	t.Parallel()
+	options := harness.ServerOptions{
+		Host:  "unused.example", // the harness wants one; the snippet of Prosody brings example.org
+		Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true},
 	}
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{
-		Host:      "unused.example", // the harness wants one; the snippet brings example.org
-		GlobalLua: string(snippet),
-		Users:     map[string]string{"juliet@example.org": password},
+	settings := map[string]any{"xmpp.domain": domain, "xmpp.secret": "change-me", "xmpp.hosts": []string{"example.org"}}
+	t.Run("prosody", func(t *testing.T) {
+		t.Parallel()
+		harness.Require(t.Context(), t)
+		prosody, err := harness.StartProsody(bounded(t), harness.ProsodyOptions{ServerOptions: options, GlobalLua: read(t, "../deploy/prosody.cfg.lua")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(prosody.Close)
+		testDeployed(t, prosody, settings)
 	})
+	t.Run("ejabberd", func(t *testing.T) {
+		t.Parallel()
+		harness.Require(t.Context(), t)
+		address := freeAddress(t)
+		_, port, _ := strings.Cut(address, ":")
+		options := options
+		options.ExtraHosts = []string{"example.org"}
+		ejabberd, err := harness.StartEjabberd(bounded(t), harness.EjabberdOptions{
+			ServerOptions: options, IncludedYAML: strings.Replace(read(t, "../deploy/ejabberd.yml"), "5347", port, 1),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(ejabberd.Close)
+		settings := maps.Clone(settings)
+		settings["xmpp.address"], settings["xmpp.unrestricted"] = address, true
+		testDeployed(t, ejabberd, settings)
+	})
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(prosody.Close)
+	return string(content)
+}
+
+// freeAddress is one where nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func testDeployed(t *testing.T, server harness.Server, settings map[string]any) {
+	ctx := bounded(t)
 	backend, err := harness.StartBackend()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(backend.Close)
-	backend.Set("juliet", harness.Contacts{"romeo@example.org": {Name: "Romeo"}})
-	file, err := binary()
-	if err != nil {
+	w := &world{server: server, backend: backend}
+	w.rosterd = run(t, harness.RosterdOptions{Server: server, ContactsURL: backend.URL(), Settings: settings})
+	if err := w.rosterd.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	rosterd, err := harness.StartRosterd(harness.RosterdOptions{
-		Binary: file, Prosody: prosody, ContactsURL: backend.URL(),
-		Settings: map[string]any{"xmpp.domain": "contacts.example.org", "xmpp.secret": "change-me", "xmpp.hosts": []string{"example.org"}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(rosterd.Close)
-	if err := rosterd.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
-	client, err := harness.NewGosrcClient(harness.ClientOptions{Address: prosody.ClientAddress(), JID: "juliet@example.org/balcony", Password: password})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(client.Close)
-	if err := client.Login(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if items, err := client.Roster(ctx); err != nil || len(items) != 1 {
-		t.Fatalf("roster %+v, %v", items, err)
-	}
-	backend.Set("juliet", harness.Contacts{"romeo@example.org": {Name: "Montague"}})
-	if answer, err := rosterd.PostRefresh(ctx, `["juliet"]`); err != nil || answer.Updated != 1 {
-		t.Fatalf("answer %+v, %v", answer, err)
-	}
-	if item, err := client.WaitPush(ctx); err != nil || item.Name != "Montague" {
-		t.Fatalf("push %+v, %v", item, err)
-	}
+	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	w.backend.Set("juliet", contacts("Nurse"))
+	w.refresh(ctx, t, "juliet")
+	wantPushes(ctx, t, juliet, item("Nurse"), removed("Romeo"))
+	// The end of a session is told.
+	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 1)
+	show(t, juliet, "unavailable")
+	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 0)
 }

@@ -1,4 +1,5 @@
-// Package e2e tests the built rosterd on a real Prosody with real clients.
+// Package e2e tests the built rosterd on a real Prosody and a real ejabberd
+// with real clients.
 // It is skipped, with one line that says why, where these are not installed.
 package e2e
 
@@ -42,6 +43,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	shared.close()
 	_ = os.RemoveAll(buildDir)
 	os.Exit(code)
 }
@@ -54,44 +56,55 @@ const (
 
 // setup says what differs from an ordinary world.
 type setup struct {
-	prosody  harness.ProsodyOptions
+	server   server // default prosody
+	options  harness.ServerOptions
 	settings map[string]any // of rosterd
 	env      []string       // of rosterd
 	path     string         // of the contacts URL, default /contacts/%s
 	link     bool           // rosterd connects through world.link
+	own      bool           // no server that other tests have used: it is stopped
+	counts   bool           // the test counts fetches: none are made for presence
 	unready  bool           // do not wait until rosterd is ready: it will not be
 }
 
-// world is a Prosody, a contacts backend and rosterd, connected.
+// world is an XMPP server, a contacts backend and rosterd, connected.
 type world struct {
-	prosody *harness.Prosody
+	kind    server
+	server  harness.Server
 	backend *harness.Backend
 	rosterd *harness.Rosterd
 	link    *link // nil without setup.link
+	opts    harness.RosterdOptions
 }
 
-// start starts a world with the users juliet, romeo and mercutio, whose
-// contacts the test has yet to set, and waits until rosterd is ready.
+// start starts a world with the users of everybody, whose contacts the test has
+// yet to set, and waits until rosterd is ready.
 func start(t *testing.T, s setup) *world {
 	t.Helper()
 	harness.Require(t.Context(), t)
 	ctx := bounded(t)
-	w := &world{}
-	if s.prosody.Users == nil {
-		s.prosody.Users = users("juliet", "romeo", "mercutio")
+	if s.server.name == "" {
+		s.server = prosody
 	}
+	if s.options.Users == nil {
+		s.options.Users = everybody
+	}
+	s.options.AnyFromAddress = s.options.AnyFromAddress || s.server.unrestricted
+	w := &world{kind: s.server, server: startServer(ctx, t, s)}
 	var err error
-	if w.prosody, err = harness.StartProsody(ctx, s.prosody); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.prosody.Close)
 	if w.backend, err = harness.StartBackend(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.backend.Close)
 	settings := map[string]any{}
+	if s.server.unrestricted {
+		settings["xmpp.unrestricted"] = true
+	}
+	if s.counts {
+		settings["xmpp.presence"] = "off"
+	}
 	if s.link {
-		w.link = newLink(t, w.prosody.ComponentAddress())
+		w.link = newLink(t, w.server.ComponentAddress())
 		settings["xmpp.address"] = w.link.address()
 	}
 	for key, value := range s.settings {
@@ -101,10 +114,11 @@ func start(t *testing.T, s setup) *world {
 	if s.path != "" {
 		url = w.backend.BaseURL() + s.path
 	}
-	w.rosterd = run(t, harness.RosterdOptions{Prosody: w.prosody, ContactsURL: url, Settings: settings, Env: s.env})
+	w.opts = harness.RosterdOptions{Server: w.server, ContactsURL: url, Settings: settings, Env: s.env}
+	w.rosterd = run(t, w.opts)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("prosody's log:\n%s", tail(w.prosody.Log()))
+			t.Logf("%s's log:\n%s", w.kind.name, tail(w.server.Log()))
 		}
 	})
 	if s.unready {
@@ -139,15 +153,6 @@ func run(t *testing.T, opts harness.RosterdOptions) *harness.Rosterd {
 	return rosterd
 }
 
-// users are accounts, all with the same password.
-func users(names ...string) map[string]string {
-	accounts := map[string]string{}
-	for _, name := range names {
-		accounts[name] = password
-	}
-	return accounts
-}
-
 // tail is the end of a log, its lines cut to what can be read.
 func tail(log string) string {
 	lines := strings.Split(log, "\n")
@@ -161,7 +166,7 @@ func tail(log string) string {
 // bounded is a context that bounds all waiting of a test.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -187,7 +192,7 @@ func (w *world) login(ctx context.Context, t *testing.T, lib library, jid string
 // loginAs is login with options, of which address and password are set here.
 func (w *world) loginAs(ctx context.Context, t *testing.T, lib library, opts harness.ClientOptions) harness.Client {
 	t.Helper()
-	opts.Address, opts.Password = w.prosody.ClientAddress(), password
+	opts.Address, opts.Password = w.server.ClientAddress(), password
 	client, err := lib.open(opts)
 	if err != nil {
 		t.Fatal(err)

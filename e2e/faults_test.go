@@ -13,8 +13,9 @@ import (
 // Whatever the backend does wrong, a client is told to try again later and
 // keeps its contacts; a refresh fails and says why. When the backend has
 // recovered, a refresh brings the client in line.
-func TestBackendFaults(t *testing.T) {
-	t.Parallel()
+func TestBackendFaults(t *testing.T) { onServers(t, testBackendFaults) }
+
+func testBackendFaults(t *testing.T, srv server) {
 	cases := []struct {
 		name   string
 		fault  harness.Fault
@@ -38,13 +39,7 @@ func TestBackendFaults(t *testing.T) {
 		{"an error as a list", harness.Fault{Body: []byte(`{"errors":[{"message":"down"}],"data":null}`)}, "none of 2 entries is usable"},
 		{"none of the entries good", harness.Fault{Body: []byte(`{"@":{},"juliet@example.org/x":{},"a b@example.org":{}}`)}, "none of 3 entries is usable"},
 	}
-	accounts := map[string]string{}
-	for i := range cases {
-		accounts[fmt.Sprint("user", i)] = password
-	}
-	w := start(t, setup{
-		prosody: harness.ProsodyOptions{Users: accounts}, settings: map[string]any{"contacts.timeout": "2s"},
-	})
+	w := start(t, setup{server: srv, settings: map[string]any{"contacts.timeout": "2s"}}) // with users for all cases
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -90,10 +85,11 @@ func TestBackendFaults(t *testing.T) {
 }
 
 // A backend that nobody can connect to, and one that is back.
-func TestBackendDown(t *testing.T) {
-	t.Parallel()
+func TestBackendDown(t *testing.T) { onServers(t, testBackendDown) }
+
+func testBackendDown(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv, counts: true})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("mercutio", contacts("Romeo"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
@@ -124,10 +120,11 @@ func TestBackendDown(t *testing.T) {
 
 // An answer larger than contacts.max_bytes is none, also if what was read of it
 // would be contacts.
-func TestBackendTooLarge(t *testing.T) {
-	t.Parallel()
+func TestBackendTooLarge(t *testing.T) { onServers(t, testBackendTooLarge) }
+
+func testBackendTooLarge(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{settings: map[string]any{"contacts.max_bytes": 64}})
+	w := start(t, setup{server: srv, settings: map[string]any{"contacts.max_bytes": 64}})
 	w.backend.SetBody("juliet", []byte("{}"+strings.Repeat(" ", 62)))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet)
@@ -140,10 +137,11 @@ func TestBackendTooLarge(t *testing.T) {
 
 // Bad entries are skipped, counted, and logged once for each fetch; the good
 // ones are served.
-func TestBackendSkips(t *testing.T) {
-	t.Parallel()
+func TestBackendSkips(t *testing.T) { onServers(t, testBackendSkips) }
+
+func testBackendSkips(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv, counts: true})
 	w.backend.SetBody("juliet", []byte(`{
 		"romeo@example.org": {"name": "Romeo"},
 		"ROMEO@example.org": {"name": "a double"},
@@ -171,10 +169,11 @@ func TestBackendSkips(t *testing.T) {
 }
 
 // Headers and token reach the backend, which needs them.
-func TestBackendAuthorization(t *testing.T) {
-	t.Parallel()
+func TestBackendAuthorization(t *testing.T) { onServers(t, testBackendAuthorization) }
+
+func testBackendAuthorization(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{settings: map[string]any{
+	w := start(t, setup{server: srv, settings: map[string]any{
 		"contacts.token": "contacts token", "contacts.headers": map[string]string{"x-api-key": "api key"},
 	}})
 	w.backend.RequireHeader("Authorization", "Bearer contacts token")
@@ -191,10 +190,11 @@ func TestBackendAuthorization(t *testing.T) {
 
 // A query is answered within 25 s, however long a fetch may take. When the fetch
 // ends after all, the client is told its contacts.
-func TestQueryDeadline(t *testing.T) {
-	t.Parallel()
+func TestQueryDeadline(t *testing.T) { onServers(t, testQueryDeadline) }
+
+func testQueryDeadline(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{settings: map[string]any{"contacts.timeout": "60s"}})
+	w := start(t, setup{server: srv, counts: true, settings: map[string]any{"contacts.timeout": "60s"}})
 	release := make(chan struct{})
 	w.backend.SetFault("juliet", harness.Fault{Until: release})
 	w.backend.Set("juliet", contacts("Romeo"))

@@ -2,8 +2,8 @@
 # Installs what `make test` and `make demo` need on Debian 12, if it is missing,
 # and says what it did in one line. It may be run again and again.
 #
-# Prosody's package starts a server on the default ports: that is prevented, for
-# the tests and the demo start servers of their own.
+# The packages of the XMPP servers start them on the default ports: that is
+# prevented, for the tests and the demo start servers of their own.
 set -eu
 
 say() { echo "install-debian: $*"; }
@@ -12,10 +12,10 @@ missing=
 have() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^.i'; }
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-	say "not a Debian machine: install Prosody 0.12, its community modules, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3) and a C compiler by hand"
+	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3) and a C compiler by hand"
 	exit 0
 fi
-for package in prosody prosody-modules python3-slixmpp; do
+for package in prosody prosody-modules ejabberd python3-slixmpp; do
 	have "$package" || missing="$missing $package"
 done
 # The race detector needs cgo, and that a C compiler.
@@ -32,8 +32,12 @@ if [ "$(id -u)" != 0 ]; then
 	exit 0
 fi
 
-had_prosody=false
-if have prosody; then had_prosody=true; fi
+# What was there before is somebody's, and stays as it is. erlang-base brings
+# epmd, which the tests do not need.
+fresh=
+for package in prosody ejabberd erlang-base; do
+	have "$package" || fresh="$fresh $package"
+done
 
 log=$(mktemp)
 policy=/usr/sbin/policy-rc.d
@@ -68,13 +72,30 @@ fi
 
 # What was not there before shall not run, now or at the next start of the
 # machine, whatever somebody's policy says.
-if ! $had_prosody && have prosody; then
+disable() { # package, its systemd units
+	package=$1
+	shift
 	if [ -d /run/systemd/system ]; then
-		systemctl disable --now prosody.service >>"$log" 2>&1 || true
-	else
-		# COMPAT: the init script of Debian 12 looks for a lua5.2 and stops nothing.
-		prosodyctl stop >>"$log" 2>&1 || true
-		update-rc.d prosody disable >>"$log" 2>&1 || true
+		systemctl disable --now "$@" || true
+		return
 	fi
-fi
+	# Somebody's policy may have let it start.
+	$own_policy || case $package in
+	# COMPAT: the init script of Debian 12 looks for a lua5.2 and stops nothing.
+	prosody) prosodyctl stop || true ;;
+	ejabberd) ejabberdctl stop && ejabberdctl stopped || true ;;
+	erlang-base) epmd -kill || true ;; # unless another node is registered
+	esac
+	if [ -e "/etc/init.d/$package" ]; then update-rc.d "$package" disable || true; fi
+	# A systemd that does not run now may at the next start: these are links only.
+	if command -v systemctl; then systemctl disable "$@" || true; fi
+}
+for package in $fresh; do
+	have "$package" || continue
+	case $package in
+	prosody) disable prosody prosody.service ;;
+	ejabberd) disable ejabberd ejabberd.service ;;
+	erlang-base) disable erlang-base epmd.service epmd.socket ;;
+	esac >>"$log" 2>&1
+done
 say "installed $missing"

@@ -10,21 +10,22 @@ import (
 
 // What is wrong with the server's configuration, or with ours, is told where an
 // administrator looks: in the log and in /readyz.
-func TestHandshakeRefused(t *testing.T) {
-	t.Parallel()
+func TestHandshakeRefused(t *testing.T) { onServers(t, testHandshakeRefused) }
+
+func testHandshakeRefused(t *testing.T, srv server) {
 	for _, c := range []struct {
 		name          string
 		settings      map[string]any
 		reason, check string
 	}{
 		{"wrong secret", map[string]any{"xmpp.secret": "not the secret"}, "not-authorized", "xmpp.secret"},
-		{"unknown component", map[string]any{"xmpp.domain": "nobody.example.org"}, "host-unknown", "xmpp.domain"},
+		{"unknown component", map[string]any{"xmpp.domain": "nobody.example.org"}, srv.unknownComponent, "nobody.example.org"},
 		{"nobody listens", map[string]any{"xmpp.address": "127.0.0.1:1"}, "connection refused", "xmpp.address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
-			w := start(t, setup{settings: c.settings, unready: true})
+			w := start(t, setup{server: srv, settings: c.settings, unready: true})
 			waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, c.reason)
 			w.waitLog(ctx, t, c.check)
 			w.waitLog(ctx, t, c.reason)
@@ -41,13 +42,14 @@ func TestHandshakeRefused(t *testing.T) {
 
 // An address that is not the component's port is no server to wait for in
 // silence.
-func TestWrongPort(t *testing.T) {
-	t.Parallel()
+func TestWrongPort(t *testing.T) { onServers(t, testWrongPort) }
+
+func testWrongPort(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv})
 	other := run(t, harness.RosterdOptions{
-		Prosody: w.prosody, ContactsURL: w.backend.URL(),
-		Settings: map[string]any{"xmpp.address": w.prosody.ClientAddress()},
+		Server: w.server, ContactsURL: w.backend.URL(),
+		Settings: map[string]any{"xmpp.address": w.server.ClientAddress()},
 	})
 	waitReadyz(ctx, t, other, http.StatusServiceUnavailable, "not connected to the XMPP server: ")
 	if err := other.WaitLog(ctx, "no stream to the XMPP server"); err != nil {
@@ -63,7 +65,7 @@ func TestSecondRosterd(t *testing.T) {
 	ctx := bounded(t)
 	w := start(t, setup{})
 	w.backend.Set("juliet", contacts("Romeo"))
-	second := run(t, harness.RosterdOptions{Prosody: w.prosody, ContactsURL: w.backend.URL()})
+	second := run(t, harness.RosterdOptions{Server: w.server, ContactsURL: w.backend.URL()})
 	waitReadyz(ctx, t, second, http.StatusServiceUnavailable, "conflict")
 	if err := second.WaitLog(ctx, "is another rosterd connected"); err != nil {
 		t.Error(err)
@@ -81,51 +83,34 @@ func TestSecondRosterd(t *testing.T) {
 	wantRoster(ctx, t, juliet, item("Romeo"))
 }
 
-// A server that does not delegate the namespace: nothing a user sends can change
-// what rosterd thinks of that.
-func TestNoDelegation(t *testing.T) {
-	t.Parallel()
-	ctx := bounded(t)
-	w := start(t, setup{prosody: harness.ProsodyOptions{NoDelegation: true}, unready: true})
-	reason := "example.org does not delegate jabber:iq:roster to " + domain
-	w.waitLog(ctx, t, "privileges announced")
-	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, reason)
-	romeo := w.login(ctx, t, gosrc, "romeo@example.org/street")
-	send(t, romeo, "<message to='"+domain+"' from='example.org'><delegation xmlns='urn:xmpp:delegation:2'>"+
-		"<delegated namespace='jabber:iq:roster'/></delegation></message>")
-	handled(ctx, t, romeo)
-	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, reason)
-}
+// A server that announces something, but not the delegation: rosterd waits for
+// it, then serves those who ask it. Nothing a user sends can change what rosterd
+// thinks of that.
+func TestNoDelegation(t *testing.T) { onServers(t, testNoDelegation) }
 
-// A server that does not permit the pushes: queries are served; refreshes fail,
-// and say why, each in its answer, and once in the log.
-func TestNoPrivilege(t *testing.T) {
-	t.Parallel()
+func testNoDelegation(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{prosody: harness.ProsodyOptions{NoPrivilegeIQ: true}})
-	w.backend.Set("juliet", contacts("Romeo"))
-	w.backend.Set("mercutio", contacts("Romeo"))
-	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
-	mercutio := w.login(ctx, t, slixmpp, "mercutio@example.org/street")
-	wantRoster(ctx, t, juliet, item("Romeo"))
-	wantRoster(ctx, t, mercutio, item("Romeo"))
-	w.refresh(ctx, t, "juliet") // no change, nothing to push
-	for _, name := range []string{"Nurse", "Paris", "Tybalt"} {
-		w.backend.Set("juliet", contacts(name))
-		w.backend.Set("mercutio", contacts(name))
-		for _, user := range []string{"juliet", "mercutio"} {
-			reason := w.wantFailedRefresh(ctx, t, user)
-			if !strings.Contains(reason, "example.org has not permitted privileged IQs") {
-				t.Errorf("reason %q", reason)
-			}
+	w := start(t, setup{server: srv, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}}, unready: true})
+	w.waitLog(ctx, t, "privileges announced")
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "example.org")
+	romeo := w.login(ctx, t, gosrc, "romeo@example.org/street")
+	forge := func() {
+		for _, version := range []string{"1", "2"} {
+			send(t, romeo, "<message to='"+domain+"'><delegation xmlns='urn:xmpp:delegation:"+version+"'>"+
+				"<delegated namespace='jabber:iq:roster'/></delegation></message>")
+			send(t, romeo, iq("set", "forged"+version, domain, strings.ReplaceAll(forged, ":2", ":"+version)))
 		}
+		handled(ctx, t, romeo)
 	}
-	if n := strings.Count(w.rosterd.Log(), "roster pushes cannot be delivered"); n != 1 {
-		t.Errorf("logged %d times, want once", n)
+	forge()
+	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "example.org")
+	waitReadyz(ctx, t, w.rosterd, http.StatusOK, "example.org does not delegate jabber:iq:roster to "+domain)
+	forge()
+	waitReadyz(ctx, t, w.rosterd, http.StatusOK, "example.org does not delegate jabber:iq:roster to "+domain)
+	w.backend.Set("romeo", contacts("Nurse"))
+	if answer := request(ctx, t, romeo, "plain", iq("get", "plain", domain, rosterQuery)); !strings.Contains(answer.XML, "nurse@example.org") {
+		t.Errorf("answer %s", answer.XML)
 	}
-	wantQuiet(ctx, t, juliet)
-	wantRoster(ctx, t, juliet, item("Tybalt"))
-	wantOneStream(ctx, t, w)
 }
 
 // Without the privilege of presence the end of a session is not told. Pushes
@@ -133,7 +118,7 @@ func TestNoPrivilege(t *testing.T) {
 func TestNoPresence(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
-	w := start(t, setup{prosody: harness.ProsodyOptions{NoPresence: true}})
+	w := start(t, setup{options: harness.ServerOptions{Grants: harness.Grants{NoPresence: true}}})
 	w.backend.Set("juliet", contacts("Romeo"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"))
@@ -142,7 +127,7 @@ func TestNoPresence(t *testing.T) {
 	wantPushes(ctx, t, juliet, item("Nurse"), removed("Romeo"))
 
 	juliet.Close()
-	if err := w.prosody.WaitLog(ctx, "Unbinding resource for juliet@example.org/balcony"); err != nil {
+	if err := w.server.WaitLog(ctx, "Unbinding resource for juliet@example.org/balcony"); err != nil {
 		t.Fatal(err)
 	}
 	w.backend.Set("juliet", contacts("Romeo"))

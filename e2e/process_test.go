@@ -17,13 +17,14 @@ import (
 
 // With clients logged in and a backend that hangs, SIGTERM and SIGINT end
 // rosterd in order: what waits is answered, the stream is closed.
-func TestStop(t *testing.T) {
-	t.Parallel()
+func TestStop(t *testing.T) { onServers(t, testStop) }
+
+func testStop(t *testing.T, srv server) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
-			w := start(t, setup{link: true, settings: map[string]any{"contacts.timeout": "1m"}})
+			w := start(t, setup{server: srv, counts: true, link: true, settings: map[string]any{"contacts.timeout": "1m"}})
 			w.backend.Set("romeo", contacts("Nurse"))
 			romeo := w.login(ctx, t, slixmpp, "romeo@example.org/street")
 			wantRoster(ctx, t, romeo, item("Nurse"))
@@ -144,7 +145,7 @@ func TestAddressInUse(t *testing.T) {
 	taken := strings.TrimPrefix(strings.TrimSuffix(w.rosterd.Metrics("/").URL, "/"), "http://")
 	for _, key := range []string{"refresh.listen", "metrics.listen"} {
 		second := run(t, harness.RosterdOptions{
-			Prosody: w.prosody, ContactsURL: w.backend.URL(), Settings: map[string]any{key: taken},
+			Server: w.server, ContactsURL: w.backend.URL(), Settings: map[string]any{key: taken},
 		})
 		code, err := second.WaitExit(bounded(t))
 		line := second.Log()
@@ -190,12 +191,14 @@ func TestVersion(t *testing.T) {
 
 // Secrets appear nowhere: not in the log at its most talkative, not in a metric,
 // not in an answer, not in a stanza, whatever goes wrong.
-func TestSecretsStaySecret(t *testing.T) {
-	t.Parallel()
+func TestSecretsStaySecret(t *testing.T) { onServers(t, testSecretsStaySecret) }
+
+func testSecretsStaySecret(t *testing.T, srv server) {
 	ctx := bounded(t)
 	secrets := []string{"component secret", "contactsToken5ecret", "apiKey5ecret", "refreshToken5ecret", "query5ecret", "wrongToken5ecret"}
 	w := start(t, setup{
-		prosody: harness.ProsodyOptions{Secret: secrets[0]},
+		server:  srv,
+		options: harness.ServerOptions{Secret: secrets[0]},
 		path:    "/contacts/%s?key=" + secrets[4],
 		settings: map[string]any{
 			"contacts.token": secrets[1], "contacts.headers": map[string]string{"X-Api-Key": secrets[2]},

@@ -11,8 +11,9 @@ import (
 
 // Every kind of change arrives as one push for each changed item, and nothing
 // else arrives (RFC 6121, section 2.1.6).
-func TestPushes(t *testing.T) {
-	t.Parallel()
+func TestPushes(t *testing.T) { onServers(t, testPushes) }
+
+func testPushes(t *testing.T, srv server) {
 	base := func() harness.Contacts {
 		return harness.Contacts{
 			"romeo@example.org": {Name: "Romeo", Groups: map[string]bool{"Friends": true}},
@@ -61,7 +62,7 @@ func TestPushes(t *testing.T) {
 			delete(c, "romeo@example.org")
 		}, []harness.Item{item("Tybalt"), {JID: "nurse@example.org", Name: "Angelica", Subscription: "both"}, removed("Romeo")}},
 	}
-	w := start(t, setup{})
+	w := start(t, setup{server: srv})
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			t.Parallel()
@@ -98,10 +99,11 @@ func TestPushes(t *testing.T) {
 
 // A refresh never takes the result of a fetch that began before it, and a reply
 // with the older roster never overtakes the push of the newer one.
-func TestRefreshDuringQuery(t *testing.T) {
-	t.Parallel()
+func TestRefreshDuringQuery(t *testing.T) { onServers(t, testRefreshDuringQuery) }
+
+func testRefreshDuringQuery(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv, counts: true})
 	w.backend.Set("romeo", contacts("Nurse"))
 	wantRoster(ctx, t, w.login(ctx, t, gosrc, "romeo@example.org/home"), item("Nurse"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
@@ -146,10 +148,11 @@ func TestRefreshDuringQuery(t *testing.T) {
 
 // However refreshes and changes mix, the client ends up with the backend's last
 // word: an older result never replaces a newer one.
-func TestConcurrentRefreshes(t *testing.T) {
-	t.Parallel()
+func TestConcurrentRefreshes(t *testing.T) { onServers(t, testConcurrentRefreshes) }
+
+func testConcurrentRefreshes(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv})
 	clients := map[string]harness.Client{}
 	for _, user := range []string{"juliet", "romeo"} {
 		w.backend.Set(user, contacts("Nurse"))
@@ -199,10 +202,11 @@ func TestConcurrentRefreshes(t *testing.T) {
 }
 
 // Queries of one user at the same time share one fetch.
-func TestQueriesShareAFetch(t *testing.T) {
-	t.Parallel()
+func TestQueriesShareAFetch(t *testing.T) { onServers(t, testQueriesShareAFetch) }
+
+func testQueriesShareAFetch(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv, counts: true})
 	w.backend.Set("juliet", contacts("Romeo"))
 	balcony := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	phone := w.login(ctx, t, gosrc, "juliet@example.org/phone")

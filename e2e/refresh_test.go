@@ -122,10 +122,11 @@ func TestRefreshToken(t *testing.T) {
 
 // What a backend that was written for the module sends, refreshes: one user by
 // GET, with a client that sees it.
-func TestRefreshOne(t *testing.T) {
-	t.Parallel()
+func TestRefreshOne(t *testing.T) { onServers(t, testRefreshOne) }
+
+func testRefreshOne(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv})
 	w.backend.Set("juliet", contacts("Romeo"))
 	juliet := w.login(ctx, t, slixmpp, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"))
@@ -137,11 +138,13 @@ func TestRefreshOne(t *testing.T) {
 }
 
 // Several virtual hosts are served side by side; a localpart alone means nobody.
-func TestTwoHosts(t *testing.T) {
-	t.Parallel()
+func TestTwoHosts(t *testing.T) { onServers(t, testTwoHosts) }
+
+func testTwoHosts(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{
-		prosody: harness.ProsodyOptions{
+		server: srv,
+		options: harness.ServerOptions{
 			ExtraHosts: []string{"example.net"}, Users: users("juliet@example.org", "juliet@example.net"),
 		},
 		path: "/contacts/%d/%s",

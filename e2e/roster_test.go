@@ -12,8 +12,9 @@ import (
 
 // Whatever form the contacts have, and whatever is in them, a client
 // understands the roster that comes of it.
-func TestRosterAtLogin(t *testing.T) {
-	t.Parallel()
+func TestRosterAtLogin(t *testing.T) { onServers(t, testRosterAtLogin) }
+
+func testRosterAtLogin(t *testing.T, srv server) {
 	cases := []struct {
 		name, body string
 		want       []harness.Item
@@ -79,7 +80,7 @@ func TestRosterAtLogin(t *testing.T) {
 			[]harness.Item{item("Romeo")},
 		},
 	}
-	w := start(t, setup{})
+	w := start(t, setup{server: srv})
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			t.Parallel()
@@ -106,9 +107,10 @@ func understood(lib library, items ...harness.Item) []harness.Item {
 	return items
 }
 
-func TestRosterOfThousand(t *testing.T) {
-	t.Parallel()
-	w := start(t, setup{})
+func TestRosterOfThousand(t *testing.T) { onServers(t, testRosterOfThousand) }
+
+func testRosterOfThousand(t *testing.T, srv server) {
+	w := start(t, setup{server: srv})
 	list, want := harness.Contacts{}, make([]harness.Item, 0, 1000)
 	for i := range 1000 {
 		it := harness.Item{JID: fmt.Sprintf("contact%d@example.org", i), Name: fmt.Sprintf("Contact № %d", i),
@@ -128,10 +130,11 @@ func TestRosterOfThousand(t *testing.T) {
 
 // A roster that Prosody would end the stream for, because it does not take a
 // stanza of more than 512 KiB, arrives whole: the rest of it by pushes.
-func TestRosterLargerThanAStanza(t *testing.T) {
-	t.Parallel()
+func TestRosterLargerThanAStanza(t *testing.T) { onServers(t, testRosterLargerThanAStanza) }
+
+func testRosterLargerThanAStanza(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{server: srv})
 	list, want := harness.Contacts{}, map[string]bool{}
 	for i := range 600 {
 		jid := fmt.Sprintf("contact%d@example.org", i)
@@ -158,8 +161,9 @@ func TestRosterLargerThanAStanza(t *testing.T) {
 
 // The user's localpart and domain stand in the URL percent-encoded down to
 // RFC 3986's unreserved characters. Without a URI the roster is refused.
-func TestContactsURL(t *testing.T) {
-	t.Parallel()
+func TestContactsURL(t *testing.T) { onServers(t, testContactsURL) }
+
+func testContactsURL(t *testing.T, srv server) {
 	cases := []struct{ local, uri string }{
 		{"juliet", "/contacts/example.org/juliet?user=juliet"},
 		{"a.b-c_d~e", "/contacts/example.org/a.b-c_d~e?user=a.b-c_d~e"},
@@ -172,20 +176,14 @@ func TestContactsURL(t *testing.T) {
 		{"jürgen", "/contacts/example.org/j%C3%BCrgen?user=j%C3%BCrgen"},
 		{"羅密歐", "/contacts/example.org/%E7%BE%85%E5%AF%86%E6%AD%90?user=%E7%BE%85%E5%AF%86%E6%AD%90"},
 	}
-	accounts := map[string]string{}
-	for _, c := range cases {
-		accounts[c.local] = password
-	}
-	w := start(t, setup{
-		prosody: harness.ProsodyOptions{Users: accounts}, path: "/contacts/%d/%s?user=%s",
-	})
-	for _, c := range cases {
+	w := start(t, setup{server: srv, counts: true, path: "/contacts/%d/%s?user=%s"})
+	for i, c := range cases {
 		t.Run(c.local, func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
 			user := "example.org/" + c.local
 			w.backend.Set(user, contacts("Romeo"))
-			client := w.login(ctx, t, slixmpp, c.local+"@example.org/balcony")
+			client := w.login(ctx, t, libraries[i%len(libraries)], c.local+"@example.org/balcony")
 			if c.uri == "" {
 				wantNoRoster(ctx, t, client)
 				wantRequests(t, w, user, 0)
@@ -207,9 +205,10 @@ func TestContactsURL(t *testing.T) {
 
 // A user cannot change a roster that the backend owns (RFC 6121, section 2.1.5),
 // and loses nothing by trying.
-func TestSetIsRefused(t *testing.T) {
-	t.Parallel()
-	w := start(t, setup{})
+func TestSetIsRefused(t *testing.T) { onServers(t, testSetIsRefused) }
+
+func testSetIsRefused(t *testing.T, srv server) {
+	w := start(t, setup{server: srv})
 	sets := map[string]string{
 		"add":               "<query xmlns='jabber:iq:roster'><item jid='nurse@example.org' name='Nurse'/></query>",
 		"remove":            "<query xmlns='jabber:iq:roster'><item jid='romeo@example.org' subscription='remove'/></query>",

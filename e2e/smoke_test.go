@@ -8,13 +8,14 @@ import (
 
 // The main job, once with each library: a roster at login, a contact renamed in
 // the backend, its push, the answer, an orderly end.
-func TestSmoke(t *testing.T) {
-	t.Parallel()
+func TestSmoke(t *testing.T) { onServers(t, testSmoke) }
+
+func testSmoke(t *testing.T, srv server) {
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
-			w := start(t, setup{})
+			w := start(t, setup{server: srv})
 			w.backend.Set("juliet", harness.Contacts{
 				"romeo@example.org": {Name: "Romeo", Groups: map[string]bool{"Friends": true}},
 			})

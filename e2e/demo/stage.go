@@ -38,7 +38,7 @@ func setUp(ctx context.Context, binary string) (_ *stage, err error) {
 	}
 
 	title("Starting")
-	if s.prosody, err = harness.StartProsody(ctx, harness.ProsodyOptions{Users: users}); err != nil {
+	if s.prosody, err = harness.StartProsody(ctx, harness.ProsodyOptions{ServerOptions: harness.ServerOptions{Users: users}}); err != nil {
 		return nil, err
 	}
 	line("Prosody, the XMPP server of example.org", s.prosody.ClientAddress())
@@ -48,7 +48,7 @@ func setUp(ctx context.Context, binary string) (_ *stage, err error) {
 	s.fillBackend()
 	line("the contacts backend, of three users", s.backend.URL())
 	s.rosterd, err = harness.StartRosterd(harness.RosterdOptions{
-		Binary: binary, Prosody: s.prosody, ContactsURL: s.backend.URL(),
+		Binary: binary, Server: s.prosody, ContactsURL: s.backend.URL(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting rosterd: %w", err)

@@ -25,27 +25,34 @@ type rawComponent struct {
 type rawStanza struct {
 	XMLName xml.Name
 	From    string `xml:"from,attr"`
+	To      string `xml:"to,attr"`
 	ID      string `xml:"id,attr"`
 	Type    string `xml:"type,attr"`
 	Inner   string `xml:",innerxml"`
-	Query   *struct {
-		From string `xml:"from,attr"`
-		ID   string `xml:"id,attr"`
-	} `xml:"delegation>forwarded>iq"`
+
+	Delegation *struct {
+		XMLName xml.Name
+		Query   struct {
+			From string `xml:"from,attr"`
+			To   string `xml:"to,attr"`
+			ID   string `xml:"id,attr"`
+		} `xml:"forwarded>iq"`
+	} `xml:"delegation"`
+	Disco *struct{} `xml:"http://jabber.org/protocol/disco#info query"`
 }
 
 const rawItem = `<item jid='romeo@example.org' name='Romeo' subscription='both'><group>Friends</group></item>`
 
-// dialComponent connects to Prosody as its component and serves.
-func dialComponent(t *testing.T, p *Prosody) *rawComponent {
+// dialComponent connects to a server as its component and serves.
+func dialComponent(t *testing.T, s Server) *rawComponent {
 	t.Helper()
-	conn, err := net.Dial("tcp", p.ComponentAddress())
+	conn, err := net.Dial("tcp", s.ComponentAddress())
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &rawComponent{t: t, conn: conn, arrived: newFeed[rawStanza]()}
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
-	c.send("<stream:stream xmlns='jabber:component:accept' xmlns:stream='" + nsStream + "' to='" + p.Options().Component + "'>")
+	c.send("<stream:stream xmlns='jabber:component:accept' xmlns:stream='" + nsStream + "' to='" + s.Options().Component + "'>")
 	dec := xml.NewDecoder(conn)
 	id := ""
 	for id == "" {
@@ -61,7 +68,7 @@ func dialComponent(t *testing.T, p *Prosody) *rawComponent {
 			}
 		}
 	}
-	sum := sha1.Sum([]byte(id + p.Options().Secret))
+	sum := sha1.Sum([]byte(id + s.Options().Secret))
 	c.send("<handshake>" + hex.EncodeToString(sum[:]) + "</handshake>")
 	served := make(chan struct{})
 	go func() {
@@ -97,11 +104,20 @@ func (c *rawComponent) serve(dec *xml.Decoder) {
 			return
 		}
 		c.arrived.add(stanza)
-		if stanza.Query != nil {
-			c.send(fmt.Sprintf("<iq type='result' id='%s' to='%s'><delegation xmlns='urn:xmpp:delegation:2'>"+
-				"<forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='result' id='%s' to='%s'>"+
+		switch {
+		case stanza.Type == "get" && stanza.Disco != nil: // ejabberd delegates only then
+			c.send(fmt.Sprintf("<iq type='result' id='%s' to='%s' from='%s'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+				stanza.ID, stanza.From, stanza.To))
+		case stanza.Type == "set" && stanza.Delegation != nil:
+			query := stanza.Delegation.Query
+			from := ""
+			if query.To != "" {
+				from = " from='" + query.To + "'"
+			}
+			c.send(fmt.Sprintf("<iq type='result' id='%s' to='%s' from='%s'><delegation xmlns='%s'>"+
+				"<forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='result' id='%s' to='%s'%s>"+
 				"<query xmlns='jabber:iq:roster'>%s</query></iq></forwarded></delegation></iq>",
-				stanza.ID, stanza.From, stanza.Query.ID, stanza.Query.From, rawItem))
+				stanza.ID, stanza.From, stanza.To, stanza.Delegation.XMLName.Space, query.ID, query.From, from, rawItem))
 		}
 	}
 }

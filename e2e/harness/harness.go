@@ -1,5 +1,5 @@
 // Package harness runs what an end-to-end test of rosterd needs: a private
-// Prosody, a contacts backend that can misbehave, the built rosterd, and two
+// Prosody or ejabberd, a contacts backend that can misbehave, the built rosterd, and two
 // client libraries that nobody here wrote. It is plain library code without the
 // testing package, so that the demo shows what the tests prove.
 //
@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -23,11 +24,16 @@ const python = "/usr/bin/python3"
 // prosodyModules is where Debian puts Prosody's modules, the community's too.
 const prosodyModules = "/usr/lib/prosody/modules"
 
+// slixmppThere is asked by every test, and takes a while to find out.
+var slixmppThere = sync.OnceValue(func() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return exec.CommandContext(ctx, python, "-c", "import slixmpp").Run() == nil
+})
+
 // Missing says in one line what the machine lacks to run the servers and the
 // clients, and what to do about it; it is empty if nothing is missing.
-func Missing(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
+func Missing(context.Context) string {
 	var missing []string
 	if _, err := exec.LookPath("prosody"); err != nil {
 		missing = append(missing, "prosody")
@@ -38,7 +44,10 @@ func Missing(ctx context.Context) string {
 			break
 		}
 	}
-	if exec.CommandContext(ctx, python, "-c", "import slixmpp").Run() != nil {
+	if _, err := exec.LookPath("erl"); err != nil || ejabberdCode() == "" {
+		missing = append(missing, "ejabberd")
+	}
+	if !slixmppThere() {
 		missing = append(missing, "python3-slixmpp")
 	}
 	if missing == nil {

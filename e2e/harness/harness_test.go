@@ -115,7 +115,7 @@ func (tb *recordingTB) Skip(args ...any)  { tb.skipped = fmt.Sprint(args...) }
 func (tb *recordingTB) Fatal(args ...any) { tb.failed = fmt.Sprint(args...) }
 
 func TestRequire(t *testing.T) {
-	t.Setenv("PATH", t.TempDir()) // no prosody there
+	t.Setenv("PATH", t.TempDir()) // neither prosody nor erl there
 	for _, required := range []string{"", "required"} {
 		t.Setenv("ROSTERD_E2E", required)
 		var tb recordingTB

@@ -71,8 +71,7 @@ func (p *Prosody) setUp() error {
 
 func (p *Prosody) configFile() string { return filepath.Join(p.dir, "prosody.cfg.lua") }
 
-// Start starts a Prosody that was stopped or killed, with the ports and the
-// data it had, and waits until it takes connections.
+// Start implements [Server].
 func (p *Prosody) Start(ctx context.Context) error {
 	if p.process != nil && p.process.running() {
 		return errors.New("prosody is running already")
@@ -98,30 +97,27 @@ func (p *Prosody) Start(ctx context.Context) error {
 // hosts and modules are loaded before Prosody, a single thread, looks at what
 // arrives there.
 func (p *Prosody) waitActivated(ctx context.Context, from int) (next int, err error) {
-	line, next, err := p.process.log.wait(ctx, from, func(line string) bool {
-		return strings.Contains(line, "Activated service 'c2s' on [127.0.0.1]") ||
-			strings.Contains(line, "Activated service 'component' on [127.0.0.1]") ||
-			strings.Contains(line, "Failed to open server port")
-	})
+	line, next, err := p.process.log.wait(ctx, from, containsAny("Activated service 'c2s' on [127.0.0.1]",
+		"Activated service 'component' on [127.0.0.1]", "Failed to open server port"))
 	if err == nil && strings.Contains(line, "Failed to open") {
 		err = errPortTaken
 	}
 	return next, err
 }
 
-// Stop ends Prosody in order. ctx bounds the waiting; then it is killed.
+// Stop implements [Server].
 func (p *Prosody) Stop(ctx context.Context) error {
 	return p.process.stop(ctx)
 }
 
-// Kill ends Prosody at once, without closing a stream.
+// Kill implements [Server].
 func (p *Prosody) Kill() {
 	if p.process != nil {
 		p.process.kill()
 	}
 }
 
-// Restart is Stop and Start.
+// Restart implements [Server].
 func (p *Prosody) Restart(ctx context.Context) error {
 	if err := p.Stop(ctx); err != nil {
 		return err
@@ -129,28 +125,27 @@ func (p *Prosody) Restart(ctx context.Context) error {
 	return p.Start(ctx)
 }
 
-// Close ends Prosody if it runs, and deletes its files.
+// Close implements [Server].
 func (p *Prosody) Close() {
 	p.Kill()
 	_ = os.RemoveAll(p.dir)
 }
 
-// ClientAddress is the host:port where clients log in.
+// ClientAddress implements [Server].
 func (p *Prosody) ClientAddress() string { return address(p.c2s) }
 
-// ComponentAddress is the host:port where the component connects.
+// ComponentAddress implements [Server].
 func (p *Prosody) ComponentAddress() string { return address(p.componentPort) }
 
-// Options are the options in use, with their defaults.
-func (p *Prosody) Options() ProsodyOptions { return p.opts }
+// Options implements [Server].
+func (p *Prosody) Options() ServerOptions { return p.opts.ServerOptions }
 
-// Log is what Prosody has logged since its last start, at level debug.
+// Log implements [Server], at level debug.
 func (p *Prosody) Log() string { return p.process.text() }
 
 // WaitLog waits until Prosody has logged a line that contains text.
 func (p *Prosody) WaitLog(ctx context.Context, text string) error {
-	_, _, err := p.process.log.wait(ctx, 0, func(line string) bool { return strings.Contains(line, text) })
-	if err != nil {
+	if _, _, err := p.process.log.wait(ctx, 0, containsAny(text)); err != nil {
 		return fmt.Errorf("prosody did not log %q: %w", text, err)
 	}
 	return nil

@@ -7,43 +7,13 @@ import (
 	"strings"
 )
 
-// ProsodyOptions say how a Prosody is set up. The zero value serves
-// example.org without users, and grants the component contacts.example.org
-// all that rosterd asks for.
+// ProsodyOptions say how a Prosody is set up.
 type ProsodyOptions struct {
-	Host       string   // default example.org
-	ExtraHosts []string // further hosts with the same grants
-	Component  string   // default contacts.HOST
-	Secret     string   // of the component, default "component secret"
-
-	// Users maps localparts of Host, or bare JIDs of any host, to passwords.
-	Users map[string]string
-
-	NoDelegation   bool // do not delegate jabber:iq:roster (XEP-0355)
-	NoPrivilegeIQ  bool // do not allow privileged IQs (XEP-0356, section 6)
-	NoPresence     bool // do not forward presence (XEP-0356, section 7)
-	AnyFromAddress bool // the component may send in the name of any address
+	ServerOptions
 
 	// Lines of Lua at the end of the global section, of every host's and of
 	// the component's.
 	GlobalLua, HostLua, ComponentLua string
-}
-
-func (o *ProsodyOptions) setDefaults() {
-	if o.Host == "" {
-		o.Host = "example.org"
-	}
-	if o.Component == "" {
-		o.Component = "contacts." + o.Host
-	}
-	if o.Secret == "" {
-		o.Secret = "component secret"
-	}
-}
-
-// Hosts are the domains whose users the component serves.
-func (o ProsodyOptions) Hosts() []string {
-	return append([]string{o.Host}, o.ExtraHosts...)
 }
 
 // config is the configuration file.
@@ -71,7 +41,7 @@ log = { { levels = { min = "debug" }, to = "console" } }
 		luaString(prosodyModules), c2s, component)
 	fmt.Fprintln(&b, o.GlobalLua)
 	for _, host := range o.Hosts() {
-		fmt.Fprintf(&b, "\nVirtualHost %s\n%s%s\n", luaString(host), o.grants(), o.HostLua)
+		fmt.Fprintf(&b, "\nVirtualHost %s\n%s%s\n", luaString(host), o.grants(host).lua(o.Component), o.HostLua)
 	}
 	// The modules are enabled on the component too, or nothing is announced.
 	fmt.Fprintf(&b, "\nComponent %s\n  component_secret = %s\n  modules_enabled = { \"delegation\", \"privilege\" }\n",
@@ -83,19 +53,22 @@ log = { { levels = { min = "debug" }, to = "console" } }
 	return b.String()
 }
 
-// grants is what a host delegates to the component and allows it.
-func (o ProsodyOptions) grants() string {
+// lua is what a host delegates to the component and allows it.
+func (g Grants) lua(to string) string {
+	if g.Plain {
+		return ""
+	}
 	var b strings.Builder
-	component := luaString(o.Component)
+	component := luaString(to)
 	fmt.Fprintln(&b, `  modules_enabled = { "delegation", "privilege" }`)
-	if !o.NoDelegation {
+	if !g.NoDelegation {
 		fmt.Fprintf(&b, "  delegations = { [\"jabber:iq:roster\"] = { jid = %s } }\n", component)
 	}
 	fmt.Fprintf(&b, "  privileged_entities = { [%s] = {\n    roster = \"both\", message = \"outgoing\",\n", component)
-	if !o.NoPresence {
+	if !g.NoPresence {
 		fmt.Fprintln(&b, `    presence = "managed_entity",`)
 	}
-	if !o.NoPrivilegeIQ {
+	if !g.NoPrivilegeIQ {
 		fmt.Fprintln(&b, `    iq = { ["jabber:iq:roster"] = "set" },`)
 	}
 	fmt.Fprintln(&b, "  } }")
@@ -105,16 +78,12 @@ func (o ProsodyOptions) grants() string {
 // writeAccounts writes the users as Prosody's mod_auth_internal_plain keeps
 // them, which is much faster than a prosodyctl for each.
 func (o ProsodyOptions) writeAccounts(data string) error {
-	for user, password := range o.Users {
-		local, host, isJID := strings.Cut(user, "@")
-		if !isJID {
-			host = o.Host
-		}
-		file := filepath.Join(data, dataName(host), "accounts", dataName(local)+".dat")
+	for _, a := range o.accounts() {
+		file := filepath.Join(data, dataName(a.host), "accounts", dataName(a.local)+".dat")
 		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 			return err
 		}
-		account := fmt.Sprintf("return {\n\t[\"password\"] = %s;\n};\n", luaString(password))
+		account := fmt.Sprintf("return {\n\t[\"password\"] = %s;\n};\n", luaString(a.password))
 		if err := os.WriteFile(file, []byte(account), 0o600); err != nil {
 			return err
 		}

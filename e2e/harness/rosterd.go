@@ -33,7 +33,7 @@ func Build(ctx context.Context, root, output string, race bool) error {
 // RosterdOptions say how rosterd is started.
 type RosterdOptions struct {
 	Binary      string
-	Prosody     *Prosody // where it connects, unless Settings say otherwise
+	Server      Server // where it connects, unless Settings say otherwise
 	ContactsURL string
 
 	// Settings are further settings, or other ones, by their dotted keys, e.g.
@@ -90,11 +90,11 @@ func (r *Rosterd) settings(opts RosterdOptions) (map[string]any, error) {
 		return nil, err
 	}
 	settings["refresh.listen"], settings["metrics.listen"] = address(ports[0]), address(ports[1])
-	if p := opts.Prosody; p != nil {
-		settings["xmpp.address"] = p.ComponentAddress()
-		settings["xmpp.domain"] = p.Options().Component
-		settings["xmpp.secret"] = p.Options().Secret
-		settings["xmpp.hosts"] = p.Options().Hosts()
+	if s := opts.Server; s != nil {
+		settings["xmpp.address"] = s.ComponentAddress()
+		settings["xmpp.domain"] = s.Options().Component
+		settings["xmpp.secret"] = s.Options().Secret
+		settings["xmpp.hosts"] = s.Options().Hosts()
 	}
 	for key, value := range opts.Settings {
 		settings[key] = value
@@ -152,8 +152,7 @@ func (r *Rosterd) Log() string { return r.process.text() }
 
 // WaitLog waits until rosterd has logged a line that contains text.
 func (r *Rosterd) WaitLog(ctx context.Context, text string) error {
-	_, _, err := r.process.log.wait(ctx, 0, func(line string) bool { return strings.Contains(line, text) })
-	if err != nil {
+	if _, _, err := r.process.log.wait(ctx, 0, containsAny(text)); err != nil {
 		return fmt.Errorf("rosterd did not log %q: %w\n%s", text, err, r.Log())
 	}
 	return nil

@@ -36,6 +36,27 @@ func startProsody(t *testing.T, opts ProsodyOptions) *Prosody {
 	return p
 }
 
+func startEjabberd(t *testing.T, opts EjabberdOptions) *Ejabberd {
+	t.Helper()
+	Require(t.Context(), t)
+	e, err := StartEjabberd(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(e.Log())
+		}
+		e.Close()
+	})
+	return e
+}
+
+// juliet is a server of one user.
+func juliet(password string) ServerOptions {
+	return ServerOptions{Users: map[string]string{"juliet": password}}
+}
+
 // deadline bounds all waiting of a test.
 func deadline(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -44,7 +65,7 @@ func deadline(t *testing.T) context.Context {
 }
 
 func TestBothClients(t *testing.T) {
-	p := startProsody(t, ProsodyOptions{Users: map[string]string{"juliet": `a "pass\word"`}})
+	p := startProsody(t, ProsodyOptions{ServerOptions: juliet(`a "pass\word"`)})
 	component := dialComponent(t, p)
 	component.wait("the delegation", "<delegated ")
 	component.wait("the privilege", "<perm ")
@@ -116,7 +137,7 @@ func equalItems(a, b []Item) bool { return fmt.Sprintf("%+v", a) == fmt.Sprintf(
 
 // An error is seen as one, never as an empty roster: nobody answers here.
 func TestRosterError(t *testing.T) {
-	p := startProsody(t, ProsodyOptions{Users: map[string]string{"juliet": "secret"}})
+	p := startProsody(t, ProsodyOptions{ServerOptions: juliet("secret")})
 	for _, library := range libraries {
 		t.Run(library.name, func(t *testing.T) {
 			ctx := deadline(t)
@@ -153,10 +174,10 @@ func TestLoginRefused(t *testing.T) {
 }
 
 func TestProsodyWithoutGrants(t *testing.T) {
-	p := startProsody(t, ProsodyOptions{
+	p := startProsody(t, ProsodyOptions{ServerOptions: ServerOptions{
 		Host: "a.example", ExtraHosts: []string{"b.example"}, Users: map[string]string{"juliet@b.example": "secret"},
-		NoDelegation: true, NoPrivilegeIQ: true, NoPresence: true, AnyFromAddress: true,
-	})
+		Grants: Grants{NoDelegation: true, NoPrivilegeIQ: true, NoPresence: true}, AnyFromAddress: true,
+	}})
 	component := dialComponent(t, p)
 	for _, host := range p.Options().Hosts() {
 		_, _, err := component.arrived.wait(deadline(t), 0, func(s rawStanza) bool {
@@ -189,28 +210,108 @@ func TestProsodyWithoutGrants(t *testing.T) {
 	}
 }
 
-// After a restart ports and accounts are the same, after Close nothing is left.
-func TestProsodyRestart(t *testing.T) {
-	p := startProsody(t, ProsodyOptions{Users: map[string]string{"juliet": "secret"}})
-	ctx := deadline(t)
-	component := dialComponent(t, p)
+// A host that is plain announces nothing, the one beside it what it grants; an
+// account of any name can log in, and is pushed to from its own address.
+func TestEjabberdGrants(t *testing.T) {
+	const name, password = `d\27artagnan羅`, `a "pass\word" ☎`
+	e := startEjabberd(t, EjabberdOptions{ServerOptions: ServerOptions{
+		Host: "a.example", ExtraHosts: []string{"b.example", "c.example"}, Users: map[string]string{name + "@b.example": password},
+		HostGrants: map[string]Grants{"a.example": {Plain: true}, "c.example": {NoDelegation: true, NoPresence: true}}, AnyFromAddress: true,
+	}})
+	component := dialComponent(t, e)
 	component.wait("the delegation", "<delegated ")
-	pids := []int{p.process.cmd.Process.Pid}
-	if err := p.Restart(ctx); err != nil {
+	for _, host := range []string{"b.example", "c.example"} {
+		_, _, err := component.arrived.wait(deadline(t), 0, func(s rawStanza) bool {
+			return s.From == host && strings.Contains(s.Inner, "<privilege")
+		})
+		if err != nil {
+			t.Fatalf("%s announces nothing: %v", host, err)
+		}
+	}
+	stanzas, _ := component.arrived.since(0)
+	for _, s := range stanzas {
+		// What is not granted is announced with the type none.
+		if s.From == "a.example" || s.From == "c.example" && (strings.Contains(s.Inner, "<delegated") || strings.Contains(s.Inner, "managed_entity")) {
+			t.Errorf("%s announced all the same: %s", s.From, s.Inner)
+		}
+	}
+	for _, library := range libraries {
+		t.Run(library.name, func(t *testing.T) {
+			ctx := deadline(t)
+			jid := name + "@b.example/" + strings.ReplaceAll(library.name, "/", ".")
+			client, err := library.open(ClientOptions{Address: e.ClientAddress(), JID: jid, Password: password})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if err := client.Login(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if items, err := client.Roster(ctx); err != nil || len(items) != 1 || items[0].Name != "Romeo" {
+				t.Fatalf("roster %+v, %v", items, err)
+			}
+			component.send("<iq type='set' id='p' from='" + name + "@b.example' to='" + jid + "'><query xmlns='jabber:iq:roster'>" + rawItem + "</query></iq>")
+			if item, err := client.WaitPush(ctx); err != nil || item.Name != "Romeo" {
+				t.Errorf("push %+v, %v", item, err)
+			}
+			if err := client.Presence("away"); err != nil {
+				t.Fatal(err)
+			}
+			component.wait("presence", "<show>away</show>")
+		})
+	}
+}
+
+// By default a component has no address but its own.
+func TestEjabberdChecksFrom(t *testing.T) {
+	e := startEjabberd(t, EjabberdOptions{})
+	component := dialComponent(t, e)
+	component.wait("the delegation", "<delegated ")
+	component.send("<message from='juliet@example.org/a' to='romeo@example.org'/>")
+	if _, _, err := component.arrived.wait(deadline(t), 0, func(s rawStanza) bool { return false }); !errors.Is(err, errEnded) {
+		t.Errorf("the stream has not ended: %v", err)
+	}
+}
+
+// After a restart ports and accounts are the same, after Close nothing is left.
+func TestRestart(t *testing.T) {
+	for name, start := range map[string]func(*testing.T) (s Server, dir string, pid func() int){
+		"prosody": func(t *testing.T) (Server, string, func() int) {
+			p := startProsody(t, ProsodyOptions{ServerOptions: juliet("secret")})
+			return p, p.dir, func() int { return p.process.cmd.Process.Pid }
+		},
+		"ejabberd": func(t *testing.T) (Server, string, func() int) {
+			e := startEjabberd(t, EjabberdOptions{ServerOptions: juliet("secret")})
+			return e, e.dir, func() int { return e.process.cmd.Process.Pid }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, dir, pid := start(t)
+			testRestart(t, server, dir, pid)
+		})
+	}
+}
+
+func testRestart(t *testing.T, server Server, dir string, pid func() int) {
+	ctx := deadline(t)
+	component := dialComponent(t, server)
+	component.wait("the delegation", "<delegated ")
+	pids := []int{pid()}
+	if err := server.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	pids = append(pids, p.process.cmd.Process.Pid)
-	dialComponent(t, p).wait("the delegation after a restart", "<delegated ")
-	if err := p.Start(ctx); err == nil {
+	pids = append(pids, pid())
+	dialComponent(t, server).wait("the delegation after a restart", "<delegated ")
+	if err := server.Start(ctx); err == nil {
 		t.Error("started twice")
 	}
-	p.Kill()
-	if err := p.Start(ctx); err != nil {
+	server.Kill()
+	if err := server.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	pids = append(pids, p.process.cmd.Process.Pid)
+	pids = append(pids, pid())
 
-	client, err := NewSlixmppClient(ClientOptions{Address: p.ClientAddress(), JID: "juliet@example.org/a", Password: "secret"})
+	client, err := NewSlixmppClient(ClientOptions{Address: server.ClientAddress(), JID: "juliet@example.org/a", Password: "secret"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,13 +320,13 @@ func TestProsodyRestart(t *testing.T) {
 	}
 	pids = append(pids, client.(*slixmppClient).process.cmd.Process.Pid)
 	client.Close()
-	p.Close()
+	server.Close()
 	for _, pid := range pids {
 		if process, err := os.FindProcess(pid); err == nil && process.Signal(syscall.Signal(0)) == nil {
 			t.Errorf("process %d is left", pid)
 		}
 	}
-	if _, err := os.Stat(p.dir); !os.IsNotExist(err) {
-		t.Errorf("%s is left: %v", p.dir, err)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is left: %v", dir, err)
 	}
 }

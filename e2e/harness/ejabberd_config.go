@@ -1,0 +1,103 @@
+package harness
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// EjabberdOptions say how an ejabberd is set up. Of the grants it knows no
+// privileged IQs: see [ServerOptions].
+type EjabberdOptions struct {
+	ServerOptions
+
+	// Lines of YAML at the end of the configuration, and of the modules, which
+	// are indented by two blanks.
+	ExtraYAML, ModulesYAML string
+
+	// IncludedYAML is a file of its own, for include_config_file.
+	IncludedYAML string
+}
+
+// config is the configuration file. Values are written as JSON, which is YAML.
+func (o EjabberdOptions) config(included string, c2s, component int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# A throw-away ejabberd for end-to-end tests: no TLS, no federation.
+loglevel: info
+log_rotate_count: 0
+hosts: %s
+auth_method: internal
+auth_password_format: plain
+acme: {auto: false}
+s2s_dns_timeout: 1
+s2s_dns_retries: 1
+listen:
+  - {port: %d, ip: "127.0.0.1", module: ejabberd_c2s, starttls: false, max_stanza_size: 262144, access: all, backlog: 1024}
+  - {port: %d, ip: "127.0.0.1", module: ejabberd_service, access: all, check_from: %t,
+     hosts: {%s: {password: %s}}}
+acl: {contacts_component: {server: %s}}
+access_rules: {contacts_component: {allow: contacts_component}}
+modules:
+  mod_disco: {}
+  mod_roster: {versioning: true}
+  mod_ping: {}
+%s
+`, yaml(o.Hosts()), c2s, component, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), yaml(o.Component), o.ModulesYAML)
+	fmt.Fprintln(&b, "append_host_config:")
+	for _, host := range o.Hosts() {
+		fmt.Fprintf(&b, "  %s:\n    modules: {%s}\n", yaml(host), strings.Join(o.grants(host).modules(), ", "))
+	}
+	if o.IncludedYAML != "" {
+		fmt.Fprintf(&b, "include_config_file: %s\n", yaml(included))
+	}
+	fmt.Fprintln(&b, o.ExtraYAML)
+	return b.String()
+}
+
+// modules are those that give a host's grants.
+func (g Grants) modules() []string {
+	var modules []string
+	if !g.NoDelegation && !g.Plain {
+		modules = append(modules, `mod_delegation: {namespaces: {"jabber:iq:roster": {access: contacts_component}}}`)
+	}
+	if !g.Plain {
+		presence := "presence: {managed_entity: contacts_component}, "
+		if g.NoPresence {
+			presence = ""
+		}
+		modules = append(modules, "mod_privilege: {roster: {both: contacts_component}, "+presence+"message: {outgoing: contacts_component}}")
+	}
+	return modules
+}
+
+func yaml(v any) string {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings: cannot be
+	}
+	return string(data)
+}
+
+// ejabberdReady is the line that [EjabberdOptions.prologue] ends with.
+const ejabberdReady = "harness: ejabberd is ready"
+
+// prologue is the Erlang program that runs once ejabberd has started: it makes
+// the accounts, which may be there already.
+func (o EjabberdOptions) prologue() string {
+	var b strings.Builder
+	for _, a := range o.accounts() {
+		fmt.Fprintf(&b, "ejabberd_auth:try_register(%s,%s,%s), ", erlangBinary(a.local), erlangBinary(a.host), erlangBinary(a.password))
+	}
+	return b.String() + `io:format("` + ejabberdReady + `~n").`
+}
+
+// erlangBinary writes s as a binary by its bytes, whatever they are.
+func erlangBinary(s string) string {
+	return "<<" + strings.Trim(strings.Join(strings.Fields(fmt.Sprint([]byte(s))), ","), "[]") + ">>"
+}
+
+// erlangString writes a path as the string that an argument of erl is parsed
+// as.
+func erlangString(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
