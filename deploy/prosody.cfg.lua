@@ -21,7 +21,7 @@ VirtualHost "example.org"
 
   -- What rosterd may do (XEP-0356). It needs two things: to hear which users
   -- come and go (presence), and to send roster pushes in their names (iq).
-  -- This version does not use the other two.
+  -- It does not use the other two.
   privileged_entities = {
     ["contacts.example.org"] = {
       presence = "managed_entity";
@@ -38,3 +38,8 @@ Component "contacts.example.org"
   component_secret = "change-me"
   -- Here, too, or nothing is announced to rosterd.
   modules_enabled = { "delegation", "privilege" }
+  -- For rosterd to relay presence between contacts: take away the dashes before
+  -- the next line, and set xmpp.unrestricted: true in rosterd's configuration.
+  -- Prosody then takes stanzas from every address, those of the users included,
+  -- from who has the secret.
+  -- validate_from_addresses = false
