@@ -88,7 +88,7 @@ func (c *Component) vanished(s *stream) {
 func (c *Component) ask(s *stream, full jid.JID) {
 	c.sendPing(s, full.String(), func(a answer) {
 		switch {
-		case a.iq == nil: // it may sleep
+		case a.iq == nil: // it may sleep, or was not asked
 		case serverSaysGone(a.iq):
 			c.gone(full)
 		default:
@@ -112,13 +112,15 @@ func (c *Component) learn(s *stream, host string) {
 	})
 }
 
+// sendPing asks for a sign of life and does not block: where the server takes
+// nothing now, nobody is asked.
 func (c *Component) sendPing(s *stream, to string, callback func(answer)) {
 	id, ok := s.iqs.register(to, callback)
 	if !ok {
 		return
 	}
 	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: to})
-	if s.out.put(append(b, "<ping xmlns='"+nsPing+"'/></iq>"...), nil) != nil && s.iqs.forget(id) {
+	if !s.out.offer(append(b, "<ping xmlns='"+nsPing+"'/></iq>"...)) && s.iqs.forget(id) {
 		callback(answer{lost: true})
 	}
 }
