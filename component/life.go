@@ -1,0 +1,115 @@
+package component
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// serve is the life of a stream. It returns why the stream ended.
+func (c *Component) serve(ctx context.Context, s *stream) error {
+	run := func(context.Context) error { return nil }
+	if c.hub != nil {
+		var err error
+		if run, err = c.hub.Start(relay{c, s}); err != nil {
+			s.conn.Close()
+			return err
+		}
+	}
+	// The writer outlives ctx: what waits and the closing tag are still written.
+	writing, stopWriting := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := s.out.run(writing, s.conn, c.opts.Timing.Write); err != nil && writing.Err() == nil {
+			s.end(fmt.Errorf("writing: %w", err))
+		}
+	})
+	work.Go(func() { c.tend(writing, s) })
+	if c.hub != nil {
+		work.Go(func() { run(writing) }) // its error is the stream's
+	}
+	work.Go(func() { c.askAll(writing, s) })
+	stop := context.AfterFunc(ctx, func() { c.closeStream(s) })
+	err := c.readAll(s)
+	stop()
+	s.out.close()
+	stopWriting()
+	s.conn.Close()
+	work.Wait()
+	s.iqs.close()
+	if cause := s.cause.Load(); cause != nil {
+		return *cause
+	}
+	return err
+}
+
+// closeStream closes the stream in order (RFC 6120, section 4.4): what waits is
+// written, then the closing tag; the reading ends with the server's closing
+// tag, or soon.
+func (c *Component) closeStream(s *stream) {
+	s.out.offer([]byte("</stream:stream>"))
+	s.out.close()
+	s.conn.SetReadDeadline(time.Now().Add(c.opts.Timing.Close))
+}
+
+// readAll reads until the stream ends, and says why it did.
+func (c *Component) readAll(s *stream) error {
+	for {
+		data, whole, err := s.framer.next()
+		if err == io.EOF {
+			return errors.New("the server closed the stream")
+		} else if err != nil {
+			return fmt.Errorf("reading: %w", err)
+		}
+		if err := c.handle(s, data, whole); err != nil {
+			return err
+		}
+	}
+}
+
+// tend gives up IQs that nobody answers, and the stream when the server is
+// silent: first it is asked for a sign of life (XEP-0199), any will do.
+func (c *Component) tend(ctx context.Context, s *stream) {
+	t := c.opts.Timing
+	ticker := time.NewTicker(t.Ping / 4)
+	defer ticker.Stop()
+	var asked time.Time
+	announced := time.NewTimer(t.Announce)
+	defer announced.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-announced.C:
+			c.missing(s)
+		case now := <-ticker.C:
+			s.iqs.expire(now)
+			switch silence := s.silence(); {
+			case silence > t.Dead:
+				s.end(fmt.Errorf("the server was silent for %s", silence.Round(time.Second)))
+				return
+			case silence > t.Ping && now.Sub(asked) > t.Ping/2:
+				asked = now
+				c.ping(s)
+			}
+		}
+	}
+}
+
+// missing says, once for each stream, what a better way needs.
+func (c *Component) missing(s *stream) {
+	for _, host := range c.opts.Hosts {
+		w := c.ways(host, s.grants.of(host), true)
+		c.opts.Logger.Info("ways", "host", host, "query", w.Query, "push", w.Push, "presence", w.Presence)
+		for _, what := range w.Missing {
+			c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
+		}
+		c.learn(s, host)
+		if g := s.grants.of(host); g.privilege == "" {
+			c.rosters.Resume(host) // nothing will be announced any more
+		}
+	}
+}
