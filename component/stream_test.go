@@ -125,7 +125,7 @@ func TestRefusedHandshake(t *testing.T) {
 }
 
 func TestServerThatIsNone(t *testing.T) {
-	r := start(t, func(o *Options) { o.Timing.Dial = 50 * time.Millisecond })
+	r := start(t, func(o *Options) { o.Timing.Dial = 500 * time.Millisecond })
 	for name, greeting := range map[string]string{
 		"another protocol": "220 mail.example.org ESMTP <x>",
 		"silent":           "",
@@ -169,7 +169,7 @@ func TestStopsThoughTheServerDoesNot(t *testing.T) {
 }
 
 func TestSilentServerIsFoundDead(t *testing.T) {
-	r := start(t, func(o *Options) { o.Timing.Ping, o.Timing.Dead = 20*time.Millisecond, 100*time.Millisecond })
+	r := start(t, func(o *Options) { o.Timing.Ping, o.Timing.Dead = 20*time.Millisecond, 3*time.Second })
 	k := r.server.serve()
 	e := k.nextElement()
 	if e.get("type") != "get" || e.get("to") != "example.org" || e.child(nsPing, "ping") == nil {
@@ -190,7 +190,7 @@ func TestSilentServerIsFoundDead(t *testing.T) {
 func TestServerThatStopsReading(t *testing.T) {
 	r := start(t, func(o *Options) {
 		o.Queue = 64 << 10
-		o.Timing.Write = 300 * time.Millisecond
+		o.Timing.Write = time.Second
 	})
 	big := roster.New([]roster.Item{item(t, "romeo@example.org", strings.Repeat("x", 100_000))})
 	r.rosters.answer = func(jid.JID) (*roster.Roster, error) { return big, nil }

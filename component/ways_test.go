@@ -66,7 +66,7 @@ func TestWays(t *testing.T) {
 }
 
 func TestMissingIsSaidOnce(t *testing.T) {
-	r := start(t, func(o *Options) { o.Timing.Announce = 20 * time.Millisecond })
+	r := start(t, func(o *Options) { o.Timing.Announce = time.Second })
 	k := r.server.serve()
 	k.announce() // of example.org
 	k.all = true
