@@ -35,7 +35,7 @@ lint: ## gofmt, go vet, staticcheck, and whether go.mod is tidy
 # Where everything could be installed, nothing may be skipped. Elsewhere what
 # cannot run says so: the end-to-end tests themselves, and here the race
 # detector, which needs cgo and a C compiler.
-test: install-deps ## run all tests, end to end on a real Prosody included
+test: install-deps ## run all tests, end to end on a real Prosody and a real ejabberd included
 	@set -e; race=-race; export CGO_ENABLED=1; \
 	if ! command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null; then \
 		echo "no C compiler: testing without the race detector"; race=; CGO_ENABLED=0; fi; \

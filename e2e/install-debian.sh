@@ -83,7 +83,8 @@ disable() { # package, its systemd units
 	$own_policy || case $package in
 	# COMPAT: the init script of Debian 12 looks for a lua5.2 and stops nothing.
 	prosody) prosodyctl stop || true ;;
-	ejabberd) ejabberdctl stop && ejabberdctl stopped || true ;;
+	# ejabberdctl itself starts an epmd: only if there is something to stop.
+	ejabberd) if pidof beam.smp; then ejabberdctl stop && ejabberdctl stopped || true; fi ;;
 	erlang-base) epmd -kill || true ;; # unless another node is registered
 	esac
 	if [ -e "/etc/init.d/$package" ]; then update-rc.d "$package" disable || true; fi
