@@ -114,6 +114,7 @@ type Component struct {
 	undelivered *causes // of pushes, since the stream began
 	unanswered  *causes // of roster queries
 	strangers   *causes // hosts that announce something and are not served
+	lacking     *causes // what better ways need
 
 	mu     sync.Mutex
 	stream *stream // nil while there is none
@@ -127,7 +128,7 @@ func New(o Options, sessions Sessions) *Component {
 		o.Queue = 16 << 20
 	}
 	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
-		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), strangers: newCauses(0, 16)}
+		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
 	}

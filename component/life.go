@@ -99,13 +99,15 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 	}
 }
 
-// missing says, once for each stream, what a better way needs.
+// missing says which ways the server leaves, and, once, what better ones need.
 func (c *Component) missing(s *stream) {
 	for _, host := range c.opts.Hosts {
 		w := c.ways(host, s.grants.of(host), true)
 		c.opts.Logger.Info("ways", "host", host, "query", w.Query, "push", w.Push, "presence", w.Presence)
 		for _, what := range w.Missing {
-			c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
+			if _, now := c.lacking.log(what); now {
+				c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
+			}
 		}
 		c.learn(s, host)
 		if g := s.grants.of(host); g.privilege == "" {

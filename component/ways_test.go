@@ -76,6 +76,10 @@ func TestMissingIsSaidOnce(t *testing.T) {
 		}
 	}
 	k.quiet()
+	k.Close() // and not again on the next stream
+	k = r.server.serve()
+	k.announce()
+	waitFor(t, "the ways are logged again", func() bool { return strings.Count(r.log.String(), "msg=ways") == 4 })
 	if n := strings.Count(r.log.String(), "a better way is missing"); n != 2 { // example.org: presence
 		t.Errorf("%d lines:\n%s", n, r.log.String())
 	}
