@@ -141,12 +141,11 @@ func (c *Component) query(s *stream, d delegated, full jid.JID) {
 func (c *Component) answer(full jid.JID, data []byte, delegated bool) {
 	lost := func() { c.rosters.Undelivered(full) }
 	s, _ := c.current()
+	if s != nil && delegated {
+		s.fence.note(full) // first: whoever sees the answer may send the next thing
+	}
 	if s == nil || s.out.put(data, lost) != nil {
 		lost()
-		return
-	}
-	if delegated {
-		s.fence.note(full)
 	}
 }
 
