@@ -11,12 +11,19 @@ COPY . .
 ARG VERSION=devel
 ARG COMMIT=unknown
 RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath \
-    -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /rosterd .
+    -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /rosterd . \
+    && mkdir -m 700 /state
 
 FROM scratch
 # For a contacts URL with https.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /rosterd /rosterd
+# The state, rosterd.db: who is connected, and what each client was told. Give it a
+# volume, or a new container begins without it. A folder of the host, or a volume of
+# Kubernetes, must be writable for the user below (Kubernetes: fsGroup: 65532).
+COPY --from=build --chown=65532:65532 /state /var/lib/rosterd
+ENV STATE_DIRECTORY=/var/lib/rosterd
+VOLUME /var/lib/rosterd
 # A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 # refresh.listen and metrics.listen. They listen on loopback unless configured

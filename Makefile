@@ -14,8 +14,10 @@ BUILDFLAGS := -buildvcs=false
 
 DEMO_EXIT ?=
 
+FUZZTIME ?= 60s
+
 .DEFAULT_GOAL := help
-.PHONY: help build install-deps lint test demo clean
+.PHONY: help build install-deps lint test fuzz chaos demo bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,8 +44,42 @@ test: install-deps ## run all tests, end to end on a real Prosody and a real eja
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then export ROSTERD_E2E=required; fi; \
 	set -x; $(GO) test $(BUILDFLAGS) $$race -timeout 10m ./...
 
+# What go test finds is in testdata/fuzz of the package from then on, where every
+# later go test tries it again. Keep it there, with the fix. Without a limit, most
+# of the time would go into making inputs shorter that found nothing. At the end of
+# its time go test now and then takes that for a failure. It is none if it says so
+# and wrote no input; everything else is.
+fuzz: ## give each fuzz target FUZZTIME (60s), and stop at the first finding
+	@list=$$($(GO) test $(BUILDFLAGS) -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
+	echo "$$list" | awk '/^Fuzz/ { names[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, names[i]; n = 0 }' | \
+	while read -r package name; do \
+		echo "$$package $$name"; \
+		out=$$(mktemp -d); \
+		{ $(GO) test $(BUILDFLAGS) -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$package" </dev/null 2>&1 || \
+			touch "$$out/failed"; } | tee "$$out/log"; \
+		if [ -e "$$out/failed" ] && { grep -q 'Failing input' "$$out/log" || ! grep -q '^ *context deadline exceeded$$' "$$out/log"; }; then \
+			echo "to replay it: $(GO) test -run '^$$name\$$' $$package"; exit 1; fi; \
+		rm -r "$$out"; \
+	done
+
+# Seeds on the fake server, on Prosody and on ejabberd, from FIRST on. Most of
+# the time a run waits: many go at once.
+FAKE     ?= 1000
+PROSODY  ?= 20
+EJABBERD ?= 20
+FIRST    ?= 1
+
+chaos: install-deps build ## let everything fail around ./rosterd, FAKE, PROSODY and EJABBERD times: nobody may lose a contact
+	$(GO) test $(BUILDFLAGS) -count=1 -v -timeout 90m -run '^(TestChaos|TestKillUnderRefresh|TestHerd)$$' ./e2e/chaos -args \
+		-rosterd "$(CURDIR)/rosterd" -full -fake $(FAKE) -prosody $(PROSODY) -ejabberd $(EJABBERD) -seed $(FIRST) -at-once 32
+
 demo: install-deps build ## show rosterd at work on a private Prosody until Ctrl-C; DEMO_EXIT=1 ends after the show
 	@DEMO_EXIT=$(DEMO_EXIT) $(GO) run $(BUILDFLAGS) ./e2e/demo -rosterd ./rosterd
+
+# Figures do not fail. RUNS and ONLY are for those who look into one of them.
+bench: build $(if $(SERVER),install-deps) ## measure rosterd beside its limits; SERVER=prosody or ejabberd, PEER=DIR: there, beside the module; BENCH_QUICK=1: a look
+	$(GO) run $(BUILDFLAGS) ./bench -rosterd ./rosterd $(if $(BENCH_QUICK),-quick) $(if $(SERVER),-server '$(SERVER)') \
+		$(if $(PEER),-peer '$(PEER)') $(if $(RUNS),-runs '$(RUNS)') $(if $(ONLY),-only '$(ONLY)')
 
 clean: ## delete what was built
 	rm -f rosterd

@@ -21,6 +21,7 @@ import (
 	"rosterd/refresh"
 	"rosterd/roster"
 	"rosterd/session"
+	"rosterd/store"
 )
 
 // How long each step of a stop may take. Closing the stream takes 3 s at most,
@@ -71,6 +72,9 @@ func serve(ctx context.Context, file string, logs io.Writer) error {
 	<-streamClosed
 	<-answered
 	a.fetcher.Close()
+	if failure := a.state.Close(); err == nil && failure != nil {
+		err = failure
+	}
 	log.Info("rosterd has stopped")
 	return err
 }
@@ -90,54 +94,130 @@ type app struct {
 	fetcher          *fetcher.Fetcher
 	component        *component.Component
 	manager          *roster.Manager
+	state            state
 	refresh, metrics *http.Server
 	requests         context.Context // of every HTTP request
 	cancelRequests   context.CancelFunc
 	failed           chan error // receives why a listener failed
 }
 
-// assemble makes the parts, connects them, and begins to listen.
+// assemble makes the parts, connects them, and begins to listen. If it fails,
+// nothing is left running.
 func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
-	registry := prometheus.NewRegistry()
-	m := newMetrics(registry)
 	a := &app{failed: make(chan error, 2)}
 	a.requests, a.cancelRequests = context.WithCancel(context.Background())
-	var err error
-	if a.fetcher, err = newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, m); err != nil {
+	if err := a.build(cfg, log); err != nil {
+		a.cancelRequests()
+		if a.manager != nil {
+			a.manager.Close()
+		}
+		if a.state != nil {
+			_ = a.state.Close() // nothing was put
+		}
 		return nil, err
 	}
-	sessions := session.NewTable()
+	return a, nil
+}
+
+func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
+	registry := prometheus.NewRegistry()
+	m := newMetrics(registry)
+	if a.fetcher, err = newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, m); err != nil {
+		return err
+	}
+	if a.state, err = openState(cfg.State.Path, log, m); err != nil {
+		return err
+	}
+	sessions, err := session.Load(a.state)
+	if err != nil {
+		return err
+	}
 	metrics.RegisterSessions(registry, sessions.Counts)
+	secured, err := cfg.XMPP.TLS.Client()
+	if err != nil {
+		return err
+	}
 	a.component = component.New(component.Options{
-		Address: cfg.XMPP.Address, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
-		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence,
+		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
+		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, MaxStanza: cfg.XMPP.MaxStanzaBytes,
+		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
-	// Three quarters of the fetches at most are for refreshes: a client that
-	// logs in never waits behind all of them.
-	a.manager = roster.NewManager(a.fetcher, sessions, a.component, roster.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4)})
+	a.manager, err = roster.NewManager(roster.Options{
+		Source: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
+		Rules:  roster.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
+		Limits: roster.Limits{Background: background(cfg.Contacts, cfg.XMPP.Hosts), Resync: cfg.Contacts.ResyncRate},
+	})
+	if err != nil {
+		return err
+	}
+	a.fetcher.Recovered(a.manager.Hasten)
+	metrics.RegisterRosters(registry, func() metrics.Rosters {
+		c := a.manager.Counts()
+		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
+	})
 	if cfg.XMPP.Unrestricted && cfg.XMPP.Presence != "off" {
 		hub := presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
 		a.manager.Watch(hub)
 		a.component.Relay(hub)
 	}
 
+	var certificates *refresh.Certificates
+	if t := cfg.Refresh.TLS; t.Enabled() {
+		if certificates, err = refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, log); err != nil {
+			return err
+		}
+	}
 	refreshListener, err := net.Listen("tcp", cfg.Refresh.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("refresh.listen: %w", err)
+		return fmt.Errorf("refresh.listen: %w", err)
 	}
 	metricsListener, err := net.Listen("tcp", cfg.Metrics.Listen)
 	if err != nil {
 		refreshListener.Close()
-		return nil, fmt.Errorf("metrics.listen: %w", err)
+		return fmt.Errorf("metrics.listen: %w", err)
 	}
-	a.refresh = a.startHTTP(refreshListener, log, refresh.Handler(refresh.Options{
-		Hosts: cfg.XMPP.Hosts, Token: cfg.Refresh.Token.Reveal(), MaxBytes: cfg.Refresh.MaxBytes,
-		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
-	}, a.manager))
+	endpoint := refresh.Options{
+		Hosts: cfg.XMPP.Hosts, Token: cfg.Refresh.Token.Reveal(), Tokens: reveal(cfg.Refresh.Tokens), MaxBytes: cfg.Refresh.MaxBytes,
+		Certificates: certificates, Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
+	}
+	a.refresh = a.startHTTP(refreshListener, log, refresh.Handler(endpoint, a.manager), func(server *http.Server, l net.Listener) net.Listener {
+		return refresh.Protect(server, l, endpoint)
+	})
 	metrics.RegisterWays(registry, func() []metrics.Way { return waysOf(a.component.Status()) })
-	a.metrics = a.startHTTP(metricsListener, log, metrics.Handler(registry, a.component.Ready, func() any { return a.component.Status() }))
-	return a, nil
+	a.metrics = a.startHTTP(metricsListener, log, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }), nil)
+	return nil
+}
+
+// status is what rosterd tells of itself.
+func (a *app) status() any {
+	s := struct {
+		component.Status
+		State string `json:"state,omitempty"` // why it is not being written
+	}{Status: a.component.Status()}
+	if err := a.state.Err(); err != nil {
+		s.State = err.Error()
+	}
+	return s
+}
+
+// state is a store that is closed at the end.
+type state interface {
+	roster.Store
+	Err() error
+	Close() error
+}
+
+// openState opens the store at path, or one in memory if that is empty.
+func openState(path string, log *slog.Logger, m *metrics.Metrics) (state, error) {
+	if path == "" {
+		return store.NewMemory(), nil
+	}
+	s, err := store.Open(path, store.Options{Logger: log, Errors: m.StateErrors})
+	if err != nil {
+		return nil, fmt.Errorf("state.path: %w", err)
+	}
+	return s, nil
 }
 
 func waysOf(status component.Status) []metrics.Way {
@@ -153,7 +233,7 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	m := metrics.New(registry)
 	metrics.RegisterBuildInfo(registry, version, buildCommit())
 	for vec, values := range map[*prometheus.CounterVec][]string{
-		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons,
+		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.BulkFetches: fetcher.BulkResults,
 		m.RefreshRequests: refresh.Codes, m.RefreshedUsers: refresh.Results,
 	} {
 		for _, value := range values {
@@ -177,6 +257,10 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 		}
 		templates[host] = template
 	}
+	bulk, err := bulkURLs(c, hosts)
+	if err != nil {
+		return nil, err
+	}
 	header := make(http.Header)
 	for name, value := range c.Headers {
 		header.Set(name, value.Reveal())
@@ -184,24 +268,70 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 	if token := c.Token.Reveal(); token != "" {
 		header.Set("Authorization", "Bearer "+token)
 	}
-	return fetcher.New(fetcher.Options{
+	options := fetcher.Options{
 		URL: func(user jid.JID) (string, error) {
 			return templates[user.Domain()].Expand(user.Local(), user.Domain())
 		},
-		Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, MaxBytes: c.MaxBytes,
+		Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, MaxBytes: c.MaxBytes, NotFoundEmpty: c.NotFound == "empty",
 		Header: header, UserAgent: "rosterd/" + version, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped},
-	}), nil
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped,
+			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
+	}
+	if len(bulk) > 0 {
+		options.BulkSize = c.BulkSize
+		options.BulkURL = func(domain string) (string, bool) { url, ok := bulk[domain]; return url, ok }
+	}
+	return fetcher.New(options), nil
+}
+
+// bulkURLs are where many users at once are asked for, by domain.
+func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
+	urls := make(map[string]string)
+	for _, host := range hosts {
+		template, ok, err := c.BulkFor(host)
+		if err == nil && ok {
+			urls[host], err = template.Expand(host)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return urls, nil
+}
+
+// background is how many users are fetched at once that no query waits for:
+// three quarters of the fetches at most, so that a client that logs in never waits
+// behind all of them. Where users are asked for together, the fetcher sees to
+// that, and needs as many as fill its requests.
+func background(c config.Contacts, hosts []string) int {
+	n := max(1, c.MaxInFlight*3/4)
+	if bulk, err := bulkURLs(c, hosts); err == nil && len(bulk) > 0 && c.BulkSize > 1 {
+		n += fetcher.BulkRequests * c.BulkSize
+	}
+	return n
+}
+
+// reveal is for those who compare.
+func reveal(secrets []config.Secret) []string {
+	list := make([]string, len(secrets))
+	for i, s := range secrets {
+		list[i] = s.Reveal()
+	}
+	return list
 }
 
 // startHTTP serves h on l until [app.stopHTTP]. Headers and bodies that come
 // too slowly end their connection; an answer may take as long as the work does.
-func (a *app) startHTTP(l net.Listener, log *slog.Logger, h http.Handler) *http.Server {
+// protect, unless nil, sets the server up in its own way.
+func (a *app) startHTTP(l net.Listener, log *slog.Logger, h http.Handler, protect func(*http.Server, net.Listener) net.Listener) *http.Server {
 	server := &http.Server{
 		Addr: l.Addr().String(), Handler: h, MaxHeaderBytes: 64 << 10,
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		BaseContext: func(net.Listener) context.Context { return a.requests },
+	}
+	if protect != nil {
+		l = protect(server, l)
 	}
 	go func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {

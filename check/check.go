@@ -10,6 +10,7 @@ package check
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"strings"
@@ -58,13 +59,18 @@ type checker struct {
 	Options
 	*report
 	cfg     config.Config
-	running running // what answers on metrics.listen
+	tls     *tls.Config // to the server; nil: none
+	running running     // what answers on metrics.listen
 }
 
 func (c *checker) configuration() bool {
 	var err error
 	if c.cfg, err = config.Load(c.File); err != nil {
 		c.fail("configuration: %s", err)("mend that; config.example.yaml has all keys and says what they mean")
+		return false
+	}
+	if c.tls, err = c.cfg.XMPP.TLS.Client(); err != nil {
+		c.fail("configuration: %s", err)("the file has to have the certificate that signed the server's, in PEM, and rosterd must be able to read it")
 		return false
 	}
 	if file := config.File(c.File); file != "" {

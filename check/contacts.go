@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -46,6 +47,29 @@ func (c *checker) contacts(ctx context.Context) {
 	if len(i.Skipped) > 0 {
 		c.skipped(i)
 	}
+	c.bulk(ctx, f, user, i)
+}
+
+// bulk asks for a user at the URL for many users at once, if there is one. i is
+// what he was found to have alone; nothing is said of him if it has no URL.
+func (c *checker) bulk(ctx context.Context, f *fetcher.Fetcher, user jid.JID, i fetcher.Inspection) {
+	b, ok := f.InspectBulk(ctx, user)
+	where := "contacts in bulk: " + b.URL
+	switch took := b.Took.Round(time.Millisecond); {
+	case !ok:
+	case b.Err != nil:
+		c.warn("%s: %s: all users will be asked for alone", where, b.Err)(mendBulk(b.Err)...)
+	case i.URL == "" || !b.Found && i.Err != nil:
+		c.ok("%s: status 200, in %s", where, took)
+	case !b.Found:
+		c.warn("%s: the answer has no contacts of %s", where, user)(
+			"the answer has to be a JSON object with a member "+user.Local()+", whose value is what contacts.url answers",
+			"who is not in the answer is asked for alone, which takes longer")
+	case i.Err == nil && b.Items != i.Items:
+		c.warn("%s: %s has %s here, but %d alone", where, user, count(b.Items, "item"), i.Items)("both have to say the same")
+	default:
+		c.ok("%s: %s, in %s", where, count(b.Items, "item"), took)
+	}
 }
 
 func (c *checker) skipped(i fetcher.Inspection) {
@@ -67,10 +91,16 @@ func (c *checker) skipped(i fetcher.Inspection) {
 // enough: nothing is known of its users.
 func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
 	seen := make(map[string]bool)
+	bulk := make(map[string]jid.JID) // by URL, one of those who are asked for there
 	for _, host := range c.cfg.XMPP.Hosts {
 		user, err := jid.New(madeUp, host, "")
 		if err != nil {
 			continue
+		}
+		if template, ok, err := c.cfg.Contacts.BulkFor(host); ok && err == nil {
+			if url, err := template.Expand(host); err == nil {
+				bulk[url] = user
+			}
 		}
 		server := c.backend(user)
 		if server == "" || seen[server] {
@@ -86,6 +116,9 @@ func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
 		default:
 			c.warn("contacts: %s answers, no user was asked for", server)("name one: rosterd check --user NAME")
 		}
+	}
+	for _, url := range slices.Sorted(maps.Keys(bulk)) {
+		c.bulk(ctx, f, bulk[url], fetcher.Inspection{})
 	}
 }
 
@@ -174,6 +207,24 @@ func mendFetch(err *fetcher.Error) []string {
 		return []string{"raise contacts.max_bytes, if the contacts are really that many"}
 	}
 	return nil
+}
+
+// mendBulk says what mends a request for many users at once.
+func mendBulk(err *fetcher.Error) []string {
+	const what = "contacts.bulk_url is where rosterd sends a POST of a JSON array of user names; see README.md, Many users at once"
+	switch {
+	case err.Status == http.StatusNotFound || err.Status == http.StatusMethodNotAllowed || err.Status == http.StatusNotImplemented:
+		return []string{what}
+	case err.Result == "invalid":
+		return []string{"the answer has to be a JSON object of user names and their contacts", what}
+	case err.Result == "too_large":
+		return []string{"raise contacts.max_bytes, if the contacts are really that many"}
+	}
+	var mends []string
+	for _, mend := range mendFetch(err) {
+		mends = append(mends, strings.ReplaceAll(mend, "contacts.url", "contacts.bulk_url"))
+	}
+	return mends
 }
 
 // count is a number of things.

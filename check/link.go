@@ -26,8 +26,8 @@ func (c *checker) connect(ctx context.Context) {
 	timing := c.Timing
 	timing.MinRetry, timing.MaxRetry = time.Hour, time.Hour // one attempt
 	link := component.New(component.Options{
-		Address: c.cfg.XMPP.Address, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
-		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence,
+		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
+		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, MaxStanza: c.cfg.XMPP.MaxStanzaBytes,
 		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
 	}, session.NewTable())
 	streams, closeStream := context.WithCancel(ctx)
@@ -128,7 +128,7 @@ func (c *checker) lacking(ctx context.Context, link *component.Component, status
 // asks is told to try again, and keeps the roster he has.
 type absent struct{}
 
-func (absent) Get(jid.JID, roster.Reply) error { return roster.ErrStopping }
-func (absent) Undelivered(jid.JID)             {}
-func (absent) Gone(jid.JID)                    {}
-func (absent) Resume(string)                   {}
+func (absent) Get(jid.JID, *string, roster.Reply) (bool, error) { return false, roster.ErrStopping }
+func (absent) Undelivered(jid.JID)                              {}
+func (absent) Gone(jid.JID)                                     {}
+func (absent) Resume(string)                                    {}

@@ -2,13 +2,11 @@ package check
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/x509"
 	"errors"
 	"net"
 	"strings"
 	"syscall"
-
-	"rosterd/refresh"
 )
 
 // listeners looks whether rosterd can listen, or does.
@@ -39,22 +37,64 @@ func (c *checker) metricsListener() {
 
 func (c *checker) refreshListener(ctx context.Context) {
 	const key = "refresh.listen"
-	address := c.cfg.Refresh.Listen
-	token := "callers need refresh.token"
-	if c.cfg.Refresh.Token == "" {
-		token = "without refresh.token, which it does not need on loopback" // config has seen to it
+	leaf, ok := c.certificates()
+	if !ok {
+		return // rosterd does not start like that
 	}
+	address, callers := c.cfg.Refresh.Listen, c.callers()
 	err := bind(address)
 	switch {
 	case err == nil && c.running.kind == ours:
 		c.fail("%s: %s is free, though rosterd runs: it was started with another one", key, address)("restart it")
 	case err == nil:
-		c.ok("%s: %s is free, %s", key, address, token)
-	case errors.Is(err, syscall.EADDRINUSE) && (c.running.kind == ours || c.running.kind == outdated) && isRefresh(ctx, address):
-		c.ok("%s: %s, held by the rosterd that runs, %s", key, address, token)
+		c.ok("%s: %s is free, %s", key, address, callers)
+	case errors.Is(err, syscall.EADDRINUSE) && (c.running.kind == ours || c.running.kind == outdated):
+		c.runningEndpoint(ctx, leaf)
 	default:
 		c.cannotListen(key, address, err)
 	}
+}
+
+// runningEndpoint looks at who holds refresh.listen while a rosterd runs.
+func (c *checker) runningEndpoint(ctx context.Context, leaf *x509.Certificate) {
+	const key = "refresh.listen"
+	address := c.cfg.Refresh.Listen
+	switch got, shown := endpointAt(ctx, address, leaf != nil); {
+	case !got && leaf != nil && shown == nil && isPlain(ctx, address):
+		c.fail("%s: %s is held by the rosterd that runs, without TLS", key, address)("it was started without refresh.tls: restart it")
+	case !got && leaf == nil && isSecure(ctx, address):
+		c.fail("%s: %s is held by a program with TLS, and refresh.tls is not set", key, address)(
+			"if it is the rosterd that runs, it was started with refresh.tls: restart it")
+	case !got && (leaf == nil || !leaf.Equal(shown)): // with refresh.tls.client_ca it does not answer, but shows its certificate
+		c.cannotListen(key, address, syscall.EADDRINUSE)
+	case leaf != nil && !leaf.Equal(shown):
+		c.fail("%s: the rosterd that runs shows another certificate than that of refresh.tls.cert", key)("its log says why; or restart it")
+	default:
+		c.ok("%s: %s, held by the rosterd that runs, %s", key, address, c.callers())
+	}
+}
+
+// callers says what callers of the endpoint need.
+func (c *checker) callers() string {
+	r := c.cfg.Refresh
+	var needs []string
+	if r.TLS.Enabled() {
+		needs = append(needs, "TLS")
+	}
+	if r.TLS.ClientCA != "" {
+		needs = append(needs, "a certificate of refresh.tls.client_ca")
+	}
+	switch {
+	case r.Token != "" && len(r.Tokens) > 0:
+		needs = append(needs, "refresh.token or one of refresh.tokens")
+	case r.Token != "":
+		needs = append(needs, "refresh.token")
+	case len(r.Tokens) > 0:
+		needs = append(needs, "one of refresh.tokens")
+	case r.TLS.ClientCA == "": // config has seen to it
+		return strings.Join(append(needs, "without refresh.token, which it does not need on loopback"), ", ")
+	}
+	return "callers need " + strings.Join(needs, " and ")
 }
 
 // cannotListen says why an address cannot be listened on.
@@ -78,16 +118,4 @@ func bind(address string) error {
 		return err
 	}
 	return l.Close()
-}
-
-// isRefresh reports whether a rosterd's refresh endpoint answers: by a request
-// that refreshes nobody.
-func isRefresh(ctx context.Context, listen string) bool {
-	address, ok := reachable(listen)
-	if !ok {
-		return false
-	}
-	_, body, err := get(ctx, "http://"+address+"/")
-	var answer refresh.Answer
-	return err == nil && json.Unmarshal(body, &answer) == nil && strings.Contains(answer.Message, refresh.Path)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"gosrc.io/xmpp/stanza"
+
+	"rosterd/component"
 )
 
 const (
@@ -21,12 +23,17 @@ const (
 
 // port finds out who listens on xmpp.address. It opens a stream and does no
 // handshake, so that nobody's connection is in danger.
-func (c *checker) port(ctx context.Context) (component bool) {
+func (c *checker) port(ctx context.Context) (usable bool) {
 	address := c.cfg.XMPP.Address
 	ctx, cancel := context.WithTimeout(ctx, 2*portWait)
 	defer cancel()
-	conn, err := (&net.Dialer{Timeout: portWait}).DialContext(ctx, "tcp", address)
-	if err != nil {
+	dialing, stop := context.WithTimeout(ctx, portWait)
+	conn, err := component.Dial(dialing, address, c.tls)
+	stop()
+	if insecure := (*component.TLSError)(nil); errors.As(err, &insecure) {
+		c.fail("server: %s: %s", address, insecure)(insecure.Advice())
+		return false
+	} else if err != nil {
 		c.unreachable(address, err)
 		return false
 	}
@@ -36,7 +43,11 @@ func (c *checker) port(ctx context.Context) (component bool) {
 	mend := "xmpp.address has to be the component port; Prosody: component_ports, 5347 if it is not set; ejabberd: the port of the listener ejabberd_service"
 	switch what {
 	case stanza.NSComponent:
-		c.ok("server: a component port answers on %s", address)
+		if c.tls != nil {
+			c.ok("server: a component port answers on %s, with TLS", address)
+		} else {
+			c.ok("server: a component port answers on %s", address)
+		}
 		return true
 	case stanza.NSClient:
 		c.fail("server: %s is the server's port for clients, where rosterd is refused", address)(mend)
@@ -45,7 +56,7 @@ func (c *checker) port(ctx context.Context) (component bool) {
 	case speaksHTTP:
 		c.fail("server: %s is an HTTP server, no XMPP server", address)(mend)
 	case speaksTLS:
-		c.fail("server: %s wants TLS, which components do not have (XEP-0114)", address)(mend)
+		c.fail("server: %s wants TLS", address)("set xmpp.tls.server_name or xmpp.tls.ca; or " + mend)
 	case isSilent:
 		c.fail("server: %s takes the connection, and does not answer within %s", address, portWait)(mend, "is the server overloaded, or stuck?")
 	default:

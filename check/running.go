@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -133,13 +134,17 @@ func reachable(listen string) (address string, ok bool) {
 // get is one GET, of a program that is expected on this machine: without a
 // proxy, without following it elsewhere.
 func get(ctx context.Context, url string) (code int, body []byte, err error) {
+	return getWith(ctx, url, nil)
+}
+
+func getWith(ctx context.Context, url string, config *tls.Config) (code int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, nil, err
 	}
-	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10}
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: config, MaxResponseHeaderBytes: 64 << 10}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return 0, nil, err

@@ -3,6 +3,7 @@ package component
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,28 +17,32 @@ const (
 	askAfter = 90 * time.Second // silence after which a resource is asked
 	askRate  = 200              // resources asked per second at most
 	reported = 5 * time.Second  // how long a server may take to report who is there
+
+	// How many times Timing.Silent lie between two questions to a resource at
+	// least.
+	askOften  = 1  // where the server reports the end of no session for sure
+	askSeldom = 3  // where it reports that of those whose presence it reports, which this one's is not
+	askRarely = 10 // where it does, and this one's is
 )
 
 // askAll asks the connected resources that were not heard of for a while whether
-// they are still there: COMPAT ejabberd, which does not report the end of a
-// session whose connection is cut. It returns when ctx ends.
+// they are still there, at a bounded rate: no server reports the end of each
+// session. Those of an earlier stream, or of an earlier rosterd, are asked when a
+// stream begins. It returns when ctx ends.
 func (c *Component) askAll(ctx context.Context, s *stream) {
 	look := time.NewTicker(c.opts.Timing.Ask)
 	defer look.Stop()
 	next := time.NewTicker(time.Second / askRate)
 	defer next.Stop()
-	report := time.NewTimer(c.opts.Timing.Report)
-	defer report.Stop()
-	asked := make(map[jid.JID]time.Time) // bounded: by those connected within Silent
+	asked := make(map[jid.JID]time.Time) // when each may be asked again; bounded by askRate and askRarely
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-report.C:
-			c.vanished(s)
 		case now := <-look.C:
-			for full, at := range asked {
-				if now.Sub(at) > c.opts.Timing.Silent {
+			c.vanished(s, now)
+			for full, again := range asked {
+				if now.After(again) {
 					delete(asked, full)
 				}
 			}
@@ -45,11 +50,15 @@ func (c *Component) askAll(ctx context.Context, s *stream) {
 			if since.Before(s.began) {
 				since = s.began // those who were there before may have left with the stream
 			}
+			n := 0
 			for _, full := range c.sessions.Unheard(since) {
-				if _, already := asked[full]; already || !c.asks(full.Domain()) {
+				if _, already := asked[full]; already || !c.asks(s, full.Domain(), now) {
 					continue
 				}
-				asked[full] = now
+				if n++; n > askBatch {
+					break // some of the others will have been heard of
+				}
+				asked[full] = now.Add(c.pause(s, full))
 				select {
 				case <-next.C:
 				case <-ctx.Done():
@@ -61,52 +70,154 @@ func (c *Component) askAll(ctx context.Context, s *stream) {
 	}
 }
 
-// asks reports whether a host's resources are worth asking: only where a
-// server's error can be told from a client's, see [Component.learn].
-func (c *Component) asks(host string) bool {
-	tells, _ := c.tells.Load(host)
-	return tells == true
+// askBatch is how many resources are asked before the table of sessions is
+// looked at again.
+const askBatch = 2 * askRate
+
+// asks reports whether the time has come to ask a host's resources: it is known
+// how the host answers for one that is not there, or will not be known, and where
+// its error says little, those that it reports have been reported.
+func (c *Component) asks(s *stream, host string, now time.Time) bool {
+	tells, known := c.tells.Load(host)
+	up := now.Sub(s.began)
+	if !known {
+		return up > c.opts.Timing.Announce+c.opts.Timing.Answer
+	}
+	return tells == true || up > c.opts.Timing.Report
 }
 
-// vanished are the available resources that a server has not reported on a
-// stream whose beginning is a while ago: one that reports the ends of sessions
-// also reports at once, on a new stream, who is there.
-func (c *Component) vanished(s *stream) {
+// pause is how long after a question to a resource the next one follows.
+func (c *Component) pause(s *stream, full jid.JID) time.Duration {
+	often := time.Duration(askSeldom)
+	if tells, _ := c.tells.Load(full.Domain()); tells == true {
+		often = askOften
+	} else if s.grants.of(full.Domain()).presence && c.sessions.Available(full) {
+		often = askRarely
+	}
+	return often * c.opts.Timing.Silent
+}
+
+// vanished are the available resources that a host has not reported on a new
+// stream: one that reports the ends of sessions also reports who is there. They
+// may be connected without being available.
+func (c *Component) vanished(s *stream, now time.Time) {
 	if c.hub == nil {
 		return
 	}
+	due := make(map[string]bool)
+	s.report.Range(func(host, at any) bool {
+		tells, known := c.tells.Load(host)
+		if done, is := at.(time.Time); is && known && now.Sub(done) > c.opts.Timing.Report {
+			s.report.Store(host, nil) // once
+			due[host.(string)] = tells == false && s.grants.of(host.(string)).presence
+		}
+		return true
+	})
+	if len(due) == 0 {
+		return
+	}
 	for _, full := range c.hub.Unheard(s.began) {
-		tells, known := c.tells.Load(full.Domain())
-		if known && tells == false && s.grants.of(full.Domain()).presence {
-			c.presences.Unavailable(full, nil) // it may be connected without being available
+		if due[full.Domain()] {
+			c.presences.Unavailable(full, nil)
 		}
 	}
 }
 
-// ask asks a resource for a sign of life (XEP-0199). Any answer but the
-// server's own is one.
+// ask asks a resource for a sign of life (XEP-0199). None is no sign that it is
+// gone: the client may sleep.
 func (c *Component) ask(s *stream, full jid.JID) {
 	c.sendPing(s, full.String(), func(a answer) {
+		tells, _ := c.tells.Load(full.Domain())
 		switch {
-		case a.iq == nil: // it may sleep, or was not asked
-		case serverSaysGone(a.iq):
+		case a.iq == nil:
+		case tells == true && serverSaysGone(a.iq):
 			c.gone(full)
+		case tells != true && mayBeGone(a.iq):
+			c.makeSure(s, full)
 		default:
-			c.sessions.Heard(full)
-			c.presences.Alive(full)
+			c.alive(full)
 		}
 	})
 }
 
-// learn finds out how a server answers for a resource that is not there. Where
-// its error has a text, as ejabberd's has, it can be told from what clients
-// answer who do not know XEP-0199.
-func (c *Component) learn(s *stream, host string) {
-	if _, known := c.tells.Load(host); known {
+// alive notes a sign of life.
+func (c *Component) alive(full jid.JID) {
+	c.sessions.Heard(full)
+	c.presences.Alive(full)
+}
+
+// makeSure finds out whether a resource is gone of which the server says so: the
+// same it says for a user who has blocked the component (XEP-0191). It does not
+// block.
+func (c *Component) makeSure(s *stream, full jid.JID) {
+	host := full.Domain()
+	g := s.grants.of(host)
+	if !g.push && g.privilege == "" && !c.late(s) {
+		return // it is asked again, when it is known what can be done
+	}
+	switch c.ways(host, g, c.late(s)).Push {
+	case PushPrivileged:
+		c.pushNothing(s, g.privilege, full)
+	case PushDirect:
+		// From the user himself; his answer would go to him, the server's to us.
+		c.sendPingFrom(s, full.Bare().String(), full.String(), func(a answer) {
+			if a.iq != nil && mayBeGone(a.iq) {
+				c.gone(full)
+			}
+		})
+	default:
+		// Nothing of what there is to send would reach him. A client's own error
+		// has a language: its server has to add it (RFC 6120, section 8.1.5).
+		if _, known := c.tells.Load(host); known {
+			c.gone(full)
+		}
+	}
+}
+
+// pushNothing sends a resource a roster push that changes nothing: a contact is
+// removed that nobody ever had. Whatever else is pushed meanwhile, before or
+// after it, the roster is the same.
+func (c *Component) pushNothing(s *stream, ns string, full jid.JID) {
+	user := full.Bare().String()
+	id, ok := s.iqs.register(user, func(a answer) {
+		if a.iq == nil {
+			return
+		}
+		switch result, _ := pushResult(a.iq); {
+		case result == pushGone, result == pushBlocked && !c.reportedOn(s, full):
+			c.gone(full)
+		case result == pushOK:
+			c.alive(full)
+		}
+	})
+	if !ok {
 		return
 	}
+	b := appendPrivileged(id, c.opts.Domain, ns, full)
+	b = append(b, "<query xmlns='"+nsRoster+"'><item jid='"+c.nowhere+"' subscription='remove'/></query></iq></privileged_iq></iq>"...)
+	if !s.out.offer(b) {
+		s.iqs.forget(id)
+	}
+}
+
+// reportedOn reports whether a host that reports who is there has reported a
+// resource on a stream.
+func (c *Component) reportedOn(s *stream, full jid.JID) bool {
+	return s.grants.of(full.Domain()).presence && c.sessions.Available(full) && !slices.Contains(c.sessions.Unheard(s.began), full)
+}
+
+// learn finds out how a server answers for a resource that is not there. Where
+// its error has a text, as ejabberd's has, it can be told from what clients
+// answer who do not know XEP-0199. Until it has answered, what an earlier stream
+// taught holds. By then a host has also reported who is there, if it does so: it
+// does at once, and answers this afterwards.
+func (c *Component) learn(s *stream, host string) {
 	c.sendPing(s, "rosterd-asks-for-nobody-"+strings.ToLower(rand.Text())+"@"+host+"/nowhere", func(a answer) {
-		if a.iq != nil {
+		if a.iq == nil {
+			return
+		}
+		s.report.LoadOrStore(host, time.Now())
+		if errorCondition(a.iq) == "service-unavailable" {
 			c.tells.Store(host, serverSaysGone(a.iq))
 		}
 	})
@@ -115,23 +226,30 @@ func (c *Component) learn(s *stream, host string) {
 // sendPing asks for a sign of life and does not block: where the server takes
 // nothing now, nobody is asked.
 func (c *Component) sendPing(s *stream, to string, callback func(answer)) {
+	c.sendPingFrom(s, c.opts.Domain, to, callback)
+}
+
+// sendPingFrom is sendPing from an address that the server takes.
+func (c *Component) sendPingFrom(s *stream, from, to string, callback func(answer)) {
 	id, ok := s.iqs.register(to, callback)
 	if !ok {
 		return
 	}
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: to})
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: from, To: to})
 	if !s.out.offer(append(b, "<ping xmlns='"+nsPing+"'/></iq>"...)) && s.iqs.forget(id) {
 		callback(answer{lost: true})
 	}
 }
 
-// serverSaysGone reports whether an answer is a server's, for a resource that
-// is not there. The request had no language, nor has then the server's own
-// error, while what a client sends is stamped with one.
+// mayBeGone reports whether an answer may be a server's, for a resource that is
+// not there. The request had no language, nor has then the server's own error,
+// while what a client sends is stamped with one.
+func mayBeGone(iq *element) bool {
+	return iq.get("type") == string(stanza.IQTypeError) && !iq.lang() && errorCondition(iq) == "service-unavailable"
+}
+
+// serverSaysGone reports whether it is one for sure: it has a text, which the
+// error for a user who has blocked the component has not.
 func serverSaysGone(iq *element) bool {
-	if iq.get("type") != string(stanza.IQTypeError) || iq.lang() {
-		return false
-	}
-	e := iq.child(stanza.NSComponent, "error")
-	return e != nil && condition(e, nsStanzas) == "service-unavailable" && e.child(nsStanzas, "text") != nil
+	return mayBeGone(iq) && iq.child(stanza.NSComponent, "error").child(nsStanzas, "text") != nil
 }

@@ -13,9 +13,12 @@ package component
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,18 +31,26 @@ import (
 
 // Options of a [Component].
 type Options struct {
-	Address string   // host:port of the server's component port
-	Domain  string   // the component's own domain, prepared
-	Secret  string   // shared with the server; appears nowhere else
-	Hosts   []string // domains whose users are served, prepared; nothing else is trusted
-	Version string   // told to who asks (XEP-0092)
+	Address string      // host:port of the server's component port
+	TLS     *tls.Config // how to connect with TLS; nil: without
+	Domain  string      // the component's own domain, prepared
+	Secret  string      // shared with the server; appears nowhere else
+	Hosts   []string    // domains whose users are served, prepared; nothing else is trusted
+	Version string      // told to who asks (XEP-0092)
 
 	// Unrestricted says that the server takes stanzas from every address of
 	// Hosts. Presence is "auto", "relay" or "off".
 	Unrestricted bool
 	Presence     string
 
-	Queue   int // bytes that wait to be written at most; 0: 16 MiB
+	Queue     int // bytes that wait to be written at most; 0: 16 MiB
+	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
+
+	// How many roster queries a user, or a stranger, may send at once, and from
+	// then on each second. 0: as many as he likes.
+	QueriesBurst     int
+	QueriesPerSecond float64
+
 	Timing  Timing
 	Logger  *slog.Logger
 	Metrics *metrics.Metrics
@@ -52,13 +63,14 @@ type Timing struct {
 	MaxRetry time.Duration // longest pause; 60 s
 	Ping     time.Duration // silence after which the server is asked for a sign of life; 20 s
 	Dead     time.Duration // silence after which the stream is given up; 50 s
+	Stanza   time.Duration // time without a whole stanza after which the stream is given up; 5 min
 	Write    time.Duration // one write to the server; 30 s
 	Answer   time.Duration // how long the answer to an IQ is waited for; 60 s
 	Announce time.Duration // how long announcements are waited for before they count as missing; 10 s
 	Close    time.Duration // how long the server may take to close the stream; 3 s
 	Ask      time.Duration // how often is looked for resources to ask whether they are there; 2 s
 	Report   time.Duration // how long a server may take to report on a new stream who is there; 5 s
-	Silent   time.Duration // silence of a resource after which it is asked; 90 s
+	Silent   time.Duration // silence of a resource after which it is asked; 90 s, and see askAll
 }
 
 func (t Timing) withDefaults() Timing {
@@ -67,7 +79,7 @@ func (t Timing) withDefaults() Timing {
 		value time.Duration
 	}{
 		{&t.Dial, 15 * time.Second}, {&t.MinRetry, time.Second}, {&t.MaxRetry, 60 * time.Second},
-		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Write, 30 * time.Second},
+		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Stanza, 5 * time.Minute}, {&t.Write, 30 * time.Second},
 		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Close, 3 * time.Second},
 		{&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
 	} {
@@ -81,8 +93,9 @@ func (t Timing) withDefaults() Timing {
 // Rosters is who knows the rosters. Its methods do not block.
 type Rosters interface {
 	// Get asks for the roster of a resource's user. Unless it returns an error,
-	// reply is called once; it may block while the server reads slowly.
-	Get(full jid.JID, reply roster.Reply) error
+	// reply is called once; it may block while the server reads slowly. Or same is
+	// true: the resource has the roster, and is to be told just that.
+	Get(full jid.JID, version *string, reply roster.Reply) (same bool, err error)
 	// Undelivered says that a reply was lost with the stream.
 	Undelivered(full jid.JID)
 	// Gone says that a resource is no longer connected.
@@ -97,6 +110,7 @@ type Sessions interface {
 	Gone(full jid.JID)
 	Heard(full jid.JID)
 	Unheard(since time.Time) []jid.JID
+	Available(full jid.JID) bool
 }
 
 // Component is the connection to one server. Its methods are safe for
@@ -109,8 +123,11 @@ type Component struct {
 	hub          *presence.Hub
 	presences    Presences   // the hub, or nobody
 	unrestricted atomic.Bool // Options.Unrestricted, until the server proves it wrong
-	tells        sync.Map    // hosts (string) whose error for a resource that is not there can be told from a client's
+	tells        sync.Map    // hosts (string) -> whether their error for a resource that is not there can be told from a client's
+	nowhere      string      // an address that is nobody's
 
+	buffers     buffers // of answers
+	limit       *limit  // of queries; of the goroutine that reads; nil: none
 	undelivered *causes // of pushes, since the stream began
 	unanswered  *causes // of roster queries
 	strangers   *causes // hosts that announce something and are not served
@@ -127,7 +144,11 @@ func New(o Options, sessions Sessions) *Component {
 	if o.Queue == 0 {
 		o.Queue = 16 << 20
 	}
+	if o.MaxStanza == 0 {
+		o.MaxStanza = maxSent
+	}
 	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
+		nowhere: "nobody-" + strings.ToLower(rand.Text()) + "@" + o.Domain, limit: newLimit(o.QueriesBurst, o.QueriesPerSecond),
 		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
@@ -147,7 +168,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	c.rosters = rosters
 	retry := backoff{min: c.opts.Timing.MinRetry, max: c.opts.Timing.MaxRetry}
 	for established := 0; ctx.Err() == nil; {
-		s, err := open(ctx, c.opts)
+		s, err := open(ctx, c.opts, &c.buffers)
 		if err == nil {
 			if established++; established > 1 {
 				c.opts.Metrics.Reconnects.Inc()
@@ -190,6 +211,9 @@ func (c *Component) restrict(err error) {
 // advice says what an administrator can check about err.
 func (c *Component) advice(err error) string {
 	var refused *StreamError
+	if insecure := (*TLSError)(nil); errors.As(err, &insecure) {
+		return insecure.Advice()
+	}
 	if !errors.As(err, &refused) {
 		return "is the server running, and is xmpp.address its component port?"
 	}

@@ -18,16 +18,18 @@ func isDelegation(e *element) bool {
 // The values of the label result of rosterd_queries_total.
 const (
 	queryOK        = "ok"
-	queryFailed    = "error"     // the backend failed
+	queryStale     = "stale"     // the backend failed, the last known roster was given
+	queryFailed    = "error"     // the backend failed, and there was none
 	queryOverdue   = "timeout"   // the backend did not answer within 25 s
 	queryBusy      = "busy"      // too many queries waited
+	queryLimited   = "limited"   // the sender's budget of queries was used up
 	queryForbidden = "forbidden" // somebody asked for the roster of somebody else
 	querySet       = "not_allowed"
 	queryOther     = "invalid" // not a roster query
 )
 
 // QueryResults are all values of the label.
-var QueryResults = []string{queryOK, queryFailed, queryOverdue, queryBusy, queryForbidden, querySet, queryOther}
+var QueryResults = []string{queryOK, queryStale, queryFailed, queryOverdue, queryBusy, queryLimited, queryForbidden, querySet, queryOther}
 
 // delegated is what the answer to a forwarded query must repeat (XEP-0355,
 // section 4.3), or to one that was sent to the component itself: then only inner
@@ -50,7 +52,7 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 	if forwarded := delegation.child(nsForward, "forwarded"); forwarded != nil {
 		inner = forwarded.child(stanza.NSClient, "iq")
 	}
-	if inner == nil || !isRequest(inner) || !repeatable(inner) {
+	if inner == nil || !isRequest(inner) || !c.repeatable(inner) {
 		c.count(queryOther)
 		c.refuse(s, iq, errBadRequest)
 		return
@@ -61,6 +63,8 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 	switch {
 	case inner.get("from") == c.opts.Domain:
 		c.offer(s, d.refusal(errNotAllowed)) // our own, see fence
+	case !c.within(inner.get("from")): // whoever sent it, be it for his own roster or not
+		c.offer(s, d.refusal(errResourceConstraint))
 	case !own:
 		c.opts.Logger.Debug("query for somebody else's roster refused",
 			"from", short(inner.get("from")), "to", short(inner.get("to")))
@@ -76,7 +80,7 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		c.count(querySet)
 		c.offer(s, d.refusal(errNotAllowed))
 	default:
-		c.query(s, d, full)
+		c.query(s, d, full, payload)
 	}
 }
 
@@ -88,12 +92,16 @@ func (c *Component) handlePlain(s *stream, iq *element) bool {
 	if !ok || !c.hosts[full.Domain()] {
 		return false
 	}
-	if iq.get("type") == string(stanza.IQTypeSet) {
+	switch {
+	case !c.within(iq.get("from")):
+		c.refuse(s, iq, errResourceConstraint)
+		return true
+	case iq.get("type") == string(stanza.IQTypeSet):
 		c.count(querySet)
 		c.refuse(s, iq, errNotAllowed)
 		return true
 	}
-	c.query(s, delegated{inner: replyTo(iq)}, full)
+	c.query(s, delegated{inner: replyTo(iq)}, full, iq.only())
 	return true
 }
 
@@ -114,38 +122,83 @@ func ownQuery(inner *element, host string) (full jid.JID, own bool) {
 }
 
 // query hands a roster get over, to be answered when the roster is there.
-func (c *Component) query(s *stream, d delegated, full jid.JID) {
+func (c *Component) query(s *stream, d delegated, full jid.JID, query *element) {
 	began := time.Now()
 	c.presences.Login(full)
-	err := c.rosters.Get(full, func(r *roster.Roster, err error) (rest []roster.Item) {
-		defer func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }()
-		if err != nil {
-			c.failed(full, err)
-			c.answer(full, d.refusal(waitError(err)), d.ns != "")
+	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
+	same, err := c.rosters.Get(full, versionIn(query), func(a roster.Answer) (rest []roster.Item) {
+		defer took()
+		switch {
+		case a.Roster == nil:
+			c.failed(full, a.Err)
+			c.answer(full, d, d.refusal(waitError(a.Err)))
 			return nil
+		case a.Err != nil:
+			c.stale(full, a.Err)
+		default:
+			c.count(queryOK)
 		}
-		c.count(queryOK)
-		data, rest := d.result(r)
-		c.answer(full, data, d.ns != "")
+		data, rest := d.result(a, c.opts.MaxStanza, c.buffers.get)
+		c.answer(full, d, data)
 		return rest
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		c.failed(full, err)
 		c.offer(s, d.refusal(waitError(err)))
+	case same:
+		c.count(queryOK)
+		c.same(s, full, d)
+		took()
+	}
+}
+
+// versionIn is the version that a roster get names (RFC 6121, section 2.6.2); nil
+// if it has none.
+func versionIn(query *element) *string {
+	version, has := query.attr("ver")
+	if !has {
+		return nil
+	}
+	if len(version) > maxVersion {
+		version = "" // it is not ours
+	}
+	version = strings.Clone(version) // which is kept while the query waits, and the stanza is not
+	return &version
+}
+
+// maxVersion is longer than any version of ours.
+const maxVersion = 64
+
+// same answers a roster get of who has the roster already, from the goroutine that
+// reads.
+func (c *Component) same(s *stream, full jid.JID, d delegated) {
+	if d.ns != "" {
+		s.fence.note(full)
+	}
+	if !c.offer(s, d.same()) || !c.sent(s, full) {
+		c.rosters.Undelivered(full)
 	}
 }
 
 // answer sends the answer to a roster get, on the stream that is there now:
 // COMPAT Prosody takes it on a later stream than that of the query, and would
-// let the client wait for good without it.
-func (c *Component) answer(full jid.JID, data []byte, delegated bool) {
-	lost := func() { c.rosters.Undelivered(full) }
+// let the client wait for good without it. If the queue to the server has no
+// room for it, the answer is an error.
+func (c *Component) answer(full jid.JID, d delegated, data []byte) {
 	s, _ := c.current()
-	if s != nil && delegated {
+	if s != nil && d.ns != "" {
 		s.fence.note(full) // first: whoever sees the answer may send the next thing
 	}
-	if s == nil || s.out.put(data, lost) != nil {
-		lost()
+	err := errStreamClosed
+	if s != nil {
+		err = s.out.put(data, nil)
+	}
+	if errors.Is(err, errQueueFull) {
+		c.offer(s, d.refusal(errResourceConstraint))
+	}
+	if err != nil || !c.sent(s, full) {
+		c.rosters.Undelivered(full)
 	}
 }
 
@@ -167,6 +220,15 @@ func (c *Component) failed(full jid.JID, err error) {
 	}
 }
 
+// stale counts a roster get that is answered with the last known roster, and
+// logs it as failed does.
+func (c *Component) stale(full jid.JID, err error) {
+	if silent, now := c.unanswered.log("stale " + err.Error()); now {
+		c.opts.Logger.Warn("roster query answered with the last known roster", "user", full.Bare(), "err", err, "not_logged_before", silent)
+	}
+	c.count(queryStale)
+}
+
 // waitError is the stanza error for a roster that cannot be given now. A client
 // keeps the roster it has, and may try again (RFC 6120, section 8.3.2).
 func waitError(err error) stanzaError {
@@ -179,13 +241,39 @@ func waitError(err error) stanzaError {
 	return errBackend
 }
 
-// result is the answer that carries a roster, and what of it did not fit.
-func (d delegated) result(r *roster.Roster) (data []byte, rest []roster.Item) {
-	data = d.wrap(stanza.IQTypeResult, func(b []byte) []byte {
-		b, rest = appendRoster(b, r, maxSent-maxWrap)
-		return b
-	})
-	return data, rest
+// result is the answer that carries a roster, of limit bytes at most, in room
+// from get, and what of it did not fit. If not a single item fits, it is an error:
+// an answer without items would say that there are none.
+func (d delegated) result(a roster.Answer, limit int, get func(n int) []byte) (data []byte, rest []roster.Item) {
+	if a.Same {
+		return d.same(), nil
+	}
+	r := a.Roster
+	around := d.around() + maxQuery + maxVersion
+	room := max(0, limit-around)
+	data, rest = appendRoster(d.open(get(around+min(r.Size(), room)), stanza.IQTypeResult), r, room, a.Named)
+	if data = append(data, d.end()...); len(data) <= limit {
+		return data, rest
+	}
+	var long, others []roster.Item // the first item is too long for any answer
+	for _, item := range r.Items() {
+		if len(roster.AppendItem(nil, item)) > room {
+			long = append(long, item)
+		} else {
+			others = append(others, item)
+		}
+	}
+	if len(others) == 0 {
+		return d.refusal(errBackend), nil
+	}
+	data, rest = d.result(roster.Answer{Roster: roster.New(others), Named: a.Named}, limit, get)
+	return data, append(rest, long...)
+}
+
+// same is the answer that says that the client has the roster (RFC 6121, section
+// 2.6.3).
+func (d delegated) same() []byte {
+	return d.wrap(stanza.IQTypeResult, func(b []byte) []byte { return b })
 }
 
 // refusal is the answer that carries an error.
@@ -197,11 +285,26 @@ func (d delegated) refusal(e stanzaError) []byte {
 // inner answer comes from where the query went to, if it had an address:
 // COMPAT ejabberd, which puts the bare JID there and wants it back.
 func (d delegated) wrap(kind stanza.StanzaType, payload func([]byte) []byte) []byte {
+	return append(payload(d.open(make([]byte, 0, d.around()), kind)), d.end()...)
+}
+
+// around is how many bytes open and end have together, at most.
+func (d delegated) around() int { return 256 + len(d.outer) + len(d.inner) }
+
+// open appends what stands before the payload.
+func (d delegated) open(b []byte, kind stanza.StanzaType) []byte {
 	if d.ns == "" {
-		return append(payload(d.inner.append(nil, "", kind)), "</iq>"...)
+		return d.inner.append(b, "", kind)
 	}
-	b := append(d.outer.append(nil, "", stanza.IQTypeResult), "<delegation xmlns='"...)
+	b = append(d.outer.append(b, "", stanza.IQTypeResult), "<delegation xmlns='"...)
 	b = append(append(b, d.ns...), "'><forwarded xmlns='"+nsForward+"'>"...)
-	b = d.inner.append(b, stanza.NSClient, kind)
-	return append(payload(b), "</iq></forwarded></delegation></iq>"...)
+	return d.inner.append(b, stanza.NSClient, kind)
+}
+
+// end is what stands behind it.
+func (d delegated) end() string {
+	if d.ns == "" {
+		return "</iq>"
+	}
+	return "</iq></forwarded></delegation></iq>"
 }

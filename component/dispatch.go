@@ -6,6 +6,7 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
+	"rosterd/internal/xmltext"
 	"rosterd/jid"
 )
 
@@ -13,12 +14,14 @@ import (
 // error, a stream error, is the only thing that ends the stream.
 func (c *Component) handle(s *stream, data []byte, whole bool) error {
 	if !whole {
-		c.tooLong(s, data)
+		c.opts.Logger.Debug("stanza too long", "limit_bytes", maxStanza)
+		c.begun(s, data, errPolicyViolation)
 		return nil
 	}
 	e, err := decodeElement(data)
 	if err != nil {
 		c.opts.Logger.Debug("stanza not understood", "err", err)
+		c.begun(s, data, errBadRequest)
 		return nil
 	}
 	switch {
@@ -34,19 +37,17 @@ func (c *Component) handle(s *stream, data []byte, whole bool) error {
 	return nil
 }
 
-// tooLong does what can be done for a stanza that was too long to be read: it
-// answers a get or set, and takes note of a presence without what it says.
-func (c *Component) tooLong(s *stream, data []byte) {
+// begun does what can be done for a stanza of which only the opening tag can be
+// read: it answers a get or set with an error, and takes note of a presence
+// without what it says.
+func (c *Component) begun(s *stream, data []byte, refusal stanzaError) {
 	e, err := decodeStart(data)
-	if err == nil && e.is(stanza.NSComponent, "presence") {
+	switch {
+	case err != nil:
+	case e.is(stanza.NSComponent, "presence"):
 		c.handlePresence(e, nil)
-	}
-	if err != nil || !e.is(stanza.NSComponent, "iq") {
-		return
-	}
-	c.opts.Logger.Debug("stanza too long, refused", "from", short(e.get("from")), "limit_bytes", maxStanza)
-	if isRequest(e) && repeatable(e) {
-		c.refuse(s, e, errPolicyViolation)
+	case e.is(stanza.NSComponent, "iq") && isRequest(e) && c.repeatable(e):
+		c.refuse(s, e, refusal)
 	}
 }
 
@@ -68,7 +69,7 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 	case !isRequest(iq):
 		return // RFC 6120, section 8.2.3: no other type; an error could be answered with one
 	}
-	if !repeatable(iq) {
+	if !c.repeatable(iq) {
 		c.opts.Logger.Debug("request dropped whose answer would be too long", "from", short(from))
 		return
 	}
@@ -150,11 +151,24 @@ const maxRepeated = 6 << 10
 // 3,071 bytes.
 func repeatable(iq *element) bool {
 	for _, name := range [...]string{"id", "from", "to"} {
-		if value := iq.get(name); len(value) > maxRepeated || len(appendEscaped(nil, value)) > maxRepeated {
+		if value := iq.get(name); len(value) > maxRepeated || len(xmltext.AppendEscaped(nil, value)) > maxRepeated {
 			return false
 		}
 	}
 	return true
+}
+
+// repeatable reports the same, also where the server takes shorter stanzas than
+// most do: an answer may repeat the attributes of two requests, one in the other.
+func (c *Component) repeatable(iq *element) bool {
+	size := 0 // at most: a byte becomes six
+	for _, name := range [...]string{"id", "from", "to"} {
+		size += len(" from=''") + 6*len(iq.get(name))
+	}
+	if size <= min(maxRepeated, c.opts.MaxStanza/4) {
+		return true
+	}
+	return repeatable(iq) && len(replyTo(iq)) <= c.opts.MaxStanza/4
 }
 
 // refuse answers a request with an error.
@@ -179,10 +193,11 @@ func (c *Component) result(s *stream, iq *element, payload stanza.IQPayload) {
 // offer sends an answer from the goroutine that reads, which must not wait: if
 // the server takes nothing, not even what the queue has in reserve, the answer
 // is dropped.
-func (c *Component) offer(s *stream, data []byte) {
-	if !s.out.offer(data) {
+func (c *Component) offer(s *stream, data []byte) (ok bool) {
+	if ok = s.out.offer(data); !ok {
 		c.opts.Metrics.RepliesDropped.Inc()
 	}
+	return ok
 }
 
 // ping asks the server for a sign of life (XEP-0199, section 4.3).
@@ -200,7 +215,7 @@ func (c *Component) ping(s *stream) {
 // do our notions of who is who, and two accounts of the server could be one
 // here: such a sender is nobody.
 func stampedUser(from string) (full jid.JID, ok bool) {
-	full, err := jid.ParseStamped(from)
+	full, err := jid.ParseStamped(strings.Clone(from)) // which is kept, and the stanza is not
 	local, _, _ := strings.Cut(from, "@")
 	if err != nil || full.Local() == "" || full.IsBare() || full.Local() != local {
 		return jid.JID{}, false
@@ -248,7 +263,7 @@ func (c *Component) gone(full jid.JID) {
 // handleMessage looks for announcements. Only those of a served host count:
 // anybody can send a message.
 func (c *Component) handleMessage(s *stream, e *element) {
-	host := e.get("from")
+	host := strings.Clone(e.get("from")) // which is kept, and the stanza is not
 	if e.get("type") == "error" {
 		c.bounced(host)
 		return
@@ -268,7 +283,7 @@ func (c *Component) handleMessage(s *stream, e *element) {
 			if before != after {
 				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.name.Space, "push", after.push, "presence", after.presence)
 			}
-			if c.hub != nil && after.presence && !before.presence {
+			if after.presence && !before.presence {
 				c.learn(s, host)
 			}
 			// From now on it is known how changes reach the host's clients.

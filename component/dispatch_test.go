@@ -103,13 +103,14 @@ var oddStanzas = map[string]string{
 	"forbidden character":    "<message>\x01\xff</message>",
 	"deep":                   strings.Repeat("<a>", 20_000) + strings.Repeat("</a>", 20_000),
 	"wide":                   "<message>" + strings.Repeat("<a/>", 20_000) + "</message>",
-	"long":                   "<message><body>" + strings.Repeat("x", 4<<20) + "</body></message>",
+	"long":                   "<message><body>" + strings.Repeat("x", 2*maxStanza) + "</body></message>",
 	"many attributes":        "<presence from='romeo@example.org/x' type='unavailable'" + strings.Repeat(" a='1'", 100_000) + "/>",
 	"long id":                "<iq type='get' from='romeo@example.org/x' id='" + strings.Repeat("&apos;", 110_000) + "'><ping xmlns='urn:xmpp:ping'/></iq>",
-	"long delegated result":  "<iq type='result' from='example.org' id='1'><delegation xmlns='urn:xmpp:delegation:2'>" + strings.Repeat("<a/>", 1<<20) + "</delegation></iq>",
+	"long delegated result":  "<iq type='result' from='example.org' id='1'><delegation xmlns='urn:xmpp:delegation:2'>" + strings.Repeat("<a/>", maxStanza/4+1) + "</delegation></iq>",
 }
 
 func TestNoStanzaEndsTheStream(t *testing.T) {
+	t.Parallel()
 	r := start(t)
 	k := r.server.serve()
 	for name, odd := range oddStanzas {
@@ -125,6 +126,7 @@ func TestNoStanzaEndsTheStream(t *testing.T) {
 }
 
 func TestOddRequestsAreAnsweredOnce(t *testing.T) {
+	t.Parallel()
 	r := start(t)
 	k := r.server.serve()
 	long := strings.Repeat("x", 2<<20)

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"slices"
 
 	"gosrc.io/xmpp/stanza"
 )
@@ -74,6 +75,14 @@ func (e *element) only() *element {
 // decodeElement decodes one child of the stream. Its error says nothing about
 // the stream: only this child cannot be understood.
 func decodeElement(data []byte) (*element, error) {
+	if e, ok := decodePlain(data); ok {
+		return e, nil
+	}
+	return decodeXML(data)
+}
+
+// decodeXML is decodeElement for every stanza.
+func decodeXML(data []byte) (*element, error) {
 	d := newDecoder(data)
 	budget := maxElements
 	root := &element{}
@@ -88,6 +97,9 @@ func decodeElement(data []byte) (*element, error) {
 		}
 		switch t := t.(type) {
 		case xml.StartElement:
+			if twice(t.Attr) {
+				return nil, errTwice
+			}
 			if len(open) > maxDepth || budget == 0 {
 				if err := d.Skip(); err != nil {
 					return nil, err
@@ -118,8 +130,34 @@ func decodeStart(data []byte) (*element, error) {
 	if !ok {
 		return nil, errors.New("no element")
 	}
+	if twice(start.Attr) {
+		return nil, errTwice
+	}
 	return newElement(start), nil
 }
+
+var errTwice = errors.New("an attribute is there twice")
+
+// twice reports whether one of the attributes that say whose a stanza is, and
+// what it is, is there twice, which encoding/xml does not mind. With a prefix
+// that stands for nothing, which it does not mind either, an attribute could be
+// taken for one of them.
+func twice(attrs []xml.Attr) bool {
+	var seen [4]bool
+	for _, a := range attrs {
+		i := slices.Index(decisive[:], a.Name.Local)
+		if a.Name.Space != "" || i < 0 {
+			continue
+		}
+		if seen[i] {
+			return true
+		}
+		seen[i] = true
+	}
+	return false
+}
+
+var decisive = [...]string{"from", "to", "type", "id"}
 
 func newElement(t xml.StartElement) *element {
 	return &element{name: t.Name, attrs: t.Attr}

@@ -3,6 +3,7 @@ package component
 import (
 	"gosrc.io/xmpp/stanza"
 
+	"rosterd/internal/xmltext"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -12,28 +13,28 @@ const nsExchange = "http://jabber.org/protocol/rosterx" // XEP-0144
 // exchange suggests changes to resources in messages from the component itself
 // (XEP-0144): the best that can be done where the server lets nobody push. What
 // the clients make of it nobody tells.
-func (c *Component) exchange(s *stream, to []jid.JID, changes []roster.Change) roster.Outcome {
-	var outcome roster.Outcome
+func (p *pushes) exchange(s *stream, to []jid.JID, changes []roster.Change) {
+	room := p.c.opts.MaxStanza - maxQuery
+	for _, full := range to {
+		room = min(room, p.c.opts.MaxStanza-maxQuery-len(xmltext.AppendEscaped(nil, full.String())))
+	}
 	for len(changes) > 0 {
-		payload, n := appendExchange(nil, changes, maxSent-maxWrap)
+		payload, n := appendExchange(nil, changes, room)
 		for _, full := range to {
 			// A headline is for those who are there (RFC 6121, section 8.5.2.1.1):
 			// any other kind a server may keep for the next login.
-			b := appendMessage(nil, stanza.Attrs{Type: stanza.MessageTypeHeadline, From: c.opts.Domain, To: full.String()})
-			err := s.out.put(append(append(b, payload...), "</message>"...), nil)
+			b := appendMessage(nil, stanza.Attrs{Type: stanza.MessageTypeHeadline, From: p.c.opts.Domain, To: full.String()})
+			err := p.put(s, append(append(b, payload...), "</message>"...))
 			for _, change := range changes[:n] {
 				if err != nil {
-					c.pushed(change, pushLost, 1)
-					outcome.Owed = append(outcome.Owed, change.Item.JID)
-					outcome.Err, outcome.Lost = errPushLost, true
+					p.fail(change, err)
 				} else {
-					c.pushed(change, pushSent, 1)
+					p.unconfirmed = append(p.unconfirmed, change)
 				}
 			}
 		}
 		changes = changes[n:]
 	}
-	return outcome
 }
 
 // actions are XEP-0144's words (section 3) for what a change does.
@@ -46,12 +47,12 @@ func appendExchange(b []byte, changes []roster.Change, max int) ([]byte, int) {
 	b = append(b, "<x xmlns='"+nsExchange+"'>"...)
 	for i, change := range changes {
 		before := len(b)
-		b = appendAttr(append(b, "<item"...), "action", actions[change.Action])
-		b = appendAttr(b, "jid", change.Item.JID.String())
+		b = xmltext.AppendAttr(append(b, "<item"...), "action", actions[change.Action])
+		b = xmltext.AppendAttr(b, "jid", change.Item.JID.String())
 		if change.Item.Name != "" {
-			b = appendAttr(b, "name", change.Item.Name)
+			b = xmltext.AppendAttr(b, "name", change.Item.Name)
 		}
-		b = append(appendGroups(append(b, '>'), change.Item.Groups), "</item>"...)
+		b = append(roster.AppendGroups(append(b, '>'), change.Item.Groups), "</item>"...)
 		if len(b)-start > max && i > 0 {
 			return append(b[:before], "</x>"...), i
 		}

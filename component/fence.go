@@ -14,14 +14,11 @@ import (
 // overtakes. A query of our own goes the same way as the answer: when its result
 // is here, the answer has gone to the client.
 type fence struct {
-	mu       sync.Mutex
-	answered map[jid.JID]time.Time // resources, and when they were answered last
-	order    []passage             // every answer of the last fenceFor, in order
-}
-
-type passage struct {
-	full jid.JID
-	at   time.Time
+	mu sync.Mutex
+	// answered are resources, and when they were answered last: since a time, and
+	// for as long before that.
+	answered [2]map[jid.JID]time.Time
+	since    time.Time
 }
 
 const (
@@ -37,18 +34,19 @@ const (
 func (f *fence) note(full jid.JID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.answered == nil {
-		f.answered = make(map[jid.JID]time.Time)
-	}
 	now := time.Now()
-	for len(f.order) > 0 && now.Sub(f.order[0].at) > fenceFor {
-		if old := f.order[0]; f.answered[old.full].Equal(old.at) {
-			delete(f.answered, old.full)
-		}
-		f.order = f.order[1:]
+	if now.Sub(f.since) > fenceFor { // those before are through
+		f.answered[0], f.answered[1], f.since = make(map[jid.JID]time.Time), f.answered[0], now
 	}
-	f.order = append(f.order, passage{full, now})
-	f.answered[full] = now
+	f.answered[0][full] = now
+}
+
+// last is when a resource was answered last, if that is known still. f.mu is held.
+func (f *fence) last(full jid.JID) (at time.Time, known bool) {
+	if at, known = f.answered[0][full]; !known {
+		at, known = f.answered[1][full]
+	}
+	return at, known
 }
 
 // passed forgets the answers to resources that were noted until a time.
@@ -56,8 +54,9 @@ func (f *fence) passed(to []jid.JID, until time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, full := range to {
-		if at, ok := f.answered[full]; ok && !at.After(until) {
-			delete(f.answered, full)
+		if at, known := f.last(full); known && !at.After(until) {
+			delete(f.answered[0], full)
+			delete(f.answered[1], full)
 		}
 	}
 }
@@ -68,7 +67,7 @@ func (f *fence) waits(to []jid.JID) bool {
 	defer f.mu.Unlock()
 	now := time.Now()
 	for _, full := range to {
-		if at, ok := f.answered[full]; ok && now.Sub(at) < fenceFor {
+		if at, known := f.last(full); known && now.Sub(at) < fenceFor {
 			return true
 		}
 	}

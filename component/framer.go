@@ -109,19 +109,27 @@ func (f *framer) keep(b byte) {
 	}
 }
 
+func (f *framer) keepAll(piece []byte) {
+	n := min(len(piece), f.max-len(f.buf))
+	f.buf, f.cut = append(f.buf, piece[:n]...), f.cut || n < len(piece)
+}
+
 // text reads up to the next '<', which only markup keeps.
 func (f *framer) text(keep bool) error {
 	for {
-		b, err := f.r.ReadByte()
-		switch {
-		case err == io.EOF:
+		piece, err := f.r.ReadSlice('<')
+		if err == nil {
+			piece = piece[:len(piece)-1]
+		}
+		if keep {
+			f.keepAll(piece)
+		}
+		switch err {
+		case bufio.ErrBufferFull:
+		case io.EOF:
 			return io.ErrUnexpectedEOF
-		case err != nil:
+		default:
 			return err
-		case b == '<':
-			return nil
-		case keep:
-			f.keep(b)
 		}
 	}
 }
@@ -157,7 +165,8 @@ func (f *framer) markup() (markup, error) {
 // attribute is not the end.
 func (f *framer) tag(b byte) (markup, error) {
 	var quote, last byte
-	for {
+	kind := markupOpen
+	end := func(b byte) bool {
 		switch {
 		case quote != 0:
 			if b == quote {
@@ -167,28 +176,46 @@ func (f *framer) tag(b byte) (markup, error) {
 			quote = b
 		case b == '>':
 			if last == '/' {
-				return markupEmpty, nil
+				kind = markupEmpty
 			}
-			return markupOpen, nil
+			return true
 		}
 		last = b
-		var err error
-		if b, err = f.read(); err != nil {
-			return 0, err
-		}
+		return false
 	}
+	var err error
+	if !end(b) {
+		err = f.scan(end)
+	}
+	return kind, err
 }
 
 // until reads up to and with end, which has at most three bytes.
 func (f *framer) until(end string) error {
 	var tail [3]byte
+	return f.scan(func(b byte) bool {
+		tail[0], tail[1], tail[2] = tail[1], tail[2], b
+		return string(tail[3-len(end):]) == end
+	})
+}
+
+// scan reads up to and with the byte at which end says so.
+func (f *framer) scan(end func(b byte) bool) error {
 	for {
-		b, err := f.read()
-		if err != nil {
+		if _, err := f.r.Peek(1); err == io.EOF {
+			return io.ErrUnexpectedEOF
+		} else if err != nil {
 			return err
 		}
-		tail[0], tail[1], tail[2] = tail[1], tail[2], b
-		if string(tail[3-len(end):]) == end {
+		piece, _ := f.r.Peek(f.r.Buffered())
+		n, found := 0, false
+		for n < len(piece) && !found {
+			found = end(piece[n])
+			n++
+		}
+		f.keepAll(piece[:n])
+		_, _ = f.r.Discard(n) // it is there
+		if found {
 			return nil
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"rosterd/internal/xmltext"
 )
 
 const header = "<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' id='1>2'>"
@@ -108,33 +110,18 @@ func oneElement(data []byte) bool {
 	return d.Skip() == nil && d.InputOffset() == int64(len(data))
 }
 
-func TestAppendEscaped(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":                    "plain",
-		`<a href='x' b="y">&amp;`:  "&lt;a href=&apos;x&apos; b=&quot;y&quot;&gt;&amp;amp;",
-		"tab\tnl\ncr\r":            "tab&#9;nl&#10;cr&#13;",
-		"\x00\x01\x1f\uFFFE\uFFFF": "",
-		"a\xffb":                   "ab",
-		"ünï \uFFFD \U0001F600":    "ünï \uFFFD \U0001F600",
-	} {
-		if got := string(appendEscaped(nil, in)); got != want {
-			t.Errorf("%q: got %q, want %q", in, got, want)
-		}
-	}
-}
-
 // Whatever the text is, what is written is read again as it was, but for what
 // XML forbids.
 func FuzzAppendEscaped(f *testing.F) {
 	f.Add("<a href='x'>&\t\n\r\x00\uFFFE\xff")
 	f.Fuzz(func(t *testing.T, s string) {
-		data := string(appendAttr([]byte("<a"), "b", s)) + "/>"
+		data := string(xmltext.AppendAttr([]byte("<a"), "b", s)) + "/>"
 		e, err := decodeElement([]byte(data))
 		if err != nil {
 			t.Fatalf("%s: %v", data, err)
 		}
-		again := string(appendEscaped(nil, e.get("b")))
-		if first := string(appendEscaped(nil, s)); again != first {
+		again := string(xmltext.AppendEscaped(nil, e.get("b")))
+		if first := string(xmltext.AppendEscaped(nil, s)); again != first {
 			t.Errorf("%q became %q", first, again)
 		}
 	})

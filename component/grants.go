@@ -1,6 +1,7 @@
 package component
 
 import (
+	"strings"
 	"sync"
 )
 
@@ -41,7 +42,7 @@ func (g *grants) change(host string, f func(*grant)) (before, after grant) {
 	before = g.hosts[host]
 	after = before
 	f(&after)
-	g.hosts[host] = after
+	g.hosts[strings.Clone(host)] = after // a map keeps the key it was given last, and that a whole stanza
 	return before, after
 }
 
@@ -52,7 +53,7 @@ func delegationAnnounced(e *element) func(*grant) {
 		g.delegation, g.proven = "", false
 		for _, c := range e.children {
 			if c.is(e.name.Space, "delegated") && c.get("namespace") == nsRoster {
-				g.delegation = e.name.Space
+				g.delegation = strings.Clone(e.name.Space)
 			}
 		}
 	}
@@ -62,7 +63,7 @@ func delegationAnnounced(e *element) func(*grant) {
 // 4.2), which replaces an earlier one.
 func privilegesAnnounced(e *element) func(*grant) {
 	return func(g *grant) {
-		g.privilege, g.push, g.presence = e.name.Space, false, false
+		g.privilege, g.push, g.presence = strings.Clone(e.name.Space), false, false
 		for _, perm := range e.children {
 			switch kind := perm.get("type"); {
 			case !perm.is(e.name.Space, "perm"):

@@ -9,6 +9,8 @@ import (
 	"time"
 )
 
+var errClosed = errors.New("the server closed the stream")
+
 // serve is the life of a stream. It returns why the stream ended.
 func (c *Component) serve(ctx context.Context, s *stream) error {
 	run := func(context.Context) error { return nil }
@@ -40,6 +42,11 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 	s.conn.Close()
 	work.Wait()
 	s.iqs.close()
+	for full := range s.unread.close() {
+		if ctx.Err() == nil || err != errClosed { // else it has read all, up to the closing tag
+			c.rosters.Undelivered(full)
+		}
+	}
 	if cause := s.cause.Load(); cause != nil {
 		return *cause
 	}
@@ -60,10 +67,11 @@ func (c *Component) readAll(s *stream) error {
 	for {
 		data, whole, err := s.framer.next()
 		if err == io.EOF {
-			return errors.New("the server closed the stream")
+			return errClosed
 		} else if err != nil {
 			return fmt.Errorf("reading: %w", err)
 		}
+		s.ended()
 		if err := c.handle(s, data, whole); err != nil {
 			return err
 		}
@@ -71,7 +79,8 @@ func (c *Component) readAll(s *stream) error {
 }
 
 // tend gives up IQs that nobody answers, and the stream when the server is
-// silent: first it is asked for a sign of life (XEP-0199), any will do.
+// silent: first it is asked for a sign of life (XEP-0199), any will do, for a
+// while. One that only ever sends more of the same stanza is as good as silent.
 func (c *Component) tend(ctx context.Context, s *stream) {
 	t := c.opts.Timing
 	ticker := time.NewTicker(t.Ping / 4)
@@ -87,11 +96,15 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 			c.missing(s)
 		case now := <-ticker.C:
 			s.iqs.expire(now)
-			switch silence := s.silence(); {
+			c.askForRead(s)
+			switch silence, unended := s.silence(), s.unended(); {
 			case silence > t.Dead:
 				s.end(fmt.Errorf("the server was silent for %s", silence.Round(time.Second)))
 				return
-			case silence > t.Ping && now.Sub(asked) > t.Ping/2:
+			case unended > t.Stanza:
+				s.end(fmt.Errorf("no whole stanza came for %s", unended.Round(time.Second)))
+				return
+			case unended > t.Ping && now.Sub(asked) > t.Ping/2:
 				asked = now
 				c.ping(s)
 			}

@@ -16,7 +16,7 @@ const (
 	pushOK         = "ok"         // the client confirmed
 	pushGone       = "gone"       // the resource is not there any more
 	pushRefused    = "refused"    // the server does not let rosterd push
-	pushLost       = "lost"       // the stream broke first
+	pushLost       = "lost"       // the stream broke first, or the queue to the server was full
 	pushUnanswered = "unanswered" // sent, and nobody confirmed it
 	pushSent       = "sent"       // sent in a way that nobody confirms
 )
@@ -29,7 +29,9 @@ var Actions = []string{string(roster.Added), string(roster.Changed), string(rost
 
 var (
 	errPushLost     = fmt.Errorf("%w: the push was not confirmed", roster.ErrNotConnected)
-	errTooLarge     = fmt.Errorf("a contact's name and groups take more than %d bytes", maxSent-maxWrap)
+	errPushBlocked  = errors.New("the user has blocked the component")
+	errPushFull     = errors.New("the server takes roster pushes too slowly")
+	errTooLarge     = errors.New("a contact's name and groups take more than fits into xmpp.max_stanza_bytes")
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
 
@@ -47,21 +49,19 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		return err
 	}
 	c.behindAnswers(s, to[0].Domain(), to)
-	if way == PushExchange {
-		settled(c.exchange(s, to, changes))
-		return nil
-	}
 	p := &pushes{c: c, left: len(to)*len(changes) + 1, owed: make(map[jid.JID]struct{}), settled: settled}
 	defer p.done() // the one that holds back settled until all are counted
+	defer p.sent(s, to[0].Domain())
+	if way == PushExchange {
+		p.exchange(s, to, changes)
+		return nil
+	}
 	for _, change := range changes {
 		payload := appendChange(nil, change)
 		for _, full := range to {
-			switch {
-			case len(payload) > maxSent-maxWrap:
-				p.fail(change, errTooLarge)
-			case way == PushDirect:
+			if way == PushDirect {
 				p.sendDirect(s, full, change, payload)
-			default:
+			} else {
 				p.send(s, g.privilege, full, change, payload)
 			}
 		}
@@ -88,7 +88,7 @@ func (c *Component) pushed(change roster.Change, result string, n int) {
 
 // resultOf is the label for a push that failed.
 func resultOf(err error) string {
-	if errors.Is(err, roster.ErrNotConnected) {
+	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errPushFull) {
 		return pushLost
 	}
 	return pushRefused
@@ -103,6 +103,10 @@ type pushes struct {
 	owed    map[jid.JID]struct{}
 	outcome roster.Outcome
 	settled func(roster.Outcome)
+
+	// Of the goroutine that sends:
+	unconfirmed []roster.Change // sent in a way that nobody confirms
+	full        bool            // the queue had no room
 }
 
 func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, payload []byte) {
@@ -112,13 +116,36 @@ func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, 
 		p.fail(change, errPushLost)
 		return
 	}
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, From: p.c.opts.Domain, To: user})
-	b = append(append(append(b, "<privileged_iq xmlns='"...), ns...), "'>"...)
-	b = appendRequest(b, stanza.NSClient, stanza.Attrs{Type: stanza.IQTypeSet, Id: id, To: full.String()})
-	b = append(append(b, payload...), "</iq></privileged_iq></iq>"...)
-	if s.out.put(b, nil) != nil && s.iqs.forget(id) {
-		p.fail(change, errPushLost)
+	b := append(append(appendPrivileged(id, p.c.opts.Domain, ns, full), payload...), "</iq></privileged_iq></iq>"...)
+	if err := p.put(s, b); err != nil && s.iqs.forget(id) {
+		p.fail(change, err)
 	}
+}
+
+// appendPrivileged makes the beginning of a privileged IQ to a resource, in its
+// user's name, up to the payload (XEP-0356, section 6).
+func appendPrivileged(id, from, ns string, full jid.JID) []byte {
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, From: from, To: full.Bare().String()})
+	b = append(append(append(b, "<privileged_iq xmlns='"...), ns...), "'>"...)
+	return appendRequest(b, stanza.NSClient, stanza.Attrs{Type: stanza.IQTypeSet, Id: id, To: full.String()})
+}
+
+// put queues a stanza. When the queue had no room for one, the others do not wait.
+func (p *pushes) put(s *stream, data []byte) error {
+	switch {
+	case len(data) > p.c.opts.MaxStanza:
+		return errTooLarge
+	case p.full:
+		return errPushFull
+	}
+	switch err := s.out.put(data, nil); {
+	case errors.Is(err, errQueueFull):
+		p.full = true
+		return errPushFull
+	case err != nil:
+		return errPushLost
+	}
+	return nil
 }
 
 // sendDirect sends a roster push from the user's bare JID, which a server lets
@@ -126,11 +153,28 @@ func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, 
 // nobody hears of it here.
 func (p *pushes) sendDirect(s *stream, full jid.JID, change roster.Change, payload []byte) {
 	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: s.iqs.id(), From: full.Bare().String(), To: full.String()})
-	if s.out.put(append(append(b, payload...), "</iq>"...), nil) != nil {
-		p.fail(change, errPushLost)
+	if err := p.put(s, append(append(b, payload...), "</iq>"...)); err != nil {
+		p.fail(change, err)
 		return
 	}
-	p.succeed(change, pushSent)
+	p.unconfirmed = append(p.unconfirmed, change)
+}
+
+// sent settles the pushes that nobody confirms, when it is known that the server
+// has read them, or that the stream was lost before.
+func (p *pushes) sent(s *stream, host string) {
+	if len(p.unconfirmed) == 0 {
+		return
+	}
+	p.c.behind(s, host, func(a answer) {
+		for _, change := range p.unconfirmed {
+			if a.lost {
+				p.fail(change, errPushLost)
+			} else {
+				p.succeed(change, pushSent)
+			}
+		}
+	})
 }
 
 // answered is called once for each push that was sent.
@@ -146,6 +190,8 @@ func (p *pushes) answered(full jid.JID, change roster.Change, a answer) {
 		switch result, condition := pushResult(a.iq); result {
 		case pushRefused:
 			p.fail(change, fmt.Errorf("the server refused the push: %s", condition))
+		case pushBlocked:
+			p.fail(change, errPushBlocked)
 		case pushGone:
 			p.c.gone(full)
 			p.succeed(change, result)
@@ -161,6 +207,10 @@ var refusals = map[string]bool{"bad-request": true, "feature-not-implemented": t
 	"jid-malformed": true, "not-acceptable": true, "not-allowed": true, "not-authorized": true,
 	"policy-violation": true, "registration-required": true, "subscription-required": true}
 
+// pushBlocked is what [pushResult] says beside the values of the label: COMPAT
+// Prosody, where no privileged IQ reaches a user who has blocked the component.
+const pushBlocked = "blocked"
+
 // pushResult tells what the answer to a privileged IQ means.
 func pushResult(iq *element) (result, cond string) {
 	if iq.get("type") == string(stanza.IQTypeError) {
@@ -175,6 +225,8 @@ func pushResult(iq *element) (result, cond string) {
 			// or slept for 120 s, and also when more than 256 pushes wait for
 			// their answers, of those it forgets: the push was delivered.
 			return pushUnanswered, ""
+		case cond == "service-unavailable":
+			return pushBlocked, "" // of a resource that is gone it says so in the wrapped answer
 		}
 		return pushGone, ""
 	}
@@ -182,6 +234,9 @@ func pushResult(iq *element) (result, cond string) {
 		if w := iq.child(ns, "privilege"); w != nil {
 			if f := w.child(nsForward, "forwarded"); f != nil {
 				if inner := f.child(stanza.NSClient, "iq"); inner != nil && inner.get("type") == string(stanza.IQTypeError) {
+					if inner.lang() {
+						return pushUnanswered, "" // it is the client's own, which has got the push
+					}
 					return pushGone, ""
 				}
 			}
@@ -228,9 +283,10 @@ func (c *Component) undeliverable(err error) {
 		return
 	}
 	switch {
+	case errors.Is(err, errPushBlocked): // which is his own business
 	case errors.Is(err, roster.ErrNotConnected):
 		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, errTooLarge), errors.Is(err, errPushFull):
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)
 	default:
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err,

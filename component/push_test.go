@@ -97,7 +97,8 @@ func TestPushAnswers(t *testing.T) {
 	}{
 		{"confirmed", "<iq type='result' id='%s' from='juliet@example.org'/>", "ok", false, 1},
 		{"the server has lost track", serverError("cancel", "internal-server-error"), "unanswered", false, 1},
-		{"the resource has gone, not wrapped", serverError("cancel", "service-unavailable"), "gone", false, 0},
+		{"the user has blocked the component", serverError("cancel", "service-unavailable"), "refused", true, 1},
+		{"the resource has gone, not wrapped", serverError("cancel", "item-not-found"), "gone", false, 0},
 		{"the resource has gone", "<iq type='result' id='%s' from='juliet@example.org'><privilege xmlns='urn:xmpp:privilege:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
 			"<iq xmlns='jabber:client' type='error' from='juliet@example.org/balcony'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq></forwarded></privilege></iq>", "gone", false, 0},
 		{"not permitted", serverError("auth", "forbidden"), "refused", true, 1},

@@ -236,3 +236,36 @@ func TestForgedDelegations(t *testing.T) {
 	default:
 	}
 }
+
+// Who has the roster already, and says so, is answered at once; if there is no
+// room for the answer, the manager hears of it.
+func TestCurrentVersion(t *testing.T) {
+	r := start(t)
+	r.rosters.current = "v1"
+	r.rosters.answer = func(jid.JID) (*roster.Roster, error) { return roster.New(nil), nil }
+	k := r.server.serve()
+	ask := func(version string) {
+		k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='q' from='"+juliet+"'><query xmlns='jabber:iq:roster' ver='"+version+"'/></iq>"))
+	}
+	ask("v1")
+	k.expect(answered(nsDelegation2, "<iq xmlns='jabber:client' type='result' id='q' to='"+juliet+"'></iq>"))
+	s, _ := r.Component.current()
+	if full := []jid.JID{mustJID(t, juliet)}; !s.fence.waits(full) {
+		t.Error("what follows the answer may overtake it")
+	}
+	ask("v2")
+	k.expect(answered(nsDelegation2, "<iq xmlns='jabber:client' type='result' id='q' to='"+juliet+"'><query xmlns='jabber:iq:roster'/></iq>"))
+	if n := r.counted(t, "rosterd_queries_total", "ok"); n != 2 {
+		t.Errorf("counted %v queries", n)
+	}
+	s.out.mu.Lock()
+	s.out.max, s.out.reserve = 0, 0
+	s.out.mu.Unlock()
+	ask("v1")
+	if full := receive(t, r.rosters.lost); full != mustJID(t, juliet) {
+		t.Errorf("lost %v", full)
+	}
+	if n := r.counted(t, "rosterd_replies_dropped_total"); n != 1 {
+		t.Errorf("counted %v dropped", n)
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
+	"rosterd/internal/xmltext"
 	"rosterd/jid"
 	"rosterd/presence"
 )
@@ -61,7 +62,10 @@ func (r relay) Relay(p presence.Stanza) error {
 		a.Type = stanza.PresenceTypeUnavailable
 	}
 	b := appendOpen([]byte("<presence"), "", a)
-	err := r.s.out.putLow(append(append(b, p.Payload...), "</presence>"...))
+	if len(b)+len(p.Payload)+len("</presence>") <= r.c.opts.MaxStanza {
+		b = append(b, p.Payload...)
+	}
+	err := r.s.out.putLow(append(b, "</presence>"...))
 	if err == nil {
 		r.c.opts.Metrics.Presences.Inc()
 	}
@@ -124,7 +128,7 @@ func appendChildren(b []byte, data []byte, want func(xml.Name) bool) ([]byte, er
 			open, space = open[:len(open)-1], space[:len(space)-1]
 		case xml.CharData:
 			if len(open) > 0 {
-				b = appendEscaped(b, string(t))
+				b = xmltext.AppendEscaped(b, string(t))
 			}
 		}
 		if len(b) > maxPayload {
@@ -143,18 +147,18 @@ func appendStart(b []byte, t xml.StartElement, outer string) (_ []byte, name, in
 	b = append(append(b, '<'), name...)
 	if t.Name.Space != nsXML && t.Name.Space != outer {
 		inner = t.Name.Space
-		b = appendAttr(b, "xmlns", inner)
+		b = xmltext.AppendAttr(b, "xmlns", inner)
 	}
 	for i, a := range t.Attr {
 		switch {
 		case a.Name.Space == "xmlns" || a.Name.Space == "" && a.Name.Local == "xmlns":
 		case a.Name.Space == "":
-			b = appendAttr(b, a.Name.Local, a.Value)
+			b = xmltext.AppendAttr(b, a.Name.Local, a.Value)
 		case a.Name.Space == nsXML:
-			b = appendAttr(b, "xml:"+a.Name.Local, a.Value)
+			b = xmltext.AppendAttr(b, "xml:"+a.Name.Local, a.Value)
 		default:
 			prefix := fmt.Sprintf("ns%d", i)
-			b = appendAttr(appendAttr(b, "xmlns:"+prefix, a.Name.Space), prefix+":"+a.Name.Local, a.Value)
+			b = xmltext.AppendAttr(xmltext.AppendAttr(b, "xmlns:"+prefix, a.Name.Space), prefix+":"+a.Name.Local, a.Value)
 		}
 	}
 	return append(b, '>'), name, inner

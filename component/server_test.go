@@ -3,6 +3,7 @@ package component
 import (
 	"context"
 	"crypto/sha1"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,12 +23,13 @@ import (
 	"rosterd/session"
 )
 
-const patience = 10 * time.Second // for what must happen; not for what takes time
+const patience = time.Minute // for what must happen, on a busy machine, too; not for what takes time
 
 // server is the XMPP server's side of the component port, played by the test.
 type server struct {
-	t *testing.T
-	l net.Listener
+	t   *testing.T
+	l   net.Listener
+	tls *tls.Config // nil: without TLS
 }
 
 func newServer(t *testing.T) *server {
@@ -36,7 +38,7 @@ func newServer(t *testing.T) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	return &server{t, l}
+	return &server{t: t, l: l}
 }
 
 // link is one connection of a component.
@@ -54,6 +56,9 @@ func (s *server) accept() *link {
 	conn, err := s.l.Accept()
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if s.tls != nil {
+		conn = tls.Server(conn, s.tls)
 	}
 	s.t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
@@ -135,6 +140,16 @@ func (k *link) announce() {
 		"<message from='example.org' to='contacts.example.org'><privilege xmlns='urn:xmpp:privilege:2'><perm access='roster' type='both'/><perm access='iq'><namespace ns='jabber:iq:roster' type='set'/></perm></privilege></message>")
 }
 
+// answerPing answers a ping of the component, which comes next.
+func (k *link) answerPing() {
+	k.t.Helper()
+	e := k.nextElement()
+	if e.child(nsPing, "ping") == nil {
+		k.t.Errorf("got %+v, want a ping", e)
+	}
+	k.send("<iq type='result' id='%s' from='%s' to='contacts.example.org'/>", e.get("id"), e.get("to"))
+}
+
 // ended reads until the component has closed the connection.
 func (k *link) ended() {
 	k.t.Helper()
@@ -153,25 +168,31 @@ type rosters struct {
 	lost    chan jid.JID
 	resumed chan string
 	rest    chan []roster.Item // if not nil, what replies could not hold
-	later   bool               // replies come from another goroutine
+	current string             // the version of those who have the roster; "": nobody has
+	later   bool               // replies come from another goroutine, one of replies
+	replies sync.WaitGroup
 }
 
-func (r *rosters) Get(full jid.JID, reply roster.Reply) error {
+func (r *rosters) Get(full jid.JID, version *string, reply roster.Reply) (same bool, err error) {
 	r.mu.Lock()
-	busy, answer := r.busy, r.answer
+	busy, answer, current := r.busy, r.answer, r.current
 	r.mu.Unlock()
-	if busy != nil {
-		return busy
+	switch {
+	case busy != nil:
+		return false, busy
+	case version != nil && current != "" && *version == current:
+		return true, nil
+	case r.later:
+		r.replies.Go(func() { reply(answerOf(answer(full))) })
+		return false, nil
 	}
-	if r.later {
-		go func() { reply(answer(full)) }()
-		return nil
-	}
-	if rest := reply(answer(full)); r.rest != nil {
+	if rest := reply(answerOf(answer(full))); r.rest != nil {
 		r.rest <- rest
 	}
-	return nil
+	return false, nil
 }
+
+func answerOf(r *roster.Roster, err error) roster.Answer { return roster.Answer{Roster: r, Err: err} }
 
 func (r *rosters) Gone(full jid.JID) {
 	r.mu.Lock()
@@ -216,7 +237,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{
 		server:   newServer(t),
-		rosters:  &rosters{resumed: make(chan string, 16), lost: make(chan jid.JID, 16)},
+		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16)},
 		sessions: session.NewTable(),
 		registry: prometheus.NewRegistry(),
 		log:      &logBuffer{},

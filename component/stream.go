@@ -11,10 +11,13 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"gosrc.io/xmpp/stanza"
+
+	"rosterd/internal/xmltext"
 )
 
 // maxStanza is how many bytes of a stanza are read; the servers' own limits
@@ -44,28 +47,32 @@ type stream struct {
 	iqs    *tracker
 	grants *grants
 	fence  fence
+	unread unread
+	report sync.Map // hosts (string) -> when (time.Time) they had reported who is there, see [Component.learn]
 	began  time.Time
 	heard  atomic.Int64          // when the server was heard last: time.Duration since began
+	whole  atomic.Int64          // when a stanza ended last, the same way
 	cause  atomic.Pointer[error] // why we ended it, if we did
 }
 
 // open connects, opens the stream and does the handshake, within o.Dial.
-func open(ctx context.Context, o Options) (*stream, error) {
+func open(ctx context.Context, o Options, spare *buffers) (*stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timing.Dial)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", o.Address)
+	conn, err := Dial(ctx, o.Address, o.TLS)
 	if err != nil {
-		return nil, fmt.Errorf("connecting: %w", err)
+		return nil, err
 	}
 	// The handshake ends with ctx, whichever of its reads and writes it is in.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	s := &stream{
 		conn:   conn,
-		out:    newQueue(o.Queue, o.Queue/4),
+		out:    newQueue(o.Queue, o.Queue/4).giveUp(2 * o.Timing.Write),
 		iqs:    newTracker(o.Timing.Answer),
 		grants: newGrants(o.Hosts),
 		began:  time.Now(),
 	}
+	s.out.spare = spare
 	s.framer = newFramer(s, maxStanza)
 	if err := s.handshake(o.Domain, o.Secret); err != nil {
 		conn.Close()
@@ -84,7 +91,7 @@ func open(ctx context.Context, o Options) (*stream, error) {
 // handshake opens the stream and proves that we know the secret.
 func (s *stream) handshake(domain, secret string) error {
 	header := fmt.Appendf(nil, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s'", stanza.NSComponent, stanza.NSStream)
-	header = append(appendAttr(header, "to", domain), '>')
+	header = append(xmltext.AppendAttr(header, "to", domain), '>')
 	if _, err := s.conn.Write(header); err != nil {
 		return fmt.Errorf("opening the stream: %w", err)
 	}
@@ -119,17 +126,26 @@ func (s *stream) handshake(domain, secret string) error {
 }
 
 // Read reads from the connection, for the framer, and notes that the server was
-// heard: any byte is a sign of life.
+// heard: any byte is a sign of life. What the stanzas that come together are
+// answered with is written together.
 func (s *stream) Read(p []byte) (int, error) {
+	s.out.release()
 	n, err := s.conn.Read(p)
 	if n > 0 {
 		s.heard.Store(int64(time.Since(s.began)))
+		s.out.hold()
 	}
 	return n, err
 }
 
 // silence is how long nothing was heard of the server.
 func (s *stream) silence() time.Duration { return time.Since(s.began) - time.Duration(s.heard.Load()) }
+
+// ended notes that a stanza has ended.
+func (s *stream) ended() { s.whole.Store(int64(time.Since(s.began))) }
+
+// unended is how long no stanza has ended.
+func (s *stream) unended() time.Duration { return time.Since(s.began) - time.Duration(s.whole.Load()) }
 
 // end ends the stream from our side; the first cause counts.
 func (s *stream) end(cause error) {
@@ -142,7 +158,7 @@ func (s *stream) end(cause error) {
 func condition(e *element, space string) string {
 	for _, c := range e.children {
 		if c.name.Space == space && c.name.Local != "text" {
-			return strings.ToValidUTF8(c.name.Local[:min(len(c.name.Local), 64)], "")
+			return strings.Clone(strings.ToValidUTF8(c.name.Local[:min(len(c.name.Local), 64)], ""))
 		}
 	}
 	return "undefined-condition"

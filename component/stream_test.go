@@ -125,27 +125,25 @@ func TestRefusedHandshake(t *testing.T) {
 }
 
 func TestServerThatIsNone(t *testing.T) {
-	r := start(t, func(o *Options) { o.Timing.Dial = 500 * time.Millisecond })
+	t.Parallel()
 	for name, greeting := range map[string]string{
 		"another protocol": "220 mail.example.org ESMTP <x>",
 		"silent":           "",
 		"endless":          strings.Repeat("x", 1<<20),
 	} {
 		t.Run(name, func(t *testing.T) {
-			r.server.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
-			conn, err := r.server.l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
+			t.Parallel()
+			r := start(t, func(o *Options) { o.Timing.Dial = 2 * time.Second })
+			conn := r.server.connection()
 			io.WriteString(conn, greeting)
 			conn.SetReadDeadline(time.Now().Add(patience))
 			if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, net.ErrClosed) && !strings.Contains(err.Error(), "reset") {
 				t.Errorf("the component did not give up: %v", err)
 			}
+			conn.Close()
+			r.server.serve().quiet()
 		})
 	}
-	r.server.serve().quiet()
 }
 
 func TestStopsInOrder(t *testing.T) {
@@ -169,6 +167,7 @@ func TestStopsThoughTheServerDoesNot(t *testing.T) {
 }
 
 func TestSilentServerIsFoundDead(t *testing.T) {
+	t.Parallel()
 	r := start(t, func(o *Options) { o.Timing.Ping, o.Timing.Dead = 20*time.Millisecond, 3*time.Second })
 	k := r.server.serve()
 	e := k.nextElement()
@@ -188,6 +187,7 @@ func TestSilentServerIsFoundDead(t *testing.T) {
 // A server that stops reading blocks neither the reading nor the stop, and its
 // stream is given up.
 func TestServerThatStopsReading(t *testing.T) {
+	t.Parallel()
 	r := start(t, func(o *Options) {
 		o.Queue = 64 << 10
 		o.Timing.Write = time.Second
@@ -298,9 +298,10 @@ func TestTracker(t *testing.T) {
 
 // One IQ without an answer does not keep those behind it.
 func TestTrackerForgetsWhatIsAnswered(t *testing.T) {
+	t.Parallel()
 	tr := newTracker(time.Minute)
 	tr.register("example.org", func(answer) {})
-	for range 100_000 {
+	for range 10_000 {
 		id, _ := tr.register("example.org", func(answer) {})
 		e, _ := decodeElement([]byte("<iq id='" + id + "'/>"))
 		tr.answered("example.org", e)

@@ -2,10 +2,10 @@ package component
 
 import (
 	"strconv"
-	"unicode/utf8"
 
 	"gosrc.io/xmpp/stanza"
 
+	"rosterd/internal/xmltext"
 	"rosterd/roster"
 )
 
@@ -21,39 +21,6 @@ const (
 	nsPrivilege2  = "urn:xmpp:privilege:2"                // XEP-0356
 	nsStanzas     = "urn:ietf:params:xml:ns:xmpp-stanzas" // RFC 6120, section 8.3
 )
-
-// appendEscaped appends text that may stand in an attribute or between tags.
-// Characters that XML forbids are left out: the server would close the stream.
-func appendEscaped(b []byte, s string) []byte {
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && size == 1 || r == 0xFFFE || r == 0xFFFF {
-				b = append(b, s[start:i]...)
-				start = i + size
-			}
-			i += size
-			continue
-		}
-		if escape := escapes[c]; escape != "" || c < 0x20 {
-			b = append(append(b, s[start:i]...), escape...)
-			start = i + 1
-		}
-		i++
-	}
-	return append(b, s[start:]...)
-}
-
-var escapes = [utf8.RuneSelf]string{'&': "&amp;", '<': "&lt;", '>': "&gt;", '\'': "&apos;", '"': "&quot;",
-	'\t': "&#9;", '\n': "&#10;", '\r': "&#13;"}
-
-// appendAttr appends an attribute, its name being a constant.
-func appendAttr(b []byte, name, value string) []byte {
-	b = append(append(append(b, ' '), name...), "='"...)
-	return append(appendEscaped(b, value), '\'')
-}
 
 // appendRequest appends the opening tag of an IQ of ours. inner is a namespace
 // to declare, or "".
@@ -71,7 +38,7 @@ func appendOpen(b []byte, inner string, a stanza.Attrs) []byte {
 		{"xmlns", inner}, {"type", string(a.Type)}, {"id", a.Id}, {"from", a.From}, {"to", a.To},
 	} {
 		if attr.value != "" {
-			b = appendAttr(b, attr.name, attr.value)
+			b = xmltext.AppendAttr(b, attr.name, attr.value)
 		}
 	}
 	return append(b, '>')
@@ -86,7 +53,7 @@ func replyTo(request *element) reply {
 	var b []byte
 	for _, attr := range [...]struct{ name, of string }{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
 		if value, has := request.attr(attr.of); has && (value != "" || attr.name == "id") {
-			b = appendAttr(b, attr.name, value)
+			b = xmltext.AppendAttr(b, attr.name, value)
 		}
 	}
 	return reply(b)
@@ -97,14 +64,14 @@ func replyTo(request *element) reply {
 func (r reply) append(b []byte, inner string, kind stanza.StanzaType) []byte {
 	b = append(b, "<iq"...)
 	if inner != "" {
-		b = appendAttr(b, "xmlns", inner)
+		b = xmltext.AppendAttr(b, "xmlns", inner)
 	}
-	return append(append(appendAttr(b, "type", string(kind)), r...), '>')
+	return append(append(xmltext.AppendAttr(b, "type", string(kind)), r...), '>')
 }
 
 // appendError appends a stanza error (RFC 6120, section 8.3.2).
 func appendError(b []byte, e stanzaError) []byte {
-	b = appendAttr(append(b, "<error"...), "type", e.kind)
+	b = xmltext.AppendAttr(append(b, "<error"...), "type", e.kind)
 	b = append(append(append(b, "><"...), e.condition...), " xmlns='"+nsStanzas+"'/></error>"...)
 	return b
 }
@@ -125,68 +92,57 @@ var (
 )
 
 const (
-	// maxSent is the longest stanza sent, in bytes. COMPAT Prosody, which ends
-	// the stream at 512 KiB.
-	maxSent = 480 << 10
+	// maxSent is the default of Options.MaxStanza. COMPAT Prosody, which ends the
+	// stream at 512 KiB.
+	maxSent = 256 << 10
 	// maxWrap is what wrapping a payload takes at most: two stanzas' attributes,
 	// see repeatable, and some constant text.
 	maxWrap = 32 << 10
+	// maxQuery is what <query/> takes around the items, at most.
+	maxQuery = 512
 )
 
-// appendRoster appends the answer to a roster get (RFC 6121, section 2.1.4),
-// as far as max bytes last, and returns the items that did not fit.
-func appendRoster(b []byte, r *roster.Roster, max int) ([]byte, []roster.Item) {
-	items := r.Items()
-	if len(items) == 0 {
-		return append(b, "<query xmlns='"+nsRoster+"'/>"...), nil
+// appendRoster appends the answer to a roster get (RFC 6121, section 2.1.4), as
+// far as max bytes last, and returns the items that did not fit. named says that
+// it tells the version (section 2.6).
+func appendRoster(b []byte, r *roster.Roster, max int, named bool) ([]byte, []roster.Item) {
+	version := ""
+	if named {
+		version = r.Version()
 	}
-	start := len(b)
-	b = append(b, "<query xmlns='"+nsRoster+"'>"...)
-	for i, item := range items {
-		before := len(b)
-		if b = appendItem(b, item); len(b)-start > max && i > 0 { // never an empty answer
-			return append(b[:before], "</query>"...), items[i:]
+	if r.Size() <= max {
+		if b = appendQuery(b, version); r.Len() == 0 {
+			return append(b, "/>"...), nil
 		}
+		return append(r.AppendXML(append(b, '>')), "</query>"...), nil
 	}
-	return append(b, "</query>"...), nil
+	xml, rest := r.Split(max)
+	if named && len(rest) > 0 {
+		version = roster.Partial(version, len(rest))
+	}
+	b = append(append(appendQuery(b, version), '>'), xml...)
+	return append(b, "</query>"...), rest
+}
+
+// appendQuery appends the beginning of a query's tag.
+func appendQuery(b []byte, version string) []byte {
+	b = append(b, "<query xmlns='"+nsRoster+"'"...)
+	if version != "" {
+		b = xmltext.AppendAttr(b, "ver", version)
+	}
+	return b
 }
 
 // appendChange appends the payload of a roster push (RFC 6121, section 2.1.6).
 func appendChange(b []byte, c roster.Change) []byte {
-	b = append(b, "<query xmlns='"+nsRoster+"'>"...)
+	b = append(appendQuery(b, c.Version), '>')
 	if c.Action == roster.Removed {
-		b = appendAttr(append(b, "<item"...), "jid", c.Item.JID.String())
+		b = xmltext.AppendAttr(append(b, "<item"...), "jid", c.Item.JID.String())
 		b = append(b, " subscription='remove'/>"...)
 	} else {
-		b = appendItem(b, c.Item)
+		b = roster.AppendItem(b, c.Item)
 	}
 	return append(b, "</query>"...)
-}
-
-// appendItem appends an item (RFC 6121, section 2.1.2).
-func appendItem(b []byte, item roster.Item) []byte {
-	b = appendAttr(append(b, "<item"...), "jid", item.JID.String())
-	b = appendAttr(b, "subscription", string(item.Subscription))
-	if item.Name != "" {
-		b = appendAttr(b, "name", item.Name)
-	}
-	if item.Ask {
-		b = append(b, " ask='subscribe'"...)
-	}
-	if item.Approved {
-		b = append(b, " approved='true'"...)
-	}
-	if len(item.Groups) == 0 {
-		return append(b, "/>"...)
-	}
-	return append(appendGroups(append(b, '>'), item.Groups), "</item>"...)
-}
-
-func appendGroups(b []byte, groups []string) []byte {
-	for _, group := range groups {
-		b = append(appendEscaped(append(b, "<group>"...), group), "</group>"...)
-	}
-	return b
 }
 
 // short makes remote text fit for a log line or an error: quoted, one line,

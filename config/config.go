@@ -5,7 +5,12 @@
 // [Config] that is printed.
 package config
 
-import "time"
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
 
 // Config is the whole configuration. Its keys in the file and the environment
 // are the names of its fields in snake case.
@@ -16,6 +21,8 @@ type Config struct {
 	Contacts Contacts
 	Refresh  Refresh
 	Metrics  Metrics
+	State    State
+	Limits   Limits
 	Log      Log
 }
 
@@ -30,6 +37,9 @@ type XMPP struct {
 	// Hosts, which is more than XEP-0114 promises.
 	Unrestricted bool
 	Presence     string // auto, relay or off; relay wants Unrestricted
+	TLS          XMPPTLS
+	// MaxStanzaBytes is the largest stanza that the server is sent.
+	MaxStanzaBytes int
 }
 
 // Contacts is the HTTP backend that knows the users' contacts.
@@ -44,6 +54,23 @@ type Contacts struct {
 	Headers     map[string]Secret // sent with every fetch; names in lower case if Load read them
 	Token       Secret            // sent as "Authorization: Bearer", or ""
 	TokenFile   string            // from which Load read Token, or ""
+	// MaxStale is how old a last known roster may be that a query is answered
+	// with while the backend fails; 0 is any age.
+	MaxStale time.Duration
+	NotFound string // what the status 404 means: error, or empty, a roster without contacts
+	// MaxRemoved is the part of a roster of 10 contacts or more, from 0 to 1,
+	// that a fetch may remove without being confirmed by a second one, which is
+	// made after ConfirmAfter.
+	MaxRemoved   float64
+	ConfirmAfter time.Duration
+	ResyncRate   int // users a second that are brought in line in the background
+	// MaxAge is for how long a query is answered with a roster that was fetched,
+	// without asking again; 0: not at all.
+	MaxAge time.Duration
+	// BulkURL is where the contacts of up to BulkSize users are asked for at once,
+	// parsed by [ParseBulkTemplate]; "" if they are not.
+	BulkURL  string
+	BulkSize int
 	// Hosts are what differs for some of the domains of [XMPP], by their
 	// prepared form. Headers and Token are for all of them.
 	Hosts map[string]ContactsHost
@@ -52,6 +79,9 @@ type Contacts struct {
 // ContactsHost is what one domain has of its own.
 type ContactsHost struct {
 	URL string // in place of that of [Contacts], or ""; to be logged as little
+	// BulkURL is in place of that of [Contacts], or "". If URL is set and this is
+	// not, the domain's users are not asked for together.
+	BulkURL string
 }
 
 // Template is URL, parsed. It fails if URL is empty, or if [Config.Validate]
@@ -65,6 +95,28 @@ func (c Contacts) TemplateFor(domain string) (URLTemplate, error) {
 	return ParseURLTemplate(c.urlFor(domain))
 }
 
+// BulkFor is the URL at which many users of a prepared domain are asked for at
+// once, parsed; ok says whether there is one. If the domain is served, it fails
+// only if [Config.Validate] would, too.
+func (c Contacts) BulkFor(domain string) (t BulkTemplate, ok bool, err error) {
+	text := c.bulkFor(domain)
+	if text == "" {
+		return t, false, nil
+	}
+	t, err = ParseBulkTemplate(text)
+	return t, err == nil, err
+}
+
+func (c Contacts) bulkFor(domain string) string {
+	switch own := c.Hosts[domain]; {
+	case own.BulkURL != "":
+		return own.BulkURL
+	case own.URL != "": // another backend than that of contacts.bulk_url
+		return ""
+	}
+	return c.BulkURL
+}
+
 func (c Contacts) urlFor(domain string) string {
 	if own := c.Hosts[domain].URL; own != "" {
 		return own
@@ -74,15 +126,35 @@ func (c Contacts) urlFor(domain string) string {
 
 // Refresh is the HTTP endpoint at which the backend reports changes.
 type Refresh struct {
-	Listen    string // host:port, port 0 is any free one
-	Token     Secret // that callers must send as "Authorization: Bearer", or ""
-	TokenFile string // from which Load read Token, or ""
-	MaxBytes  int64  // of a request's body
+	Listen    string   // host:port, port 0 is any free one
+	Token     Secret   // that callers must send as "Authorization: Bearer", or ""
+	TokenFile string   // from which Load read Token, or ""
+	Tokens    []Secret // that callers may send as well, for the time of a change
+	MaxBytes  int64    // of a request's body
+	TLS       RefreshTLS
 }
 
 // Metrics is the HTTP endpoint of Prometheus and of the health checks.
 type Metrics struct {
 	Listen string // host:port, port 0 is any free one
+}
+
+// State is where rosterd keeps what it must know after a restart.
+type State struct {
+	Path string // the file; "": nowhere but in memory
+}
+
+// stateFile is the file in $STATE_DIRECTORY, which systemd sets, or else in the
+// working directory.
+func stateFile() string {
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return filepath.Join(first, "rosterd.db")
+}
+
+// Limits are what each user may ask for.
+type Limits struct {
+	QueriesBurst     int     // roster queries at once
+	QueriesPerSecond float64 // and from then on
 }
 
 // Log says what is logged, and how.
@@ -96,10 +168,16 @@ type Log struct {
 // default.
 func Default() Config {
 	return Config{
-		XMPP:     XMPP{Address: "127.0.0.1:5347", Presence: "auto"},
-		Contacts: Contacts{Timeout: 5 * time.Second, MaxInFlight: 64, MaxBytes: 16 << 20},
-		Refresh:  Refresh{Listen: "127.0.0.1:5290", MaxBytes: 8 << 20},
-		Metrics:  Metrics{Listen: "127.0.0.1:9590"},
-		Log:      Log{Level: "info", Format: "text"},
+		XMPP: XMPP{Address: "127.0.0.1:5347", Presence: "auto", MaxStanzaBytes: 256 << 10},
+		Contacts: Contacts{
+			Timeout: 5 * time.Second, MaxInFlight: 64, MaxBytes: 16 << 20,
+			NotFound: "error", MaxRemoved: 0.9, ConfirmAfter: 30 * time.Second, ResyncRate: 100,
+			BulkSize: 100,
+		},
+		Refresh: Refresh{Listen: "127.0.0.1:5290", MaxBytes: 8 << 20},
+		Metrics: Metrics{Listen: "127.0.0.1:9590"},
+		State:   State{Path: stateFile()},
+		Limits:  Limits{QueriesBurst: 60, QueriesPerSecond: 2},
+		Log:     Log{Level: "info", Format: "text"},
 	}
 }

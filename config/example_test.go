@@ -9,9 +9,11 @@ import (
 	"unicode"
 )
 
-// The example has every key, and the defaults.
+// The example has every key, and the defaults; also where the state is, as the
+// example is what a service of systemd begins with.
 func TestExample(t *testing.T) {
 	clearEnv(t)
+	t.Setenv("STATE_DIRECTORY", "/var/lib/rosterd")
 	const name = "../config.example.yaml"
 	got, err := Load(name)
 	if err != nil {
@@ -20,7 +22,7 @@ func TestExample(t *testing.T) {
 	want := Default()
 	want.XMPP.Domain, want.XMPP.Secret, want.XMPP.Hosts = "contacts.example.org", "change-me", []string{"example.org"}
 	want.Contacts.URL, want.Contacts.Headers = "http://127.0.0.1:8000/contacts/%s", map[string]Secret{}
-	want.Contacts.Hosts = map[string]ContactsHost{}
+	want.Contacts.Hosts, want.Refresh.Tokens = map[string]ContactsHost{}, []Secret{}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("Load = %+v, want %+v", got, want)
 	}
@@ -31,16 +33,15 @@ func TestExample(t *testing.T) {
 	}
 	// What stands there as an example of a mapping is one, too.
 	text := strings.NewReplacer("hosts: [example.org]", "hosts: [example.org, example.net]", "headers: {}\n  #  ", "headers:\n    ",
-		"hosts: {}\n  #  ", "hosts:\n    ", "\n  #    url:", "\n      url:").Replace(string(b))
+		"hosts: {}\n  #  ", "hosts:\n    ", "\n  #    url:", "\n      url:", "\n  #    bulk_url:", "\n      bulk_url:").Replace(string(b))
 	const own = "http://127.0.0.1:8001/contacts/%s"
-	if c, err := Load(write(t, text)); err != nil || c.Contacts.Hosts["example.net"].URL != own || len(c.Contacts.Headers) != 1 {
+	if c, err := Load(write(t, text)); err != nil || c.Contacts.Hosts["example.net"] != (ContactsHost{own, "http://127.0.0.1:8001/bulk"}) || len(c.Contacts.Headers) != 1 {
 		t.Errorf("the examples of mappings: %+v, %v", c.Contacts, err)
 	}
 
 	var c Config
 	for _, name := range fieldKeys(reflect.TypeFor[Config]()) {
-		section, leaf, _ := strings.Cut(name, ".")
-		if !regexp.MustCompile(`(?m)^` + section + `:\n(?:(?: .*)?\n)*  (?:# )?` + leaf + `: `).Match(b) {
+		if !mentions(name).Match(b) {
 			t.Errorf("the example does not mention %s", name)
 		}
 		// And each field has its key, so that Load can set it.
@@ -55,6 +56,19 @@ func TestExample(t *testing.T) {
 	if n := len(fieldKeys(reflect.TypeFor[Config]())); n != len(c.keys()) {
 		t.Errorf("%d fields, %d keys", n, len(c.keys()))
 	}
+}
+
+// mentions matches a file in which a key of any depth stands, each part of it
+// with two spaces more before it than its section has. It may be a comment.
+func mentions(name string) *regexp.Regexp {
+	parts := strings.Split(name, ".")
+	pattern, indent := "(?m)", ""
+	for _, section := range parts[:len(parts)-1] {
+		// Up to the next part stand only lines with more space than the section has.
+		pattern += `^` + indent + section + `:\n(?:(?:` + indent + ` .*)?\n)*`
+		indent += "  "
+	}
+	return regexp.MustCompile(pattern + indent + `(?:# )?` + parts[len(parts)-1] + `: `)
 }
 
 // fieldKeys are the dotted paths of the fields of a struct and its structs.

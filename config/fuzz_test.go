@@ -51,6 +51,13 @@ func FuzzLoadBytes(f *testing.F) {
 			if _, err := template.Expand("user", h); err != nil {
 				t.Errorf("no URL for a user of %q: %v", h, err)
 			}
+			if template, ok, err := c.Contacts.BulkFor(h); err != nil {
+				t.Errorf("no bulk URL for %q: %v", h, err)
+			} else if ok {
+				if _, err := template.Expand(h); err != nil {
+					t.Errorf("no bulk URL for %q: %v", h, err)
+				}
+			}
 		}
 	})
 }

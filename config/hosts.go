@@ -10,18 +10,25 @@ import (
 )
 
 // hostsKey is the key whose value is a mapping of domains to mappings. In the
-// decoder's paths, anyHost stands for the domain; what may stand below it is
-// hostURLKey alone.
+// decoder's paths, anyHost stands for the domain; hostKeys are what may stand
+// below it.
 const (
-	hostsKey   = "contacts.hosts"
-	anyHost    = "*"
-	hostURLKey = hostsKey + "." + anyHost + ".url"
+	hostsKey = "contacts.hosts"
+	anyHost  = "*"
 )
+
+var hostKeys = []string{"url", "bulk_url"}
+
+// isHostKey reports whether a path is that of one of hostKeys.
+func isHostKey(path string) bool {
+	name, ok := strings.CutPrefix(path, hostsKey+"."+anyHost+".")
+	return ok && slices.Contains(hostKeys, name)
+}
 
 // hosts accepts a mapping, or the same as a JSON object in one text. Here, too,
 // something without a value counts as not set.
 func hosts(field *map[string]ContactsHost) func(string, any) error {
-	const wants = "a mapping (in the environment: a JSON object) of domains to mappings with url"
+	const wants = "a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url"
 	return func(name string, v any) error {
 		var object map[string]any
 		switch v := v.(type) {
@@ -57,21 +64,23 @@ func hosts(field *map[string]ContactsHost) func(string, any) error {
 func host(name string, v any) (h ContactsHost, err error) {
 	object, ok := v.(map[string]any)
 	if !ok && v != nil {
-		return h, problem(name, "a mapping with url", "")
+		return h, problem(name, "a mapping with url and bulk_url", "")
 	}
-	seen := false
+	fields := map[string]*string{"url": &h.URL, "bulk_url": &h.BulkURL}
+	seen := make(map[string]bool)
 	for _, n := range sortedKeys(object) {
+		lower := strings.ToLower(n)
 		switch {
-		case strings.ToLower(n) != "url":
-			return h, problem(name+"."+showName(n), "to be left out: unknown key, there are url", "")
-		case seen:
-			return h, problem(name+".url", "to stand once", "")
+		case fields[lower] == nil:
+			return h, problem(name+"."+showName(n), "to be left out: unknown key, there are "+strings.Join(hostKeys, ", "), "")
+		case seen[lower]:
+			return h, problem(name+"."+lower, "to stand once", "")
 		}
-		seen = true
+		seen[lower] = true
 		if object[n] == nil {
 			continue
 		}
-		if err := address(&h.URL)(name+".url", object[n]); err != nil {
+		if err := address(fields[lower])(name+"."+lower, object[n]); err != nil {
 			return h, err
 		}
 	}
@@ -112,12 +121,20 @@ func (c Config) validateURLs() error {
 		return problem("contacts.url", wantsURL, nothing)
 	}
 	if c.Contacts.URL != "" { // which it may be if each host has its own
-		if _, wants := parseURLTemplate(c.Contacts.URL); wants != "" {
+		if _, wants := parseURLTemplate(c.Contacts.URL, wantsURL); wants != "" {
 			return problem("contacts.url", wants, showURL(c.Contacts.URL))
+		}
+	}
+	if c.Contacts.BulkURL != "" {
+		if _, wants := parseURLTemplate(c.Contacts.BulkURL, wantsBulkURL); wants != "" {
+			return problem("contacts.bulk_url", wants, showURL(c.Contacts.BulkURL))
 		}
 	}
 	for _, h := range c.XMPP.Hosts {
 		if err := c.Contacts.validateURL(h); err != nil {
+			return err
+		}
+		if err := c.Contacts.validateBulkURL(h); err != nil {
 			return err
 		}
 	}
@@ -135,12 +152,33 @@ func (c Contacts) validateURL(domain string) error {
 	if text == "" {
 		return problem(key, wantsURL+of, nothing)
 	}
-	t, wants := parseURLTemplate(text)
+	t, wants := parseURLTemplate(text, wantsURL)
 	if wants != "" {
 		return problem(key, wants, showURL(text))
 	}
 	if wants := t.try(domain); wants != "" {
 		return problem(key, wants+of, showURL(text))
+	}
+	return nil
+}
+
+// validateBulkURL looks at the URL that is asked for many users of a domain, if
+// there is one.
+func (c Contacts) validateBulkURL(domain string) error {
+	text := c.bulkFor(domain)
+	if text == "" {
+		return nil
+	}
+	key := "contacts.bulk_url"
+	if c.Hosts[domain].BulkURL != "" {
+		key = hostsKey + "." + showDomain(domain) + ".bulk_url"
+	}
+	t, wants := parseURLTemplate(text, wantsBulkURL)
+	if wants != "" {
+		return problem(key, wants, showURL(text))
+	}
+	if wants := t.try(domain); wants != "" {
+		return problem(key, wants+" for "+show(domain)+" of xmpp.hosts", showURL(text))
 	}
 	return nil
 }

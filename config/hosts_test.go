@@ -33,6 +33,42 @@ func TestTemplateFor(t *testing.T) {
 	}
 }
 
+// A domain that has its own URL has its own backend, which may know nothing of
+// the others' bulk fetch.
+func TestBulkFor(t *testing.T) {
+	c := Default()
+	c.XMPP.Domain, c.XMPP.Secret, c.XMPP.Hosts = "contacts.example.org", "s", []string{"example.org", "example.net", "example.com", "[::1]"}
+	c.Contacts.URL, c.Contacts.BulkURL = "http://x/%s", "http://bulk.%d/" // which cannot be for [::1]
+	c.Contacts.Hosts = map[string]ContactsHost{
+		"example.net": {URL: "http://y/%s"},
+		"example.com": {URL: "http://y/%s", BulkURL: "http://y/%d"},
+		"[::1]":       {BulkURL: "http://z/"},
+	}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for domain, want := range map[string]string{
+		"example.org": "http://bulk.example.org/", "example.net": "", "example.com": "http://y/example.com", "[::1]": "http://z/",
+	} {
+		template, ok, err := c.Contacts.BulkFor(domain)
+		got := ""
+		if ok {
+			got, err = template.Expand(domain)
+		}
+		if err != nil || got != want {
+			t.Errorf("the URL for %s is %q, %v, want %q", domain, got, err, want)
+		}
+	}
+	c.Contacts.BulkURL = "http://x/%s"
+	if _, ok, err := c.Contacts.BulkFor("example.org"); ok || err == nil {
+		t.Errorf("a URL with a user: %v, %v", ok, err)
+	}
+	c.Contacts.BulkURL, c.Contacts.Hosts = "", nil
+	if _, ok, err := c.Contacts.BulkFor("example.org"); ok || err != nil {
+		t.Errorf("no URL: %v, %v", ok, err)
+	}
+}
+
 func TestShowDomain(t *testing.T) {
 	long := strings.Repeat("a.", 300) + "a"
 	for s, want := range map[string]string{

@@ -3,9 +3,7 @@ package config
 import (
 	"encoding/json"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"rosterd/jid"
 )
@@ -36,6 +34,9 @@ func (c *Config) keys() []key {
 		{"xmpp.hosts", domains(&c.XMPP.Hosts)},
 		{"xmpp.unrestricted", boolean(&c.XMPP.Unrestricted)},
 		{"xmpp.presence", text(&c.XMPP.Presence)},
+		{"xmpp.tls.server_name", serverName(&c.XMPP.TLS.ServerName)},
+		{"xmpp.tls.ca", text(&c.XMPP.TLS.CA)},
+		{"xmpp.max_stanza_bytes", number(&c.XMPP.MaxStanzaBytes)},
 		{"contacts.url", address(&c.Contacts.URL)},
 		{"contacts.timeout", duration(&c.Contacts.Timeout)},
 		{"contacts.max_in_flight", number(&c.Contacts.MaxInFlight)},
@@ -43,12 +44,27 @@ func (c *Config) keys() []key {
 		{headersKey, headers(&c.Contacts.Headers)},
 		{"contacts.token", secret(&c.Contacts.Token)},
 		{"contacts.token_file", text(&c.Contacts.TokenFile)},
+		{"contacts.max_stale", duration(&c.Contacts.MaxStale)},
+		{"contacts.not_found", text(&c.Contacts.NotFound)},
+		{"contacts.max_removed", fraction(&c.Contacts.MaxRemoved)},
+		{"contacts.confirm_after", duration(&c.Contacts.ConfirmAfter)},
+		{"contacts.resync_rate", number(&c.Contacts.ResyncRate)},
+		{"contacts.max_age", duration(&c.Contacts.MaxAge)},
+		{"contacts.bulk_url", address(&c.Contacts.BulkURL)},
+		{"contacts.bulk_size", number(&c.Contacts.BulkSize)},
 		{hostsKey, hosts(&c.Contacts.Hosts)},
 		{"refresh.listen", text(&c.Refresh.Listen)},
 		{"refresh.token", secret(&c.Refresh.Token)},
 		{"refresh.token_file", text(&c.Refresh.TokenFile)},
+		{"refresh.tokens", secrets(&c.Refresh.Tokens)},
 		{"refresh.max_bytes", number(&c.Refresh.MaxBytes)},
+		{"refresh.tls.cert", text(&c.Refresh.TLS.Cert)},
+		{"refresh.tls.key", text(&c.Refresh.TLS.Key)},
+		{"refresh.tls.client_ca", text(&c.Refresh.TLS.ClientCA)},
 		{"metrics.listen", text(&c.Metrics.Listen)},
+		{"state.path", text(&c.State.Path)},
+		{"limits.queries_burst", number(&c.Limits.QueriesBurst)},
+		{"limits.queries_per_second", fraction(&c.Limits.QueriesPerSecond)},
 		{"log.level", text(&c.Log.Level)},
 		{"log.format", text(&c.Log.Format)},
 	}
@@ -89,6 +105,27 @@ func secret(field *Secret) func(string, any) error {
 	}
 }
 
+// secrets accepts a list, or the same with commas in one text.
+func secrets(field *[]Secret) func(string, any) error {
+	return func(name string, v any) error {
+		list, ok := v.([]any)
+		if s, isText := v.(string); isText {
+			ok = true
+			list = split(s)
+		}
+		if !ok {
+			return problem(name, "a list of texts", "")
+		}
+		*field = make([]Secret, len(list))
+		for i, s := range list {
+			if err := secret(&(*field)[i])(name, s); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
 // boolean accepts what YAML 1.2 does: no yes and no on.
 func boolean(field *bool) func(string, any) error {
 	return func(name string, v any) error {
@@ -102,46 +139,6 @@ func boolean(field *bool) func(string, any) error {
 		}
 		return nil
 	}
-}
-
-func duration(field *time.Duration) func(string, any) error {
-	return func(name string, v any) error {
-		s, isText := v.(string)
-		d, err := time.ParseDuration(s)
-		if !isText || err != nil {
-			wants := "a time with its unit, such as 5s"
-			if n, ok := integer(v); ok && n > 0 {
-				wants = "a time with its unit, such as " + strconv.FormatInt(n, 10) + "s"
-			}
-			return problem(name, wants, showAny(v))
-		}
-		*field = d
-		return nil
-	}
-}
-
-func number[T int | int64](field *T) func(string, any) error {
-	return func(name string, v any) error {
-		n, ok := integer(v)
-		if !ok || int64(T(n)) != n {
-			return problem(name, "a whole number", showAny(v))
-		}
-		*field = T(n)
-		return nil
-	}
-}
-
-func integer(v any) (int64, bool) {
-	switch v := v.(type) {
-	case int:
-		return int64(v), true
-	case int64:
-		return v, true
-	case string:
-		n, err := strconv.ParseInt(v, 10, 64)
-		return n, err == nil
-	}
-	return 0, false
 }
 
 func domain(field *string) func(string, any) error {
@@ -164,12 +161,7 @@ func domains(field *[]string) func(string, any) error {
 		list, ok := v.([]any)
 		if s, isText := v.(string); isText {
 			ok = true
-			for d := range strings.SplitSeq(s, ",") {
-				list = append(list, strings.TrimSpace(d))
-			}
-			if strings.TrimSpace(s) == "" {
-				list = nil
-			}
+			list = split(s)
 		}
 		if !ok {
 			return problem(name, "a list of domains", showAny(v))
@@ -182,6 +174,17 @@ func domains(field *[]string) func(string, any) error {
 		}
 		return nil
 	}
+}
+
+// split makes a list of a text with commas, and none of one that is empty.
+func split(s string) (list []any) {
+	if strings.TrimSpace(s) == "" {
+		return nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		list = append(list, strings.TrimSpace(part))
+	}
+	return list
 }
 
 // headers accepts a mapping, or the same as a JSON object in one text. viper

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -17,6 +16,7 @@ func clearEnv(t testing.TB) {
 	for _, k := range c.keys() {
 		t.Setenv(k.env(), "") // empty counts as not set
 	}
+	t.Setenv("STATE_DIRECTORY", "")
 }
 
 const minimal = `
@@ -37,14 +37,22 @@ func write(t testing.TB, text string) string {
 // for the files, which are tested by themselves.
 func full() Config {
 	return Config{
-		XMPP: XMPP{Address: "[::1]:5348", Domain: "rosters.example.org", Secret: "a", Hosts: []string{"example.org", "b\u00FCcher.example"}, Unrestricted: true, Presence: "relay"},
+		XMPP: XMPP{Address: "[::1]:5348", Domain: "rosters.example.org", Secret: "a", Hosts: []string{"example.org", "b\u00FCcher.example"}, Unrestricted: true, Presence: "relay",
+			TLS: XMPPTLS{ServerName: "xn--bcher-kva.example", CA: "/etc/x/ca.pem"}, MaxStanzaBytes: 10_000},
 		Contacts: Contacts{
 			URL: "https://example.org/%d/%s?x=%%", Timeout: 10 * time.Second, MaxInFlight: 7, MaxBytes: 70,
 			Headers: map[string]Secret{"x-api.key": "b", "x-two": ""}, Token: "c",
-			Hosts: map[string]ContactsHost{"b\u00FCcher.example": {URL: "https://%d/%s?Key=K"}, "example.org": {}},
+			MaxStale: 36 * time.Hour, NotFound: "empty", MaxRemoved: 0.25, ConfirmAfter: time.Minute, ResyncRate: 9,
+			MaxAge: 90 * time.Second, BulkURL: "https://example.org/bulk/%d", BulkSize: 25,
+			Hosts: map[string]ContactsHost{"b\u00FCcher.example": {URL: "https://%d/%s?Key=K", BulkURL: "https://%d/?Key=K"}, "example.org": {}},
 		},
-		Refresh: Refresh{Listen: ":5291", Token: "d", MaxBytes: 80},
+		Refresh: Refresh{
+			Listen: ":5291", Token: "d", Tokens: []Secret{"e", "f g"}, MaxBytes: 80,
+			TLS: RefreshTLS{Cert: "cert.pem", Key: "key.pem", ClientCA: "/etc/x/clients.pem"},
+		},
 		Metrics: Metrics{Listen: "0.0.0.0:0"},
+		State:   State{Path: "/var/lib/x/y.db"},
+		Limits:  Limits{QueriesBurst: 5, QueriesPerSecond: 0.5},
 		Log:     Log{Level: "debug", Format: "json"},
 	}
 }
@@ -59,6 +67,10 @@ XMPP:
     - xn--bcher-kva.example
   unrestricted: true
   presence: relay
+  tls:
+    Server_Name: BÜCHER.example.
+    ca: /etc/x/ca.pem
+  max_stanza_bytes: 10000
 contacts:
   url: https://example.org/%d/%s?x=%%
   timeout: 10s
@@ -68,15 +80,28 @@ contacts:
     X-Api.Key: b
     X-Two: ""
   token: c
+  max_stale: 36h
+  not_found: empty
+  max_removed: 0.25
+  confirm_after: 1m
+  resync_rate: 9
+  max_age: 90s
+  bulk_url: https://example.org/bulk/%d
+  bulk_size: 25
   hosts:
     Example.org: # as all
     BÜCHER.example.:
       URL: https://%d/%s?Key=K
+      Bulk_URL: https://%d/?Key=K
 refresh:
   listen: :5291
   token: d
+  tokens: [e, f g]
   max_bytes: 80
+  tls: {cert: cert.pem, key: key.pem, client_ca: /etc/x/clients.pem}
 metrics: {listen: "0.0.0.0:0"}
+state: {path: /var/lib/x/y.db}
+limits: {queries_burst: 5, queries_per_second: 0.5}
 log: {level: debug, format: json}
 `
 
@@ -92,10 +117,41 @@ func TestLoad(t *testing.T) {
 	own.Contacts.URL, own.Contacts.Hosts = "", map[string]ContactsHost{"example.org": {URL: "http://x/%s"}}
 	empty := minimum
 	empty.Contacts.Hosts = map[string]ContactsHost{"example.org": {}}
+	bulk := minimum
+	bulk.Contacts.MaxAge, bulk.Contacts.BulkSize, bulk.Contacts.BulkURL = 24*time.Hour, 10_000, "http://x"
+	ownBulk := minimum
+	ownBulk.Contacts.Hosts = map[string]ContactsHost{"example.org": {BulkURL: "http://x/"}}
+	memory := minimum
+	memory.State.Path = ""
+	limits := minimum
+	limits.Contacts.MaxRemoved, limits.Contacts.ResyncRate, limits.Limits = 1, 1, Limits{QueriesBurst: 1, QueriesPerSecond: 0.001}
+	asTexts := limits
+	asTexts.Contacts.ResyncRate = minimum.Contacts.ResyncRate
+	trusting := minimum
+	trusting.XMPP.TLS = XMPPTLS{CA: "ca"}
+	noTokens := minimum
+	noTokens.Refresh.Tokens = []Secret{}
+	clients := minimum
+	clients.Refresh.Listen, clients.Refresh.TLS = ":1", RefreshTLS{Cert: "a", Key: "b", ClientCA: "c"}
+	tokens := minimum
+	tokens.Refresh.Listen, tokens.Refresh.Tokens = ":1", []Secret{"a", "b c"}
 	tests := []struct {
 		name, yaml string
 		want       Config
 	}{
+		{"state in memory alone", minimal + "state: {path: ''}", memory},
+		{"state without a path", minimal + "state: {path: }", minimum},
+		{"limits at their ends", strings.Replace(minimal, "url:", "max_removed: 1, resync_rate: 1, url:", 1) + "limits: {queries_burst: 1, queries_per_second: 1e-3}", limits},
+		{"any age, without a unit", strings.Replace(minimal, "url:", "max_stale: 0, url:", 1), minimum},
+		{"any age, as text", strings.Replace(minimal, "url:", "max_stale: '0', url:", 1), minimum},
+		{"numbers as texts", strings.Replace(minimal, "url:", "max_removed: '1', url:", 1) + "limits: {queries_burst: '1', queries_per_second: '0.001'}", asTexts},
+		{"a section in a section without values", strings.Replace(minimal, "hosts:", "tls: , hosts:", 1) + "refresh:\n  tls:\n    cert:\n    # key: x\n", minimum},
+		{"the authority alone", strings.Replace(minimal, "hosts:", "tls: {ca: ca, server_name: ''}, hosts:", 1), trusting},
+		{"no more tokens", minimal + "refresh: {tokens: []}", noTokens},
+		{"no more tokens in one text", minimal + "refresh: {tokens: ' '}", noTokens},
+		{"more tokens alone", minimal + "refresh: {listen: ':1', tokens: [a, b c]}", tokens},
+		{"more tokens in one text", minimal + "refresh: {listen: ':1', tokens: 'a, b c'}", tokens},
+		{"certificates in place of a token", minimal + "refresh: {listen: ':1', tls: {cert: a, key: b, client_ca: c}}", clients},
 		{"everything", fullYAML, full()},
 		{"defaults", minimal, minimum},
 		{"keys without values", minimal + "refresh:\nlog:\n  level:\nmetrics: {listen: ~}", minimum},
@@ -104,6 +160,8 @@ func TestLoad(t *testing.T) {
 		{"off is no boolean", strings.Replace(minimal, "hosts:", "presence: off, unrestricted: False, hosts:", 1), off},
 		{"URLs of hosts alone", strings.Replace(minimal, `url: "http://127.0.0.1:8000/contacts/%s"`, `hosts: {example.org: {url: "http://x/%s"}}`, 1), own},
 		{"hosts as JSON in one text", strings.Replace(minimal, `url: "http://127.0.0.1:8000/contacts/%s"`, `hosts: '{"example.org": {"url": "http://x/%s"}}'`, 1), own},
+		{"asked in bulk, as all", strings.Replace(minimal, "%s\"", "%s\", max_age: 24h, bulk_size: '10000', bulk_url: http://x", 1), bulk},
+		{"asked in bulk by itself", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {bulk_url: http://x/}}", 1), ownBulk},
 		{"host without URL", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {url: }}", 1), empty},
 		{"host with an empty URL", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {url: ''}}", 1), empty},
 		{"listeners with any port", minimal + "refresh: {listen: \"localhost:0\"}\nmetrics: {listen: \"localhost:0\"}", one},
@@ -163,8 +221,13 @@ func TestLoadEnvironment(t *testing.T) {
 		"XMPP_ADDRESS": "[::1]:5348", "XMPP_DOMAIN": "Rosters.Example.org", "XMPP_SECRET": "a", "XMPP_HOSTS": "Example.org, xn--bcher-kva.example",
 		"CONTACTS_URL": "https://example.org/%d/%s?x=%%", "CONTACTS_TIMEOUT": "10s", "CONTACTS_MAX_IN_FLIGHT": "7", "CONTACTS_MAX_BYTES": "70",
 		"CONTACTS_HEADERS": `{"X-Api.Key": "b", "X-Two": ""}`, "CONTACTS_TOKEN": "c",
-		"XMPP_UNRESTRICTED": "true", "XMPP_PRESENCE": "relay", "CONTACTS_HOSTS": `{"XN--bcher-kva.example": {"Url": "https://%d/%s?Key=K"}, "example.org.": null}`,
-		"REFRESH_LISTEN": ":5291", "REFRESH_TOKEN": "d", "REFRESH_MAX_BYTES": "80",
+		"XMPP_UNRESTRICTED": "true", "XMPP_PRESENCE": "relay", "CONTACTS_HOSTS": `{"XN--bcher-kva.example": {"Url": "https://%d/%s?Key=K", "Bulk_Url": "https://%d/?Key=K"}, "example.org.": null}`,
+		"XMPP_TLS_SERVER_NAME": "xn--BCHER-kva.example", "XMPP_TLS_CA": "/etc/x/ca.pem", "XMPP_MAX_STANZA_BYTES": "10000",
+		"CONTACTS_MAX_STALE": "36h", "CONTACTS_NOT_FOUND": "empty", "CONTACTS_MAX_REMOVED": "0.25", "CONTACTS_CONFIRM_AFTER": "1m", "CONTACTS_RESYNC_RATE": "9",
+		"CONTACTS_MAX_AGE": "90s", "CONTACTS_BULK_URL": "https://example.org/bulk/%d", "CONTACTS_BULK_SIZE": "25",
+		"REFRESH_LISTEN": ":5291", "REFRESH_TOKEN": "d", "REFRESH_MAX_BYTES": "80", "REFRESH_TOKENS": "e, f g",
+		"REFRESH_TLS_CERT": "cert.pem", "REFRESH_TLS_KEY": "key.pem", "REFRESH_TLS_CLIENT_CA": "/etc/x/clients.pem",
+		"STATE_PATH": "/var/lib/x/y.db", "LIMITS_QUERIES_BURST": "5", "LIMITS_QUERIES_PER_SECOND": "0.5",
 		"METRICS_LISTEN": "0.0.0.0:0", "LOG_LEVEL": "debug", "LOG_FORMAT": "json",
 		"PORT": "tcp://10.0.0.1:80", "SERVICE_HOST": "10.0.0.1", // as Kubernetes does it
 	}
@@ -217,100 +280,27 @@ func TestLoadEnvironment(t *testing.T) {
 		}
 	})
 	for value, want := range map[string]string{
-		`http://x/%s`:                              "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url",
-		`null`:                                     "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url",
-		`{"example.org": {"url": "http://x/%s"}`:   "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url",
-		`{"example.org": "http://x/%s"}`:           "contacts.hosts.example.org: wants a mapping with url",
-		`{"example.org": {"url": ["planted"]}}`:    "contacts.hosts.example.org.url: wants a URL",
-		`{"example.org": {"uri=planted": ""}}`:     "contacts.hosts.example.org.uri…: wants to be left out: unknown key, there are url",
-		`{"example.org": {"url": "", "URL": ""}}`:  "contacts.hosts.example.org.url: wants to stand once",
-		`{"example.org": {}, "Example.org.": {}}`:  `contacts.hosts: wants each domain once, got "example.org" twice`,
-		`{"example.net": {"url": "http://x/%s"}}`:  "contacts.hosts.example.net: wants a domain of xmpp.hosts",
-		`{"http://x/?planted": {}}`:                "contacts.hosts.http…: wants a domain name",
-		`{"example.org": {"url": "x?k=planted"}}`:  `contacts.hosts.example.org.url: wants an http or https URL that contains %s, got "x" and a query that is not shown`,
-		`{"example.org": {"url": "http://x/%d0"}}`: `contacts.hosts.example.org.url: wants either %D0 for the encoded byte, or no hexadecimal digit behind %d, got "http://x/%d0"`,
+		`http://x/%s`:                                              "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
+		`null`:                                                     "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
+		`{"example.org": {"url": "http://x/%s"}`:                   "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
+		`{"example.org": "http://x/%s"}`:                           "contacts.hosts.example.org: wants a mapping with url and bulk_url",
+		`{"example.org": {"url": ["planted"]}}`:                    "contacts.hosts.example.org.url: wants a URL",
+		`{"example.org": {"uri=planted": ""}}`:                     "contacts.hosts.example.org.uri…: wants to be left out: unknown key, there are url, bulk_url",
+		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.url: wants to stand once",
+		`{"example.org": {"bulk_url": "x?planted"}}`:               `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "x" and a query that is not shown`,
+		`{"example.org": {"bulk_url": ["planted"]}}`:               "contacts.hosts.example.org.bulk_url: wants a URL",
+		`{"example.org": {"bulk_url": "", "Bulk_URL": "planted"}}`: "contacts.hosts.example.org.bulk_url: wants to stand once",
+		`{"example.org": {}, "Example.org.": {}}`:                  `contacts.hosts: wants each domain once, got "example.org" twice`,
+		`{"example.net": {"url": "http://x/%s"}}`:                  "contacts.hosts.example.net: wants a domain of xmpp.hosts",
+		`{"http://x/?planted": {}}`:                                "contacts.hosts.http…: wants a domain name",
+		`{"example.org": {"url": "x?k=planted"}}`:                  `contacts.hosts.example.org.url: wants an http or https URL that contains %s, got "x" and a query that is not shown`,
+		`{"example.org": {"url": "http://x/%d0"}}`:                 `contacts.hosts.example.org.url: wants either %D0 for the encoded byte, or no hexadecimal digit behind %d, got "http://x/%d0"`,
 	} {
 		t.Run("bad hosts "+value, func(t *testing.T) {
 			clearEnv(t)
 			t.Setenv("ROSTERD_CONTACTS_HOSTS", value)
 			if _, err := Load(write(t, minimal)); err == nil || err.Error() != want {
 				t.Errorf("error\n\t%v, want\n\t%s", err, want)
-			}
-		})
-	}
-}
-
-func TestLoadWhichFile(t *testing.T) {
-	t.Run("the local one", func(t *testing.T) {
-		clearEnv(t)
-		t.Chdir(filepath.Dir(write(t, minimal)))
-		if c, err := Load(""); err != nil || c.XMPP.Domain != "contacts.example.org" {
-			t.Errorf("Load = %+v, %v", c, err)
-		}
-	})
-	t.Run("none", func(t *testing.T) {
-		clearEnv(t)
-		t.Chdir(t.TempDir())
-		if _, err := os.Stat(systemFile); err == nil {
-			t.Skipf("this machine has a %s", systemFile)
-		}
-		const want = "xmpp.domain: wants this component's own domain, got nothing (there is no configuration file: neither ./config.yaml nor /etc/rosterd/config.yaml exists)"
-		if _, err := Load(""); err == nil || err.Error() != want {
-			t.Errorf("error %v, want %s", err, want)
-		}
-	})
-	t.Run("one that is not there", func(t *testing.T) {
-		clearEnv(t)
-		t.Chdir(filepath.Dir(write(t, minimal)))
-		const want = `configuration file "none.yaml": no such file or directory`
-		if _, err := Load("none.yaml"); err == nil || err.Error() != want {
-			t.Errorf("error %v, want %s", err, want)
-		}
-	})
-	t.Run("a local one that cannot be read", func(t *testing.T) {
-		clearEnv(t)
-		t.Chdir(t.TempDir())
-		if err := os.Mkdir("config.yaml", 0o700); err != nil {
-			t.Fatal(err)
-		}
-		const want = `configuration file "./config.yaml": is a directory`
-		if _, err := Load(""); err == nil || err.Error() != want {
-			t.Errorf("error %v, want %s", err, want)
-		}
-	})
-	t.Run("one that is too long", func(t *testing.T) {
-		clearEnv(t)
-		if _, err := Load(write(t, minimal+"#"+strings.Repeat("x", maxConfigFile))); err == nil || !strings.HasSuffix(err.Error(), ": too long") {
-			t.Errorf("error %v", err)
-		}
-	})
-}
-
-func TestSecretFile(t *testing.T) {
-	long := strings.Repeat("x", maxSecretFile)
-	tests := []struct{ name, content, want, err string }{
-		{"text", "a b", "a b", ""},
-		{"line", "a\n", "a", ""},
-		{"line of Windows", "a\r\n", "a", ""},
-		{"longest", long, long, ""},
-		{"too long", long + "x", "", `xmpp.secret_file: wants a readable file of at most 64 KiB, got "FILE": too long`},
-		{"empty", "", "", `xmpp.secret_file: wants a file with a text in it, got "FILE", which is empty`},
-		{"empty line", "\n", "", `xmpp.secret_file: wants a file with a text in it, got "FILE", which is empty`},
-		{"two lines", "a\nb\n", "", "xmpp.secret: wants a text without control characters"},
-	}
-	for _, tc := range tests {
-		t.Run(tc.name, func(t *testing.T) {
-			clearEnv(t)
-			t.Chdir(t.TempDir())
-			if err := os.WriteFile("s", []byte(tc.content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			c, err := Load(write(t, strings.Replace(minimal, `secret: "s"`, `secret_file: s`, 1)))
-			if got := fmt.Sprint(err); err != nil && got != strings.Replace(tc.err, "FILE", "s", 1) || (err == nil) != (tc.err == "") {
-				t.Fatalf("error %v, want %s", err, tc.err)
-			}
-			if c.XMPP.Secret.Reveal() != tc.want {
-				t.Errorf("secret %q, want %q", c.XMPP.Secret.Reveal(), tc.want)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,19 +17,21 @@ func TestSecretsNotPrinted(t *testing.T) {
 	c := full()
 	c.XMPP.Secret, c.Contacts.Token, c.Refresh.Token = planted, planted, planted
 	c.Contacts.Headers = map[string]Secret{"x-key": planted}
+	c.Refresh.Tokens = []Secret{planted, "x" + planted}
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
 		fmt.Fprintf(&out, verb+"\n", c)
 		fmt.Fprintf(&out, verb+"\n", &c)
 		fmt.Fprintf(&out, verb+"\n", c.XMPP.Secret)
 		fmt.Fprintf(&out, verb+"\n", c.Contacts.Headers)
+		fmt.Fprintf(&out, verb+"\n", c.Refresh.Tokens)
 	}
 	fmt.Fprintln(&out, c, c.XMPP.Secret.String(), c.XMPP.Secret.GoString())
 	if err := json.NewEncoder(&out).Encode(c); err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
-		slog.New(h).Info("x", "config", c, "pointer", &c, "secret", c.XMPP.Secret, "headers", c.Contacts.Headers)
+		slog.New(h).Info("x", "config", c, "pointer", &c, "secret", c.XMPP.Secret, "headers", c.Contacts.Headers, "tokens", c.Refresh.Tokens)
 	}
 	for _, form := range []string{planted, fmt.Sprintf("%x", planted), fmt.Sprintf("%X", planted)} {
 		if strings.Contains(out.String(), form) {
@@ -49,6 +52,8 @@ func TestSecretsNotInErrors(t *testing.T) {
 	secretKeys := []struct{ yaml, env string }{
 		{"xmpp: {secret: VALUE, domain: contacts.example.org, hosts: [example.org]}\ncontacts: {url: \"http://x/%s\"}\n", "XMPP_SECRET"},
 		{minimal + "refresh: {token: VALUE}\n", "REFRESH_TOKEN"},
+		{minimal + "refresh: {tokens: [x, VALUE]}\n", "REFRESH_TOKENS"},
+		{minimal + "refresh: {tokens: VALUE}\n", "REFRESH_TOKENS"},
 		{strings.Replace(minimal, "%s\"", "%s\", token: VALUE", 1), "CONTACTS_TOKEN"},
 		{strings.Replace(minimal, "%s\"", "%s\", headers: {X-Key: VALUE}", 1), "CONTACTS_HEADERS"},
 		{strings.Replace(minimal, "%s\"", "%s\", headers: VALUE", 1), "CONTACTS_HEADERS"},
@@ -66,6 +71,9 @@ func TestSecretsNotInErrors(t *testing.T) {
 			if v == "{PLANTED: 1}" && strings.Contains(k.yaml, "headers: VALUE") {
 				continue // there it is the name of a header
 			}
+			if strings.Contains(k.yaml, "tokens: VALUE") && slices.Contains([]string{`"PLANTED\n"`, "[PLANTED]", `["PLANTED: x"]`}, v) {
+				continue // there it is right, as is a space at the end
+			}
 			v = strings.ReplaceAll(v, "PLANTED", planted)
 			t.Run(fmt.Sprintf("%s %d", k.env, i), func(t *testing.T) { // the name gets into the path of the file
 				clearEnv(t)
@@ -79,13 +87,16 @@ func TestSecretsNotInErrors(t *testing.T) {
 			})
 		}
 	}
-	for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN", "CONTACTS_HEADERS"} {
+	for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN", "CONTACTS_HEADERS", "REFRESH_TOKENS"} {
 		for i, v := range []string{planted + "\n", `{"X-Key": "` + planted, `{"X-Key": ["` + planted + `"]}`, `{"X ` + planted + `": ""}`, `{"X-Key": "` + planted + `\n"}`} {
 			if strings.HasPrefix(v, "{") && env != "CONTACTS_HEADERS" {
 				continue
 			}
 			t.Run(fmt.Sprintf("environment %s %d", env, i), func(t *testing.T) {
 				clearEnv(t)
+				if env == "REFRESH_TOKENS" {
+					v = "x, " + planted + "\n" + planted // one with a line end is none, and around it is space
+				}
 				t.Setenv("ROSTERD_"+env, v)
 				if _, err := Load(write(t, minimal)); err == nil || strings.Contains(err.Error(), planted) {
 					t.Errorf("error %v", err)
@@ -103,12 +114,22 @@ func TestSecretsNotInErrors(t *testing.T) {
 			}
 		})
 	}
+	for _, v := range []string{"http://u:PLANTED@x/", "http://x/?k=PLANTED%s", "http://x/#PLANTED", "http://x:PLANTED@/"} {
+		t.Run("bulk URL "+v[7:9], func(t *testing.T) {
+			clearEnv(t)
+			bulk := fmt.Sprintf("%%s\", bulk_url: %q", strings.Replace(v, "PLANTED", planted, 1))
+			_, err := Load(write(t, strings.Replace(minimal, "%s\"", bulk, 1)))
+			if err == nil || !strings.HasPrefix(err.Error(), "contacts.bulk_url: ") || strings.Contains(err.Error(), planted) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
 	// All secrets are right and something else is wrong, key by key.
 	var c Config
 	for _, k := range c.keys() {
 		t.Run("beside "+k.name, func(t *testing.T) {
 			clearEnv(t)
-			for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN"} {
+			for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN", "REFRESH_TOKENS"} {
 				t.Setenv("ROSTERD_"+env, planted)
 			}
 			t.Setenv("ROSTERD_CONTACTS_HEADERS", `{"X-Key": "`+planted+`"}`)

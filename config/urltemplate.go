@@ -40,7 +40,7 @@ var errNoUser = errors.New("URL template: a user without localpart or domain has
 
 // ParseURLTemplate parses the text of a template. The errors do not repeat it.
 func ParseURLTemplate(s string) (URLTemplate, error) {
-	t, wants := parseURLTemplate(s)
+	t, wants := parseURLTemplate(s, wantsURL)
 	if wants != "" {
 		return URLTemplate{}, fmt.Errorf("URL template: wants %s", wants)
 	}
@@ -50,18 +50,20 @@ func ParseURLTemplate(s string) (URLTemplate, error) {
 // What a template wants, if it is none.
 const (
 	wantsURL      = "an http or https URL that contains %s"
+	wantsBulkURL  = "an http or https URL without %s, as it is for many users at once"
 	wantsUserPart = "%s in the path or query only, behind the host"
 	wantsEncoding = "%s, %d, %% or two hexadecimal digits behind each %"
 )
 
-// parseURLTemplate returns what s fails to be, or "".
-func parseURLTemplate(s string) (URLTemplate, string) {
+// parseURLTemplate returns what s fails to be, or "". wanted, wantsURL or
+// wantsBulkURL, is what it should be.
+func parseURLTemplate(s, wanted string) (URLTemplate, string) {
 	if !utf8.ValidString(s) {
 		return URLTemplate{}, "a URL in UTF-8"
 	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if scheme = strings.ToLower(scheme); !ok || scheme != "http" && scheme != "https" {
-		return URLTemplate{}, wantsURL
+		return URLTemplate{}, wanted
 	}
 	end := strings.IndexAny(rest, "/?#")
 	if end < 0 {
@@ -82,11 +84,11 @@ func parseURLTemplate(s string) (URLTemplate, string) {
 	if wants != "" {
 		return URLTemplate{}, wants
 	}
-	if contains(authority, 's') {
+	if contains(authority, 's') && wanted == wantsURL {
 		return URLTemplate{}, wantsUserPart
 	}
-	if !contains(tail, 's') {
-		return URLTemplate{}, wantsURL
+	if (contains(authority, 's') || contains(tail, 's')) != (wanted == wantsURL) {
+		return URLTemplate{}, wanted
 	}
 	t := URLTemplate{parts: append([]part{{text: scheme + "://"}}, authority...)}
 	t.authority = len(t.parts)

@@ -92,6 +92,37 @@ func TestParseURLTemplateBad(t *testing.T) {
 	}
 }
 
+func TestBulkTemplate(t *testing.T) {
+	for _, tc := range []struct{ template, domain, want string }{
+		{"http://x", "example.org", "http://x"},
+		{"HTTPS://x/%d?d=%d&k=%%&s=%%s", "b\u00FCcher.example", "https://x/b%C3%BCcher.example?d=b%C3%BCcher.example&k=%25&s=%25s"},
+		{"http://api.%d/", "b\u00FCcher.example", "http://api.xn--bcher-kva.example/"},
+		{"http://%d/bulk", "[::1]", "http://[::1]/bulk"},
+		{"http://x/bulk", "", ""},
+		{"http://x/%s", "example.org", ""},
+		{"http://%s", "example.org", ""},
+		{"http://%s/%s", "example.org", ""},
+		{"http://x/?%s", "example.org", ""},
+		{"http://x/.%2E/", "example.org", ""},
+		{"http://x/%d0", "example.org", ""},
+		{"http://x/#f", "example.org", ""},
+		{"x", "example.org", ""},
+		{"", "example.org", ""},
+	} {
+		template, err := ParseBulkTemplate(tc.template)
+		got := ""
+		if err == nil {
+			got, err = template.Expand(tc.domain)
+		}
+		if got != tc.want || (err == nil) != (tc.want != "") {
+			t.Errorf("%q for %q: %q, %v, want %q", tc.template, tc.domain, got, err, tc.want)
+		}
+	}
+	if got, err := (BulkTemplate{}).Expand("example.org"); err == nil {
+		t.Errorf("Expand of the zero value = %q", got)
+	}
+}
+
 // Whatever the user is called, the host and the path's depth stay the same.
 func FuzzExpand(f *testing.F) {
 	for _, s := range []string{"juliet", ".", "..", "/", "%2f", "@x", "?", "#", ";", "\\", "\u03C3", "\xff", "a b"} {

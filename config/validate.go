@@ -18,6 +18,13 @@ const (
 	maxTimeout  = 10 * time.Minute
 	maxInFlight = 10_000
 	maxBytes    = 1 << 30
+	minStanza   = 10_000 // what a server must take (RFC 6120, section 13.12)
+	maxStanza   = 64 << 20
+	maxRate     = 100_000 // users a second
+	maxTime     = 365 * 24 * time.Hour
+	maxTokens   = 100
+	maxAge      = 24 * time.Hour
+	maxBulk     = 10_000 // users in one request
 )
 
 // Texts that several errors have in common.
@@ -37,7 +44,7 @@ var forbiddenHeaders = []string{
 // Validate reports the first value of c that is missing or senseless, in one
 // line. [Load] has called it.
 func (c Config) Validate() error {
-	for _, check := range []func() error{c.XMPP.validate, c.validateURLs, c.Contacts.validate, c.Refresh.validate, c.Metrics.validate, c.Log.validate} {
+	for _, check := range []func() error{c.XMPP.validate, c.validateURLs, c.Contacts.validate, c.Refresh.validate, c.Metrics.validate, c.State.validate, c.Limits.validate, c.Log.validate} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -85,7 +92,10 @@ func (x XMPP) validate() error {
 		// The server would drop every stanza, or worse, end the stream.
 		return problem("xmpp.presence", "auto or off, as xmpp.unrestricted is false", show(x.Presence))
 	}
-	return nil
+	if x.MaxStanzaBytes < minStanza || x.MaxStanzaBytes > maxStanza {
+		return problem("xmpp.max_stanza_bytes", "a number of bytes from 10000 to 67108864", strconv.Itoa(x.MaxStanzaBytes))
+	}
+	return x.TLS.validate()
 }
 
 // checkDomain wants a domain in its prepared form, as it is compared with what
@@ -109,11 +119,42 @@ func (c Contacts) validate() error {
 	if c.MaxBytes < 1 || c.MaxBytes > maxBytes {
 		return problem("contacts.max_bytes", wantsBytes, strconv.FormatInt(c.MaxBytes, 10))
 	}
+	if c.MaxAge < 0 || c.MaxAge > maxAge {
+		return problem("contacts.max_age", "a time from 0s to 24h", show(c.MaxAge.String()))
+	}
+	if c.BulkSize < 1 || c.BulkSize > maxBulk {
+		return problem("contacts.bulk_size", "a number from 1 to 10000", strconv.Itoa(c.BulkSize))
+	}
 	if err := checkToken("contacts.token", c.Token); err != nil {
+		return err
+	}
+	if err := c.validateFailing(); err != nil {
 		return err
 	}
 	return c.validateHeaders()
 }
+
+// validateFailing looks at what is done when the backend fails, or seems to.
+func (c Contacts) validateFailing() error {
+	if c.MaxStale < 0 || c.MaxStale > maxTime {
+		return problem("contacts.max_stale", "a time from 0s, which is any, to 8760h", show(c.MaxStale.String()))
+	}
+	if c.NotFound != "error" && c.NotFound != "empty" {
+		return problem("contacts.not_found", "error or empty", show(c.NotFound))
+	}
+	if !(c.MaxRemoved >= 0 && c.MaxRemoved <= 1) {
+		return problem("contacts.max_removed", "a number from 0 to 1", showNumber(c.MaxRemoved))
+	}
+	if c.ConfirmAfter < minTimeout || c.ConfirmAfter > 24*time.Hour {
+		return problem("contacts.confirm_after", "a time from 10ms to 24h", show(c.ConfirmAfter.String()))
+	}
+	if c.ResyncRate < 1 || c.ResyncRate > maxRate {
+		return problem("contacts.resync_rate", "a number from 1 to 100000", strconv.Itoa(c.ResyncRate))
+	}
+	return nil
+}
+
+func showNumber(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
 func (c Contacts) validateHeaders() error {
 	seen := make(map[string]bool)
@@ -144,11 +185,37 @@ func (r Refresh) validate() error {
 	if err := checkToken("refresh.token", r.Token); err != nil {
 		return err
 	}
-	if r.Token == "" && !isLoopback(host) {
+	if len(r.Tokens) > maxTokens {
+		return problem("refresh.tokens", "at most 100 of them", strconv.Itoa(len(r.Tokens)))
+	}
+	for i, token := range r.Tokens {
+		if err := checkToken("refresh.tokens", token); err != nil {
+			return err
+		}
+		if token == "" || slices.Contains(r.Tokens[:i], token) {
+			return problem("refresh.tokens", "each token once, and none empty", "")
+		}
+	}
+	if err := r.TLS.validate(); err != nil {
+		return err
+	}
+	if r.Token == "" && len(r.Tokens) == 0 && r.TLS.ClientCA == "" && !isLoopback(host) {
 		return problem("refresh.token", "a token, here or in refresh.token_file, as refresh.listen "+show(r.Listen)+" is not loopback", nothing)
 	}
 	if r.MaxBytes < 1 || r.MaxBytes > maxBytes {
 		return problem("refresh.max_bytes", wantsBytes, strconv.FormatInt(r.MaxBytes, 10))
+	}
+	return nil
+}
+
+func (s State) validate() error { return checkPath("state.path", s.Path) }
+
+func (l Limits) validate() error {
+	if l.QueriesBurst < 1 || l.QueriesBurst > 1_000_000 {
+		return problem("limits.queries_burst", "a number from 1 to 1000000", strconv.Itoa(l.QueriesBurst))
+	}
+	if !(l.QueriesPerSecond >= 0.001 && l.QueriesPerSecond <= 1_000_000) {
+		return problem("limits.queries_per_second", "a number from 0.001 to 1000000", showNumber(l.QueriesPerSecond))
 	}
 	return nil
 }
@@ -214,6 +281,15 @@ func checkToken(key string, s Secret) error {
 	return nil
 }
 
-func hasControls(s Secret) bool {
-	return strings.ContainsFunc(s.Reveal(), func(r rune) bool { return r < ' ' || r == 0x7F })
+func hasControls(s Secret) bool { return strings.ContainsFunc(s.Reveal(), isControl) }
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7F }
+
+// checkPath wants what can be the name of a file, or nothing. Whether the file
+// is there, and good, sees who opens it.
+func checkPath(key, path string) error {
+	if strings.ContainsFunc(path, isControl) {
+		return problem(key, "a file name without control characters", show(path))
+	}
+	return nil
 }

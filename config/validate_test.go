@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 // Validate is for configurations that were not loaded, too.
 func TestValidateByHand(t *testing.T) {
@@ -23,6 +26,16 @@ func TestValidateByHand(t *testing.T) {
 		{"own host that is none", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"a/b": {}} }, `contacts.hosts.a…: wants a domain name, got "a/b"`},
 		{"no URL at all", func(c *Config) { c.Contacts.URL, c.Contacts.Hosts = "", nil }, "contacts.url: wants an http or https URL that contains %s, got nothing"},
 		{"no timeout", func(c *Config) { c.Contacts.Timeout = 0 }, `contacts.timeout: wants a time from 10ms to 10m, got "0s"`},
+		{"server name that is not of a certificate", func(c *Config) { c.XMPP.TLS.ServerName = "b\u00FCcher.example" }, `xmpp.tls.server_name: wants a domain name as certificates have it, "xn--bcher-kva.example", got "bücher.example"`},
+		{"server name that is none", func(c *Config) { c.XMPP.TLS.ServerName = "a/b" }, `xmpp.tls.server_name: wants a domain name, got "a/b"`},
+		{"no largest stanza", func(c *Config) { c.XMPP.MaxStanzaBytes = 0 }, "xmpp.max_stanza_bytes: wants a number of bytes from 10000 to 67108864, got 0"},
+		{"404 without a meaning", func(c *Config) { c.Contacts.NotFound = "" }, "contacts.not_found: wants error or empty, got nothing"},
+		{"no part that is removed", func(c *Config) { c.Contacts.MaxRemoved = math.NaN() }, "contacts.max_removed: wants a number from 0 to 1, got NaN"},
+		{"no queries", func(c *Config) { c.Limits = Limits{QueriesBurst: 1, QueriesPerSecond: math.NaN()} }, "limits.queries_per_second: wants a number from 0.001 to 1000000, got NaN"},
+		{"an empty token", func(c *Config) { c.Refresh.Tokens = []Secret{""} }, "refresh.tokens: wants each token once, and none empty"},
+		{"an age below zero", func(c *Config) { c.Contacts.MaxAge = -1 }, `contacts.max_age: wants a time from 0s to 24h, got "-1ns"`},
+		{"nobody in bulk", func(c *Config) { c.Contacts.BulkSize = 0 }, "contacts.bulk_size: wants a number from 1 to 10000, got 0"},
+		{"bulk URL of a host with a user", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"example.org": {BulkURL: "http://x/%s"}} }, `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "http://x/%s"`},
 		{"bytes below zero", func(c *Config) { c.Refresh.MaxBytes = -1 }, "refresh.max_bytes: wants a number of bytes from 1 to 1073741824, got -1"},
 	}
 	for _, tc := range tests {
@@ -42,13 +55,25 @@ func TestLoopback(t *testing.T) {
 		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.0.2.1:1": false, "127.0.0.1.example:1": false, "localhost.example:1": false,
 	} {
 		c := full()
-		c.Refresh.Listen, c.Refresh.Token = listen, ""
+		c.Refresh = Refresh{Listen: listen, MaxBytes: 1}
 		if err := c.Validate(); (err == nil) != want {
 			t.Errorf("without a token on %s: %v", listen, err)
 		}
 		c.Refresh.Token = "t"
 		if err := c.Validate(); err != nil {
 			t.Errorf("with a token on %s: %v", listen, err)
+		}
+		c.Refresh.Token, c.Refresh.Tokens = "", []Secret{"t"}
+		if err := c.Validate(); err != nil {
+			t.Errorf("with one of the tokens on %s: %v", listen, err)
+		}
+		c.Refresh.Tokens, c.Refresh.TLS = nil, RefreshTLS{Cert: "a", Key: "b"}
+		if err := c.Validate(); (err == nil) != want {
+			t.Errorf("with TLS alone on %s: %v", listen, err)
+		}
+		c.Refresh.TLS.ClientCA = "c"
+		if err := c.Validate(); err != nil {
+			t.Errorf("with certificates of clients on %s: %v", listen, err)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func (d decoder) check(n *yaml.Node, path, shown string) error {
 			if err := d.check(value, full, where); err != nil {
 				return err
 			}
-		case full == hostURLKey, slices.ContainsFunc(d.keys, func(k key) bool { return k.name == full }):
+		case isHostKey(full), slices.ContainsFunc(d.keys, func(k key) bool { return k.name == full }):
 			// The key's set looks at the value.
 		case len(d.below(full)) > 0:
 			if value.ShortTag() == "!!null" {
@@ -115,7 +115,7 @@ func (d decoder) check(n *yaml.Node, path, shown string) error {
 // below are the names of the keys and sections directly under path.
 func (d decoder) below(path string) []string {
 	if path == hostsKey+"."+anyHost {
-		return []string{"url"}
+		return hostKeys
 	}
 	var names []string
 	for _, k := range d.keys {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/internal/leak"
 )
 
 // binary builds rosterd once for all tests, with the race detector if the
@@ -42,8 +43,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	code := m.Run()
-	shared.close()
+	code := leak.Main(func() int {
+		defer shared.close()
+		return m.Run()
+	}, "gosrc.io/xmpp.(*Client).recv(", "gosrc.io/xmpp.keepalive(") // of its clients whose stream the server has closed
 	_ = os.RemoveAll(buildDir)
 	os.Exit(code)
 }
@@ -130,12 +133,15 @@ func start(t *testing.T, s setup) *world {
 	return w
 }
 
-// run starts a rosterd that ends with the test, and without a data race.
+// run starts a rosterd that ends with the test, and without a data race: the one
+// that binary builds, unless the options name another.
 func run(t *testing.T, opts harness.RosterdOptions) *harness.Rosterd {
 	t.Helper()
-	var err error
-	if opts.Binary, err = binary(); err != nil {
-		t.Fatal(err)
+	if opts.Binary == "" {
+		var err error
+		if opts.Binary, err = binary(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	rosterd, err := harness.StartRosterd(opts)
 	if err != nil {
@@ -166,7 +172,7 @@ func tail(log string) string {
 // bounded is a context that bounds all waiting of a test.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"rosterd/e2e/harness"
 )
@@ -39,7 +38,7 @@ func testBackendFaults(t *testing.T, srv server) {
 		{"an error as a list", harness.Fault{Body: []byte(`{"errors":[{"message":"down"}],"data":null}`)}, "none of 2 entries is usable"},
 		{"none of the entries good", harness.Fault{Body: []byte(`{"@":{},"juliet@example.org/x":{},"a b@example.org":{}}`)}, "none of 3 entries is usable"},
 	}
-	w := start(t, setup{server: srv, settings: map[string]any{"contacts.timeout": "2s"}}) // with users for all cases
+	w := start(t, setup{server: srv, settings: map[string]any{"contacts.timeout": "2s", "contacts.max_stale": "1ms"}}) // with users for all cases
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -68,10 +67,10 @@ func testBackendFaults(t *testing.T, srv server) {
 			// own affair: it is told everything.
 			w.backend.SetFault(user, c.fault)
 			wantNoRoster(ctx, t, client)
-			w.backend.ClearFault(user)
 			w.backend.Set(user, contacts("Nurse", "Tybalt"))
+			w.backend.ClearFault(user)
 			w.refresh(ctx, t, user)
-			wantPushes(ctx, t, client, item("Nurse"), item("Tybalt"), removed("Paris"))
+			waitBrought(ctx, t, client, item("Nurse"), item("Tybalt"), removed("Paris"))
 
 			// So is the first one.
 			w.backend.SetFault(user, c.fault)
@@ -84,12 +83,41 @@ func testBackendFaults(t *testing.T, srv server) {
 	}
 }
 
+// A query is answered with the last known roster while the backend fails, also
+// after another login, and the client is brought in line as soon as it answers
+// again, though nobody reports anything.
+func TestStale(t *testing.T) { onServers(t, testStale) }
+
+func testStale(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := start(t, setup{server: srv})
+	w.backend.Set("juliet", contacts("Romeo", "Paris"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Paris"))
+	juliet.Close()
+	w.backend.Refuse()
+	juliet = w.login(ctx, t, gosrc, "juliet@example.org/chamber")
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Paris"))
+	mercutio := w.login(ctx, t, slixmpp, "mercutio@example.org/street")
+	wantNoRoster(ctx, t, mercutio) // of whom nothing is known
+	waitMetric(ctx, t, w.rosterd, `rosterd_queries_total{result="stale"}`, 1)
+	waitMetric(ctx, t, w.rosterd, "rosterd_users_marked", 2)
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.backend.Set("mercutio", contacts("Romeo"))
+	if err := w.backend.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	waitBrought(ctx, t, juliet, item("Nurse"), removed("Paris"))
+	waitBrought(ctx, t, mercutio, item("Romeo"))
+	waitMetric(ctx, t, w.rosterd, "rosterd_users_marked", 0)
+}
+
 // A backend that nobody can connect to, and one that is back.
 func TestBackendDown(t *testing.T) { onServers(t, testBackendDown) }
 
 func testBackendDown(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: srv, counts: true})
+	w := start(t, setup{server: srv, counts: true, settings: map[string]any{"contacts.max_stale": "1ms"}})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("mercutio", contacts("Romeo"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
@@ -103,14 +131,14 @@ func testBackendDown(t *testing.T, srv server) {
 	mercutio := w.login(ctx, t, slixmpp, "mercutio@example.org/street")
 	wantNoRoster(ctx, t, mercutio)
 	wantQuiet(ctx, t, juliet)
-	if got := metric(ctx, t, w.rosterd, `rosterd_fetches_total{result="refused"}`); got != 3 {
-		t.Errorf("%v refused fetches, want 3", got)
+	if got := metric(ctx, t, w.rosterd, `rosterd_fetches_total{result="refused"}`); got < 3 {
+		t.Errorf("%v refused fetches, want 3 at least", got)
 	}
 
+	w.backend.Set("juliet", contacts("Nurse"))
 	if err := w.backend.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	w.backend.Set("juliet", contacts("Nurse"))
 	w.refresh(ctx, t, "juliet", "mercutio")
 	wantPushes(ctx, t, juliet, item("Nurse"), removed("Romeo"))
 	wantPushes(ctx, t, mercutio, item("Romeo"))
@@ -124,7 +152,7 @@ func TestBackendTooLarge(t *testing.T) { onServers(t, testBackendTooLarge) }
 
 func testBackendTooLarge(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: srv, settings: map[string]any{"contacts.max_bytes": 64}})
+	w := start(t, setup{server: srv, settings: map[string]any{"contacts.max_bytes": 64, "contacts.max_stale": "1ms"}})
 	w.backend.SetBody("juliet", []byte("{}"+strings.Repeat(" ", 62)))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet)
@@ -175,6 +203,7 @@ func testBackendAuthorization(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv, settings: map[string]any{
 		"contacts.token": "contacts token", "contacts.headers": map[string]string{"x-api-key": "api key"},
+		"contacts.max_stale": "1ms",
 	}})
 	w.backend.RequireHeader("Authorization", "Bearer contacts token")
 	w.backend.RequireHeader("X-Api-Key", "api key")
@@ -199,11 +228,15 @@ func testQueryDeadline(t *testing.T, srv server) {
 	w.backend.SetFault("juliet", harness.Fault{Until: release})
 	w.backend.Set("juliet", contacts("Romeo"))
 	client := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
-	began := time.Now()
-	refused := wantNoRoster(ctx, t, client)
-	// Half a second is for a machine that is busy with the other tests.
-	if took := time.Since(began); took > 25500*time.Millisecond || refused.Condition != "remote-server-timeout" {
-		t.Errorf("%v after %v", refused, took)
+	if refused := wantNoRoster(ctx, t, client); refused.Condition != "remote-server-timeout" {
+		t.Error(refused)
+	}
+	// As rosterd has measured it, whose deadline is 24 s: how long the client and
+	// the server take on a busy machine is not its affair. That these are less than
+	// 25 by the clock that it goes by is shown by roster's TestQueryDeadline.
+	waitMetric(ctx, t, w.rosterd, "rosterd_query_duration_seconds_count", 1)
+	if took := metric(ctx, t, w.rosterd, "rosterd_query_duration_seconds_sum"); took < 23 || took > 30 {
+		t.Errorf("answered after %v s", took)
 	}
 	wantRequests(t, w, "juliet", 1)
 	close(release)

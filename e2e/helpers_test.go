@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,21 @@ func wantQuiet(ctx context.Context, t *testing.T, client harness.Client) {
 	}
 }
 
+// waitBrought waits until a client was told items, whatever else it is told again.
+func waitBrought(ctx context.Context, t *testing.T, client harness.Client, want ...harness.Item) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	brought := make(map[string]harness.Item)
+	for slices.ContainsFunc(want, func(it harness.Item) bool { return brought[it.JID].Subscription != it.Subscription }) {
+		it, err := client.WaitPush(ctx)
+		if err != nil {
+			t.Fatalf("%v, got %v", err, brought)
+		}
+		brought[it.JID] = it
+	}
+}
+
 // handled waits until rosterd has handled all that the client has sent so far,
 // and until all has arrived that rosterd has sent: the servers keep the order.
 func handled(ctx context.Context, t *testing.T, client harness.Client) {
@@ -190,8 +206,9 @@ func waitReadyz(ctx context.Context, t *testing.T, r *harness.Rosterd, status in
 	}, func() string { return fmt.Sprintf("/readyz: %s, want %d %s", last, status, text) })
 }
 
-// patience is how long a test waits for what is to happen soon.
-const patience = 20 * time.Second
+// patience is how long a test waits for what is to happen soon, on a busy machine,
+// too.
+const patience = time.Minute
 
 // poll asks until done says yes.
 func poll(ctx context.Context, t *testing.T, done func() bool, why func() string) {

@@ -202,7 +202,7 @@ func testSecretsStaySecret(t *testing.T, srv server) {
 		path:    "/contacts/%s?key=" + secrets[4],
 		settings: map[string]any{
 			"contacts.token": secrets[1], "contacts.headers": map[string]string{"X-Api-Key": secrets[2]},
-			"contacts.timeout": "1s", "refresh.token": secrets[3],
+			"contacts.timeout": "1s", "contacts.max_stale": "1ms", "refresh.token": secrets[3],
 		},
 		link: true,
 	})

@@ -1,7 +1,6 @@
 package fetcher
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,45 +37,52 @@ type skipped struct {
 	first   string         // the JID of the first of them, as the backend sent it
 }
 
-// decode makes the body of an answer into the roster of user, a bare JID.
+// decode makes the body of an answer into the roster of user, a bare JID. each, if
+// it is not nil, is called for each entry that is left out, with the JID as the
+// backend sent it.
 //
 // A body that is not UTF-8 is read like encoding/json reads it: U+FFFD stands
 // for what cannot be decoded, lone surrogates included.
-func decode(body []byte, user jid.JID) (*roster.Roster, skipped, *Error) {
-	return decodeEach(body, user, nil)
+func (d *decoder) decode(body string, user jid.JID, each func(contact, reason string)) (*roster.Roster, skipped, *Error) {
+	if !valid(body) {
+		return nil, skipped{}, notJSON(body)
+	}
+	return d.decodeValid(body, user, each)
 }
 
-// decodeEach is decode that calls each, if it is not nil, for each entry that
-// is left out, with the JID as the backend sent it.
-func decodeEach(body []byte, user jid.JID, each func(contact, reason string)) (*roster.Roster, skipped, *Error) {
-	if !json.Valid(body) {
-		return nil, skipped{}, &Error{Result: resultInvalid, text: whyNotJSON(body)}
+// decodeValid is decode for a body that is valid JSON.
+func (d *decoder) decodeValid(body string, user jid.JID, each func(contact, reason string)) (*roster.Roster, skipped, *Error) {
+	defer d.forget()
+	d.user, d.each = user, each
+	if each != nil {
+		d.seen = make(map[jid.JID]struct{})
 	}
-	d := &decoder{user: user, each: each, seen: make(map[jid.JID]struct{}), groups: make(map[string]string)}
-	entries := 0
-	c := cursor{b: body}
-	switch c.kind() {
-	case '{':
-		for c.open(); c.more('}'); entries++ {
-			d.add(c.key(), c.value(), true)
-		}
-	case '[':
-		for c.open(); c.more(']'); entries++ {
-			d.addElement(c.value())
-		}
-	default:
-		return nil, skipped{}, &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
+	entries, failure := d.walk(body)
+	if failure != nil {
+		return nil, skipped{}, failure
+	}
+	r := roster.New(d.items)
+	if r.Len() < len(d.items) {
+		// Some contact has two entries: which ones are left out is looked up then
+		// alone, as hardly a backend sends that.
+		d.forget()
+		d.user, d.seen = user, make(map[jid.JID]struct{})
+		entries, _ = d.walk(body)
+		r = roster.New(d.items)
 	}
 	if entries > 0 && len(d.items) == 0 {
 		return nil, d.skipped, &Error{Result: resultInvalid, text: fmt.Sprintf("none of %d entries is usable", entries)}
 	}
-	return roster.New(d.items), d.skipped, nil
+	return r, d.skipped, nil
 }
 
+// notJSON is the failure of a body that is not JSON.
+func notJSON(body string) *Error { return &Error{Result: resultInvalid, text: whyNotJSON(body)} }
+
 // whyNotJSON says what is wrong with a body that is not JSON.
-func whyNotJSON(body []byte) string {
+func whyNotJSON(body string) string {
 	var value json.RawMessage
-	switch err := json.NewDecoder(bytes.NewReader(body)).Decode(&value); {
+	switch err := json.NewDecoder(strings.NewReader(body)).Decode(&value); {
 	case err == nil:
 		return "more than one JSON value"
 	case errors.Is(err, io.EOF):
@@ -87,47 +93,90 @@ func whyNotJSON(body []byte) string {
 	return "not JSON"
 }
 
-// decoder gathers the items of one answer.
+// decoder gathers the items of one answer. Their texts are parts of the answer,
+// where it does not escape them.
+//
+// Its memory is used for one answer after the other; it is not safe for concurrent
+// use.
 type decoder struct {
 	user    jid.JID
 	items   []roster.Item
-	seen    map[jid.JID]struct{} // the items' contacts
-	groups  map[string]string    // by what the backend sent: a few names, many times
+	seen    map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
+	groups  []string             // of all items, each of which has a part of it
 	skipped skipped
 	each    func(contact, reason string) // may be nil
 }
 
+// What a decoder keeps room for, from one answer to the next: items.
+const maxKept = 4096
+
+// newDecoder makes a decoder for one answer after the other.
+func newDecoder() *decoder { return &decoder{} }
+
+// forget makes d ready for the next answer, of which the last one is no part: only
+// its memory is used again.
+func (d *decoder) forget() {
+	items, groups := d.items, d.groups
+	if cap(items) > maxKept || cap(groups) > 4*maxKept {
+		items, groups = nil, nil
+	}
+	clear(items)
+	clear(groups)
+	*d = decoder{items: items[:0], groups: groups[:0]}
+}
+
+// walk adds all entries of an answer.
+func (d *decoder) walk(body string) (entries int, failure *Error) {
+	c := cursor{s: body}
+	switch c.kind() {
+	case '{':
+		for c.open(); c.more(); entries++ {
+			key := c.key()
+			d.add(key, &c, true)
+		}
+	case '[':
+		for c.open(); c.more(); entries++ {
+			d.addElement(c.value())
+		}
+	default:
+		return 0, &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
+	}
+	return entries, nil
+}
+
 // addElement adds an entry of the array form: an object that names its contact.
-func (d *decoder) addElement(entry []byte) {
-	c := cursor{b: entry}
+func (d *decoder) addElement(entry string) {
+	c := cursor{s: entry}
 	if !c.isObject() {
 		d.skip("", reasonWrongType)
 		return
 	}
-	var contact []byte
-	for c.open(); c.more('}'); {
-		if key, value := c.key(), c.value(); string(unquote(key)) == "jid" {
+	contact := "null"
+	for c.open(); c.more(); {
+		if key, value := c.key(), c.value(); text(key) == "jid" {
 			contact = value
 		}
 	}
-	switch {
-	case contact == nil || contact[0] == 'n': // null is absent
+	switch contact[0] {
+	case 'n': // null is absent
 		d.skip("", reasonJID)
-	case contact[0] != '"':
-		d.skip("", reasonWrongType)
+	case '"':
+		d.add(contact, &cursor{s: entry}, false)
 	default:
-		d.add(contact, entry, false)
+		d.skip("", reasonWrongType)
 	}
 }
 
-// add adds an entry for a contact, a JSON string, or skips it. keyed is the
-// form of the whole.
-func (d *decoder) add(contact, entry []byte, keyed bool) {
+// add adds the entry that comes for a contact, a JSON string, or skips it. keyed
+// is the form of the whole.
+func (d *decoder) add(contact string, entry *cursor, keyed bool) {
 	raw := text(contact)
 	item := roster.Item{Subscription: roster.SubscriptionBoth}
 	reason := d.contact(&item, raw, keyed)
 	if reason == "" {
 		reason = d.fields(&item, entry)
+	} else {
+		entry.value()
 	}
 	if reason == "" && oversized(item) {
 		reason = reasonTooLarge
@@ -136,7 +185,9 @@ func (d *decoder) add(contact, entry []byte, keyed bool) {
 		d.skip(raw, reason)
 		return
 	}
-	d.seen[item.JID] = struct{}{}
+	if d.seen != nil {
+		d.seen[item.JID] = struct{}{}
+	}
 	d.items = append(d.items, item)
 }
 
@@ -177,7 +228,7 @@ func (d *decoder) contact(item *roster.Item, raw string, keyed bool) (reason str
 	if j == d.user {
 		return reasonSelf
 	}
-	if _, double := d.seen[j]; double {
+	if _, double := d.seen[j]; double { // of nil, too
 		return reasonDouble
 	}
 	item.JID = j

@@ -19,12 +19,13 @@ func rosterOf(n int) []byte {
 
 func BenchmarkDecode(b *testing.B) {
 	for _, n := range []int{200, 1000, 100_000} {
-		body := rosterOf(n)
+		body := string(rosterOf(n))
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.SetBytes(int64(len(body)))
 			b.ReportAllocs()
+			d := newDecoder()
 			for b.Loop() {
-				if r, _, failure := decode(body, juliet); failure != nil || r.Len() != n {
+				if r, _, failure := d.decode(body, juliet, nil); failure != nil || r.Len() != n {
 					b.Fatal(r.Len(), failure)
 				}
 			}

@@ -159,7 +159,7 @@ var decodeTests = []struct {
 func TestDecode(t *testing.T) {
 	for _, test := range decodeTests {
 		t.Run(test.name, func(t *testing.T) {
-			r, skipped, failure := decode([]byte(test.body), juliet)
+			r, skipped, failure := newDecoder().decode(test.body, juliet, nil)
 			if !maps.Equal(skipped.reasons, test.skipped) {
 				t.Errorf("skipped %v, want %v", skipped.reasons, test.skipped)
 			}
@@ -183,9 +183,36 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeNamesFirstSkipped(t *testing.T) {
-	_, skipped, _ := decode([]byte(`{"romeo@example.org":{}, "@one": {}, "@two": {}}`), juliet)
+	_, skipped, _ := newDecoder().decode(`{"romeo@example.org":{}, "@one": {}, "@two": {}}`, juliet, nil)
 	if skipped.first != "@one" {
 		t.Errorf("first skipped is %q", skipped.first)
+	}
+}
+
+// A decoder that was used before decodes as a new one, and holds nothing of the
+// answers before.
+func TestDecoderAgain(t *testing.T) {
+	used := newDecoder()
+	for _, test := range decodeTests {
+		r, skipped, failure := used.decode(test.body, juliet, nil)
+		want, wantSkipped, wantFailure := newDecoder().decode(test.body, juliet, nil)
+		if !r.Equal(want) || !maps.Equal(skipped.reasons, wantSkipped.reasons) || skipped.first != wantSkipped.first || (failure == nil) != (wantFailure == nil) {
+			t.Errorf("%s: %v, %v, %v, want %v, %v, %v", test.name, r.Items(), skipped, failure, want.Items(), wantSkipped, wantFailure)
+		}
+		for _, i := range used.items[:cap(used.items)] {
+			if !i.Equal(roster.Item{}) {
+				t.Fatalf("%s: keeps %+v", test.name, i)
+			}
+		}
+		for _, g := range used.groups[:cap(used.groups)] {
+			if g != "" {
+				t.Fatalf("%s: keeps %q", test.name, g)
+			}
+		}
+	}
+	used.decode(string(rosterOf(maxKept+1)), juliet, nil)
+	if cap(used.items) != 0 || cap(used.groups) != 0 {
+		t.Errorf("keeps room for %d items", cap(used.items))
 	}
 }
 
@@ -210,7 +237,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(test.body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r, skipped, failure := decode(body, juliet)
+		r, skipped, failure := newDecoder().decode(string(body), juliet, nil)
 		var whole any
 		if err := json.Unmarshal(body, &whole); err != nil && failure == nil {
 			t.Fatalf("decoded what is not JSON: %v", err)

@@ -16,22 +16,24 @@ import (
 
 // The results of a fetch, as label values.
 const (
-	resultOK       = "ok"
-	resultRefused  = "refused"   // nobody listens there
-	resultDNS      = "dns"       // the host's name has no address
-	resultTLS      = "tls"       // no TLS, or a certificate that does not prove the host
-	resultReset    = "reset"     // the connection ended before the answer did
-	resultTimeout  = "timeout"   // the fetch's own time or the caller's was up
-	resultStatus   = "status"    // another status than 200
-	resultInvalid  = "invalid"   // the answer is not contacts
-	resultTooLarge = "too_large" // the body is
-	resultCanceled = "canceled"  // the caller lost interest
-	resultOther    = "other"
+	resultOK          = "ok"
+	resultNotModified = "not_modified" // the roster is still the one that was fetched before
+	resultRefused     = "refused"      // nobody listens there
+	resultDNS         = "dns"          // the host's name has no address
+	resultTLS         = "tls"          // no TLS, or a certificate that does not prove the host
+	resultReset       = "reset"        // the connection ended before the answer did
+	resultTimeout     = "timeout"      // the fetch's own time or the caller's was up
+	resultStatus      = "status"       // another status than 200
+	resultInvalid     = "invalid"      // the answer is not contacts
+	resultTooLarge    = "too_large"    // the body is
+	resultCanceled    = "canceled"     // the caller lost interest
+	resultOpen        = "circuit_open" // not asked: the backend was down a moment ago
+	resultOther       = "other"
 )
 
-// Results are all values of [Error.Result], and "ok". Nobody may modify it.
-var Results = []string{resultOK, resultRefused, resultDNS, resultTLS, resultReset, resultTimeout,
-	resultStatus, resultInvalid, resultTooLarge, resultCanceled, resultOther}
+// Results are all values of [Error.Result], "ok" and "not_modified". Nobody may modify it.
+var Results = []string{resultOK, resultNotModified, resultRefused, resultDNS, resultTLS, resultReset, resultTimeout,
+	resultStatus, resultInvalid, resultTooLarge, resultCanceled, resultOpen, resultOther}
 
 // Error is why a fetch failed. Its text is short and made here: it holds
 // nothing of the URL, of a header or of a body, and neither does the chain
@@ -42,6 +44,7 @@ type Error struct {
 	Status int    // the HTTP status if it was not 200, else 0
 	text   string
 	cause  error
+	down   bool // a backend that is down fails like that
 }
 
 // Error is the reason, without a prefix.
@@ -54,7 +57,11 @@ func (e *Error) Unwrap() error { return e.cause }
 var errTimeout = errors.New("fetch timeout")
 
 func statusError(code int) *Error {
-	return &Error{Result: resultStatus, Status: code, text: fmt.Sprintf("the backend answered %d", code)}
+	return &Error{Result: resultStatus, Status: code, text: fmt.Sprintf("the backend answered %d", code), down: code >= 500}
+}
+
+func circuitOpen() *Error {
+	return &Error{Result: resultOpen, text: "the backend is down and not asked for the moment"}
 }
 
 func tooLarge(limit int64) *Error {
@@ -73,13 +80,15 @@ func contextError(err error, late string) *Error {
 // that has ended is the reason, whatever the client made of it.
 func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 	if context.Cause(ctx) == errTimeout {
-		return &Error{Result: resultTimeout, text: fmt.Sprintf("timed out after %v", f.timeout), cause: context.DeadlineExceeded}
+		return &Error{Result: resultTimeout, text: fmt.Sprintf("timed out after %v", f.timeout),
+			cause: context.DeadlineExceeded, down: true}
 	}
 	if ended := ctx.Err(); ended != nil {
 		return contextError(ended, "timed out")
 	}
 	e := &Error{}
 	e.Result, e.text = classify(err)
+	e.down = e.Result == resultRefused || e.Result == resultTimeout
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "proxyconnect" {
 		e.text = "proxy: " + e.text
 	}
@@ -117,7 +126,7 @@ func classify(err error) (result, text string) {
 		return resultTLS, "tls: " + text
 	}
 	switch s := err.Error(); {
-	case strings.Contains(s, "malformed HTTP"):
+	case strings.Contains(s, "malformed HTTP"), strings.Contains(s, "malformed MIME header"):
 		return resultInvalid, "not HTTP"
 	case strings.Contains(s, "response headers exceeded"):
 		return resultTooLarge, fmt.Sprintf("header larger than %d bytes", maxHeaderBytes)

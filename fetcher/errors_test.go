@@ -2,6 +2,8 @@ package fetcher
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,12 +15,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"rosterd/internal/leak"
 	"rosterd/jid"
+	"rosterd/roster"
 )
 
 // raw is a handler that sends text instead of an HTTP answer, and hangs up.
@@ -61,8 +66,58 @@ func stalled(status int, beginning string) http.HandlerFunc {
 	}
 }
 
-func TestFailures(t *testing.T) {
+// trickle sends head, and then text again and again, slowly, without an end.
+func trickle(head, text string) http.HandlerFunc {
+	return hijacked(func(conn net.Conn, _ *bufio.ReadWriter) {
+		for _, err := io.WriteString(conn, head); err == nil; _, err = io.WriteString(conn, text) {
+			time.Sleep(5 * time.Millisecond)
+		}
+	})
+}
+
+// flood is a trickle as fast as it is read.
+func flood(head, text string) http.HandlerFunc {
+	return hijacked(func(conn net.Conn, _ *bufio.ReadWriter) {
+		text := strings.Repeat(text, 1+1000/len(text))
+		for _, err := io.WriteString(conn, head); err == nil; _, err = io.WriteString(conn, text) {
+		}
+	})
+}
+
+// bomb is n times 64 KiB of spaces, compressed.
+func bomb(n int) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	z.Write(bytes.Repeat([]byte(" "), 64<<10))
+	z.Close()
+	return bytes.Repeat(b.Bytes(), n) // which is one file (RFC 1952, section 2.2)
+}
+
+// compressed sends body, which is compressed.
+func compressed(body []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Write(body)
+	}
+}
+
+// allocates fails the test if do allocates more than limit bytes.
+func allocates(t *testing.T, limit uint64, do func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	do()
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > limit {
+		t.Errorf("%d bytes were allocated, want %d at most", n, limit)
+	}
+}
+
+// TestBackendMisbehaves: each fault is the error that it is and no roster, tells
+// no secret, takes neither much memory nor much time, and leaves nothing behind.
+func TestBackendMisbehaves(t *testing.T) {
 	const impatient = 100 * time.Millisecond
+	large := bomb(1 << 10)
 	for _, test := range []struct {
 		name    string
 		handler http.HandlerFunc
@@ -82,8 +137,31 @@ func TestFailures(t *testing.T) {
 			w.WriteHeader(502)
 			endless(bodySecret)(w, r)
 		}, result: resultStatus, status: 502, text: "the backend answered 502"},
-		{name: "gzip bomb", handler: zipped(answer(200, strings.Repeat(" ", 8<<20))).ServeHTTP,
+		{name: "endless body in chunks", handler: flood("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n"),
 			result: resultTooLarge, text: "larger than 65536 bytes"},
+		{name: "endless body without a length", handler: flood("HTTP/1.1 200 OK\r\n\r\n[", " "),
+			result: resultTooLarge, text: "larger than 65536 bytes"},
+		{name: "slow body", handler: trickle("HTTP/1.1 200 OK\r\n\r\n[", " "),
+			timeout: impatient, result: resultTimeout, text: "timed out after 100ms"},
+		{name: "slow headers", handler: trickle("HTTP/1.1 200 OK\r\n", "X-"+bodySecret+": y\r\n"),
+			timeout: impatient, result: resultTimeout, text: "timed out after 100ms"},
+		{name: "slow status line", handler: trickle("H", "T"),
+			timeout: impatient, result: resultTimeout, text: "timed out after 100ms"},
+		{name: "endless headers", handler: flood("HTTP/1.1 200 OK\r\n", "X-"+bodySecret+": y\r\n"),
+			result: resultTooLarge, text: "header larger than 65536 bytes"},
+		{name: "endless header line", handler: flood("HTTP/1.1 200 OK\r\nX: ", bodySecret),
+			result: resultTooLarge, text: "header larger than 65536 bytes"},
+		{name: "endless status line", handler: flood("HTTP/1.1 200 ", bodySecret),
+			result: resultTooLarge, text: "header larger than 65536 bytes"},
+		{name: "endless interim answers", handler: flood("", "HTTP/1.1 103 Early Hints\r\nX: "+bodySecret+"\r\n\r\n"),
+			result: resultTooLarge, text: "header larger than 65536 bytes"},
+		{name: "compressed bomb", handler: compressed(large), result: resultTooLarge, text: "larger than 65536 bytes"},
+		{name: "compressed bomb of an error", handler: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			w.WriteHeader(500)
+			w.Write(large)
+		}, result: resultStatus, status: 500, text: "the backend answered 500"},
+		{name: "compressed body cut off", handler: compressed(bomb(1)[:20]), result: resultReset, text: "cut off"},
 		{name: "large body announced", handler: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "65537")
 			stalled(200, "[")(w, r)
@@ -97,10 +175,24 @@ func TestFailures(t *testing.T) {
 			result: resultReset, text: "cut off"},
 		{name: "chunks cut off", handler: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n" + good + "\r\n"),
 			result: resultReset, text: "cut off"},
+		{name: "half a body", handler: raw("HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n" + good[:20]),
+			result: resultReset, text: "cut off"},
+		{name: "chunk cut off", handler: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n" + good[:20]),
+			result: resultReset, text: "cut off"},
+		{name: "empty chunks without the last one", handler: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+			result: resultReset, text: "cut off"},
+		{name: "half a header", handler: raw("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"), result: resultReset, text: "cut off"},
+		{name: "half a header line", handler: raw("HTTP/1.1 200 OK\r\nContent-Le"), result: resultInvalid, text: "not HTTP"},
 		{name: "hung up", handler: raw(""), result: resultReset, text: "connection closed without an answer"},
 		{name: "reset", handler: hijacked(func(conn net.Conn, _ *bufio.ReadWriter) {
 			conn.(*net.TCPConn).SetLinger(0)
 		}), result: resultReset, text: "connection reset"},
+		{name: "reset in the body", handler: hijacked(func(conn net.Conn, _ *bufio.ReadWriter) {
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{}")
+			conn.(*net.TCPConn).SetLinger(0)
+		}), result: resultReset, text: "connection reset"},
+		{name: "garbage", handler: raw(strings.Repeat("\x00\xff"+bodySecret, 100)), result: resultInvalid, text: "not HTTP"},
+		{name: "garbage in lines", handler: raw(strings.Repeat("\x16\x03\x01 "+bodySecret+"\r\n", 100)), result: resultInvalid, text: "not HTTP"},
 		{name: "not HTTP", handler: raw("220 " + bodySecret + " ESMTP\r\n"), result: resultInvalid, text: "not HTTP"},
 		{name: "bad chunks", handler: raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + bodySecret + "\r\n"),
 			result: resultOther, text: "the request failed"},
@@ -114,7 +206,18 @@ func TestFailures(t *testing.T) {
 			w.WriteHeader(302)
 		}, result: resultStatus, status: 302, text: "the backend answered 302"},
 
-		{name: "HTML", handler: answer(200, "<html>"+bodySecret), result: resultInvalid, text: "not JSON"},
+		{name: "redirect loop", handler: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), http.StatusFound) },
+			result: resultStatus, status: 302, text: "the backend answered 302"},
+		{name: "HTML page", handler: answer(200, "<!DOCTYPE html><html><body>"+bodySecret+"</body></html>"), result: resultInvalid, text: "not JSON"},
+		{name: "HTML page that says it is JSON", handler: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, "<html>"+bodySecret)
+		}, result: resultInvalid, text: "not JSON"},
+		{name: "not JSON", handler: answer(200, bodySecret), result: resultInvalid, text: "not JSON"},
+		{name: "wrong type: a text", handler: answer(200, `"`+bodySecret+`"`), result: resultInvalid, text: "neither a JSON object nor an array"},
+		{name: "wrong type: false", handler: answer(200, "false"), result: resultInvalid, text: "neither a JSON object nor an array"},
+		{name: "wrong type: numbers", handler: answer(200, "[1, 2]"), result: resultInvalid, text: "none of 2 entries is usable"},
+		{name: "wrong type: of all fields", handler: answer(200, `{"romeo@example.org": {"name": {}}}`), result: resultInvalid, text: "none of 1 entries is usable"},
 		{name: "no body", handler: answer(200, ""), result: resultInvalid, text: "an empty body"},
 		{name: "JSON cut off", handler: answer(200, good[:20]), result: resultInvalid, text: "cut off"},
 		{name: "null", handler: answer(200, "null"), result: resultInvalid, text: "neither a JSON object nor an array"},
@@ -129,13 +232,20 @@ func TestFailures(t *testing.T) {
 		}, result: resultInvalid, text: "the answer has a content encoding that cannot be read"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			leak.Check(t)
 			s := serve(t, test.handler)
 			b := newBench(t, s.URL, func(o *Options) {
 				if test.timeout != 0 {
 					o.Timeout = test.timeout
 				}
 			})
-			r, err := b.Fetch(t.Context(), juliet)
+			began := time.Now()
+			var r *roster.Roster
+			var err error
+			allocates(t, 8<<20, func() { r, err = b.Fetch(t.Context(), juliet) })
+			if took := time.Since(began); took > 8*time.Second { // 10 s are the fetch's timeout
+				t.Errorf("took %v", took)
+			}
 			b.check(t, r, err, test.result, test.text)
 			if e := (*Error)(nil); errors.As(err, &e) && e.Status != test.status {
 				t.Errorf("status %d, want %d", e.Status, test.status)
@@ -164,7 +274,7 @@ func (b *bench) check(t *testing.T, r any, err error, result, text string) {
 	if fmt.Sprint(r) != "<nil>" {
 		t.Errorf("a roster came with the failure: %v", r)
 	}
-	if b.fetches(result) != 1 || b.inFlight() != 0 || b.observed.Load() != 1 {
+	if b.fetches(result) != 1 || b.inFlight() != 0 || b.observed.Load() != b.requests {
 		t.Errorf("metrics: %s", b.exposed(t))
 	}
 	all := b.exposed(t)
@@ -178,7 +288,8 @@ func (b *bench) check(t *testing.T, r any, err error, result, text string) {
 	}
 }
 
-func TestRefused(t *testing.T) {
+func TestBackendDown(t *testing.T) {
+	leak.Check(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -227,6 +338,7 @@ func TestTLSFailures(t *testing.T) {
 		{"no TLS", "https://" + plain.Listener.Addr().String(), nil, "tls: the backend does not speak TLS"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			leak.Check(t)
 			b := newBench(t, test.url)
 			if test.config != nil {
 				b.transport.TLSClientConfig = test.config
@@ -237,12 +349,25 @@ func TestTLSFailures(t *testing.T) {
 	}
 }
 
+// The other way round: what a TLS port answers to plain HTTP.
+func TestPlainHTTPOnTLSPort(t *testing.T) {
+	leak.Check(t)
+	s := httptest.NewUnstartedServer(answer(200, good))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.StartTLS()
+	defer s.Close()
+	b := newBench(t, "http://"+s.Listener.Addr().String())
+	r, err := b.Fetch(t.Context(), juliet)
+	b.check(t, r, err, resultStatus, "the backend answered 400")
+}
+
 func TestCallerEndsFetch(t *testing.T) {
 	for name, handler := range map[string]http.HandlerFunc{
 		"before the answer": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"in the body":       stalled(200, "{"),
 	} {
 		t.Run(name, func(t *testing.T) {
+			leak.Check(t)
 			asked := make(chan struct{}, 1)
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				asked <- struct{}{}
@@ -281,6 +406,9 @@ func TestBadURL(t *testing.T) {
 				o.URL = func(jid.JID) (string, error) { return test.url, test.err }
 			})
 			r, err := b.Fetch(t.Context(), juliet)
+			if test.err != nil || name == "not valid" {
+				b.requests = 0
+			}
 			b.check(t, r, err, resultOther, test.text)
 		})
 	}

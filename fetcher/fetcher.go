@@ -16,10 +16,37 @@
 // are ignored. A field that is null is absent. [] and {} are the empty roster,
 // and the empty object wherever one is expected: PHP writes it as [].
 //
-// Everything else is a failure and never an empty roster: another status
+// Everything else is a failure and never an empty roster (but see
+// [Options.NotFoundEmpty]): another status
 // (redirects are not followed; the module does not either, and the headers may
 // carry a key), a body that is not JSON, is cut off, goes on after the value
 // or is too large.
+//
+// # Many users at once
+//
+// Users of one domain that are to be fetched at the same time, and for whom no
+// query waits, are asked for together if [Options.BulkURL] has a URL: a POST of
+// the JSON array of their localparts, in the media type application/json. The
+// answer has status 200 and a body that is one JSON object, keyed by the
+// localparts as they were asked for, each with what the contacts URL would
+// answer:
+//
+//	{"juliet": {"romeo@example.org": {"name": "Romeo"}}, "romeo": {}}
+//
+// Whoever is not in it, or with something that is no contacts (null, say), is
+// asked for at the contacts URL; all are if the whole fails, and then for a while
+// nobody is asked for together: 5 s, or after a 404, 405 or 501, five minutes. If
+// the answer is too large, half of the users are asked for at once. A name that
+// was not asked for is ignored.
+//
+// # A backend that is down
+//
+// When half of at least 20 fetches within 10 s found no connection, no answer in
+// time or a 5xx, nobody is asked at that host and port for 5 s: fetches fail at
+// once, with the result circuit_open. Then one fetch is made, of whoever asks or
+// else of the user who asked last, and so on every 5 s until the backend
+// answers. What may be one user's trouble, a timeout or a 5xx, counts once for
+// each user; any other failure does not count at all.
 //
 // # Entries that are skipped
 //
@@ -30,10 +57,12 @@
 package fetcher
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,8 +81,8 @@ const (
 	http2Ping    = 5 * time.Second
 )
 
-// Options are the settings of a [Fetcher]. All fields but Header and UserAgent
-// are required.
+// Options are the settings of a [Fetcher]. All fields but Header, UserAgent,
+// BulkURL and BulkSize are required.
 type Options struct {
 	// URL is the contacts URL of a user, given as a bare JID. It is called from
 	// many goroutines.
@@ -65,6 +94,15 @@ type Options struct {
 	MaxInFlight int
 	// MaxBytes is the largest body read, decompressed.
 	MaxBytes int64
+	// NotFoundEmpty says that the status 404 is a roster without contacts. Else
+	// it is a failure.
+	NotFoundEmpty bool
+	// BulkURL is where many users of a domain are asked for at once, if ok. It is
+	// called from many goroutines, and may be nil.
+	BulkURL func(domain string) (url string, ok bool)
+	// BulkSize is how many users are asked for at once at most. Less than 2 is not
+	// at all.
+	BulkSize int
 	// Header is sent with every fetch, and to nobody else. It wins over what the
 	// Fetcher sends by itself, UserAgent and the user and password of a URL
 	// included.
@@ -78,26 +116,42 @@ type Options struct {
 // Metrics is what a [Fetcher] observes.
 type Metrics struct {
 	Fetches  *prometheus.CounterVec // by result, one of Results
-	Duration prometheus.Observer    // seconds, from dialling to the last byte
+	Duration prometheus.Observer    // seconds, from dialling to the last byte, of each request
 	InFlight prometheus.Gauge
 	Skipped  *prometheus.CounterVec // entries by reason, one of SkipReasons
+	// CircuitsOpen is how many backends are not asked as they are down. It may be
+	// nil.
+	CircuitsOpen prometheus.Gauge
+	// BulkFetches are the requests for several users, by result, one of
+	// BulkResults. It may be nil.
+	BulkFetches *prometheus.CounterVec
 }
 
 // Fetcher fetches contacts. It implements [roster.Source] and is safe for
 // concurrent use.
 type Fetcher struct {
-	url       func(user jid.JID) (string, error)
-	timeout   time.Duration
-	maxBytes  int64
-	header    http.Header // never modified
-	log       *slog.Logger
-	metrics   Metrics
-	slots     *limiter
-	transport *http.Transport
+	url           func(user jid.JID) (string, error)
+	timeout       time.Duration
+	maxBytes      int64
+	notFoundEmpty bool
+	header        http.Header // never modified
+	log           *slog.Logger
+	metrics       Metrics
+	slots         *limiter
+	background    *limiter // of those for whom no query waits, so that they leave slots to queries; nil: the caller sees to it
+	circuits      *circuits
+	bulkURL       func(domain string) (url string, ok bool) // may be nil
+	bulkSize      int
+	bulks         *bulks
+	company       time.Duration          // how long a user waits for it
+	recovered     func(domains []string) // nil: nobody
+	transport     *http.Transport
+	pieces        sync.Pool // of *[pieceSize]byte, to read bodies
+	decoders      sync.Pool // of *decoder
 }
 
 // New makes a Fetcher, which starts no goroutine and connects to nobody before
-// the first Fetch. The proxy is taken from the environment, as
+// the first Fetch. [Fetcher.Close] ends it. The proxy is taken from the environment, as
 // [http.ProxyFromEnvironment] describes.
 func New(o Options) *Fetcher {
 	header := http.Header{"Accept": {"application/json"}}
@@ -108,14 +162,22 @@ func New(o Options) *Fetcher {
 		header[http.CanonicalHeaderKey(name)] = values
 	}
 	dialer := &net.Dialer{Timeout: o.Timeout} // a dial may outlive the fetch that began it
-	return &Fetcher{
-		url:      o.URL,
-		timeout:  o.Timeout,
-		maxBytes: o.MaxBytes,
-		header:   header.Clone(),
-		log:      o.Logger,
-		metrics:  o.Metrics,
-		slots:    newLimiter(o.MaxInFlight),
+	f := &Fetcher{
+		url:           o.URL,
+		timeout:       o.Timeout,
+		maxBytes:      o.MaxBytes,
+		notFoundEmpty: o.NotFoundEmpty,
+		header:        header.Clone(),
+		log:           o.Logger,
+		metrics:       o.Metrics,
+		slots:         newLimiter(o.MaxInFlight),
+		circuits:      newCircuits(),
+		bulkURL:       o.BulkURL,
+		bulkSize:      o.BulkSize,
+		bulks:         newBulks(),
+		company:       forCompany,
+		pieces:        sync.Pool{New: func() any { return new([pieceSize]byte) }},
+		decoders:      sync.Pool{New: func() any { return newDecoder() }},
 		transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
 			DialContext:            dialer.DialContext,
@@ -128,41 +190,70 @@ func New(o Options) *Fetcher {
 			HTTP2:                  &http.HTTP2Config{SendPingTimeout: http2Silence, PingTimeout: http2Ping},
 		},
 	}
+	if o.BulkURL != nil {
+		f.background = newLimiter(forBackground(o.MaxInFlight))
+	}
+	return f
 }
 
-// Fetch asks the backend for the contacts of user, of whom the bare JID counts.
+// Fetch asks the backend for the contacts of a user, of whom the bare JID counts.
 // It waits for its turn if too many fetches are under way, which is not part of
-// the timeout, and returns when ctx ends, whatever the backend does. The error
-// is always an [*Error], and fit for everybody's eyes.
-func (f *Fetcher) Fetch(ctx context.Context, user jid.JID) (*roster.Roster, error) {
-	r, failure := f.fetch(ctx, user.Bare(), nil)
-	if failure != nil {
-		f.metrics.Fetches.WithLabelValues(failure.Result).Inc()
-		return nil, failure
+// the timeout, and returns when ctx ends, whatever the backend does. In a hurry,
+// it asks twice if the connection is refused or the answer is 5xx. The error is
+// always an [*Error], and fit for everybody's eyes.
+//
+// Without hurry, the user may be asked for together with others: what is fetched
+// then has neither ETag nor Modified.
+func (f *Fetcher) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, error) {
+	r.User = r.User.Bare()
+	if q := f.bulk(r.User.Domain()); q != nil && !r.Hurry {
+		return f.count(q.fetch(ctx, r))
 	}
-	f.metrics.Fetches.WithLabelValues(resultOK).Inc()
-	return r, nil
+	return f.count(f.fetch(ctx, r, nil))
 }
 
-// fetch keeps its slot until the body is decoded: slots bound the memory too.
-// each, if there is one, is called for each entry that is skipped.
-func (f *Fetcher) fetch(ctx context.Context, user jid.JID, each func(contact, reason string)) (*roster.Roster, *Error) {
-	if err := f.slots.acquire(ctx); err != nil {
-		return nil, contextError(err, "timed out while it waited for other fetches")
+// count counts what a fetch came to.
+func (f *Fetcher) count(fetched roster.Fetched, failure *Error) (roster.Fetched, error) {
+	switch {
+	case failure != nil:
+		f.metrics.Fetches.WithLabelValues(failure.Result).Inc()
+		return roster.Fetched{}, failure
+	case fetched.Roster == nil:
+		f.metrics.Fetches.WithLabelValues(resultNotModified).Inc()
+	default:
+		f.metrics.Fetches.WithLabelValues(resultOK).Inc()
 	}
-	defer f.slots.release()
-	f.metrics.InFlight.Inc()
-	defer f.metrics.InFlight.Dec()
+	return fetched, nil
+}
 
-	start := time.Now()
-	body, failure := f.get(ctx, user)
-	f.metrics.Duration.Observe(time.Since(start).Seconds())
+// fetch asks for one user. each, if there is one, is called for each entry that
+// is skipped.
+func (f *Fetcher) fetch(ctx context.Context, r roster.Request, each func(contact, reason string)) (roster.Fetched, *Error) {
+	req, failure := f.request(r)
 	if failure != nil {
-		return nil, failure
+		return roster.Fetched{}, failure
 	}
-	r, skipped, failure := decodeEach(body, user, each)
-	f.report(ctx, user, skipped)
-	return r, failure
+	var fetched roster.Fetched
+	failure = f.exchange(ctx, req, r.User, r.Hurry, func(a response) (failure *Error) {
+		fetched.ETag, fetched.Modified = a.etag, a.modified
+		if a.same {
+			fetched.ETag, fetched.Modified = cmp.Or(a.etag, r.ETag), cmp.Or(a.modified, r.Modified)
+			return nil
+		}
+		var skipped skipped
+		d := f.decoders.Get().(*decoder)
+		fetched.Roster, skipped, failure = d.decode(a.body, r.User, each)
+		f.decoders.Put(d)
+		f.report(ctx, r.User, skipped)
+		return failure
+	})
+	switch {
+	case failure == nil:
+		return fetched, nil
+	case failure.Status == http.StatusNotFound && f.notFoundEmpty:
+		return roster.Fetched{Roster: roster.New(nil)}, nil
+	}
+	return roster.Fetched{}, failure
 }
 
 // report counts and logs what was skipped in one fetch.
@@ -185,8 +276,24 @@ func (f *Fetcher) report(ctx context.Context, user jid.JID, s skipped) {
 
 // SetMaxInFlight changes how many fetches are under way at once. Those that
 // are go on. The number of connections kept between fetches stays as it was.
-func (f *Fetcher) SetMaxInFlight(n int) { f.slots.setLimit(n) }
+func (f *Fetcher) SetMaxInFlight(n int) {
+	f.slots.setLimit(n)
+	if f.background != nil {
+		f.background.setLimit(forBackground(n))
+	}
+}
 
-// Close closes the connections that wait for another fetch. Fetches under way
-// end by their contexts.
-func (f *Fetcher) Close() { f.transport.CloseIdleConnections() }
+// Recovered sets who is told, with the domains of the users concerned, that a
+// backend that was down answers again: what failed may be tried again at once.
+// It is called from any goroutine and does not block. Recovered is called before
+// anything else, or not at all.
+func (f *Fetcher) Recovered(tell func(domains []string)) { f.recovered = tell }
+
+// Close ends what the Fetcher does by itself, waits for that, and closes the
+// connections that wait for another fetch. Fetches under way end by their
+// contexts.
+func (f *Fetcher) Close() {
+	f.circuits.stop()
+	f.bulks.stop()
+	f.transport.CloseIdleConnections()
+}

@@ -183,6 +183,34 @@ type zippedWriter struct {
 func (w zippedWriter) Write(p []byte) (int, error) { return w.z.Write(p) }
 func (w zippedWriter) Flush()                      { w.z.Flush() }
 
+// Only if it is wished, and only 404, is the user one without contacts.
+func TestNotFoundEmpty(t *testing.T) {
+	for _, test := range []struct {
+		status int
+		empty  bool
+		want   string
+	}{
+		{404, true, resultOK},
+		{404, false, resultStatus},
+		{410, true, resultStatus},
+		{403, true, resultStatus},
+		{500, true, resultStatus},
+		{204, true, resultStatus},
+	} {
+		t.Run(fmt.Sprint(test), func(t *testing.T) {
+			s := serve(t, answer(test.status, good))
+			b := newBench(t, s.URL, func(o *Options) { o.NotFoundEmpty = test.empty })
+			r, err := b.Fetch(t.Context(), juliet)
+			if b.fetches(test.want) != 1 || (err == nil) != (test.want == resultOK) || (r != nil) != (err == nil) || r.Len() != 0 {
+				t.Errorf("got %v, %v, want result %s", r, err, test.want)
+			}
+			if i := b.Inspect(t.Context(), juliet); (i.Err == nil) != (err == nil) || i.Items != 0 {
+				t.Errorf("inspected: %+v", i)
+			}
+		})
+	}
+}
+
 func TestMaxInFlight(t *testing.T) {
 	const limit, fetches = 4, 40
 	arrived, leave := make(chan struct{}, fetches), make(chan struct{})
@@ -232,7 +260,7 @@ func TestWaitForTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, "", func(o *Options) {
 			o.MaxInFlight, o.Timeout = 1, time.Second
-			o.URL = func(jid.JID) (string, error) { return "", errors.New("its turn came") }
+			o.URL = func(jid.JID) (string, error) { return "gopher://its.turn.came", nil }
 		})
 		if err := b.slots.acquire(t.Context()); err != nil {
 			t.Fatal(err)

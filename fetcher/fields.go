@@ -6,21 +6,26 @@ import (
 	"rosterd/roster"
 )
 
-// fields sets the item's fields from an entry, or says why it cannot. Of a
-// field that comes twice the last counts.
-func (d *decoder) fields(item *roster.Item, entry []byte) (reason string) {
-	c := cursor{b: entry}
+// fields sets the item's fields from the entry that comes, or says why it cannot.
+// Of a field that comes twice the last counts.
+func (d *decoder) fields(item *roster.Item, c *cursor) (reason string) {
 	if !c.isObject() {
+		c.value()
 		return reasonWrongType
 	}
-	for c.open(); c.more('}'); {
-		key, value := c.key(), c.value()
-		ok := true
-		switch string(unquote(key)) {
+	for c.open(); c.more(); {
+		key := text(c.key())
+		if key == "groups" {
+			var ok bool
+			if item.Groups, ok = d.groupSet(c); !ok {
+				reason = reasonWrongType
+			}
+			continue
+		}
+		value, ok := c.value(), true
+		switch key {
 		case "name":
 			item.Name, ok = name(value)
-		case "groups":
-			item.Groups, ok = d.groupSet(value)
 		case "subscription":
 			item.Subscription, ok = subscription(value)
 		case "ask":
@@ -29,26 +34,26 @@ func (d *decoder) fields(item *roster.Item, entry []byte) (reason string) {
 			item.Approved, ok = boolean(value)
 		}
 		if !ok {
-			return reasonWrongType
+			reason = reasonWrongType
 		}
 	}
-	if !item.Subscription.Valid() {
-		return reasonSubscription
+	if reason == "" && !item.Subscription.Valid() {
+		reason = reasonSubscription
 	}
-	return ""
+	return reason
 }
 
-func name(value []byte) (name string, ok bool) {
+func name(value string) (name string, ok bool) {
 	switch value[0] {
 	case '"':
-		return roster.CleanText(text(value)), true
+		return cleanText(value), true
 	case 'n':
 		return "", true
 	}
 	return "", false
 }
 
-func subscription(value []byte) (s roster.Subscription, ok bool) {
+func subscription(value string) (s roster.Subscription, ok bool) {
 	switch value[0] {
 	case '"':
 		return roster.Subscription(text(value)), true
@@ -59,7 +64,7 @@ func subscription(value []byte) (s roster.Subscription, ok bool) {
 }
 
 // ask reads "subscribe" (RFC 6121, section 2.1.2.2), or whether that is so.
-func ask(value []byte) (asked, ok bool) {
+func ask(value string) (asked, ok bool) {
 	if value[0] == '"' {
 		s := text(value)
 		return s == "subscribe", s == "subscribe" || s == ""
@@ -67,7 +72,7 @@ func ask(value []byte) (asked, ok bool) {
 	return boolean(value)
 }
 
-func boolean(value []byte) (b, ok bool) {
+func boolean(value string) (b, ok bool) {
 	switch value[0] {
 	case 't':
 		return true, true
@@ -77,54 +82,47 @@ func boolean(value []byte) (b, ok bool) {
 	return false, false
 }
 
-// member reads whether a group counts. COMPAT mod_http_roster_admin, which never
+// included reads whether a group counts. COMPAT mod_http_roster_admin, which never
 // looked at the value: a backend may say 1 for true.
-func member(value []byte) (in, ok bool) {
+func included(value string) (in, ok bool) {
 	if c := value[0]; c == '-' || '0' <= c && c <= '9' {
-		return string(value) != "0", true
+		return value != "0", true
 	}
 	return boolean(value)
 }
 
 // groupSet reads an object whose true members are the groups, or an array of
 // them.
-func (d *decoder) groupSet(value []byte) (groups []string, ok bool) {
-	c := cursor{b: value}
+func (d *decoder) groupSet(c *cursor) (groups []string, ok bool) {
+	begin := len(d.groups)
+	add := func(group string) {
+		if name := cleanText(group); name != "" {
+			d.groups = append(d.groups, name)
+		}
+	}
+	ok = true
 	switch c.kind() {
 	case '{':
-		for c.open(); c.more('}'); {
+		for c.open(); c.more(); {
 			key := c.key()
-			in, ok := member(c.value())
-			if !ok {
-				return nil, false
-			}
+			in, known := included(c.value())
+			ok = ok && known
 			if in {
-				groups = append(groups, d.group(key))
+				add(key)
 			}
 		}
 	case '[':
-		for c.open(); c.more(']'); {
-			group := c.value()
-			if group[0] != '"' {
-				return nil, false
+		for c.open(); c.more(); {
+			if group := c.value(); group[0] == '"' {
+				add(group)
+			} else {
+				ok = false
 			}
-			groups = append(groups, d.group(group))
 		}
-	case 'n':
 	default:
-		return nil, false
+		ok = c.value()[0] == 'n'
 	}
-	groups = slices.DeleteFunc(groups, func(g string) bool { return g == "" })
+	groups = d.groups[begin:len(d.groups):len(d.groups)]
 	slices.Sort(groups)
-	return slices.Compact(groups), true
-}
-
-// group is the clean name of a group, a JSON string.
-func (d *decoder) group(raw []byte) string {
-	if g, known := d.groups[string(raw)]; known {
-		return g
-	}
-	g := roster.CleanText(text(raw))
-	d.groups[string(raw)] = g
-	return g
+	return slices.Compact(groups), ok
 }

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rosterd/jid"
+	"rosterd/roster"
 )
 
 // Planted in the URL, the headers and the bodies of the tests: neither may be
@@ -32,13 +34,24 @@ type bench struct {
 	log       *lockedBuffer
 	collected *prometheus.Registry
 	observed  atomic.Int32 // fetches whose duration was observed
+	requests  int32        // how many are to have been, for check
 }
+
+// Fetch is [Fetcher.Fetch] for one who knows nothing, in a hurry if ctx says so.
+func (b *bench) Fetch(ctx context.Context, user jid.JID) (*roster.Roster, error) {
+	fetched, err := b.Fetcher.Fetch(ctx, roster.Request{User: user, Hurry: ctx.Value(hurryKey{}) != nil})
+	return fetched.Roster, err
+}
+
+type hurryKey struct{}
+
+func inHurry(ctx context.Context) context.Context { return context.WithValue(ctx, hurryKey{}, true) }
 
 // newBench makes a bench whose backend is at base. The options can be changed
 // before the Fetcher is made.
 func newBench(t *testing.T, base string, change ...func(*Options)) *bench {
 	t.Helper()
-	b := &bench{log: &lockedBuffer{}, collected: prometheus.NewPedanticRegistry()}
+	b := &bench{log: &lockedBuffer{}, requests: 1, collected: prometheus.NewPedanticRegistry()}
 	o := Options{
 		URL: func(user jid.JID) (string, error) {
 			return base + "/contacts/" + user.String() + "?key=" + secret, nil
@@ -68,6 +81,11 @@ func newBench(t *testing.T, base string, change ...func(*Options)) *bench {
 // fetches is how many fetches ended with result.
 func (b *bench) fetches(result string) float64 {
 	return testutil.ToFloat64(b.metrics.Fetches.WithLabelValues(result))
+}
+
+// skipped is how many entries were skipped by reason.
+func (b *bench) skipped(reason string) int {
+	return int(testutil.ToFloat64(b.metrics.Skipped.WithLabelValues(reason)))
 }
 
 func (b *bench) inFlight() float64 { return testutil.ToFloat64(b.metrics.InFlight) }

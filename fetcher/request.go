@@ -1,72 +1,143 @@
 package fetcher
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
-	"rosterd/jid"
+	"rosterd/roster"
 )
 
 const (
-	firstRead = 1 << 20 // most that is allocated on the word of a Content-Length
+	pieceSize = 16 << 10 // is read at once
 
 	// How much of a useless body is read, and how long, to keep its connection.
 	drainBytes = 64 << 10
 	drainTime  = 100 * time.Millisecond
 )
 
-// get is one GET of the user's contacts URL: the body of an answer 200.
+// response is what a backend has answered.
+type response struct {
+	body           string
+	etag, modified string // of the body, fit to be sent back; "": none
+	same           bool   // as what the request said is known; there is no body
+}
+
+// maxValidator bounds the validators that are kept, in bytes.
+const maxValidator = 512
+
+// get sends one request, and reads the body of an answer 200. The deadline of ctx
+// is that of the fetch.
 //
 // It calls RoundTrip instead of [http.Client.Do], which would follow redirects
 // and wrap errors together with the URL.
-func (f *Fetcher) get(ctx context.Context, user jid.JID) ([]byte, *Error) {
-	req, failure := f.request(user)
-	if failure != nil {
-		return nil, failure
-	}
-	deadline, cancel := context.WithTimeoutCause(ctx, f.timeout, errTimeout)
+func (f *Fetcher) get(ctx context.Context, req *http.Request) (a response, failure *Error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := f.transport.RoundTrip(req.WithContext(deadline))
+	resp, err := f.transport.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		return nil, f.failure(deadline, err)
+		return a, f.failure(ctx, err)
 	}
 	defer resp.Body.Close()
+	a.etag, a.modified = validator(resp.Header, "ETag"), validator(resp.Header, "Last-Modified")
+	if resp.StatusCode == http.StatusNotModified && conditional(req) {
+		a.same = true
+		return a, nil
+	}
 	if resp.StatusCode != http.StatusOK {
 		drain(resp.Body, cancel)
-		return nil, statusError(resp.StatusCode)
+		return a, statusError(resp.StatusCode)
 	}
 	// What the Transport asked for, it has decoded and taken off the header.
 	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, &Error{Result: resultInvalid, text: "the answer has a content encoding that cannot be read"}
+		return a, &Error{Result: resultInvalid, text: "the answer has a content encoding that cannot be read"}
 	}
 	if resp.ContentLength > f.maxBytes {
-		return nil, tooLarge(f.maxBytes)
+		return a, tooLarge(f.maxBytes)
 	}
-	var body bytes.Buffer
-	body.Grow(int(min(max(resp.ContentLength, 0), firstRead)) + bytes.MinRead)
-	if _, err := body.ReadFrom(io.LimitReader(resp.Body, f.maxBytes+1)); err != nil {
-		return nil, f.failure(deadline, err)
+	if a.body, err = f.read(io.LimitReader(resp.Body, f.maxBytes+1)); err != nil {
+		return a, f.failure(ctx, err)
 	}
-	if int64(body.Len()) > f.maxBytes {
-		return nil, tooLarge(f.maxBytes)
+	if int64(len(a.body)) > f.maxBytes {
+		return a, tooLarge(f.maxBytes)
 	}
-	return body.Bytes(), nil
+	return a, nil
+}
+
+// read is all that r has. It is read in pieces, whose memory is used again, and
+// then joined: few answers say how long they are, and one that grows is copied
+// several times.
+func (f *Fetcher) read(r io.Reader) (string, error) {
+	var pieces []*[pieceSize]byte
+	defer func() {
+		for _, piece := range pieces {
+			f.pieces.Put(piece)
+		}
+	}()
+	length := 0
+	for {
+		if length == len(pieces)*pieceSize {
+			pieces = append(pieces, f.pieces.Get().(*[pieceSize]byte))
+		}
+		n, err := r.Read(pieces[len(pieces)-1][length%pieceSize:])
+		length += n
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	var body strings.Builder
+	body.Grow(length)
+	for _, piece := range pieces {
+		body.Write(piece[:min(length-body.Len(), pieceSize)])
+	}
+	return body.String(), nil
+}
+
+// validator is a header that says what is current (RFC 9110, section 8.8), or ""
+// if it is too long to be worth it.
+func validator(h http.Header, name string) string {
+	if v := h.Get(name); len(v) <= maxValidator {
+		return v
+	}
+	return ""
+}
+
+// conditional reports whether a request may be answered with 304 (RFC 9110,
+// section 13.1).
+func conditional(req *http.Request) bool {
+	return req.Header.Get("If-None-Match") != "" || req.Header.Get("If-Modified-Since") != ""
 }
 
 // request is the request for the user's contacts. The errors it swallows hold
 // the URL, which may hold a key.
-func (f *Fetcher) request(user jid.JID) (*http.Request, *Error) {
-	url, err := f.url(user)
+func (f *Fetcher) request(r roster.Request) (*http.Request, *Error) {
+	url, err := f.url(r.User)
 	if err != nil {
 		return nil, &Error{Result: resultOther, text: "no contacts URL can be made for the user"}
 	}
-	req, err := http.NewRequest(http.MethodGet, url, nil)
+	header := make(http.Header)
+	if r.ETag != "" {
+		header.Set("If-None-Match", r.ETag)
+	}
+	if r.Modified != "" {
+		header.Set("If-Modified-Since", r.Modified)
+	}
+	return f.newRequest(http.MethodGet, url, header, nil)
+}
+
+// newRequest makes a request with a header, which it takes, and all that is sent
+// with every fetch.
+func (f *Fetcher) newRequest(method, url string, header http.Header, body io.Reader) (*http.Request, *Error) {
+	req, err := http.NewRequest(method, url, body)
 	if err != nil {
 		return nil, &Error{Result: resultOther, text: "the contacts URL is not valid"}
 	}
+	req.Header = header
 	if u := req.URL.User; u != nil {
 		password, _ := u.Password()
 		req.SetBasicAuth(u.Username(), password)

@@ -22,6 +22,9 @@ type Metrics struct {
 	Fetches       *prometheus.CounterVec // result
 	FetchDuration prometheus.Histogram
 	FetchInFlight prometheus.Gauge
+	StateErrors   prometheus.Counter     // failures to write the state
+	CircuitsOpen  prometheus.Gauge       // how many are
+	BulkFetches   *prometheus.CounterVec // result
 	ItemsSkipped  *prometheus.CounterVec // reason
 
 	RefreshRequests *prometheus.CounterVec // code
@@ -50,6 +53,8 @@ func New(reg prometheus.Registerer) *Metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25}})
 	}
 	m := &Metrics{
+		StateErrors:     counter("rosterd_state_errors_total", "Failures to write the state to its file. What failed is written again."),
+		CircuitsOpen:    gauge("rosterd_backend_circuit_open", "Backends, each a host and port of the contacts URLs, that are down and asked only once every 5 s."),
 		Connected:       gauge("rosterd_connected", "Whether the stream to the XMPP server is up (1) or not (0)."),
 		Reconnects:      counter("rosterd_reconnects_total", "Times the stream was established again after it had been lost."),
 		Queries:         counters("rosterd_queries_total", "Delegated roster queries answered, by result.", "result"),
@@ -57,6 +62,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		Fetches:         counters("rosterd_fetches_total", "Fetches from the contacts URL, by result.", "result"),
 		FetchDuration:   histogram("rosterd_fetch_duration_seconds", "Time of a fetch from the contacts URL, waiting for a free place not included."),
 		FetchInFlight:   gauge("rosterd_fetches_in_flight", "Fetches from the contacts URL under way."),
+		BulkFetches:     counters("rosterd_bulk_fetches_total", "Requests for the contacts of several users at once, by result. Each of these users counts in rosterd_fetches_total.", "result"),
 		ItemsSkipped:    counters("rosterd_items_skipped_total", "Entries of the backend's answers that were no usable roster item, by reason.", "reason"),
 		RefreshRequests: counters("rosterd_refresh_requests_total", "Requests to the refresh endpoint, by status code of the answer.", "code"),
 		RefreshedUsers:  counters("rosterd_refreshed_users_total", "Users that refresh requests named, by result.", "result"),
@@ -64,8 +70,8 @@ func New(reg prometheus.Registerer) *Metrics {
 		RepliesDropped:  counter("rosterd_replies_dropped_total", "Answers not given because the server did not read what was queued for it."),
 	}
 	m.Presences = counter("rosterd_presences_relayed_total", "Presence stanzas relayed to contacts.")
-	reg.MustRegister(m.Presences, m.Connected, m.Reconnects, m.Queries, m.QueryDuration, m.Fetches, m.FetchDuration, m.FetchInFlight,
-		m.ItemsSkipped, m.RefreshRequests, m.RefreshedUsers, m.Pushes, m.RepliesDropped,
+	reg.MustRegister(m.Presences, m.Connected, m.Reconnects, m.Queries, m.QueryDuration, m.Fetches, m.FetchDuration, m.FetchInFlight, m.CircuitsOpen, m.BulkFetches,
+		m.ItemsSkipped, m.RefreshRequests, m.RefreshedUsers, m.Pushes, m.RepliesDropped, m.StateErrors,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -90,6 +96,29 @@ func RegisterSessions(reg prometheus.Registerer, counts func() (connected, inter
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_interested_resources",
 			Help: "Connected resources that asked for their roster and are sent roster pushes."},
 			func() float64 { _, interested := counts(); return float64(interested) }))
+}
+
+// Rosters are the figures of a roster.Manager.
+type Rosters struct {
+	Marked, Resync int
+	Retries, Held  uint64
+}
+
+// RegisterRosters tells figures; counts is called at each scrape.
+func RegisterRosters(reg prometheus.Registerer, counts func() Rosters) {
+	reg.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_users_marked",
+			Help: "Connected users whose last refresh failed: they are tried again until it is done."},
+			func() float64 { return float64(counts().Marked) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_resync_users",
+			Help: "Connected users that are still to be brought in line after a restart or a lost stream, without the marked ones."},
+			func() float64 { return float64(counts().Resync) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rosterd_refresh_retries_total",
+			Help: "Refreshes of marked users that were tried again."},
+			func() float64 { return float64(counts().Retries) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rosterd_removals_held_total",
+			Help: "Rosters from the backend that were not applied at once, as they would remove most of a user's contacts."},
+			func() float64 { return float64(counts().Held) }))
 }
 
 // Way is how a host is served, see component.Ways: the labels of

@@ -36,7 +36,7 @@ func TestMetrics(t *testing.T) {
 	}
 	for _, want := range []string{
 		"rosterd_connected 0", "rosterd_reconnects_total 0", `rosterd_queries_total{result="x"} 1`, "rosterd_query_duration_seconds_count 0",
-		`rosterd_fetches_total{result="x"} 1`, "rosterd_fetch_duration_seconds_count 0", "rosterd_fetches_in_flight 0",
+		`rosterd_fetches_total{result="x"} 1`, "rosterd_fetch_duration_seconds_count 0", "rosterd_fetches_in_flight 0", "rosterd_backend_circuit_open 0",
 		`rosterd_refresh_requests_total{code="x"} 1`, `rosterd_refreshed_users_total{result="x"} 1`,
 		`rosterd_pushes_total{action="added",result="ok"} 1`, `rosterd_items_skipped_total{reason="x"} 1`,
 		`rosterd_host_way{host="example.org",presence="server",push="privileged",query="delegated"} 1`, "rosterd_presences_relayed_total 0",

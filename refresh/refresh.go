@@ -5,15 +5,15 @@ package refresh
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -35,7 +35,7 @@ const (
 var Results = []string{resultUpdated, resultError}
 
 // Codes are all values of the label code of rosterd_refresh_requests_total.
-var Codes = []string{"200", "400", "401", "404", "405", "413", "500", "503"}
+var Codes = []string{"200", "400", "401", "403", "404", "405", "408", "413", "500", "503"}
 
 // maxFailed is how many failed users an answer names.
 const maxFailed = 100
@@ -49,11 +49,15 @@ type Refresher interface {
 // Options of a handler.
 type Options struct {
 	Hosts    []string // served domains, prepared
-	Token    string   // what callers must send; "": nothing
+	Token    string   // what callers must send; "", and no Tokens: nothing
+	Tokens   []string // what they may send as well
 	MaxBytes int64    // of a request's body
-	Logger   *slog.Logger
-	Requests *prometheus.CounterVec // label code
-	Users    *prometheus.CounterVec // label result
+	Limits   Limits
+	// Certificates are for TLS, or nil: there is none.
+	Certificates *Certificates
+	Logger       *slog.Logger
+	Requests     *prometheus.CounterVec // label code
+	Users        *prometheus.CounterVec // label result
 }
 
 // Answer is the JSON body of every answer.
@@ -67,37 +71,52 @@ type Answer struct {
 	code int
 }
 
-// Handler serves the endpoint. It is safe for concurrent use.
+// Handler serves the endpoint. It is safe for concurrent use. The server that it
+// is for is to be set up by [Protect].
 func Handler(o Options, refresher Refresher) http.Handler {
-	h := &handler{Options: o, refresher: refresher}
-	if o.Token != "" {
-		sum := sha256.Sum256([]byte(o.Token))
-		h.token = sum[:]
-	}
-	return h
+	o.Limits = o.Limits.orDefault()
+	return &handler{Options: o, refresher: refresher, tokens: newTokens(append([]string{o.Token}, o.Tokens...)...),
+		requests: newPlaces(o.Limits.Requests), large: newPlaces(o.Limits.Large)}
 }
 
 type handler struct {
 	Options
-	refresher Refresher
-	token     []byte // its SHA-256: compared in constant time whatever its length; nil: none
+	refresher       Refresher
+	tokens          tokens
+	requests, large *places // that are worked on, and of these the large ones
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Time{}) // that of the answer before
 	answer := h.serve(w, r)
 	h.Requests.WithLabelValues(strconv.Itoa(answer.code)).Inc()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	_ = control.SetWriteDeadline(time.Now().Add(h.Limits.Answer))
 	w.WriteHeader(answer.code)
-	json.NewEncoder(w).Encode(answer) // fails only if the caller has gone
+	json.NewEncoder(w).Encode(answer) // fails only if the caller has gone, or does not read
 }
 
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
+	large := func() {}
+	defer func() { large() }()
+	body := newBody(w, r, h.Limits, func() (err error) {
+		large, err = h.place(h.large, r)
+		return err
+	})
+	if r.Body != http.NoBody {
+		body.await() // net/http reads it if this does not
+	}
 	single, isSingle := strings.CutPrefix(r.URL.Path, Path+"/")
 	if r.URL.Path != Path && (!isSingle || single == "") {
 		return failure(http.StatusNotFound, "there is only "+Path)
 	}
-	if !h.authorized(r) {
+	if !h.Certificates.trusts(r.TLS) {
+		w.Header().Set("Connection", "close")
+		return failure(http.StatusForbidden, "the certificate is not trusted any more")
+	}
+	if !h.tokens.allow(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return failure(http.StatusUnauthorized, "bad or missing token")
 	}
@@ -109,31 +128,45 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 		w.Header().Set("Allow", method)
 		return failure(http.StatusMethodNotAllowed, "wants "+method)
 	}
+	release, err := h.place(h.requests, r)
+	if err != nil {
+		return busy(w)
+	}
+	defer release()
 	if isSingle {
 		return h.refresh(r.Context(), []string{single})
 	}
-	names, err := decode(http.MaxBytesReader(w, r.Body, h.MaxBytes))
+	names, err := decode(http.MaxBytesReader(w, body, h.MaxBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
 		return failure(http.StatusRequestEntityTooLarge, "larger than "+strconv.FormatInt(h.MaxBytes, 10)+" bytes")
+	case errors.Is(err, errBusy):
+		return busy(w)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return failure(http.StatusRequestTimeout, "the body came too slowly")
 	case err != nil:
 		return failure(http.StatusBadRequest, "wants a JSON array of usernames")
 	}
 	return h.refresh(r.Context(), names)
 }
 
-func failure(code int, message string) Answer {
-	return Answer{Status: "error", Message: message, code: code}
+// place takes a place of the caller's, or fails with errBusy.
+func (h *handler) place(p *places, r *http.Request) (release func(), err error) {
+	release, ok := p.take(callerOf(r.RemoteAddr))
+	if !ok {
+		return func() {}, errBusy
+	}
+	return release, nil
 }
 
-func (h *handler) authorized(r *http.Request) bool {
-	if h.token == nil {
-		return true
-	}
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-	return subtle.ConstantTimeCompare(sum[:], h.token) == 1 && strings.EqualFold(scheme, "Bearer")
+func busy(w http.ResponseWriter) Answer {
+	w.Header().Set("Retry-After", "1") // second
+	return failure(http.StatusServiceUnavailable, "too many requests at once: nothing was refreshed, try again")
+}
+
+func failure(code int, message string) Answer {
+	return Answer{Status: "error", Message: message, code: code}
 }
 
 // decode reads a JSON array of strings, and nothing else.

@@ -6,7 +6,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"rosterd/jid"
+	"rosterd/store"
 )
 
 // The reasons why a roster is not given, or a refresh not done, that are not
@@ -18,173 +21,160 @@ var (
 	ErrStopping     = errors.New("rosterd is stopping")
 )
 
-// Source is where rosters come from. Fetch asks for the roster of a user (a
-// bare JID) as it is now; it is called from many goroutines, but never twice
-// at a time for one user. The text of an error is shown to the backend's
-// developers: short, and without secrets.
-type Source interface {
-	Fetch(ctx context.Context, user jid.JID) (*Roster, error)
-}
-
-// Sessions is the table of the users' resources. Its methods are safe for
-// concurrent use and do not block.
-type Sessions interface {
-	Interested(full jid.JID)
-	InterestedOf(user jid.JID) []jid.JID
-	HasConnected(user jid.JID) bool
-}
-
-// Pusher sends roster pushes (RFC 6121, section 2.1.6). Its methods are safe
-// for concurrent use.
-type Pusher interface {
-	// Connected reports whether anything can be sent at present.
-	Connected() bool
-	// Push sends each change to each resource, all of one user, in order. It
-	// may block while the server reads slowly, but not without bound. Unless it
-	// returns an error, which means that nothing was sent, settled is called
-	// once, from any goroutine, when every push was answered, refused or given
-	// up; it does not block. An error that is ErrNotConnected will pass.
-	Push(to []jid.JID, changes []Change, settled func(Outcome)) error
-}
-
-// Watcher is told each last known roster of a user (a bare JID), in order. Told
-// does not block.
-type Watcher interface {
-	Told(user jid.JID, now *Roster)
-}
-
-// Outcome is what became of pushes that were sent.
-type Outcome struct {
-	// Owed are the contacts whose items some resource did not get, though it
-	// is still there.
-	Owed []jid.JID
-	// Lost says that the stream broke: a new one may deliver.
-	Lost bool
-	// Err is why, nil if nothing is owed.
-	Err error
-}
-
-// Limits of a [Manager]. The zero value of a field means its default.
-type Limits struct {
-	Answer     time.Duration // how long a query may wait for its answer; 24 s, to be answered within 25
-	Settle     time.Duration // how long a refresh waits for its pushes to be answered; 2 s
-	Background int           // fetches at a time that no query waits for; 48
-	PerUser    int           // queries of one user waiting at a time; 64
-	Queries    int           // queries of all users waiting at a time; 65,536
-}
-
-func (l Limits) withDefaults() Limits {
-	def := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	def(&l.Background, 48)
-	def(&l.PerUser, 64)
-	def(&l.Queries, 65536)
-	if l.Answer == 0 {
-		l.Answer = 24 * time.Second
-	}
-	if l.Settle == 0 {
-		l.Settle = 2 * time.Second
-	}
-	return l
-}
-
 // Manager alone decides what a user's last known roster is, and knows what each
 // of his resources was last told. All that concerns one user is done one after the
 // other by one goroutine, which lives while there is something to do for that
-// user, so that replies and pushes leave in the order of the facts. Its
-// methods are safe for concurrent use.
+// user, so that replies and pushes leave in the order of the facts. What is known
+// of a user for whom there is nothing to do is in the store alone, but for the
+// last ones. A Manager's methods are safe for concurrent use.
 type Manager struct {
-	source   Source
-	sessions Sessions
-	pusher   Pusher
+	Options
 	watcher  Watcher // nil: nobody
-	limits   Limits
+	agenda   *agenda
+	alarm    rate.Sometimes // logs of the store
+	partings []parting      // of the processes before
 
+	started    time.Time       // rosters that were fetched before may be outdated
+	resumed    sync.Map        // domain -> time.Time of the last Resume
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
-	work       sync.WaitGroup
-	background chan struct{} // a place for each fetch that no query waits for
+	work       sync.WaitGroup // of the agenda
+	crew       *crew          // of users, and of their fetches
+	background chan struct{}  // a place for each fetch that no query waits for
+	retrying   chan struct{}  // a place for each user of the agenda: half of those, so that refreshes have the others
 
 	mu      sync.Mutex
 	stopped bool
-	users   map[jid.JID]*user // by bare JID
-	waiting int               // queries of all users
-	resumes uint64            // calls of Resume: what failed before the last one is tried again at once
+	users   map[jid.JID]*user // by bare JID: those for whom there is something to do, and those in the cache
+	cache   cache
+	waiting int    // queries of all users
+	counts  Counts // Retries and Held alone
+
+	marks sync.Mutex // held while a mark is set or removed in the agenda and in the store
 }
 
-// NewManager makes a manager. [Manager.Close] ends it.
-func NewManager(source Source, sessions Sessions, pusher Pusher, limits Limits) *Manager {
-	limits = limits.withDefaults()
+// Counts are figures of a [Manager].
+type Counts struct {
+	Marked  int    // users whose last refresh failed: they are tried again
+	Resync  int    // users that are to be brought in line, without those
+	Retries uint64 // of marked users, ever
+	Held    uint64 // rosters that were not believed at once, ever
+}
+
+// NewManager makes a manager of what the store has kept, and starts its work in
+// the background. [Manager.Close] ends it.
+func NewManager(o Options) (*Manager, error) {
+	o.Limits = o.Limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Manager{
-		source: source, sessions: sessions, pusher: pusher, limits: limits,
-		ctx: ctx, cancel: cancel,
-		background: make(chan struct{}, limits.Background),
+	m := &Manager{
+		Options: o, agenda: newAgenda(), alarm: rate.Sometimes{Interval: time.Minute},
+		started: time.Now(), ctx: ctx, cancel: cancel, crew: newCrew(ctx),
+		background: make(chan struct{}, o.Limits.Background),
+		retrying:   make(chan struct{}, max(1, o.Limits.Background/2)),
 		users:      make(map[jid.JID]*user),
 	}
+	if err := m.restore(); err != nil {
+		cancel()
+		m.crew.wait()
+		return nil, err
+	}
+	m.work.Go(func() { m.agenda.run(ctx, o.Limits.Resync, o.Pusher.Connected, m.try) })
+	return m, nil
 }
 
-// Reply answers a query with a roster, or with the reason why there is none. It
-// returns the items that the answer could not hold: they are pushed next.
-type Reply func(*Roster, error) (rest []Item)
+// Answer is what a query is answered with.
+type Answer struct {
+	Roster *Roster // nil: there is none, the answer is an error
+	Err    error   // why there is none, or why it is an old one
+	// Named says that the client uses roster versioning (RFC 6121, section 2.6),
+	// and Same that it has the roster, or one whose differences are pushed next:
+	// then the answer is empty.
+	Named, Same bool
+}
+
+// Reply answers a query. It returns the items that the answer could not hold:
+// they are pushed next.
+type Reply func(Answer) (rest []Item)
 
 // Get asks for the roster on behalf of a resource, which becomes an interested
 // one, and does not wait for it: unless Get returns an error, reply is called
 // once, within the answer limit, from the user's goroutine; what it sends then
 // is in order with the pushes. Queries of one user at the same time share one
-// fetch.
-func (m *Manager) Get(full jid.JID, reply Reply) error {
+// fetch. version is that of the roster which the client says it has, or "" if it
+// has none; nil if it does not use versions. If Get returns an error, the resource
+// is told everything later.
+//
+// If there is nothing to tell the resource but that it has the roster, nor anything
+// to note, same is true, reply is not called, and the caller is to answer so: that
+// is when version names the last known roster, which is young enough, and which
+// the resource was told before.
+func (m *Manager) Get(full jid.JID, version *string, reply Reply) (same bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	news := m.Sessions.Interested(full)
+	m.forgettable(full.Bare(), false)
 	if m.stopped {
-		return ErrStopping
+		m.lose(full, version != nil)
+		return false, ErrStopping
 	}
-	m.sessions.Interested(full)
 	u := m.users[full.Bare()]
-	if m.waiting >= m.limits.Queries || u != nil && len(u.queries) >= m.limits.PerUser {
-		return ErrBusy
+	if !news && version != nil && m.current(u, full, *version) {
+		return true, nil
+	}
+	if m.waiting >= m.Limits.Queries || u != nil && len(u.queries) >= m.Limits.PerUser {
+		m.lose(full, version != nil)
+		return false, ErrBusy
 	}
 	if u == nil {
 		u = m.add(full.Bare())
 	}
 	m.waiting++
-	u.queries = append(u.queries, query{full, time.Now().Add(m.limits.Answer), reply})
+	u.queries = append(u.queries, query{full: full, news: news, deadline: time.Now().Add(m.Limits.Answer), version: version, reply: reply})
 	select {
 	case u.hurry <- struct{}{}:
 	default:
 	}
+	m.attendTo(u)
 	m.start(u)
-	return nil
+	return false, nil
+}
+
+// current reports whether there is nothing to do for a user, who may be nil, and
+// all there is to tell his resource is that it has the roster. m.mu is held.
+func (m *Manager) current(u *user, full jid.JID, version string) bool {
+	if u == nil || u.resting == nil || u.outdated || !m.young(u) || !u.has(full, u.last) || u.named(version, u.last) != u.last {
+		return false
+	}
+	t := u.told[full]
+	t.asked = time.Now()
+	u.told[full] = t
+	m.cache.users.MoveToBack(u.resting)
+	return true
 }
 
 // Refresh fetches the rosters of users (bare JIDs, none twice) again and sends
 // the changes to their interested resources. It returns the failed users, each
 // with its reason; a user without a connected resource is not fetched and does
-// not fail. When ctx ends first, so does the wait, but not the work. While the
-// stream is down it returns [ErrNotConnected] and the users are refreshed when
-// [Manager.Resume] is called.
+// not fail. Who failed is tried again until it is done. When ctx ends first, so
+// does the wait, but not the work. While the stream is down it returns
+// [ErrNotConnected] and the users are refreshed when [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
-	epoch := m.epoch()
-	connected := m.pusher.Connected()
+	connected := m.Pusher.Connected()
 	waiting := make(map[jid.JID]*pending)
 	for _, user := range users {
-		if !m.sessions.HasConnected(user) {
+		if !m.Sessions.HasConnected(user) && !m.outdate(user) {
 			continue
 		}
-		m.mu.Lock()
-		switch {
-		case m.stopped:
-			m.mu.Unlock()
-			return nil, ErrStopping
-		case connected:
-			waiting[user] = m.refresh(m.add(user))
-		default:
-			m.mark(m.add(user), epoch)
+		if !connected {
+			m.outdate(user)
+			m.mark(user, 0)
+			continue
 		}
-		m.mu.Unlock()
+		p, err := m.refresh(user)
+		if err != nil {
+			return nil, err
+		}
+		waiting[user] = p
 	}
 	if !connected {
 		return nil, ErrNotConnected
@@ -203,20 +193,6 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	return failed, nil
 }
 
-// Resume refreshes the users of a domain whom something could not be sent
-// because the stream was down. It does not block.
-func (m *Manager) Resume(domain string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.resumes++
-	for user, u := range m.users {
-		if u.marked && user.Domain() == domain && !m.stopped {
-			u.marked = false
-			m.refresh(u)
-		}
-	}
-}
-
 // Watch tells w the last known rosters from now on. It is called before anything
 // else, or not at all.
 func (m *Manager) Watch(w Watcher) { m.watcher = w }
@@ -224,21 +200,21 @@ func (m *Manager) Watch(w Watcher) { m.watcher = w }
 // Known is a user's last known roster, if there is one.
 func (m *Manager) Known(user jid.JID) (*Roster, bool) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	u := m.users[user]
-	if u == nil || u.last == nil {
-		return nil, false
+	if u != nil && u.known != nil {
+		defer m.mu.Unlock()
+		return u.known, true
 	}
-	return u.last, true
+	m.mu.Unlock()
+	s := m.read(user)
+	return s.last, s.last != nil
 }
 
 // Want fetches the roster of a user who has a connected resource, on nobody's
 // behalf. It does not block.
 func (m *Manager) Want(user jid.JID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.stopped && m.sessions.HasConnected(user) {
-		m.refresh(m.add(user))
+	if m.Sessions.HasConnected(user) {
+		_, _ = m.refresh(user) // stopped: nobody wants it any more
 	}
 }
 
@@ -247,57 +223,90 @@ func (m *Manager) Want(user jid.JID) {
 func (m *Manager) Undelivered(full jid.JID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if u := m.users[full.Bare()]; u != nil && !m.stopped {
-		u.doubt(full)
-		u.marked = true
+	m.lose(full, false)
+}
+
+// lose is Undelivered, of a resource of which it may be known that it uses
+// versions. m.mu is held.
+func (m *Manager) lose(full jid.JID, versioned bool) {
+	u := m.add(full.Bare())
+	if u.lost == nil {
+		u.lost = make(map[jid.JID]bool)
+	}
+	if known, is := u.lost[full]; !is || versioned && !known {
+		u.lost[full] = versioned
+		u.due = append(u.due, asked(full, versioned))
+	}
+	m.attendTo(u)
+	m.start(u)
+	if m.stopped {
+		m.Store.Note(store.Users, u.jid.String(), asked(full, versioned)) // for the next process
 	}
 }
 
-// Gone says that a resource is no longer connected. What is known of a user
-// without a connected resource is dropped.
+// Gone says that a resource is no longer connected. A user without a connected
+// resource is not refreshed any more.
 func (m *Manager) Gone(full jid.JID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if u := m.users[full.Bare()]; u != nil {
-		delete(u.told, full)
-		m.drop(u)
+	user := full.Bare()
+	if !m.absent(user) {
+		return
+	}
+	m.forgettable(user, true)
+	if u := m.users[user]; u != nil && u.resting == nil {
+		m.start(u) // it may rest
 	}
 }
 
-// Close ends the fetches under way, answers the queries that wait with
-// [ErrStopping] and waits until all is done. Later calls of Get and Refresh
-// fail.
+// forgettable says whether what is kept of a user may be forgotten, if there is
+// too little room.
+func (m *Manager) forgettable(user jid.JID, yes bool) {
+	key := user.String()
+	m.Store.Forgettable(store.Users, key, yes)
+	m.Store.Forgettable(store.Rosters, key, yes)
+}
+
+// Counts are the figures as they are now.
+func (m *Manager) Counts() Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.counts
+	c.Marked, c.Resync = m.agenda.counts()
+	return c
+}
+
+// Close ends the fetches under way, answers the queries that wait with the last
+// known roster or [ErrStopping], waits until all is done and put into the store.
+// Later calls of Get and Refresh fail.
 func (m *Manager) Close() {
 	m.mu.Lock()
 	m.stopped = true
 	m.mu.Unlock()
 	m.cancel()
 	m.work.Wait()
-}
-
-func (m *Manager) epoch() uint64 {
+	m.crew.wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.resumes
+	for _, u := range m.users { // their pushes are not confirmed
+		u.doubtAll(u.lost)
+		m.save(u)
+	}
 }
 
-// refresh asks for a fetch that begins from now on. m.mu is held, and the
-// manager is not stopped.
-func (m *Manager) refresh(u *user) *pending {
+// refresh asks for a fetch that begins from now on.
+func (m *Manager) refresh(user jid.JID) (*pending, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped {
+		return nil, ErrStopping
+	}
+	u := m.add(user)
 	if u.next == nil {
 		u.next = &pending{done: make(chan struct{})}
 	}
 	m.start(u)
-	return u.next
-}
-
-// mark notes that a user is to be refreshed when the stream is back, or sees to
-// it at once if it came back since epoch. m.mu is held.
-func (m *Manager) mark(u *user, epoch uint64) {
-	u.marked = m.resumes == epoch
-	if !u.marked && !m.stopped {
-		m.refresh(u)
-	}
+	return u.next, nil
 }
 
 // finish ends the refreshes that wait for p; only the first call counts. p may
@@ -315,7 +324,8 @@ func (m *Manager) finish(p *pending, err error) {
 func (m *Manager) add(bare jid.JID) *user {
 	u := m.users[bare]
 	if u == nil {
-		u = &user{jid: bare, hurry: make(chan struct{}, 1), told: make(map[jid.JID]told)}
+		u = &user{jid: bare, hurry: make(chan struct{}, 1), turn: make(turn, 1)}
+		u.serve = func() { m.serve(u) }
 		m.users[bare] = u
 	}
 	return u
@@ -323,16 +333,9 @@ func (m *Manager) add(bare jid.JID) *user {
 
 // start sees to it that the user's goroutine runs. m.mu is held.
 func (m *Manager) start(u *user) {
-	if !u.running {
+	if !u.running && !m.stopped {
+		m.wake(u)
 		u.running = true
-		m.work.Go(func() { m.serve(u) })
-	}
-}
-
-// drop forgets a user for whom there is nothing to do or to remember. m.mu is
-// held.
-func (m *Manager) drop(u *user) {
-	if !u.running && !m.sessions.HasConnected(u.jid) && m.users[u.jid] == u {
-		delete(m.users, u.jid)
+		m.crew.run(u.serve)
 	}
 }

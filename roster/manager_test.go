@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/session"
+	"rosterd/store"
 )
 
 // backend is a Source whose fetches begin and end when the test says so.
@@ -27,22 +29,25 @@ type backend struct {
 	most    int
 }
 
-func (b *backend) Fetch(ctx context.Context, user jid.JID) (*Roster, error) {
+func (b *backend) Fetch(ctx context.Context, req Request) (Fetched, error) {
 	b.mu.Lock()
 	b.begun++
 	b.at++
 	b.most = max(b.most, b.at)
-	r, err, hold := b.rosters[user.Local()], b.err, b.hold
+	r, err, hold := b.rosters[req.User.Local()], b.err, b.hold
 	b.mu.Unlock()
 	defer func() { b.mu.Lock(); b.at--; b.mu.Unlock() }()
 	if hold != nil {
 		select {
 		case <-hold:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return Fetched{}, ctx.Err()
 		}
 	}
-	return r, err
+	if r == nil {
+		r = New(nil)
+	}
+	return Fetched{Roster: r}, err
 }
 
 func (b *backend) set(user string, lines ...string) {
@@ -70,6 +75,11 @@ type world struct {
 	t        *testing.T
 	backend  *backend
 	sessions *session.Table
+	store    *store.Memory
+	version  *string // that is asked with
+	kept     *behind // in place of store, see inKept
+	rules    Rules
+	limits   Limits
 
 	mu      sync.Mutex
 	sent    []string
@@ -82,8 +92,17 @@ type world struct {
 }
 
 func newWorld(t *testing.T, limits Limits) *world {
-	w := &world{t: t, backend: &backend{t: t, rosters: make(map[string]*Roster)}, sessions: session.NewTable()}
-	w.Manager = NewManager(w.backend, w.sessions, w, limits)
+	if limits.Cache == 0 {
+		limits.Cache = -1 // what is known has to be in the store
+	}
+	w := &world{t: t, backend: &backend{t: t, rosters: make(map[string]*Roster)}, sessions: session.NewTable(), store: store.NewMemory(), rules: Rules{MaxRemoved: 0.9, ConfirmAfter: 30 * time.Second}, limits: limits}
+	var err error
+	if w.Manager, err = NewManager(Options{
+		Source: w.backend, Sessions: w.sessions, Pusher: w, Store: w.store,
+		Logger: slog.New(slog.DiscardHandler), Rules: w.rules, Limits: limits,
+	}); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(w.Close)
 	return w
 }
@@ -121,10 +140,11 @@ func (w *world) Push(to []jid.JID, changes []Change, settled func(Outcome)) erro
 // ask is a roster get of juliet's.
 func (w *world) ask(resource string) error {
 	full := mustJID(w.t, "juliet@example.org/"+resource)
-	return w.Get(full, func(r *Roster, err error) (rest []Item) {
+	same, err := w.Get(full, w.version, func(a Answer) (rest []Item) {
+		r, err := a.Roster, a.Err
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if err != nil {
+		if r == nil {
 			w.sent = append(w.sent, fmt.Sprintf("error %s %v", resource, err))
 			return nil
 		}
@@ -144,6 +164,10 @@ func (w *world) ask(resource string) error {
 		w.sent = append(w.sent, fmt.Sprintf("reply %s %s", resource, strings.Join(names, ", ")))
 		return rest
 	})
+	if same {
+		w.set(func() { w.sent = append(w.sent, "same "+resource) })
+	}
+	return err
 }
 
 // took returns what was sent since the last call, once all is quiet.
@@ -170,6 +194,9 @@ func (w *world) refreshJuliet() error {
 	}
 	return failed[mustJID(w.t, "juliet@example.org")]
 }
+
+// never is an age that no roster is young enough for.
+const never = -1
 
 func (w *world) set(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
 
@@ -273,6 +300,7 @@ func TestFailureIsNeverAnEmptyRoster(t *testing.T) {
 // told what changed, the other everything.
 func TestResourceThatGotAnErrorIsToldEverything(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.Rules.MaxStale = never
 		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
 		w.ask("a")
 		w.expect("reply a romeo Romeo, tybalt T")
@@ -313,6 +341,7 @@ func TestAskingAgainAfterAnError(t *testing.T) {
 // still, and learns what was removed meanwhile.
 func TestErrorToAClientThatHasTheRoster(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.Rules.MaxStale = never
 		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
 		w.ask("a")
 		w.took()
@@ -331,6 +360,7 @@ func TestErrorToAClientThatHasTheRoster(t *testing.T) {
 // The name of a resource comes back with another session, which has nothing.
 func TestNewSessionOfTheSameName(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.Rules.MaxStale = never
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.ask("a")
 		w.ask("b")
@@ -342,7 +372,7 @@ func TestNewSessionOfTheSameName(t *testing.T) {
 		w.expect("error a down")
 		w.backend.fail(nil)
 		w.refreshJuliet()
-		w.expect("push a added romeo Romeo")
+		w.expect("push a changed romeo Romeo")
 	})
 }
 
@@ -394,16 +424,17 @@ func TestResumedBeforeThePushIsLost(t *testing.T) {
 		w.took()
 		w.backend.set("juliet", "romeo@example.org R")
 		var settle func(Outcome)
-		w.Manager.pusher = pusherFunc(func(_ []jid.JID, _ []Change, settled func(Outcome)) error {
+		w.Manager.Pusher = pusherFunc(func(_ []jid.JID, _ []Change, settled func(Outcome)) error {
 			settle = settled
 			return nil
 		})
 		go w.refreshJuliet()
 		synctest.Wait()
-		w.Manager.pusher = w
+		w.Manager.Pusher = w
 		w.Resume("example.org")
 		w.expect()
 		settle(Outcome{Owed: []jid.JID{mustJID(t, "romeo@example.org")}, Lost: true, Err: errors.New("lost")})
+		time.Sleep(lastRetry)
 		w.expect("push a changed romeo R")
 	})
 }
@@ -430,7 +461,8 @@ func TestPushNotPermitted(t *testing.T) {
 				t.Fatalf("refresh: %v", err)
 			}
 		}
-		if n := len(w.users[mustJID(t, "juliet@example.org")].owed); n != 0 {
+		w.expect()
+		if n := len(w.read(mustJID(t, "juliet@example.org")).owed); n != 0 {
 			t.Errorf("%d owed", n)
 		}
 		w.set(func() { w.refuse = nil })
@@ -442,7 +474,7 @@ func TestPushNotPermitted(t *testing.T) {
 // What is owed is bounded.
 func TestOwedIsBounded(t *testing.T) {
 	a := mustJID(t, "juliet@example.org/a")
-	u := &user{told: map[jid.JID]told{a: {roster: New(nil)}}}
+	u := &state{told: map[jid.JID]told{a: {roster: New(nil)}}}
 	for i := range maxOwed + 1 {
 		u.owe([]jid.JID{mustJID(t, fmt.Sprintf("contact%d@example.org", i))})
 	}
@@ -494,6 +526,22 @@ func TestQueryIsAnsweredInTime(t *testing.T) {
 	})
 }
 
+// What is to be answered within 25 s by the clock of the client has been answered
+// a second before.
+func TestQueryDeadline(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.backend.hold = make(chan struct{})
+		w.ask("a")
+		time.Sleep(24*time.Second - 1)
+		w.expect()
+		time.Sleep(time.Nanosecond)
+		w.expect("error a " + ErrOverdue.Error())
+		w.backend.hold <- struct{}{}
+		w.expect("push a added romeo Romeo")
+	})
+}
+
 func TestQueriesAreBounded(t *testing.T) {
 	inWorld(t, Limits{PerUser: 2, Queries: 3}, func(t *testing.T, w *world) {
 		w.backend.set("juliet", "romeo@example.org Romeo")
@@ -502,8 +550,12 @@ func TestQueriesAreBounded(t *testing.T) {
 		if got[0] != nil || got[1] != nil || got[2] != ErrBusy {
 			t.Errorf("per user: %v", got)
 		}
-		reply := func(*Roster, error) []Item { return nil }
-		got = []error{w.Get(mustJID(t, "romeo@example.org/x"), reply), w.Get(mustJID(t, "nurse@example.org/x"), reply)}
+		reply := func(Answer) []Item { return nil }
+		got = nil
+		for _, user := range []string{"romeo", "nurse"} {
+			_, err := w.Get(mustJID(t, user+"@example.org/x"), nil, reply)
+			got = append(got, err)
+		}
 		if got[0] != nil || got[1] != ErrBusy {
 			t.Errorf("of all users: %v", got)
 		}
@@ -511,7 +563,7 @@ func TestQueriesAreBounded(t *testing.T) {
 		w.backend.hold <- struct{}{}
 		w.backend.hold <- struct{}{}
 		w.took()
-		if len(w.users) != 2 {
+		if len(w.users) != 0 {
 			t.Errorf("%d users", len(w.users))
 		}
 		if err := w.ask("a"); err != nil { // the places are free again
@@ -582,8 +634,6 @@ func TestUndeliveredPushesAreOwed(t *testing.T) {
 		}
 		w.expect("push balcony changed romeo R", "push balcony removed tybalt ")
 		w.set(func() { w.outcome = Outcome{} })
-		w.Resume("example.org") // was not lost: nobody resumes it
-		w.expect()
 		if err := w.refreshJuliet(); err != nil { // the backend says the same again, the client was not told
 			t.Error(err)
 		}
@@ -646,7 +696,7 @@ func TestRefreshesLeavePlacesToQueries(t *testing.T) {
 		}
 		// One of those who wait logs in, and does not wait any more.
 		for _, user := range users {
-			w.Get(mustJID(t, user.String()+"/y"), func(*Roster, error) []Item { return nil })
+			w.Get(mustJID(t, user.String()+"/y"), nil, func(Answer) []Item { return nil })
 		}
 		synctest.Wait()
 		if n := w.backend.fetches(); n != 10 {
@@ -656,19 +706,20 @@ func TestRefreshesLeavePlacesToQueries(t *testing.T) {
 	})
 }
 
-func TestGoneFreesWhatNobodyNeeds(t *testing.T) {
+func TestNothingIsKeptOfWhoHasNothingToDo(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.ask("balcony")
 		w.took()
-		w.Gone(mustJID(t, "juliet@example.org/chamber"))
-		if len(w.users) != 1 {
-			t.Error("a connected user was forgotten")
-		}
-		w.sessions.Gone(mustJID(t, "juliet@example.org/balcony"))
-		w.Gone(mustJID(t, "juliet@example.org/balcony"))
 		if len(w.users) != 0 {
-			t.Error("a user who has gone was not forgotten")
+			t.Errorf("%d users", len(w.users))
+		}
+		w.backend.set("juliet")
+		w.set(func() { w.silent = true })
+		go w.refreshJuliet()
+		w.took()
+		if len(w.users) != 1 {
+			t.Error("a user was forgotten whose push is not settled")
 		}
 	})
 }

@@ -5,10 +5,16 @@
 package roster
 
 import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"unicode/utf8"
 
+	"rosterd/internal/xmltext"
 	"rosterd/jid"
 )
 
@@ -56,15 +62,36 @@ func (i Item) Equal(o Item) bool {
 // Roster is an immutable set of items, one for each contact. The nil Roster is
 // empty. It is safe for concurrent use.
 type Roster struct {
-	items []Item // sorted by JID
+	body    atomic.Pointer[body]
+	n       int // items in it
+	version atomic.Pointer[string]
 }
 
-// New makes a roster of items, which it takes over and sorts. Of several items
-// with one JID the first counts.
+// New makes a roster of items. Of several items with one JID the first counts.
 func New(items []Item) *Roster {
-	slices.SortStableFunc(items, func(a, b Item) int { return a.JID.Compare(b.JID) })
-	items = slices.CompactFunc(items, func(a, b Item) bool { return a.JID == b.JID })
-	return &Roster{items: items}
+	w := workshops.Get().(*workshop)
+	defer w.leave()
+	w.xml, w.parts = w.xml[:0], w.parts[:0]
+	sorted := true
+	for i, item := range items {
+		p := part{from: len(w.xml), index: i}
+		w.xml = AppendItem(w.xml, item)
+		p.end, p.addressEnd = len(w.xml), p.from+len(itemOpen)+len(address(w.xml[p.from:]))
+		w.parts = append(w.parts, p)
+		sorted = sorted && (i == 0 || bytes.Compare(w.address(w.parts[i-1]), w.address(p)) < 0)
+	}
+	if sorted {
+		return newRoster(bytes.Clone(w.xml), len(items))
+	}
+	slices.SortFunc(w.parts, func(a, b part) int {
+		return cmp.Or(bytes.Compare(w.address(a), w.address(b)), cmp.Compare(a.index, b.index))
+	})
+	parts := slices.CompactFunc(w.parts, func(a, b part) bool { return bytes.Equal(w.address(a), w.address(b)) })
+	xml := make([]byte, 0, len(w.xml))
+	for _, p := range parts {
+		xml = append(xml, w.xml[p.from:p.end]...)
+	}
+	return newRoster(xml, len(parts))
 }
 
 // Len is the number of items.
@@ -72,66 +99,73 @@ func (r *Roster) Len() int {
 	if r == nil {
 		return 0
 	}
-	return len(r.items)
+	return r.n
 }
 
-// Items are the items in the order of their JIDs. The caller must not modify
-// them.
-func (r *Roster) Items() []Item {
+// Version names the roster's content (RFC 6121, section 2.6): the same content has
+// the same name everywhere and always. It has 22 characters of base64url (RFC
+// 4648, section 5), which stand for 128 bits of its SHA-256 hash.
+func (r *Roster) Version() string {
 	if r == nil {
-		return nil
+		return emptyVersion
 	}
-	return r.items
+	if known := r.version.Load(); known != nil {
+		return *known
+	}
+	v := versionOf(r.XML())
+	r.version.Store(&v)
+	return v
+}
+
+var emptyVersion = versionOf(nil)
+
+func versionOf(xml []byte) string {
+	sum := sha256.Sum256(xml)
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
+// Split is the longest beginning of [Roster.XML] that has whole items, one at
+// least, and at most limit bytes, and the items behind it.
+func (r *Roster) Split(limit int) (xml []byte, rest []Item) {
+	xml = r.XML()
+	if len(xml) <= limit {
+		return xml, nil
+	}
+	end := max(bytes.LastIndex(xml[:limit], []byte(itemNext)), 0)
+	if end == 0 {
+		first, _ := firstItem(xml)
+		end = len(first)
+	}
+	return xml[:end], itemsOf(xml[end:])
+}
+
+// Items are the items, made anew with each call.
+func (r *Roster) Items() []Item { return itemsOf(r.XML()) }
+
+func itemsOf(xml []byte) []Item {
+	var list []Item
+	for data := range items(xml) {
+		if item, ok := parseItem(data); ok {
+			list = append(list, item)
+		}
+	}
+	return list
 }
 
 // Item is the item of a contact, if the roster has it.
 func (r *Roster) Item(contact jid.JID) (Item, bool) {
-	i, ok := slices.BinarySearchFunc(r.Items(), contact, func(item Item, j jid.JID) int { return item.JID.Compare(j) })
-	if !ok {
+	begins := append(xmltext.AppendEscaped([]byte(itemOpen), contact.String()), '\'')
+	xml := r.XML()
+	i := bytes.Index(xml, begins)
+	if i < 0 {
 		return Item{}, false
 	}
-	return r.items[i], true
+	data, _ := firstItem(xml[i:])
+	return parseItem(data)
 }
 
-// Action says what a [Change] did to an item.
-type Action string
-
-// The actions.
-const (
-	Added   Action = "added"
-	Changed Action = "changed" // renamed, regrouped or re-subscribed
-	Removed Action = "removed"
-)
-
-// Change is one item in which two rosters differ: what one roster push tells
-// (RFC 6121, section 2.1.6). Of a removed item only the JID counts.
-type Change struct {
-	Action Action
-	Item   Item
-}
-
-// Diff is what turns the roster old into the roster now, in the order of the
-// contacts' JIDs.
-func Diff(old, now *Roster) []Change {
-	var changes []Change
-	a, b := old.Items(), now.Items()
-	for len(a) > 0 || len(b) > 0 {
-		switch {
-		case len(b) == 0 || len(a) > 0 && a[0].JID.Compare(b[0].JID) < 0:
-			changes = append(changes, Change{Removed, Item{JID: a[0].JID}})
-			a = a[1:]
-		case len(a) == 0 || a[0].JID.Compare(b[0].JID) > 0:
-			changes = append(changes, Change{Added, b[0]})
-			b = b[1:]
-		default:
-			if !a[0].Equal(b[0]) {
-				changes = append(changes, Change{Changed, b[0]})
-			}
-			a, b = a[1:], b[1:]
-		}
-	}
-	return changes
-}
+// Equal reports whether two rosters would look the same to a client.
+func (r *Roster) Equal(o *Roster) bool { return r == o || bytes.Equal(r.XML(), o.XML()) }
 
 // CleanText takes the characters that XML 1.0 forbids (section 2.2, Char) out
 // of s, and bytes that are not UTF-8: one of them would make a server close

@@ -1,7 +1,11 @@
 package roster
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -133,6 +137,50 @@ func TestSubscriptionValid(t *testing.T) {
 	for s, want := range map[Subscription]bool{"none": true, "to": true, "from": true, "both": true, "remove": false, "": false, "Both": false} {
 		if s.Valid() != want {
 			t.Errorf("%q.Valid() = %v", s, !want)
+		}
+	}
+}
+
+// What Diff finds is what a comparison item by item finds.
+func TestDiffOfAnything(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func() (list []Item) {
+		for i := range 12 {
+			if random.IntN(3) > 0 {
+				item := Item{JID: mustJID(t, fmt.Sprintf("c%d@example.org", i)), Subscription: SubscriptionBoth, Name: strings.Repeat("<item ", random.IntN(3))}
+				if random.IntN(4) == 0 {
+					item.Groups = []string{strings.Repeat("g", 300)}
+				}
+				list = append(list, item)
+			}
+		}
+		return list
+	}
+	for range 20_000 {
+		old, now := pick(), pick()
+		if random.IntN(2) == 0 {
+			now = slices.Clone(old)
+			if len(now) > 0 {
+				now = slices.Delete(now, 0, random.IntN(2))
+			}
+			if len(now) > 0 {
+				now[random.IntN(len(now))].Name = "other"
+			}
+		}
+		got := make(map[jid.JID]Item)
+		for _, item := range old {
+			got[item.JID] = item
+		}
+		for _, c := range Diff(New(old), New(now)) {
+			if was, ok := got[c.Item.JID]; ok == (c.Action == Added) || was.Equal(c.Item) {
+				t.Fatalf("%+v of\n%+v and\n%+v", c, old, now)
+			}
+			if got[c.Item.JID] = c.Item; c.Action == Removed {
+				delete(got, c.Item.JID)
+			}
+		}
+		if !New(slices.Collect(maps.Values(got))).Equal(New(now)) {
+			t.Fatalf("%+v became %+v, want %+v", old, got, now)
 		}
 	}
 }

@@ -1,73 +1,164 @@
 package roster
 
 import (
-	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
+	"rosterd/internal/xmltext"
 	"rosterd/jid"
 )
 
 // delivery is one call of Pusher.Push.
 type delivery struct {
-	to      []jid.JID
-	told    told // before
-	changes []Change
+	to            []jid.JID
+	before, after told
+	changes       []Change
 }
 
 // tell makes now the last known roster: it answers the queries with it, and
 // pushes to the interested resources that did not ask what differs from what
 // each was last told.
 func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
-	m.mu.Lock()
-	epoch, owed := m.resumes, u.owed
-	u.owed, u.last = nil, now
-	for _, q := range queries {
-		// Before the reply, which may turn out undelivered.
-		u.told[q.full] = u.told[q.full].asks(now)
+	if u.last != nil && u.last.Equal(now) {
+		now = u.last
 	}
-	m.mu.Unlock()
-
+	owed := u.owed
+	u.leave(now)
+	groups := m.others(u, queries)
+	for i := range queries {
+		if q := &queries[i]; q.version != nil {
+			if q.has = u.named(*q.version, now); q.has != nil {
+				q.same = q.has == now && u.has(q.full, now)
+				t := told{roster: q.has, asked: time.Now(), versioned: true}
+				u.told[q.full] = t
+				if groups == nil {
+					groups = make(map[told][]jid.JID, 1)
+				}
+				groups[t] = append(groups[t], q.full)
+			}
+		}
+	}
 	var deliveries []delivery
-	asked := make(map[jid.JID]struct{}, len(queries))
-	for _, q := range queries {
-		asked[q.full] = struct{}{}
-		if rest := q.reply(now, nil); len(rest) > 0 {
-			deliveries = append(deliveries, delivery{[]jid.JID{q.full}, told{roster: now, doubt: true}, added(rest)})
+	for t, others := range groups {
+		after := told{roster: now, versioned: t.versioned} // if in doubt, it is told everything
+		if !t.doubt {
+			after.before, after.asked = t.before, t.asked
 		}
-	}
-	for t, others := range m.others(u, asked, epoch) {
-		if c := changes(t, now, owed); len(c) > 0 {
-			deliveries = append(deliveries, delivery{others, t, c})
-		} else {
-			m.setTold(u, others, told{roster: now}) // the same; the older one need not be kept
+		if c := changes(t, now, owed, u.former); len(c) > 0 {
+			deliveries = append(deliveries, delivery{others, t, after, c})
+			continue
 		}
+		u.setTold(others, after)
 	}
-	m.deliver(u, now, deliveries, owed, epoch, p)
+	m.noteTouched(u, now, deliveries)
+	u.dirty = u.dirty || now != u.last || len(owed) > 0
+	u.owed, u.last = nil, now
+	m.mu.Lock()
+	u.known = now
+	m.mu.Unlock()
+	m.deliver(u, append(m.answer(u, queries, Answer{Roster: now}), deliveries...), owed, p)
 	if m.watcher != nil {
 		m.watcher.Told(u.jid, now)
 	}
 }
 
+// answer answers queries, and returns what is still to be pushed to those who
+// asked.
+func (m *Manager) answer(u *user, queries []query, a Answer) []delivery {
+	var rest []delivery
+	for _, q := range queries {
+		a.Named, a.Same = q.version != nil, q.has != nil
+		u.dirty = u.dirty || !q.same
+		if a.Same {
+			q.reply(a) // the differences are pushed, if there are any
+			continue
+		}
+		t := u.told[q.full]
+		t.versioned = a.Named
+		if a.Named {
+			if has := u.find(*q.version, u.last); has != nil { // it has that, or nearly so, until it has the answer
+				t.before = both(t.before, has)
+			}
+		}
+		if a.Roster != nil {
+			t = t.asks(a.Roster)
+		} else {
+			t.doubt = true
+		}
+		u.told[q.full] = t
+		if items := q.reply(a); len(items) > 0 {
+			failed := t
+			failed.doubt = true
+			rest = append(rest, delivery{[]jid.JID{q.full}, failed, t, added(items)})
+			if a.Named {
+				m.note(u, touching(a.Roster.Version(), 0))
+			}
+		}
+	}
+	return rest
+}
+
+// noteTouched notes the contacts whose items somebody is about to be told
+// otherwise than before.
+func (m *Manager) noteTouched(u *user, now *Roster, deliveries []delivery) {
+	version := ""
+	if slices.ContainsFunc(deliveries, func(d delivery) bool { return d.after.versioned }) {
+		version = now.Version()
+	}
+	room := 0
+	if u.last == nil {
+		room = now.Size() / 2 // all contacts
+	}
+	note := touching(version, room)
+	if now != u.last {
+		compare(u.last, now, func(a, b []byte) {
+			if a == nil {
+				a = b
+			}
+			note.add(address(a))
+		})
+	}
+	for _, d := range deliveries {
+		for _, c := range d.changes {
+			note.add(xmltext.AppendEscaped(nil, c.Item.JID.String()))
+		}
+	}
+	if now != u.last || len(deliveries) > 0 {
+		m.note(u, note)
+	}
+}
+
+// confirmed is how long after its answer was sent a resource has surely got it,
+// if the stream did not break.
+const confirmed = 10 * time.Minute
+
 // others are the interested resources that did not ask, by what they were last
 // told. What was told to resources that are not interested any more is
 // forgotten.
-func (m *Manager) others(u *user, asked map[jid.JID]struct{}, epoch uint64) map[told][]jid.JID {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if u.marked {
-		m.mark(u, epoch) // by a reply
+func (m *Manager) others(u *user, queries []query) map[told][]jid.JID {
+	interested := m.Sessions.InterestedOf(u.jid)
+	for full := range u.told {
+		if !slices.Contains(interested, full) {
+			delete(u.told, full)
+		}
 	}
-	before := u.told
-	u.told = make(map[jid.JID]told, len(before))
-	others := make(map[told][]jid.JID)
-	for _, full := range m.sessions.InterestedOf(u.jid) {
-		t, ok := before[full]
+	var others map[told][]jid.JID // nil as a rule
+	for _, full := range interested {
+		t, ok := u.told[full]
+		if m.unsure(t.asked) {
+			t.doubt = true
+		} else if !t.doubt && time.Since(t.asked) > confirmed {
+			t.before = nil
+		}
 		if ok {
 			u.told[full] = t
 		}
-		if _, ok := asked[full]; !ok {
+		if !slices.ContainsFunc(queries, func(q query) bool { return q.full == full }) {
+			if others == nil {
+				others = make(map[told][]jid.JID, 1)
+			}
 			others[t] = append(others[t], full)
 		}
 	}
@@ -77,7 +168,7 @@ func (m *Manager) others(u *user, asked map[jid.JID]struct{}, epoch uint64) map[
 func added(items []Item) []Change {
 	changes := make([]Change, len(items))
 	for i, item := range items {
-		changes[i] = Change{Added, item}
+		changes[i] = Change{Action: Added, Item: item}
 	}
 	return changes
 }
@@ -85,43 +176,80 @@ func added(items []Item) []Change {
 // deliver pushes, and finishes p once all is settled or the settle limit is
 // over: then the pushes are on their way, and a client on a poor line is no
 // reason to let the backend wait.
-func (m *Manager) deliver(u *user, now *Roster, deliveries []delivery, owed map[jid.JID]struct{}, epoch uint64, p *pending) {
+func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struct{}, p *pending) {
 	left := len(deliveries) + 1 // guarded by m.mu, as is failure
 	var failure error
-	settled := func(o Outcome) {
-		m.mu.Lock()
+	one := func(o Outcome) { // m.mu is held
 		if o.Err != nil {
 			failure = o.Err
-			u.owe(o.Owed)
-			if o.Lost {
-				m.mark(u, epoch)
-			}
 		}
-		left--
-		last := left == 0
-		m.mu.Unlock()
-		if last {
-			m.finish(p, failure)
+		if left--; left == 0 && p != nil && !p.finished {
+			p.err, p.finished = failure, true
+			close(p.done)
 		}
 	}
 	for _, d := range deliveries {
-		m.setTold(u, d.to, told{roster: now})
-		if err := m.pusher.Push(d.to, d.changes, settled); err != nil {
-			m.setTold(u, d.to, d.told)
-			settled(Outcome{Owed: slices.Collect(maps.Keys(owed)), Err: err, Lost: errors.Is(err, ErrNotConnected)})
+		if d.after.versioned {
+			if len(u.flying) == 0 {
+				u.versions = nil
+			}
+			u.versions = addLast(u.versions, d.after.roster.Version(), maxVersions)
+			nameAll(d.changes, d.after.roster.Version(), m.surely(u.jid, d.before.asked))
+		}
+		f := &flight{contacts: make([]jid.JID, len(d.changes))}
+		for i, c := range d.changes {
+			f.contacts[i] = c.Item.JID
+		}
+		if u.flying == nil {
+			u.flying = make(map[*flight]struct{})
+		}
+		u.flying[f] = struct{}{}
+		u.setTold(d.to, d.after)
+		err := m.Pusher.Push(d.to, d.changes, func(o Outcome) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			u.settled = append(u.settled, settled{f, o})
+			m.start(u)
+			one(o)
+		})
+		if err != nil {
+			u.setTold(d.to, d.before)
+			delete(u.flying, f)
+			u.owe(slices.Collect(maps.Keys(owed)))
+			m.fell(u, 0)
+			m.mu.Lock()
+			one(Outcome{Err: err})
+			m.mu.Unlock()
 		}
 	}
 	if p != nil && len(deliveries) > 0 {
-		time.AfterFunc(m.limits.Settle, func() { m.finish(p, nil) })
+		time.AfterFunc(m.Limits.Settle, func() { m.finish(p, nil) })
 	}
-	settled(Outcome{})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	one(Outcome{})
+}
+
+// Partial is the version of a roster that lacks changes of one whose version is
+// given, and which follow as pushes. Nobody knows it: a client that names it is
+// given the whole roster.
+func Partial(version string, lacking int) string { return version + "~" + strconv.Itoa(lacking) }
+
+// nameAll gives changes that are pushed one after the other their versions: the
+// last one makes the roster version, if the client surely had what they change.
+func nameAll(changes []Change, version string, surely bool) {
+	last := len(changes) - 1
+	for i := range changes {
+		changes[i].Version = Partial(version, last-i)
+	}
+	if surely {
+		changes[last].Version = version
+	}
 }
 
 // setTold notes what resources were told.
-func (m *Manager) setTold(u *user, to []jid.JID, t told) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (s *state) setTold(to []jid.JID, t told) {
 	for _, full := range to {
-		u.told[full] = t
+		s.told[full] = t
 	}
 }

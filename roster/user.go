@@ -1,65 +1,81 @@
 package roster
 
 import (
-	"slices"
+	"container/list"
 	"time"
 
 	"rosterd/jid"
+	"rosterd/store"
 )
 
-// user is the state of one user, guarded by Manager.mu. Only the user's
-// goroutine, while it runs, tells resources anything.
+// user is one user for whom there is something to do.
 type user struct {
-	jid     jid.JID
-	running bool          // the user's goroutine lives
-	queries []query       // to be answered by the fetch under way, or by the next
-	next    *pending      // refreshes to be done by a fetch that has not begun; nil: none
-	hurry   chan struct{} // a query came: do not wait for a background place
-	marked  bool          // to be refreshed when the stream is back
+	jid jid.JID
 
-	last *Roster              // the last known roster; nil: none is
-	told map[jid.JID]told     // what each interested resource was last told; none: nothing
-	owed map[jid.JID]struct{} // contacts whose items some resource may lack all the same: pushes failed
+	// Guarded by Manager.mu.
+	running bool             // the user's goroutine lives
+	serve   func()           // is what it does
+	queries []query          // to be answered by the fetch under way, or by the next
+	next    *pending         // refreshes to be done by a fetch that has not begun; nil: none
+	hurry   chan struct{}    // a query came: do not wait for a background place
+	settled []settled        // what became of pushes
+	lost    map[jid.JID]bool // resources whose reply was lost, and whether they are known to use versions
+	due     [][]byte         // notes of those that are to be written
+	resting *list.Element    // in the cache; nil: there is something to do
+	known   *Roster          // the last known roster, for others; nil: none, or not loaded
+
+	outdated  bool // last may have changed since it was fetched
+	fetching  bool // the turn is free
+	attending bool // somebody is about to take it meanwhile
+
+	// turn is held by the user's goroutine while it runs, but for the time of a
+	// fetch. It guards all below; while the goroutine does not run, Manager.mu does.
+	turn    turn
+	overdue *time.Timer // of the first query; nil: none was waited for yet
+	state
+	loaded  bool      // state is
+	kept    *Roster   // that is in the store
+	dated   time.Time // when that was fetched, in the store
+	dirty   bool      // state is not in the store
+	notes   int       // written since it was
+	behind  bool      // the last try failed: the user is marked
+	asof    uint64    // what is noted in the agenda up to here is done with the last try
+	suspect *suspect
 }
 
-// told is what a resource was last told.
-type told struct {
-	roster *Roster // nil: nothing
-	before *Roster // what it had until it asked; nil if that is all in roster
-	// doubt: the resource may have roster, before, or nothing. It asked and got an
-	// error, or its answer was lost. Then it is told every item, and what it may
-	// have and is no more.
-	doubt bool
+// turn is a mutex that may be held for long, as by who waits for the server: made of
+// a channel of one, as testing/synctest knows who waits for that to be idle.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
+// settled is what became of it.
+type settled struct {
+	flight  *flight
+	outcome Outcome
 }
 
-// asks is what is known of a resource when it has asked and now is its answer.
-func (t told) asks(now *Roster) told {
-	if t.roster == now {
-		return t // it asked twice
-	}
-	had := t.roster
-	if t.doubt && t.before != nil {
-		had = New(slices.Concat(t.roster.Items(), t.before.Items()))
-	}
-	if slices.ContainsFunc(Diff(had, now), func(c Change) bool { return c.Action == Removed }) {
-		return told{roster: now, before: had}
-	}
-	return told{roster: now}
-}
-
-// doubt notes that a resource may have nothing. Manager.mu is held.
-func (u *user) doubt(full jid.JID) {
-	if t, ok := u.told[full]; ok {
-		t.doubt = true
-		u.told[full] = t
+// doubtAll is doubt for resources whose reply was lost.
+func (u *user) doubtAll(lost map[jid.JID]bool) {
+	for full, versioned := range lost {
+		if u.loaded { // else that is noted
+			u.doubt(full, versioned)
+			u.dirty = true
+		}
 	}
 }
 
 // query is one resource waiting for its roster.
 type query struct {
 	full     jid.JID
+	news     bool // it was not known that the resource is interested
 	deadline time.Time
+	version  *string // of the roster that the client says it has; nil: it uses no versions
 	reply    Reply
+	noted    bool    // in the store
+	has      *Roster // what version names; nil: nothing that is known
+	same     bool    // which is what the resource was told and is told now
 }
 
 // pending is what refreshes wait for that share a fetch.
@@ -69,178 +85,165 @@ type pending struct {
 	finished bool          // guarded by Manager.mu
 }
 
-// maxOwed bounds what is owed to one user; with more, everything is.
-const maxOwed = 10_000
-
-// owe notes contacts whose items were not delivered. m.mu is held.
-func (u *user) owe(contacts []jid.JID) {
-	if u.owed == nil {
-		u.owed = make(map[jid.JID]struct{}, len(contacts))
-	}
-	for _, c := range contacts {
-		u.owed[c] = struct{}{}
-	}
-	if len(u.owed) > maxOwed {
-		u.owed = nil
-		for full := range u.told {
-			u.doubt(full)
-		}
-	}
-}
-
-// changes are what turns what was told into now, and beyond that what is owed.
-func changes(t told, now *Roster, owed map[jid.JID]struct{}) []Change {
-	changes := Diff(t.roster, now)
-	if len(owed) == 0 && !t.doubt {
-		return changes
-	}
-	known := make(map[jid.JID]struct{}, len(changes))
-	for _, c := range changes {
-		known[c.Item.JID] = struct{}{}
-	}
-	again := func(contact jid.JID) {
-		if _, ok := known[contact]; ok {
-			return
-		}
-		known[contact] = struct{}{}
-		if item, ok := now.Item(contact); ok {
-			changes = append(changes, Change{Changed, item})
-		} else {
-			changes = append(changes, Change{Removed, Item{JID: contact}})
-		}
-	}
-	if t.doubt {
-		for _, items := range [...][]Item{t.before.Items(), now.Items()} {
-			for _, item := range items {
-				again(item.JID)
-			}
-		}
-	}
-	for contact := range owed {
-		again(contact)
-	}
-	return changes
-}
-
 // serve is the user's goroutine.
 func (m *Manager) serve(u *user) {
-	for {
-		m.mu.Lock()
-		idle := len(u.queries) == 0 && u.next == nil
-		if idle {
-			u.running = false
-			m.drop(u)
-		}
-		m.mu.Unlock()
-		if idle {
-			return
-		}
+	u.turn.Lock()
+	defer u.turn.Unlock()
+	if !u.loaded {
+		m.load(u)
+	}
+	for m.next(u) {
 		m.round(u)
 	}
 }
 
-// round is one fetch and what follows from it.
-func (m *Manager) round(u *user) {
-	release := m.place(u)
-	// Only now: refreshes that came while this one waited share its fetch.
-	m.mu.Lock()
-	p := u.next
-	u.next = nil
-	m.mu.Unlock()
-	now, err := m.fetch(u)
-	release()
-	queries := m.take(u, func(query) bool { return true })
-	if err != nil {
-		m.refuse(u, queries, err)
-		m.finish(p, err)
-		return
-	}
-	m.tell(u, now, queries, p)
-}
-
-// refuse answers queries with an error.
-func (m *Manager) refuse(u *user, queries []query, err error) {
-	m.mu.Lock()
-	for _, q := range queries {
-		u.doubt(q.full)
-	}
-	m.mu.Unlock()
-	for _, q := range queries {
-		q.reply(nil, err)
-	}
-}
-
-// place waits for a background place, unless a query is in a hurry.
-func (m *Manager) place(u *user) (release func()) {
-	m.mu.Lock()
-	urgent := len(u.queries) > 0
-	select {
-	case <-u.hurry: // of a query that is seen here, or answered already
-	default:
-	}
-	m.mu.Unlock()
-	if urgent {
-		return func() {}
-	}
-	select {
-	case m.background <- struct{}{}:
-		return func() { <-m.background }
-	case <-u.hurry:
-	case <-m.ctx.Done():
-	}
-	return func() {}
-}
-
-// fetch asks the source, and meanwhile answers the queries that get overdue.
-func (m *Manager) fetch(u *user) (*Roster, error) {
-	type result struct {
-		roster *Roster
-		err    error
-	}
-	done := make(chan result, 1)
-	m.work.Go(func() {
-		r, err := m.source.Fetch(m.ctx, u.jid)
-		done <- result{r, err}
-	})
-	timer := time.NewTimer(m.limits.Answer)
-	defer timer.Stop()
+// next does what is to be done for a user but for a fetch, and reports whether
+// there is one. If there is not, the user's goroutine ends.
+func (m *Manager) next(u *user) bool {
 	for {
-		timer.Reset(m.untilOverdue(u))
-		select {
-		case r := <-done:
-			if r.err != nil && m.ctx.Err() != nil {
-				return nil, ErrStopping
+		m.mu.Lock()
+		done, lost := u.settled, u.lost
+		if u.settled, u.lost = nil, nil; u.outdated {
+			u.outdated, u.stale, u.dirty = false, true, true
+		}
+		fetch := len(u.queries) > 0 || u.next != nil
+		saved := !u.dirty || len(u.flying) > 0 && u.notes < maxUnsaved
+		if !fetch && saved && len(done) == 0 && len(lost) == 0 {
+			u.running = false
+			if !u.dirty && len(u.flying) == 0 && (u.suspect == nil || !m.Sessions.HasConnected(u.jid)) {
+				m.rest(u)
 			}
-			return r.roster, r.err
-		case <-timer.C:
-			now := time.Now()
-			m.refuse(u, m.take(u, func(q query) bool { return !q.deadline.After(now) }), ErrOverdue)
+			m.mu.Unlock()
+			return false
+		}
+		m.mu.Unlock()
+		if len(lost) > 0 {
+			m.noteAsked(u)
+			u.doubtAll(lost)
+			m.fell(u, 0)
+		}
+		for _, s := range done {
+			m.settle(u, s)
+		}
+		if fetch {
+			return true
+		}
+		if len(u.flying) == 0 && !u.behind {
+			m.unmark(u.jid, u.asof)
+		}
+		if len(u.flying) == 0 || u.notes >= maxUnsaved {
+			m.save(u)
 		}
 	}
 }
 
-// untilOverdue is how long the first query has still to wait at most.
-func (m *Manager) untilOverdue(u *user) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(u.queries) == 0 {
-		return m.limits.Answer // a query that comes now has that long
+// settle notes what became of pushes.
+func (m *Manager) settle(u *user, s settled) {
+	delete(u.flying, s.flight)
+	u.dirty = true
+	if s.outcome.Err != nil {
+		u.owe(s.outcome.Owed)
+		for _, version := range u.versions {
+			u.mistrust(version)
+		}
+		m.fell(u, 0)
 	}
-	return time.Until(u.queries[0].deadline)
 }
 
-// take removes the queries from the front that which accepts.
-func (m *Manager) take(u *user, which func(query) bool) []query {
+// fell notes that a user is not in line, and is to be tried again, see
+// [agenda.mark].
+func (m *Manager) fell(u *user, wait time.Duration) {
+	u.behind, u.stale, u.dirty = true, true, true
+	m.mark(u.jid, wait)
+}
+
+// maxUnsaved is how many notes are written before a user's state is saved though
+// some pushes are not settled.
+const maxUnsaved = 64
+
+// save puts a user's state into the store, the roster first: see decodeState.
+func (m *Manager) save(u *user) {
+	if !u.loaded || !u.dirty {
+		return
+	}
+	u.dirty, u.notes, u.dated = false, 0, u.fetched
+	key := u.jid.String()
+	if u.last == nil && len(u.told) == 0 && len(u.owed) == 0 && len(u.flying) == 0 {
+		m.Store.Put(store.Users, key, nil)
+		return
+	}
+	if u.last != nil && u.last != u.kept {
+		u.kept = u.last
+		m.Store.Put(store.Rosters, key, encodeRoster(u.last))
+	}
+	m.Store.Put(store.Users, key, u.encode())
+}
+
+// load takes a user's state from the store.
+func (m *Manager) load(u *user) {
+	u.state = m.read(u.jid)
+	u.loaded, u.dirty, u.kept, u.dated = true, u.noted, u.last, u.fetched
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := 0
-	for n < len(u.queries) && which(u.queries[n]) {
-		n++
+	u.known = u.last
+	m.mu.Unlock()
+}
+
+// read is what the store has of a user. If that is damaged, nothing is known of
+// him: the clients are told everything.
+func (m *Manager) read(user jid.JID) state {
+	key := user.String()
+	var last *Roster
+	var s state
+	e, err := m.Store.Get(store.Users, key)
+	if err == nil && len(e.Record) > 0 {
+		var kept store.Entry
+		if kept, err = m.Store.Get(store.Rosters, key); err == nil {
+			last, err = decodeRoster(kept.Record)
+		}
 	}
-	taken := u.queries[:n:n]
-	if u.queries = u.queries[n:]; len(u.queries) == 0 {
-		u.queries = nil
+	if err == nil {
+		s, err = decodeState(user, e.Record, last)
 	}
-	m.waiting -= n
-	return taken
+	if err != nil {
+		m.alarm.Do(func() { m.Logger.Error("what was kept of a user cannot be read", "user", user, "err", err) })
+		s = state{told: make(map[jid.JID]told)}
+	}
+	for _, note := range e.Notes {
+		s.apply(user, note)
+	}
+	if s.noted = len(e.Notes) > 0; s.noted {
+		s.etag, s.modified = "", "" // the roster may be a later one than the record
+	}
+	return s
+}
+
+// note writes to the store what is about to happen.
+func (m *Manager) note(u *user, note []byte) {
+	m.Store.Note(store.Users, u.jid.String(), note)
+	u.notes++
+	u.dirty = true
+}
+
+// noteAsked notes the queries that wait, and the replies that were lost.
+func (m *Manager) noteAsked(u *user) {
+	m.mu.Lock()
+	due := u.due
+	u.due = nil
+	var fresh []query
+	for i := range u.queries {
+		if q := &u.queries[i]; !q.noted {
+			q.noted = true
+			if !q.news && q.version != nil && u.has(q.full, u.last) && u.named(*q.version, u.last) == u.last {
+				continue // it is known, and says that it has what it was told: whatever happens, nothing new is to be known
+			}
+			fresh = append(fresh, *q)
+		}
+	}
+	m.mu.Unlock()
+	for _, note := range due {
+		m.note(u, note)
+	}
+	for _, q := range fresh {
+		m.note(u, asked(q.full, q.version != nil))
+	}
 }

@@ -21,8 +21,10 @@ import (
 const MaxResources = 128
 
 // Table is the table of sessions. It is safe for concurrent use; its zero
-// value is not ready, use [NewTable].
+// value is not ready, use [NewTable] or [Load].
 type Table struct {
+	store Store // nil: nothing is kept
+
 	mu         sync.Mutex
 	users      map[jid.JID][]resource // by bare JID, never empty, in the order they were seen
 	connected  int
@@ -32,6 +34,7 @@ type Table struct {
 type resource struct {
 	full       jid.JID
 	interested bool
+	available  bool      // its presence was reported
 	heard      time.Time // last sign of it
 }
 
@@ -40,14 +43,26 @@ func NewTable() *Table {
 	return &Table{users: make(map[jid.JID][]resource)}
 }
 
-// Connected notes that a resource is connected, and reports whether that is
-// news.
-func (t *Table) Connected(full jid.JID) (news bool) { return t.note(full, false) }
+// Connected notes that a resource is connected, as its presence was reported,
+// and reports whether that is news.
+func (t *Table) Connected(full jid.JID) (news bool) {
+	return t.note(full, func(r *resource) { r.available = true })
+}
 
-// Interested notes that a resource is connected and has asked for the roster.
-func (t *Table) Interested(full jid.JID) { t.note(full, true) }
+// Interested notes that a resource is connected and has asked for the roster, and
+// reports whether that is news.
+func (t *Table) Interested(full jid.JID) (news bool) {
+	t.note(full, func(r *resource) {
+		if news = !r.interested; news {
+			r.interested = true
+			t.interested++
+		}
+	})
+	return news
+}
 
-func (t *Table) note(full jid.JID, interested bool) (news bool) {
+// note notes a sign of a resource, and what change says of it.
+func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	user := full.Bare()
@@ -62,12 +77,22 @@ func (t *Table) note(full jid.JID, interested bool) (news bool) {
 		t.connected++
 	}
 	list[i].heard = time.Now()
-	if interested && !list[i].interested {
-		list[i].interested = true
-		t.interested++
-	}
+	before := list[i].flags()
+	change(&list[i])
 	t.users[user] = list
+	if news || list[i].flags() != before {
+		t.save(user)
+	}
 	return news
+}
+
+// Available reports whether a resource is connected and its presence was
+// reported. The end of such a session a server reports, too, where it reports
+// any.
+func (t *Table) Available(full jid.JID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.users[full.Bare()], func(r resource) bool { return r.full == full && r.available })
 }
 
 // Heard notes a sign of a resource. Nothing changes if it is not connected.
@@ -109,9 +134,10 @@ func (t *Table) Gone(full jid.JID) {
 	}
 	if list = t.remove(list, i); len(list) == 0 {
 		delete(t.users, user)
-		return
+	} else {
+		t.users[user] = list
 	}
-	t.users[user] = list
+	t.save(user)
 }
 
 // remove takes the resource at i out of list and of the counts. t.mu is held.
@@ -148,4 +174,17 @@ func (t *Table) Counts() (connected, interested int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.connected, t.interested
+}
+
+// Users are the users of a domain who have a connected resource, as bare JIDs.
+func (t *Table) Users(domain string) []jid.JID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var users []jid.JID
+	for user := range t.users {
+		if user.Domain() == domain {
+			users = append(users, user)
+		}
+	}
+	return users
 }

@@ -151,7 +151,13 @@ func (c *gosrcClient) Cut() {
 // Close implements [Client].
 func (c *gosrcClient) Close() {
 	select {
-	case <-c.ended: // Disconnect would wait for a </stream:stream> in vain
+	case <-c.ended:
+		// Disconnect may wait for a </stream:stream> in vain, for ConnectTimeout at
+		// most. Without it, one that came before the cut keeps the connection open,
+		// until the library's keep-alive fails half a minute later.
+		if c.client != nil {
+			go func() { _ = c.client.Disconnect() }()
+		}
 	default:
 		if c.client != nil {
 			_ = c.client.Disconnect()

@@ -64,6 +64,8 @@ class Session:
 
     async def roster(self):
         try:
+            # No version is named: each answer shall be whole (RFC 6121, 2.6.3).
+            self.xmpp.client_roster.version = ""
             # The caller has a deadline of its own.
             return {"items": items(await self.xmpp.get_roster(timeout=300))}
         except IqError as e:

@@ -1,0 +1,127 @@
+package component
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// Dial connects to a server's component port: with TLS unless config is nil, and
+// until ctx ends. An error of TLS is a [TLSError].
+//
+// What config lacks is made up for: ServerName is that of the address.
+func Dial(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting: %w", err)
+	}
+	raw := prompt(conn)
+	if config == nil {
+		return raw, nil
+	}
+	config = config.Clone()
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(address) // it was dialled
+	}
+	config.DynamicRecordSizingDisabled = true // stanzas are written many at a time
+	conn = tls.Client(raw, config)
+	if err := conn.(*tls.Conn).HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, &TLSError{ServerName: config.ServerName, Err: err}
+	}
+	return secured{conn.(*tls.Conn), raw}, nil
+}
+
+// TLSError is why there is no TLS to the server.
+type TLSError struct {
+	ServerName string // that the certificate must have
+	Err        error
+}
+
+func (e *TLSError) Unwrap() error { return e.Err }
+
+func (e *TLSError) Error() string {
+	var (
+		plain   tls.RecordHeaderError
+		name    x509.HostnameError
+		unknown x509.UnknownAuthorityError
+		invalid x509.CertificateInvalidError
+		remote  *net.OpError
+	)
+	switch {
+	case e.Plain():
+		if errors.As(e.Err, &plain) {
+			return "TLS: what answers does not speak TLS"
+		}
+		return "TLS: the server closed the connection"
+	case errors.As(e.Err, &name):
+		return "TLS: the server's certificate is not for " + short(e.ServerName) + ", it is for " + namesOf(name.Certificate)
+	case errors.As(e.Err, &unknown):
+		return "TLS: the server's certificate was signed by nobody who is trusted"
+	case errors.As(e.Err, &invalid) && invalid.Reason == x509.Expired:
+		return "TLS: the server's certificate has expired, or is not valid yet"
+	case errors.As(e.Err, &remote) && remote.Op == "remote error":
+		return "TLS: the server refused: " + remote.Err.Error()
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		return "TLS: the server did not answer in time"
+	}
+	return "TLS: " + e.Err.Error()
+}
+
+// Plain reports whether the port seems to be one without TLS.
+func (e *TLSError) Plain() bool {
+	var plain tls.RecordHeaderError
+	return errors.As(e.Err, &plain) || errors.Is(e.Err, io.EOF)
+}
+
+// Advice says what an administrator can check.
+func (e *TLSError) Advice() string {
+	var name x509.HostnameError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case e.Plain():
+		return "is xmpp.address a component port with TLS? without xmpp.tls.server_name and xmpp.tls.ca none is used"
+	case errors.As(e.Err, &name):
+		return "xmpp.tls.server_name has to be a name that is in the server's certificate"
+	case errors.As(e.Err, &unknown):
+		return "xmpp.tls.ca has to be a file with the certificate that signed the server's, or with the server's own"
+	}
+	return "is the server's certificate in order?"
+}
+
+// namesOf are the names a certificate is for, a few of them.
+func namesOf(c *x509.Certificate) string {
+	if c == nil || len(c.DNSNames)+len(c.IPAddresses) == 0 {
+		return "no name at all"
+	}
+	var names []string
+	for _, name := range c.DNSNames[:min(len(c.DNSNames), 3)] {
+		names = append(names, short(name))
+	}
+	for _, address := range c.IPAddresses[:min(len(c.IPAddresses), 3)] {
+		names = append(names, address.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// secured is a connection with TLS. Closing it does not wait long for a server
+// that reads nothing.
+type secured struct {
+	*tls.Conn
+	raw net.Conn
+}
+
+// closeNotify is how long saying that the connection ends may take.
+const closeNotify = time.Second
+
+func (s secured) Close() error {
+	timer := time.AfterFunc(closeNotify, func() { s.raw.Close() })
+	defer timer.Stop()
+	return s.Conn.Close()
+}

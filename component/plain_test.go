@@ -1,0 +1,96 @@
+package component
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// plainStanzas are what servers send most, as they write it.
+var plainStanzas = []string{
+	"<iq type='set' from='example.org' to='contacts.example.org' id='D'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
+		"<iq xmlns='jabber:client' type='get' id='r' from='juliet@example.org/balcony'><query xmlns='jabber:iq:roster' ver='abc'/></iq></forwarded></delegation></iq>",
+	`<iq xml:lang="en" type="set" from="example.org" to="contacts.example.org" id="D"><delegation xmlns="urn:xmpp:delegation:1"><forwarded xmlns="urn:xmpp:forward:0">` +
+		`<iq xmlns="jabber:client" xml:lang="en" to="juliet@example.org" from="juliet@example.org/balcony" type="get" id="r"><query xmlns="jabber:iq:roster"/></iq></forwarded></delegation></iq>`,
+	"<iq type='result' id='P' from='juliet@example.org' to='contacts.example.org'><privilege xmlns='urn:xmpp:privilege:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
+		"<iq xmlns='jabber:client' type='result' id='P' from='juliet@example.org/balcony'/></forwarded></privilege></iq>",
+	"<presence from='juliet@example.org/balcony' to='contacts.example.org'><status>away\n</status><priority>1</priority></presence>",
+	"<presence from='juliet@example.org/balcony' type='unavailable' to='contacts.example.org'/>",
+}
+
+// lessPlain are those that look plain, and are not.
+var lessPlain = []string{
+	"<a b='&amp;'/>", "<a b='<'/>", "<a b='\t'/>", "<a b='ä'/>", "<a>&lt;</a>", "<a>ä</a>", "<a>]]></a>", "<a>></a>", "<a><![CDATA[]]></a>", "<a><!-- --></a>", "<a><?b?></a>",
+	"<a:b/>", "<a xmlns:b='c'/>", "<a xmlns=''><b/></a>", "<a b:c='d'/>", "<a id='1' id='2'/>", "<a b='1'c='2'/>", "<a b/>", "<a b=c/>", "<a></b>", "<a></a >", "<a>", "<a", "<", "", "<a/><b/>", "<a/> ",
+	"<1/>", "<a / >", "<a b = 'c'/>", "</a>", "<a></a", "<a b='", "<a b", "<a b=", "<ä/>", "\xff", "<a>\x00</a>", "<a>\r</a>",
+}
+
+// A stanza is plain, or encoding/xml decides.
+func TestPlain(t *testing.T) {
+	for _, s := range plainStanzas {
+		if _, ok := decodePlain([]byte(s)); !ok {
+			t.Errorf("not plain: %s", s)
+		}
+	}
+	nested := func(n int) string { return strings.Repeat("<a>", n) + strings.Repeat("</a>", n) }
+	if _, ok := decodePlain([]byte(nested(maxDepth))); !ok {
+		t.Errorf("%d levels are not plain", maxDepth)
+	}
+	for _, s := range append(lessPlain, nested(maxDepth+1), "<a>"+strings.Repeat("<b/>", maxElements)+"</a>") {
+		if e, ok := decodePlain([]byte(s)); ok {
+			t.Errorf("plain: %.100s: %+v", s, e)
+		}
+	}
+}
+
+// FuzzPlain checks that what is plain is decoded as encoding/xml decodes it.
+func FuzzPlain(f *testing.F) {
+	for _, s := range append(plainStanzas, lessPlain...) {
+		f.Add([]byte(s))
+	}
+	f.Add([]byte("<a xmlns='stream'><b xmlns='xml'/></a>"))
+	f.Add([]byte("<a xmlns='b' c='1' c='2' xmlns='d'><e xml:lang='f' lang='g'>h<i j=\"'\"/></e>\t</a>"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		got, ok := decodePlain(data)
+		if !ok {
+			return
+		}
+		want, err := decodeXML(data)
+		if err != nil {
+			t.Fatalf("plain, and %v", err)
+		}
+		if !sameElement(got, want) {
+			t.Fatalf("got %+v, want %+v", got, want)
+		}
+		checkBounds(t, got)
+	})
+}
+
+func sameElement(a, b *element) bool {
+	if a.name != b.name || len(a.attrs) != len(b.attrs) || len(a.children) != len(b.children) {
+		return false
+	}
+	if len(a.attrs) > 0 && !reflect.DeepEqual(a.attrs, b.attrs) {
+		return false
+	}
+	for i := range a.children {
+		if !sameElement(a.children[i], b.children[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func BenchmarkDecode(b *testing.B) {
+	data := []byte(plainStanzas[0])
+	for name, decode := range map[string]func([]byte) (*element, error){"plain": decodeElement, "xml": decodeXML} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := decode(data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,137 @@
+package component
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A server that reads hardly anything holds nobody up for good, and what waits
+// has an end.
+func TestQueueGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(100, 50).giveUp(time.Minute)
+		if err := q.put(make([]byte, 100), nil); err != nil {
+			t.Fatal(err)
+		}
+		results := make(chan error, 3)
+		began := time.Now()
+		for range 2 {
+			go func() { results <- q.put(make([]byte, 10), nil) }()
+			time.Sleep(time.Second)
+		}
+		if err := <-results; !errors.Is(err, errQueueFull) || time.Since(began) != time.Minute {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		q.take() // there is room just in time
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+		if q.held != 0 || len(q.waiting) != 0 || q.size != 10 {
+			t.Errorf("%d held, %d wait, %d queued", q.held, len(q.waiting), q.size)
+		}
+		go func() { results <- q.put(make([]byte, 100), nil) }()
+		synctest.Wait()
+		go func() { results <- q.put(make([]byte, 100), nil) }()
+		synctest.Wait()
+		q.close()
+		for range 2 {
+			if err := <-results; err != nil && !errors.Is(err, errStreamClosed) {
+				t.Error(err)
+			}
+		}
+		if q.held != 0 {
+			t.Errorf("%d held", q.held)
+		}
+	})
+}
+
+func TestQueueHoldsNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(10, 0).giveUp(time.Minute)
+		long := make([]byte, maxHeld/2)
+		if err := q.put(long, nil); err != nil {
+			t.Fatal(err)
+		}
+		results := make(chan error, 3)
+		for range 3 {
+			go func() { results <- q.put(long, nil) }()
+			synctest.Wait()
+		}
+		if err := <-results; !errors.Is(err, errQueueFull) {
+			t.Errorf("got %v", err)
+		}
+		q.close()
+		for range 2 {
+			if err := <-results; !errors.Is(err, errStreamClosed) {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
+}
+
+// What is queued while the reader holds the queue is written together, when it
+// releases it, or when it is much.
+func TestQueueHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		q := newQueue(1<<20, 0)
+		q.spare = &buffers{}
+		done := make(chan error, 1)
+		go func() { done <- q.run(t.Context(), near, time.Minute) }()
+		got := make(chan int, 10)
+		go func() {
+			for b := make([]byte, 1<<20); ; {
+				n, err := far.Read(b)
+				if err != nil {
+					return
+				}
+				got <- n
+			}
+		}()
+		synctest.Wait()
+		q.hold()
+		for range 3 {
+			q.offer(make([]byte, 10))
+			synctest.Wait()
+		}
+		if len(got) != 0 {
+			t.Error("written while it was held")
+		}
+		q.release()
+		synctest.Wait()
+		q.hold()
+		q.offer(make([]byte, 10))
+		q.offer(make([]byte, heldBack))
+		synctest.Wait()
+		total := 0
+		for len(got) > 0 {
+			total += <-got
+		}
+		if total != 40+heldBack {
+			t.Errorf("%d bytes were written", total)
+		}
+		q.offer(make([]byte, 10))
+		q.close()
+		if err := <-done; err != nil || <-got != 10 {
+			t.Errorf("%v, or not written at the end", err)
+		}
+		near.Close()
+		far.Close()
+	})
+}
+
+func TestBuffers(t *testing.T) {
+	var b buffers
+	for _, n := range []int{0, 1, minBuffer, minBuffer + 1, maxBuffer, maxBuffer + 1, 1 << 20} {
+		for range 3 {
+			data := b.get(n)
+			if len(data) != 0 || cap(data) < n {
+				t.Errorf("%d of %d for %d", len(data), cap(data), n)
+			}
+			b.put(append(data, 'x'))
+		}
+	}
+}

@@ -1,0 +1,60 @@
+package component
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// Many answers are asked for at once, so that few are ever in doubt; where there is
+// no room to ask, it is asked again later.
+func TestUnreadIsBounded(t *testing.T) {
+	r := start(t, func(o *Options) { o.Timing.Ping = time.Hour })
+	r.rosters.answer = func(jid.JID) (*roster.Roster, error) { return roster.New(nil), nil }
+	k := r.server.serve()
+	k.quiet()
+	s, _ := r.Component.current()
+	waiting := func() int {
+		s.unread.mu.Lock()
+		defer s.unread.mu.Unlock()
+		return len(s.unread.sent)
+	}
+	ask := func(n int) {
+		for i := range n {
+			k.send("%s", queryOf("juliet@example.org/balcony", fmt.Sprint(i)))
+			k.next()
+		}
+	}
+	ask(manyUnread - 1)
+	k.quiet()
+	k.send("%s", queryOf("juliet@example.org/balcony", "last"))
+	k.next()
+	ping := k.nextElement()
+	if ping.child(nsPing, "ping") == nil {
+		t.Fatalf("got %+v", ping)
+	}
+	ask(10)
+	k.quiet() // one request at a time
+	k.send("<iq type='result' id='%s' from='%s'/>", ping.get("id"), ping.get("to"))
+	k.quiet()
+	if n := waiting(); n != 10 {
+		t.Errorf("%d answers are in doubt", n)
+	}
+
+	s.out.mu.Lock()
+	max, reserve := s.out.max, s.out.reserve
+	s.out.max, s.out.reserve = 0, 0
+	s.out.mu.Unlock()
+	r.askForRead(s)
+	s.out.mu.Lock()
+	s.out.max, s.out.reserve = max, reserve
+	s.out.mu.Unlock()
+	r.askForRead(s)
+	if got := k.next(); !strings.Contains(got, nsPing) {
+		t.Errorf("got %s", got)
+	}
+}

@@ -1,0 +1,39 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestXMPPTLSClient(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	if c, err := (XMPPTLS{}).Client(); c != nil || err != nil {
+		t.Errorf("without TLS: %v, %v", c, err)
+	}
+	c, err := XMPPTLS{ServerName: "xmpp.example.org"}.Client()
+	if err != nil || c.ServerName != "xmpp.example.org" || c.RootCAs != nil {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for name, tt := range map[string]struct{ file, want string }{
+		"missing":        {filepath.Join(dir, "none.pem"), "no such file"},
+		"a folder":       {dir, "is a directory"},
+		"not PEM":        {write("key.txt", "-----BEGIN NONSENSE-----"), "wants a file of certificates in PEM"},
+		"empty":          {write("empty.pem", ""), "which has none"},
+		"far too long":   {write("long.pem", strings.Repeat("x", maxAuthorities+1)), "too long"},
+		"a broken block": {write("broken.pem", "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"), "which has none"},
+	} {
+		_, err := XMPPTLS{CA: tt.file}.Client()
+		if err == nil || !strings.HasPrefix(err.Error(), "xmpp.tls.ca: ") || !strings.Contains(err.Error(), tt.file) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}

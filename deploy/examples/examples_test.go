@@ -1,0 +1,178 @@
+// Package examples tests the example backends: each is started as a developer
+// would start it, and asked by rosterd's own fetcher.
+package examples
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/fetcher"
+	"rosterd/jid"
+	"rosterd/metrics"
+	"rosterd/roster"
+)
+
+func TestGo(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "backend")
+	if out, err := exec.Command("go", "build", "-o", program, "./backend").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	listen := free(t)
+	start(t, listen, exec.Command(program, "-listen", listen))
+	serves(t, "http://"+listen)
+}
+
+func TestPython(t *testing.T) {
+	listen := free(t)
+	start(t, listen, python(t, "LISTEN="+listen))
+	serves(t, "http://"+listen)
+}
+
+// A change is reported when it can be fetched.
+func TestPythonReports(t *testing.T) {
+	listen, reported := free(t), make(chan string, 1)
+	rosterd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		answer, err := http.Get("http://" + listen + "/contacts/juliet")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer answer.Body.Close()
+		contacts, _ := io.ReadAll(answer.Body)
+		reported <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization") + " " + string(body) + " " + string(contacts)
+		io.WriteString(w, `{"status": "ok"}`)
+	}))
+	defer rosterd.Close()
+	start(t, listen, python(t, "LISTEN="+listen, "REFRESH="+rosterd.URL+"/roster_admin/refresh", "TOKEN=x"))
+	change, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+listen+"/contacts/juliet", strings.NewReader(`{"nurse@example.org": {}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	const want = `POST /roster_admin/refresh Bearer x ["juliet"] {"nurse@example.org": {}}`
+	if got := <-reported; got != want || answer.StatusCode != 200 {
+		t.Errorf("%d, reported %s, want %s", answer.StatusCode, got, want)
+	}
+}
+
+// python is the example in Python.
+func python(t *testing.T, env ...string) *exec.Cmd {
+	t.Helper()
+	program, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no python3")
+	}
+	c := exec.Command(program, "backend.py")
+	c.Env = append(os.Environ(), env...)
+	return c
+}
+
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start runs a backend until the end of the test.
+func start(t *testing.T, listen string, c *exec.Cmd) {
+	t.Helper()
+	var out strings.Builder
+	c.Stdout, c.Stderr = &out, &out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait()
+		if t.Failed() {
+			t.Log(out.String())
+		}
+	})
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("tcp", listen)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// serves wants what rosterd makes use of: contacts, 304, many users at once.
+func serves(t *testing.T, backend string) {
+	t.Helper()
+	m := metrics.New(prometheus.NewRegistry())
+	f := fetcher.New(fetcher.Options{
+		URL:      func(user jid.JID) (string, error) { return backend + "/contacts/" + user.Local(), nil },
+		BulkURL:  func(string) (string, bool) { return backend + "/bulk", true },
+		BulkSize: 10, Timeout: 30 * time.Second, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped},
+	})
+	defer f.Close()
+	juliet, romeo, stranger := mustParse("juliet@example.org"), mustParse("romeo@example.org"), mustParse("stranger@example.org")
+
+	first, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true})
+	if err != nil || first.ETag == "" {
+		t.Fatal(first, err)
+	}
+	if i, ok := first.Roster.Item(romeo); !ok || i.Name != "Romeo" || len(i.Groups) != 1 || i.Subscription != roster.SubscriptionBoth {
+		t.Errorf("the contact is %+v", i)
+	}
+	again, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true, ETag: first.ETag})
+	if err != nil || again.Roster != nil || again.ETag != first.ETag {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	if _, err := f.Fetch(t.Context(), roster.Request{User: stranger, Hurry: true}); err == nil {
+		t.Error("somebody unknown has a roster")
+	}
+	for user, found := range map[jid.JID]bool{juliet: true, romeo: true, stranger: false} {
+		if i, ok := f.InspectBulk(t.Context(), user); !ok || i.Err != nil || i.Found != found || found && i.Items != 1 {
+			t.Errorf("%s in bulk: %+v", user, i)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 20 {
+		for user, known := range map[jid.JID]bool{juliet: true, romeo: true, stranger: false} {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if got, err := f.Fetch(ctx, roster.Request{User: user}); (err == nil) != known || known && got.Roster.Len() != 1 {
+					t.Errorf("%s at once: %+v, %v", user, got, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+func mustParse(s string) jid.JID {
+	j, err := jid.Parse(s)
+	if err != nil {
+		panic(err)
+	}
+	return j
+}

@@ -1,0 +1,176 @@
+package chaos
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"rosterd/e2e/harness"
+	"rosterd/internal/leak"
+)
+
+// How many seeds TestChaos tries. Without flags these are few, as part of all
+// tests; `make chaos` tries many.
+var (
+	seedsFake     = flag.Int("fake", 6, "seeds on the fake server, half of them with each server's habits")
+	seedsProsody  = flag.Int("prosody", 1, "seeds on Prosody")
+	seedsEjabberd = flag.Int("ejabberd", 1, "seeds on ejabberd")
+	firstSeed     = flag.Uint64("seed", 1, "the first of the seeds")
+	oneKind       = flag.String("kind", "", "try only the first seed, on this kind of server: like-prosody, like-ejabberd, prosody, ejabberd")
+	atOnce        = flag.Int("at-once", 8, "runs on the fake server at a time")
+	program       = flag.String("rosterd", "", "the built rosterd; default: built from the sources")
+	full          = flag.Bool("full", false, "the tests beside the seeds, too, with all users and at all moments")
+	logs          = flag.String("logs", filepath.Join(os.TempDir(), "rosterd-chaos"), "folder for the logs of failed runs")
+)
+
+// binary builds rosterd once for all tests, with the race detector if the tests
+// have it.
+var binary = sync.OnceValues(func() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	file := filepath.Join(buildDir, "rosterd")
+	return file, harness.Build(ctx, "../..", file, raceEnabled)
+})
+
+// buildDir is set by TestMain before any test runs.
+var buildDir string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// For rosterd: the race detector's runtime sleeps for a second at the end.
+	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	var err error
+	if buildDir, err = os.MkdirTemp("", "rosterd-chaos-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := leak.Main(m.Run)
+	_ = os.RemoveAll(buildDir)
+	os.Exit(code)
+}
+
+func built(t *testing.T) string {
+	t.Helper()
+	if *program != "" {
+		return *program
+	}
+	file, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Whatever fails and in whatever order: see the package's documentation.
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	built(t)
+	if *oneKind != "" {
+		one(t, Kind(*oneKind))
+		return
+	}
+	for _, c := range []struct {
+		name  string
+		seeds int
+		run   func(*testing.T, uint64, *Figures)
+	}{
+		{"fake", *seedsFake, onFakes},
+		{"prosody", *seedsProsody, func(t *testing.T, n uint64, total *Figures) { onReal(t, Prosody, n, total) }},
+		{"ejabberd", *seedsEjabberd, func(t *testing.T, n uint64, total *Figures) { onReal(t, Ejabberd, n, total) }},
+	} {
+		if c.seeds == 0 {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			total, began := &Figures{}, time.Now()
+			c.run(t, uint64(c.seeds), total)
+			total.Print(os.Stdout, fmt.Sprintf("%s, seeds %d to %d, in %s", c.name, *firstSeed, *firstSeed+uint64(c.seeds)-1, time.Since(began).Round(time.Second)))
+		})
+	}
+}
+
+// one tries one seed on one kind of server.
+func one(t *testing.T, kind Kind) {
+	total := &Figures{}
+	if _, real := kind.habit(); real {
+		onReal(t, kind, 1, total)
+	} else {
+		try(t, Options{Kind: kind, Seed: *firstSeed}, total)
+	}
+	total.Print(os.Stdout, fmt.Sprintf("%s, seed %d", kind, *firstSeed))
+}
+
+// onFakes tries seeds on fake servers, some at a time: those that are even with
+// the one server's habits, the others with the other's.
+func onFakes(t *testing.T, seeds uint64, total *Figures) {
+	places := make(chan struct{}, max(1, *atOnce))
+	var runs sync.WaitGroup
+	for i := range seeds {
+		places <- struct{}{}
+		runs.Go(func() {
+			defer func() { <-places }()
+			seed := *firstSeed + i
+			try(t, Options{Kind: []Kind{LikeEjabberd, LikeProsody}[seed%2], Seed: seed}, total)
+		})
+		if i%100 == 99 {
+			fmt.Printf("fake: %d seeds begun\n", i+1)
+		}
+	}
+	runs.Wait()
+}
+
+// onReal tries seeds on one real server, one after the other, each with users of
+// its own.
+func onReal(t *testing.T, kind Kind, seeds uint64, total *Figures) {
+	harness.Require(t.Context(), t)
+	users := map[string]string{}
+	prefix := func(seed uint64) string { return fmt.Sprint("s", seed) }
+	for i := range seeds {
+		for _, name := range Accounts(prefix(*firstSeed + i)) {
+			users[name] = password
+		}
+	}
+	h, _ := kind.habit()
+	options := harness.ServerOptions{Host: host, Component: component, Secret: secret, Users: users, AnyFromAddress: !h.privileged}
+	var server harness.Server
+	var err error
+	if kind == Prosody {
+		server, err = harness.StartProsody(t.Context(), harness.ProsodyOptions{ServerOptions: options})
+	} else {
+		server, err = harness.StartEjabberd(t.Context(), harness.EjabberdOptions{ServerOptions: options})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for i := range seeds {
+		seed := *firstSeed + i
+		try(t, Options{Kind: kind, Seed: seed, Server: server, Prefix: prefix(seed)}, total)
+	}
+}
+
+// try carries out one run.
+func try(t *testing.T, o Options, total *Figures) {
+	t.Helper()
+	o.Binary, o.Logs, o.KeepLog = built(t), *logs, *oneKind != ""
+	report, err := Run(t.Context(), o)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	total.Add(report.Figures)
+	if o.KeepLog {
+		t.Logf("log: %s", report.Log)
+	}
+	if len(report.Violations) == 0 {
+		return
+	}
+	t.Errorf("%s, seed %d: %d violations, the first: %s\n  log: %s\n  again: go test ./e2e/chaos -count=1 -v -run TestChaos -kind %s -seed %d",
+		o.Kind, o.Seed, len(report.Violations), report.Violations[0], report.Log, o.Kind, o.Seed)
+}

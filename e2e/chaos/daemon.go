@@ -1,0 +1,129 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"rosterd/e2e/harness"
+)
+
+// daemon is rosterd over its several lives. Its methods may be called by several
+// goroutines; those that end a life and begin one, by one at a time.
+type daemon struct {
+	options harness.RosterdOptions // of each life
+	journal *journal
+
+	mu      sync.Mutex
+	rosterd *harness.Rosterd // guarded by mu, as all below; nil while none runs
+	lives   int
+	logs    sync.WaitGroup
+}
+
+// start begins a life.
+func (d *daemon) start() error {
+	r, err := harness.StartRosterd(d.options)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.lives++
+	life := d.lives
+	d.rosterd = r
+	d.mu.Unlock()
+	d.journal.note("rosterd: life %d begins", life)
+	d.logs.Go(func() { d.watch(r, life) })
+	return nil
+}
+
+// watch notes what rosterd did, once it has ended.
+func (d *daemon) watch(r *harness.Rosterd, life int) {
+	<-r.Done()
+	log := r.Log()
+	d.journal.addLog(fmt.Sprint("rosterd ", life), log)
+	d.mu.Lock()
+	unexpected := d.rosterd == r
+	if unexpected {
+		d.rosterd = nil
+	}
+	d.mu.Unlock()
+	switch {
+	case strings.Contains(log, "WARNING: DATA RACE"):
+		d.journal.violation("rosterd has a data race")
+	case strings.Contains(log, "panic: ") || strings.Contains(log, "fatal error: "):
+		d.journal.violation("rosterd has panicked")
+	case unexpected && strings.Contains(log, "address already in use"):
+		d.journal.note("rosterd: somebody else was faster to take its port: again")
+		if err := d.start(); err != nil {
+			d.journal.violation("rosterd cannot be started: %v", err)
+		}
+	case unexpected:
+		d.journal.violation("rosterd has ended by itself")
+	}
+	r.Close()
+}
+
+// current is the running one, or nil.
+func (d *daemon) current() *harness.Rosterd {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rosterd
+}
+
+// take is current, whose end is no surprise from now on.
+func (d *daemon) take() *harness.Rosterd {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.rosterd
+	d.rosterd = nil
+	return r
+}
+
+// kill ends the life at once.
+func (d *daemon) kill() {
+	if r := d.take(); r != nil {
+		d.journal.note("rosterd: killed")
+		r.Kill()
+	}
+}
+
+// stop ends the life in order.
+func (d *daemon) stop(ctx context.Context) {
+	r := d.take()
+	if r == nil {
+		return
+	}
+	d.journal.note("rosterd: is to stop")
+	began := time.Now()
+	r.Signal(syscall.SIGTERM)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	code, err := r.WaitExit(ctx)
+	if !strings.Contains(r.Log(), "rosterd starts") && code == -1 {
+		d.journal.note("rosterd: has ended before it took signals")
+		return
+	}
+	if took := time.Since(began); err != nil || code != 0 || took > 10*time.Second {
+		d.journal.violation("rosterd has ended with code %d after %v, %v", code, took.Round(time.Millisecond), err)
+	}
+	d.journal.note("rosterd: has stopped")
+}
+
+// fullDisk begins and ends that nothing can be written to a file.
+func (d *daemon) fullDisk(full bool) {
+	if r := d.current(); r != nil {
+		d.journal.note("rosterd: full disk: %t", full)
+		if err := r.FullDisk(full); err != nil {
+			d.journal.violation("%v", err)
+		}
+	}
+}
+
+// close ends the last life.
+func (d *daemon) close() {
+	d.kill()
+	d.logs.Wait()
+}

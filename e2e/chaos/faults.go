@@ -1,0 +1,148 @@
+package chaos
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// rosterdFault is the next fault of rosterd's process, and how long it takes.
+func (p *plan) rosterdFault(rng *rand.Rand, at time.Duration, _ Kind) (step, time.Duration) {
+	down := time.Duration(0)
+	if rng.IntN(2) == 0 {
+		down = between(rng, 0, 600*time.Millisecond)
+	}
+	again := func(ctx context.Context, w *world) {
+		sleep(ctx, down)
+		if err := w.daemon.start(); err != nil {
+			w.journal.violation("rosterd cannot be started: %v", err)
+		}
+	}
+	switch n := rng.IntN(10); {
+	case n < 6:
+		return step{at: at, fault: "rosterd is killed", do: func(ctx context.Context, w *world) {
+			w.daemon.kill()
+			w.toServer.Cut() // its connections end with it, whatever the relay holds back
+			again(ctx, w)
+		}}, down
+	case n < 8:
+		return step{at: at, fault: "rosterd is stopped and started", do: func(ctx context.Context, w *world) {
+			w.daemon.stop(ctx)
+			w.toServer.Cut()
+			again(ctx, w)
+		}}, down
+	}
+	full := between(rng, 200*time.Millisecond, 1500*time.Millisecond)
+	return step{at: at, fault: "rosterd's disk is full", do: func(ctx context.Context, w *world) {
+		w.daemon.fullDisk(true)
+		sleep(ctx, full)
+		w.daemon.fullDisk(false)
+		// What could not be written is lost if the process ends before there was
+		// time to write it: rosterd writes a second late at most.
+		sleep(ctx, 1500*time.Millisecond)
+	}}, full + 1500*time.Millisecond
+}
+
+// serverFault restarts the server.
+func (p *plan) serverFault(rng *rand.Rand, at time.Duration, _ Kind) (step, time.Duration) {
+	down := between(rng, 0, 800*time.Millisecond)
+	return step{at: at, fault: "the server is restarted", do: func(ctx context.Context, w *world) {
+		w.journal.note("server: goes down")
+		err := w.server.restart(ctx, down)
+		w.journal.note("server: is up again")
+		if err != nil && ctx.Err() == nil {
+			w.journal.violation("the server cannot be started: %v", err)
+		}
+	}}, down + time.Second
+}
+
+// linkFault is the next fault of the connection between rosterd and the server.
+func (p *plan) linkFault(rng *rand.Rand, at time.Duration, kind Kind) (step, time.Duration) {
+	long := between(rng, 50*time.Millisecond, 1200*time.Millisecond)
+	switch n := rng.IntN(40); {
+	case n < 14:
+		return step{at: at, fault: "the stream is cut", do: func(_ context.Context, w *world) { w.toServer.Cut() }}, 0
+	case n < 22:
+		return step{at: at, fault: "the stream stalls", do: func(ctx context.Context, w *world) {
+			w.toServer.Stall()
+			sleep(ctx, long)
+			w.toServer.Resume()
+		}}, long
+	case n < 32:
+		return step{at: at, fault: "the stream stalls and is cut", do: func(ctx context.Context, w *world) {
+			w.toServer.Stall()
+			sleep(ctx, long)
+			w.toServer.Cut()
+			w.toServer.Resume()
+		}}, long
+	case n < 39 || kind == Ejabberd: // which takes two connections for two components
+		return step{at: at, fault: "the server refuses connections", do: func(ctx context.Context, w *world) {
+			w.toServer.Refuse()
+			w.toServer.Cut()
+			sleep(ctx, long)
+			if err := w.toServer.Accept(); err != nil {
+				w.journal.violation("%v", err)
+			}
+		}}, long
+	}
+	return step{at: at, fault: "the stream is half-open", do: func(_ context.Context, w *world) {
+		w.stranded = true
+		w.toServer.Strand()
+	}}, 0
+}
+
+// backendFault is the next fault of the backend's answers. Those that are spoiled
+// are counted, each.
+func (p *plan) backendFault(rng *rand.Rand, at time.Duration, _ Kind) (step, time.Duration) {
+	kinds := append(slices.Sorted(maps.Keys(backendFaults)), suddenlyEmpty, suddenlyEmpty, suddenlyEmpty, "slow", "slow")
+	f := backendFault{kind: kinds[rng.IntN(len(kinds))], share: []float64{1, 1, 0.5}[rng.IntN(3)]}
+	if rng.IntN(3) == 0 {
+		f.user = p.users[rng.IntN(len(p.users))]
+	}
+	long := between(rng, 100*time.Millisecond, 1500*time.Millisecond)
+	return step{at: at, what: "the backend: " + f.kind, do: func(ctx context.Context, w *world) {
+		w.backend.setFault(&f)
+		sleep(ctx, long)
+		w.backend.setFault(nil)
+	}}, long
+}
+
+// backendLinkFault is the next fault of the connections to the backend.
+func (p *plan) backendLinkFault(rng *rand.Rand, at time.Duration, _ Kind) (step, time.Duration) {
+	long := between(rng, 100*time.Millisecond, 1500*time.Millisecond)
+	switch rng.IntN(3) {
+	case 0:
+		return step{at: at, fault: "connections to the backend are refused", do: func(ctx context.Context, w *world) {
+			w.toBackend.Refuse()
+			w.toBackend.Cut()
+			sleep(ctx, long)
+			if err := w.toBackend.Accept(); err != nil {
+				w.journal.violation("%v", err)
+			}
+		}}, long
+	case 1:
+		return step{at: at, fault: "connections to the backend stall", do: func(ctx context.Context, w *world) {
+			w.toBackend.Stall()
+			sleep(ctx, long)
+			w.toBackend.Resume()
+		}}, long
+	}
+	return step{at: at, fault: "connections to the backend are cut", do: func(ctx context.Context, w *world) {
+		for until := time.Now().Add(long); time.Now().Before(until) && ctx.Err() == nil; {
+			w.toBackend.Cut()
+			sleep(ctx, 10*time.Millisecond)
+		}
+	}}, long
+}
+
+// sleep waits, but not longer than ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

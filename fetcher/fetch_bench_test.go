@@ -1,0 +1,107 @@
+package fetcher
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// benchFetcher is a Fetcher and the backend whose users all have the same
+// contacts, which costs the backend nothing.
+func benchFetcher(b *testing.B, contacts, bulkSize int) *Fetcher {
+	b.Helper()
+	body := rosterOf(contacts)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			var names []string
+			_ = json.NewDecoder(r.Body).Decode(&names)
+			for i, name := range names {
+				io.WriteString(w, map[bool]string{true: "{", false: ","}[i == 0]+`"`+name+`":`)
+				w.Write(body)
+			}
+			io.WriteString(w, "}")
+			return
+		}
+		w.Header().Set("ETag", `"v1"`)
+		if r.Header.Get("If-None-Match") == `"v1"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		w.Write(body)
+	}))
+	b.Cleanup(backend.Close)
+	o := Options{
+		URL:     func(user jid.JID) (string, error) { return backend.URL + "/contacts/" + user.Local(), nil },
+		Timeout: time.Minute, MaxInFlight: 64, MaxBytes: 16 << 20, UserAgent: "rosterd", Logger: slog.New(slog.DiscardHandler),
+		Metrics: Metrics{
+			Fetches:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fetches"}, []string{"result"}),
+			Duration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "duration"}),
+			InFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "in_flight"}),
+			Skipped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skipped"}, []string{"reason"}),
+		},
+	}
+	if bulkSize > 0 {
+		o.BulkSize, o.BulkURL = bulkSize, func(string) (string, bool) { return backend.URL + "/bulk", true }
+	}
+	f := New(o)
+	b.Cleanup(f.Close)
+	return f
+}
+
+// One fetch after the other, of a user who changed and of one who did not. With
+// bulk, one who comes alone waits for nobody.
+func BenchmarkFetch(b *testing.B) {
+	for _, bulkSize := range []int{0, 100} {
+		f := benchFetcher(b, 200, bulkSize)
+		for name, r := range map[string]roster.Request{"200": {User: juliet}, "304": {User: juliet, ETag: `"v1"`}} {
+			b.Run(fmt.Sprintf("%s/bulk=%d", name, bulkSize), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if got, err := f.Fetch(b.Context(), r); err != nil || (got.Roster == nil) != (name == "304") {
+						b.Fatal(got, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Many users at once, as in a refresh of all; a user is one operation.
+func BenchmarkRefresh(b *testing.B) {
+	users := make([]jid.JID, 1000)
+	for i := range users {
+		users[i] = numbered(i)
+	}
+	for _, contacts := range []int{2, 20, 200} {
+		for _, bulkSize := range []int{0, 100} {
+			b.Run(fmt.Sprintf("contacts=%d/bulk=%d", contacts, bulkSize), func(b *testing.B) {
+				f := benchFetcher(b, contacts, bulkSize)
+				places := make(chan struct{}, 48+BulkRequests*bulkSize)
+				b.ReportAllocs()
+				b.ResetTimer()
+				var wg sync.WaitGroup
+				for i := range b.N {
+					places <- struct{}{}
+					wg.Go(func() {
+						defer func() { <-places }()
+						if got, err := f.Fetch(b.Context(), roster.Request{User: users[i%len(users)]}); err != nil || got.Roster.Len() != contacts {
+							b.Error(got, err)
+						}
+					})
+				}
+				wg.Wait()
+			})
+		}
+	}
+}

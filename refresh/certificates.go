@@ -1,0 +1,212 @@
+package refresh
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	lookAgain = time.Second // how often the files are looked at, at most
+	maxFile   = 1 << 20     // bytes
+)
+
+// Certificates are the endpoint's certificate and key and, if callers need a
+// certificate, who may have signed it. Their files are looked at while they are
+// used, once a second at most: if they have changed they are read again, and if
+// they are broken then, what there was stays. Certificates are safe for
+// concurrent use.
+type Certificates struct {
+	certFile, keyFile, clientCAFile string
+	log                             *slog.Logger
+	every                           time.Duration // lookAgain
+	current                         atomic.Pointer[tls.Config]
+
+	mu     sync.Mutex // who looks has it; nobody waits for it
+	looked time.Time
+	stamps [3]os.FileInfo
+	broken string // why the files could not be read at the last look
+}
+
+// LoadCertificates reads PEM files; clientCA may be "": callers need no
+// certificate. An error names the key of the configuration and the file, and
+// repeats nothing of what is in it.
+func LoadCertificates(cert, key, clientCA string, log *slog.Logger) (*Certificates, error) {
+	c := &Certificates{certFile: cert, keyFile: key, clientCAFile: clientCA, log: log, every: lookAgain, looked: time.Now()}
+	config, stamps, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	c.stamps = stamps
+	c.current.Store(config)
+	return c, nil
+}
+
+// Leaf is the endpoint's certificate as it was read last.
+func (c *Certificates) Leaf() *x509.Certificate { return c.current.Load().Certificates[0].Leaf }
+
+// config is for a listener. Sessions are not resumed: whom a new file does not
+// trust any more would come in with an old one.
+func (c *Certificates) config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.look(), nil },
+	}
+}
+
+// trusts reports whether a connection's caller still has a certificate that is
+// good, as far as he needs one: the file may have changed, or the certificate
+// expired, since the connection was made.
+func (c *Certificates) trusts(state *tls.ConnectionState) bool {
+	if c == nil || c.clientCAFile == "" {
+		return true
+	}
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return false
+	}
+	between := x509.NewCertPool()
+	for _, cert := range state.PeerCertificates[1:] {
+		between.AddCert(cert)
+	}
+	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
+		Roots: c.look().ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err == nil
+}
+
+// look is what holds now.
+func (c *Certificates) look() *tls.Config {
+	if c.mu.TryLock() {
+		defer c.mu.Unlock()
+		if time.Since(c.looked) >= c.every {
+			c.looked = time.Now()
+			c.reload()
+		}
+	}
+	return c.current.Load()
+}
+
+// reload reads the files if they have changed, or were broken. c.mu is held.
+func (c *Certificates) reload() {
+	if c.broken == "" && c.unchanged() {
+		return
+	}
+	config, stamps, err := c.load()
+	if err != nil {
+		if why := err.Error(); why != c.broken {
+			c.broken = why
+			c.log.Error("the refresh endpoint goes on with the certificates that it has", "error", why)
+		}
+		return
+	}
+	c.broken, c.stamps = "", stamps
+	c.current.Store(config)
+	c.log.Info("the refresh endpoint's certificates are read again", "expires", c.Leaf().NotAfter)
+}
+
+func (c *Certificates) files() [3]string {
+	return [3]string{c.certFile, c.keyFile, c.clientCAFile}
+}
+
+func (c *Certificates) unchanged() bool {
+	for i, file := range c.files() {
+		if file == "" {
+			continue
+		}
+		now, err := os.Stat(file)
+		if err != nil || !os.SameFile(now, c.stamps[i]) || now.Size() != c.stamps[i].Size() || !now.ModTime().Equal(c.stamps[i].ModTime()) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Certificates) load() (*tls.Config, [3]os.FileInfo, error) {
+	var stamps [3]os.FileInfo
+	var data [3][]byte
+	keys := [3]string{"refresh.tls.cert", "refresh.tls.key", "refresh.tls.client_ca"}
+	for i, file := range c.files() {
+		if file == "" {
+			continue
+		}
+		var err error
+		if data[i], stamps[i], err = readFile(file); err != nil {
+			return nil, stamps, fmt.Errorf("%s: %w", keys[i], err)
+		}
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
+	if _, err := certificates(data[0]); err != nil {
+		return nil, stamps, fmt.Errorf("%s: %s: %w", keys[0], c.certFile, err)
+	}
+	pair, err := tls.X509KeyPair(data[0], data[1])
+	if err != nil {
+		return nil, stamps, fmt.Errorf("%s: %s: not the key of %s: %w", keys[1], c.keyFile, c.certFile, err)
+	}
+	config.Certificates = []tls.Certificate{pair}
+	if c.clientCAFile != "" {
+		list, err := certificates(data[2])
+		if err != nil {
+			return nil, stamps, fmt.Errorf("%s: %s: %w", keys[2], c.clientCAFile, err)
+		}
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		for _, cert := range list {
+			config.ClientCAs.AddCert(cert)
+		}
+	}
+	return config, stamps, nil
+}
+
+// readFile reads a file, which is none that never ends, and returns what it was
+// before that. Its errors name it.
+func readFile(name string) ([]byte, os.FileInfo, error) {
+	stamp, err := os.Stat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !stamp.Mode().IsRegular() {
+		return nil, nil, fmt.Errorf("%s: not a file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s: larger than %d bytes", name, maxFile)
+	}
+	return data, stamp, err
+}
+
+// certificates are those in a PEM file; each has to be good.
+func certificates(data []byte) ([]*x509.Certificate, error) {
+	var list []*x509.Certificate
+	for {
+		var block *pem.Block
+		block, data = pem.Decode(bytes.TrimSpace(data))
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, cert)
+	}
+	if len(list) == 0 {
+		return nil, errors.New("no certificate in PEM in it")
+	}
+	return list, nil
+}

@@ -1,0 +1,261 @@
+package roster
+
+import (
+	"container/heap"
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"rosterd/jid"
+)
+
+// How long a user waits for the next try, from the first failure on. A backend
+// that is well again is asked sooner, see [Manager.Hasten].
+const (
+	firstRetry = time.Second
+	lastRetry  = 30 * time.Second
+)
+
+// agenda is who is to be brought in line in the background, and when: users
+// that are marked, as a refresh of theirs failed, and users that may have missed
+// something. Those that are marked come first. It is safe for concurrent use.
+type agenda struct {
+	mu      sync.Mutex
+	entries map[jid.JID]*entry // of a user once at most, bounded by the users connected
+	due     [2]queue           // the entries that are not being tried: marked ones, and others
+	marked  int
+	version uint64 // counts the calls of mark and add
+	wake    chan struct{}
+}
+
+type entry struct {
+	user   jid.JID
+	at     time.Time // not before
+	marked bool
+	tries  int    // of the agenda's own that failed
+	trying bool   // one of them is under way
+	asof   uint64 // the version of the last call for this user
+	index  int    // in the queue, -1: being tried
+}
+
+func newAgenda() *agenda {
+	return &agenda{entries: make(map[jid.JID]*entry), wake: make(chan struct{}, 1)}
+}
+
+// mark notes that a refresh of a user failed, and reports whether that is news.
+// It is tried again after wait, or if that is 0, the later the more often that
+// has failed.
+func (a *agenda) mark(user jid.JID, wait time.Duration) (news bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.entry(user)
+	if news = !e.marked; news {
+		a.unschedule(e)
+		e.marked = true
+		a.marked++
+	}
+	now := time.Now()
+	if wait == 0 {
+		// Not all at the same moment who failed at the same moment.
+		wait = min(firstRetry<<min(e.tries, 16), lastRetry)
+		wait = wait*3/4 + rand.N(wait/2)
+		if e.trying {
+			e.tries++
+		} else if e.index >= 0 {
+			wait = min(wait, e.at.Sub(now)) // somebody else's failure is no reason to wait for longer
+		}
+	}
+	e.trying = false
+	a.schedule(e, now.Add(wait))
+	return news
+}
+
+// entry finds or makes the entry of a user, of whom there is something new. a.mu
+// is held.
+func (a *agenda) entry(user jid.JID) *entry {
+	e := a.entries[user]
+	if e == nil {
+		e = &entry{user: user, index: -1}
+		a.entries[user] = e
+	}
+	a.version++
+	e.asof = a.version
+	return e
+}
+
+// add notes that users may have missed something. Those that are marked are
+// tried at once, too.
+func (a *agenda) add(users []jid.JID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	for _, user := range users {
+		e := a.entry(user)
+		e.tries = 0
+		a.schedule(e, now)
+	}
+	a.signal()
+}
+
+// hasten lets the marked users of some domains be tried at once.
+func (a *agenda) hasten(domains []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	for _, e := range a.entries {
+		if e.index >= 0 && e.at.After(now) && e.marked && slices.Contains(domains, e.user.Domain()) {
+			a.schedule(e, now)
+		}
+	}
+}
+
+// schedule lets an entry be tried from a time on. a.mu is held.
+func (a *agenda) schedule(e *entry, at time.Time) {
+	a.unschedule(e)
+	e.at = at
+	heap.Push(a.queue(e), e)
+	a.signal()
+}
+
+// unschedule takes an entry out of its queue. a.mu is held.
+func (a *agenda) unschedule(e *entry) {
+	if e.index >= 0 {
+		heap.Remove(a.queue(e), e.index)
+	}
+}
+
+func (a *agenda) queue(e *entry) *queue {
+	if e.marked {
+		return &a.due[0]
+	}
+	return &a.due[1]
+}
+
+func (a *agenda) signal() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// now is what [agenda.done] is given by whoever begins to bring a user in line.
+func (a *agenda) now() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.version
+}
+
+// done notes that a user is in line, as of a version, and reports whether he was
+// marked. What was noted of him later stays.
+func (a *agenda) done(user jid.JID, asof uint64) (was bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.entries[user]
+	if e == nil || e.asof > asof {
+		return false
+	}
+	a.unschedule(e)
+	delete(a.entries, user)
+	if e.marked {
+		a.marked--
+	}
+	return e.marked
+}
+
+// counts are the numbers of users marked, and of all others.
+func (a *agenda) counts() (marked, others int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.marked, len(a.entries) - a.marked
+}
+
+// take removes the first entry that is due from its queue; if there is none,
+// wait is when one will be, or negative if none is waiting.
+func (a *agenda) take() (e entry, wait time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	wait = -1
+	for i := range a.due {
+		q := &a.due[i]
+		if len(*q) == 0 {
+			continue
+		}
+		until := time.Until((*q)[0].at)
+		if until <= 0 {
+			e := heap.Pop(q).(*entry)
+			e.trying = true
+			return *e, 0
+		}
+		if wait < 0 || until < wait {
+			wait = until
+		}
+	}
+	return entry{}, wait
+}
+
+// run calls try for each user who is due, at most perSecond users a second,
+// while ready reports true, until ctx ends. If ready turns true, or may have,
+// signal is called.
+func (a *agenda) run(ctx context.Context, perSecond int, ready func() bool, try func(entry)) {
+	// A few together, who can be asked for in one request.
+	limiter := rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/5))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait := time.Duration(-1)
+		if ready() {
+			var e entry
+			if e, wait = a.take(); wait == 0 {
+				if limiter.Wait(ctx) != nil {
+					return
+				}
+				try(e)
+				continue
+			}
+		}
+		if wait < 0 {
+			timer.Stop()
+		} else {
+			timer.Reset(wait)
+		}
+		select {
+		case <-a.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// queue is a heap of entries, the first to be due in front.
+type queue []*entry
+
+func (q queue) Len() int { return len(q) }
+
+func (q queue) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at)
+}
+
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+
+func (q *queue) Push(x any) {
+	e := x.(*entry)
+	e.index = len(*q)
+	*q = append(*q, e)
+}
+
+func (q *queue) Pop() any {
+	old := *q
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	e.index = -1
+	return e
+}

@@ -1,0 +1,345 @@
+package roster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/store"
+)
+
+// What the model found, each in a few lines.
+
+// A fetch for somebody who has left is under way when the backend says that his
+// roster changed; whoever comes then is not given what it brings.
+func TestRefreshWhileNobodyIsThereAndAFetchIsUnderWay(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		a := mustJID(t, "juliet@example.org/a")
+		w.backend.set("juliet", "romeo@example.org Old")
+		w.backend.hold = make(chan struct{})
+		w.sessions.Connected(a)
+		go w.refreshJuliet()
+		synctest.Wait()
+		w.sessions.Gone(a)
+		w.Gone(a)
+		w.backend.set("juliet", "romeo@example.org New")
+		go w.refreshJuliet()
+		synctest.Wait()
+		w.ask("b")
+		synctest.Wait()
+		close(w.backend.hold)
+		sent := w.took()
+		if len(sent) == 0 || sent[len(sent)-1] != "reply b romeo New" && sent[len(sent)-1] != "push b changed romeo New" {
+			t.Errorf("sent %q", sent)
+		}
+	})
+}
+
+// Nor is he given a young roster that somebody said has changed.
+func TestYoungRosterThatHasChanged(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(w *world)
+	}{
+		{"while nobody was there", func(w *world) { w.refreshJuliet() }},
+		{"while the stream was down", func(w *world) {
+			w.sessions.Connected(mustJID(w.t, "juliet@example.org/a"))
+			w.set(func() { w.down = true })
+			w.refreshJuliet()
+			w.set(func() { w.down = false })
+		}},
+		{"and could not be fetched", func(w *world) {
+			w.sessions.Connected(mustJID(w.t, "juliet@example.org/a"))
+			w.backend.fail(errors.New("down"))
+			w.refreshJuliet()
+			w.backend.fail(nil)
+		}},
+	}
+	for _, test := range tests {
+		for _, cache := range []int{-1, 1 << 20} {
+			t.Run(fmt.Sprintf("%s, cache %d", test.name, cache), func(t *testing.T) {
+				inWorld(t, Limits{Cache: cache}, func(t *testing.T, w *world) {
+					a := mustJID(t, "juliet@example.org/a")
+					w.Rules.MaxAge = time.Hour
+					w.backend.set("juliet", "romeo@example.org Old")
+					time.Sleep(time.Second)
+					w.ask("a")
+					w.took()
+					w.sessions.Gone(a)
+					w.Gone(a)
+					w.backend.set("juliet", "romeo@example.org New")
+					test.do(w)
+					synctest.Wait()
+					w.sessions.Gone(a)
+					w.Gone(a)
+					w.ask("b")
+					w.expect("reply b romeo New")
+				})
+			})
+		}
+	}
+}
+
+// An answer that was in the queue when rosterd stopped is in doubt for as long as
+// it takes, over any number of processes.
+func TestAnswerLostSomeProcessesAgo(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		time.Sleep(time.Second)
+		for range 3 {
+			w.restart(false)
+			time.Sleep(time.Hour)
+			w.kept.flush()
+		}
+		w.Resume("example.org")
+		w.expect("push a changed romeo Romeo")
+		w.Resume("example.org")
+		w.expect()
+	})
+}
+
+// Who has nothing, or an old roster, is remembered until he can be told.
+func TestReplyLostAndNoStreamForLong(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("a")
+		w.took()
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.set(func() { w.lost = true })
+		w.ask("a")
+		w.took()
+		w.set(func() { w.lost, w.down = false, true })
+		time.Sleep(time.Hour)
+		w.set(func() { w.down = false })
+		w.Resume("example.org")
+		sent := w.took()
+		slices.Sort(sent)
+		if want := []string{"push a changed romeo Romeo", "push a removed tybalt "}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
+		}
+	})
+}
+
+// A query that is refused is made up for, though nothing changes and the client
+// does not ask again.
+func TestRefusedQueryIsMadeUpFor(t *testing.T) {
+	inWorld(t, Limits{PerUser: 1}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("b") // by another session of that name
+		w.took()
+		w.backend.hold = make(chan struct{})
+		w.ask("a")
+		if err := w.ask("b"); !errors.Is(err, ErrBusy) {
+			t.Errorf("%v", err)
+		}
+		close(w.backend.hold)
+		time.Sleep(2 * firstRetry)
+		if sent := w.took(); !slices.Contains(sent, "push b changed romeo Romeo") {
+			t.Errorf("sent %q", sent)
+		}
+	})
+}
+
+// A query that comes while rosterd stops is made up for by the next process.
+func TestQueryWhileStopping(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.Close()
+		if err := w.ask("a"); !errors.Is(err, ErrStopping) {
+			t.Errorf("%v", err)
+		}
+		w.Undelivered(mustJID(t, "juliet@example.org/b"))
+		w.kept.flush()
+		w.restart(false)
+		w.Resume("example.org")
+		sent := w.took()
+		slices.Sort(sent)
+		if want := []string{"push a added romeo Romeo", "push b added romeo Romeo"}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
+		}
+	})
+}
+
+// A user whose roster is not believed yet leaves: nothing of him stays at hand.
+func TestSuspectOfAUserWhoLeaves(t *testing.T) {
+	inWorld(t, Limits{Cache: -1}, func(t *testing.T, w *world) {
+		a := mustJID(t, "juliet@example.org/a")
+		w.backend.set("juliet", many(100)...)
+		w.ask("a")
+		w.took()
+		w.backend.set("juliet")
+		w.refreshJuliet()
+		w.sessions.Gone(a)
+		w.Gone(a)
+		synctest.Wait()
+		w.Manager.mu.Lock()
+		defer w.Manager.mu.Unlock()
+		if n := len(w.Manager.users); n != 0 {
+			t.Errorf("%d users", n)
+		}
+	})
+}
+
+// sourceFunc is a Source.
+type sourceFunc func(Request) (Fetched, error)
+
+func (f sourceFunc) Fetch(_ context.Context, r Request) (Fetched, error) { return f(r) }
+
+// A backend that says "still the same" of nothing has not said "empty".
+func TestNotModifiedWithoutARoster(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.Manager.Source = sourceFunc(func(Request) (Fetched, error) { return Fetched{}, nil })
+		w.ask("a")
+		w.expect("error a " + errNothing.Error())
+	})
+}
+
+// After a kill the roster may be later than the record that has its ETag: it is
+// not asked for with that.
+func TestETagAfterAKill(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		juliet := mustJID(t, "juliet@example.org")
+		s := w.read(juliet)
+		s.etag = "old"
+		w.kept.Put(store.Users, juliet.String(), s.encode())
+		if s := w.read(juliet); s.etag != "old" {
+			t.Errorf("ETag %q", s.etag)
+		}
+		note := touching("", 0)
+		note.add([]byte("romeo@example.org"))
+		w.kept.Note(store.Users, juliet.String(), note)
+		if s := w.read(juliet); s.etag != "" {
+			t.Errorf("ETag %q", s.etag)
+		}
+	})
+}
+
+// A version is not trusted if one of its pushes was lost, whatever was told since
+// and whether rosterd was killed since.
+func TestMistrustedVersions(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		none := ""
+		w.version = &none
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		var lose []func()
+		w.Manager.Pusher = pusherFunc(func(_ []jid.JID, changes []Change, settled func(Outcome)) error {
+			lose = append(lose, func() { settled(Outcome{Owed: []jid.JID{changes[0].Item.JID}, Err: ErrNotConnected}) })
+			return nil
+		})
+		var versions []string
+		for _, name := range []string{"R", "S"} {
+			w.backend.set("juliet", "romeo@example.org "+name)
+			go w.refreshJuliet()
+			synctest.Wait()
+			known, _ := w.Known(mustJID(t, "juliet@example.org"))
+			versions = append(versions, known.Version())
+		}
+		check := func() {
+			t.Helper()
+			s := w.read(mustJID(t, "juliet@example.org"))
+			for _, version := range versions {
+				if !slices.Contains(s.mistrusted, version) {
+					t.Errorf("%s is trusted: %q", version, s.mistrusted)
+				}
+			}
+		}
+		check() // from notes
+		for _, f := range lose {
+			f()
+		}
+		synctest.Wait()
+		check() // from the record
+	})
+}
+
+// A client that names a version which nobody knows any more, and whose answer is
+// lost, is told what its roster may have had.
+func TestFormerContacts(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		none, forgotten := "", "forgotten"
+		w.version = &none
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("a")
+		w.took()
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.refreshJuliet()
+		w.took()
+		w.version = &forgotten
+		w.set(func() { w.lost = true })
+		w.ask("b")
+		w.took()
+		w.set(func() { w.lost = false })
+		w.Resume("example.org")
+		w.expect("push b changed romeo Romeo", "push b removed tybalt ")
+	})
+}
+
+// A query that was refused is made up for though rosterd is killed before that is
+// on disk.
+func TestRefusedQueryBeforeAKill(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.Manager.Limits.PerUser = 1
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		w.kept.flush()
+		w.backend.hold = make(chan struct{})
+		w.ask("a")
+		w.took()
+		if err := w.ask("b"); !errors.Is(err, ErrBusy) {
+			t.Errorf("%v", err)
+		}
+		w.took()
+		w.backend.mu.Lock()
+		w.backend.hold = nil
+		w.backend.mu.Unlock()
+		w.restart(true)
+		w.took()
+		w.Resume("example.org")
+		if sent := w.took(); !slices.Contains(sent, "push b changed romeo Romeo") && !slices.Contains(sent, "push b added romeo Romeo") {
+			t.Errorf("sent %q", sent)
+		}
+	})
+}
+
+// So is an answer that was lost with the stream, however long before that it was
+// sent.
+func TestLostAnswerBeforeAKill(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		time.Sleep(unsent + time.Second)
+		w.kept.flush()
+		w.Undelivered(mustJID(t, "juliet@example.org/a"))
+		w.took()
+		w.restart(true)
+		w.took()
+		w.Resume("example.org")
+		w.expect("push a changed romeo Romeo")
+		time.Sleep(unsent + time.Second)
+		w.kept.flush()
+		w.backend.hold = make(chan struct{})
+		go w.refreshJuliet()
+		synctest.Wait()
+		w.Undelivered(mustJID(t, "juliet@example.org/a"))
+		w.took()
+		w.backend.release()
+		w.restart(true)
+		w.took()
+		w.Resume("example.org")
+		w.expect("push a changed romeo Romeo")
+	})
+}

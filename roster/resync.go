@@ -1,0 +1,130 @@
+package roster
+
+import (
+	"time"
+
+	"rosterd/jid"
+	"rosterd/store"
+)
+
+// restore reads who asked and was marked when the last process ended.
+func (m *Manager) restore() error {
+	if err := m.part(); err != nil {
+		return err
+	}
+	err := m.Store.Noted(store.Users, func(key string, notes [][]byte) error {
+		user, err := jid.Parse(key)
+		for _, note := range notes {
+			if full, ok := askedIn(user, note); ok && err == nil {
+				m.Sessions.Interested(full)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.Store.Each(store.Marks, func(key string, _ store.Entry) error {
+		if user, err := jid.Parse(key); err == nil {
+			m.agenda.mark(user, 0)
+		}
+		return nil
+	})
+}
+
+// outdate sees to it that a user who cannot be refreshed now, as he has no
+// connected resource, for instance, but may have one in a moment, is not given
+// what was fetched before. It reports whether a fetch
+// may be under way.
+func (m *Manager) outdate(user jid.JID) (busy bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u := m.users[user]
+	busy = u != nil && u.running
+	if m.Rules.MaxAge > 0 && !m.stopped {
+		u = m.add(user)
+		u.outdated = true
+		m.start(u)
+	}
+	return busy
+}
+
+// Resume says that a domain's users can be told something, on a stream that
+// began. They are brought in line in the background, as some may have missed
+// something. It does not block.
+func (m *Manager) Resume(domain string) {
+	m.resumed.Store(domain, time.Now())
+	m.agenda.add(m.Sessions.Users(domain))
+}
+
+// surely reports whether a resource to which something was sent at a time is
+// still the same session: while the stream was down, another one may have come
+// in its name, which asked nobody for its roster.
+func (m *Manager) surely(user jid.JID, sent time.Time) bool {
+	resumed, ok := m.resumed.Load(user.Domain())
+	if !ok {
+		return !sent.Before(m.started)
+	}
+	return !sent.Before(resumed.(time.Time))
+}
+
+// Hasten says that the backend of some domains is well again: their marked users
+// are tried without waiting any longer.
+func (m *Manager) Hasten(domains []string) { m.agenda.hasten(domains) }
+
+// absent reports whether a user has no connected resource: then there is nothing
+// to do for him.
+func (m *Manager) absent(user jid.JID) bool {
+	asof := m.agenda.now()
+	if m.Sessions.HasConnected(user) {
+		return false
+	}
+	m.unmark(user, asof)
+	return true
+}
+
+// mark notes that a user is to be refreshed once more, see [agenda.mark].
+func (m *Manager) mark(user jid.JID, wait time.Duration) {
+	m.marks.Lock()
+	defer m.marks.Unlock()
+	if m.agenda.mark(user, wait) {
+		m.Store.Put(store.Marks, user.String(), []byte{recordFormat})
+	}
+}
+
+// unmark notes that nothing is left to do for a user, see [agenda.done].
+func (m *Manager) unmark(user jid.JID, asof uint64) {
+	m.marks.Lock()
+	defer m.marks.Unlock()
+	if m.agenda.done(user, asof) {
+		m.Store.Put(store.Marks, user.String(), nil)
+	}
+}
+
+// try brings a user of the agenda in line.
+func (m *Manager) try(e entry) {
+	if m.absent(e.user) {
+		return
+	}
+	select {
+	case m.retrying <- struct{}{}:
+	case <-m.ctx.Done():
+		return
+	}
+	if e.marked {
+		m.mu.Lock()
+		m.counts.Retries++
+		m.mu.Unlock()
+	}
+	p, err := m.refresh(e.user)
+	if err != nil {
+		return
+	}
+	m.work.Go(func() {
+		defer func() { <-m.retrying }()
+		select {
+		case <-p.done:
+		case <-m.ctx.Done():
+		}
+	})
+}
