@@ -137,8 +137,8 @@ log: {level: debug}
 		if code != 0 {
 			t.Errorf("exit code %d", code)
 		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("did not stop within 10 s")
+	case <-time.After(time.Minute):
+		t.Fatal("did not stop")
 	}
 	if text := log.text.String() + metrics; strings.Contains(text, "hunter") || !strings.Contains(text, "is the server running") {
 		t.Errorf("log:\n%s", text)

@@ -3,17 +3,16 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+
+	"rosterd/internal/freeport"
 )
 
 // settings are rosterd's, by their dotted keys. Values are written as JSON,
@@ -75,11 +74,11 @@ func (b *bench) prepare(more settings) (*rosterd, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		return nil, err
 	}
-	r := &rosterd{dir: dir, binary: b.binary, refresh: ports[0], metrics: ports[1]}
+	r := &rosterd{dir: dir, binary: b.binary, refresh: freeport.Address(ports[0]), metrics: freeport.Address(ports[1])}
 	r.set = base(b.contactsURL(), dir)
 	r.set["refresh.listen"], r.set["metrics.listen"] = r.refresh, r.metrics
 	maps.Copy(r.set, more)
@@ -176,22 +175,4 @@ func (r *rosterd) close() {
 		r.fake.close()
 	}
 	_ = os.RemoveAll(r.dir)
-}
-
-// freePorts are addresses on which nobody listens, outside of those that
-// outgoing connections are given.
-func freePorts(n int) ([]string, error) {
-	var ports []string
-	for range 100 * n {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(20_000+rand.IntN(12_000)))
-		ln, err := net.Listen("tcp", address)
-		if err != nil {
-			continue
-		}
-		ln.Close()
-		if ports = append(ports, address); len(ports) == n {
-			return ports, nil
-		}
-	}
-	return nil, errors.New("no free port found")
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/internal/freeport"
 )
 
 // subject is what serves the rosters on a real server, which it has for itself.
@@ -144,14 +145,13 @@ func (b *bench) startPeer(ctx context.Context, v variant, accounts []user) (*sub
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(1)
+	ports, err := freeport.Find(1)
 	if err != nil {
 		return nil, err
 	}
-	_, port, _ := strings.Cut(ports[0], ":")
 	server, err := b.startServer(ctx, v, accounts, func(o *harness.ProsodyOptions) {
 		o.Grants.Plain = true
-		o.GlobalLua += fmt.Sprintf("plugin_paths = { %q, \"/usr/lib/prosody/modules\" }\nhttp_ports = { %s }\nhttp_interfaces = { \"127.0.0.1\" }\n", folder, port)
+		o.GlobalLua += fmt.Sprintf("plugin_paths = { %q, \"/usr/lib/prosody/modules\" }\nhttp_ports = { %d }\nhttp_interfaces = { \"127.0.0.1\" }\n", folder, ports[0])
 		o.HostLua = fmt.Sprintf("  modules_enabled = { \"http_roster_admin\" }\n  modules_disabled = { \"roster\" }\n  storage = { roster = \"memory\" }\n"+
 			"  http_host = \"127.0.0.1\"\n  http_roster_url = %q\n", b.contactsURL())
 	})
@@ -159,7 +159,7 @@ func (b *bench) startPeer(ctx context.Context, v variant, accounts []user) (*sub
 		return nil, err
 	}
 	s := &subject{server: server}
-	s.refresh, err = http.NewRequest(http.MethodPost, "http://"+ports[0]+"/roster_admin/refresh", nil)
+	s.refresh, err = http.NewRequest(http.MethodPost, "http://"+freeport.Address(ports[0])+"/roster_admin/refresh", nil)
 	return b.ready(ctx, s, err)
 }
 

@@ -23,6 +23,7 @@ import (
 	"rosterd/component"
 	"rosterd/config"
 	"rosterd/fetcher"
+	"rosterd/internal/freeport"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/refresh"
@@ -153,18 +154,8 @@ func settings(t *testing.T, server string) map[string]map[string]any {
 	return map[string]map[string]any{
 		"xmpp":     {"address": server, "domain": "contacts.example.org", "secret": secret, "hosts": []string{"example.org"}},
 		"contacts": {"url": backend.URL + "/contacts/%s?key=" + secret, "token": secret},
-		"refresh":  {"listen": free(t), "token": secret}, "metrics": {"listen": free(t)},
+		"refresh":  {"listen": freeport.Of(t), "token": secret}, "metrics": {"listen": freeport.Of(t)},
 	}
-}
-
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // run checks a configuration.

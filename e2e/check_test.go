@@ -5,9 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +14,7 @@ import (
 	"testing"
 
 	"rosterd/e2e/harness"
+	"rosterd/internal/freeport"
 )
 
 // planted is part of every secret of these tests: in the configuration, in the
@@ -295,22 +293,8 @@ func (s *site) settings(t *testing.T) map[string]any {
 		"xmpp.secret": options.Secret, "xmpp.hosts": options.Hosts(),
 		"contacts.url": s.backend.URL() + "?key=" + planted, "contacts.token": planted + "-contacts-token",
 		"contacts.headers": map[string]string{"x-api-key": planted},
-		"refresh.listen":   free(t), "refresh.token": planted + "-refresh-token", "metrics.listen": free(t),
+		"refresh.listen":   freeport.Of(t), "refresh.token": planted + "-refresh-token", "metrics.listen": freeport.Of(t),
 	}
-}
-
-// free is an address that nothing listens on, below the ports that outgoing
-// connections are given.
-func free(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(22_000))); err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
-	}
-	t.Fatal("no free port found")
-	return ""
 }
 
 // check runs `rosterd check` with settings.
@@ -352,7 +336,7 @@ func TestCheckWhileRunning(t *testing.T) { onServers(t, testCheckWhileRunning) }
 
 func testCheckWhileRunning(t *testing.T, srv server) {
 	ctx := bounded(t)
-	listen := map[string]any{"refresh.listen": free(t), "metrics.listen": free(t)}
+	listen := map[string]any{"refresh.listen": freeport.Of(t), "metrics.listen": freeport.Of(t)}
 	w := start(t, setup{server: srv, link: true, settings: listen})
 	s := &site{w.server, w.backend}
 	w.backend.Set("juliet", contacts("Romeo"))

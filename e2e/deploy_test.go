@@ -2,12 +2,12 @@ package e2e
 
 import (
 	"maps"
-	"net"
 	"os"
 	"strings"
 	"testing"
 
 	"rosterd/e2e/harness"
+	"rosterd/internal/freeport"
 )
 
 // What an administrator installs works: deploy/prosody.cfg.lua as it is, and
@@ -32,7 +32,7 @@ func TestDeployedFiles(t *testing.T) {
 	t.Run("ejabberd", func(t *testing.T) {
 		t.Parallel()
 		harness.Require(t.Context(), t)
-		address := freeAddress(t)
+		address := freeport.Of(t)
 		_, port, _ := strings.Cut(address, ":")
 		options := options
 		options.ExtraHosts = []string{"example.org"}
@@ -56,17 +56,6 @@ func read(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return string(content)
-}
-
-// freeAddress is one where nobody listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 func testDeployed(t *testing.T, server harness.Server, settings map[string]any) {

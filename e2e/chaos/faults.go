@@ -36,12 +36,7 @@ func (p *plan) rosterdFault(rng *rand.Rand, at time.Duration, _ Kind) (step, tim
 	}
 	full := between(rng, 200*time.Millisecond, 1500*time.Millisecond)
 	return step{at: at, fault: "rosterd's disk is full", do: func(ctx context.Context, w *world) {
-		w.daemon.fullDisk(true)
-		sleep(ctx, full)
-		w.daemon.fullDisk(false)
-		// What could not be written is lost if the process ends before there was
-		// time to write it: rosterd writes a second late at most.
-		sleep(ctx, 1500*time.Millisecond)
+		w.daemon.fillDisk(ctx, full)
 	}}, full + 1500*time.Millisecond
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"rosterd/internal/freeport"
 )
 
 // Contact is an entry of the contacts object. The zero fields are left out.
@@ -67,7 +69,7 @@ type userRequest struct {
 
 // StartBackend starts a backend without users, which is to be Closed.
 func StartBackend() (*Backend, error) {
-	ports, err := freePorts(1) // one that can be listened on again, see Refuse
+	ports, err := freeport.Find(1) // one that can be listened on again, see Refuse
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func StartBackend() (*Backend, error) {
 }
 
 // BaseURL is the backend's URL without a path.
-func (b *Backend) BaseURL() string { return "http://" + address(b.port) }
+func (b *Backend) BaseURL() string { return "http://" + freeport.Address(b.port) }
 
 // URL is what contacts.url has to be.
 func (b *Backend) URL() string { return b.BaseURL() + "/contacts/%s" }
@@ -140,7 +142,7 @@ func (b *Backend) Accept() error {
 	if b.server != nil {
 		return nil
 	}
-	ln, err := net.Listen("tcp", address(b.port))
+	ln, err := net.Listen("tcp", freeport.Address(b.port))
 	if err != nil {
 		return fmt.Errorf("starting the contacts backend: %w", err)
 	}

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"rosterd/internal/freeport"
 )
 
 // ejabberdUser is whom Debian's package has made for ejabberd, which is not to
@@ -68,7 +70,7 @@ func newEjabberd(opts EjabberdOptions) (*Ejabberd, error) {
 }
 
 func (e *Ejabberd) setUp() error {
-	ports, err := freePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		return err
 	}
@@ -155,10 +157,10 @@ func (e *Ejabberd) Close() {
 }
 
 // ClientAddress implements [Server].
-func (e *Ejabberd) ClientAddress() string { return address(e.c2s) }
+func (e *Ejabberd) ClientAddress() string { return freeport.Address(e.c2s) }
 
 // ComponentAddress implements [Server].
-func (e *Ejabberd) ComponentAddress() string { return address(e.componentPort) }
+func (e *Ejabberd) ComponentAddress() string { return freeport.Address(e.componentPort) }
 
 // Options implements [Server].
 func (e *Ejabberd) Options() ServerOptions { return e.opts.ServerOptions }

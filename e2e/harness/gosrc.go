@@ -9,6 +9,8 @@ import (
 
 	"gosrc.io/xmpp"
 	"gosrc.io/xmpp/stanza"
+
+	"rosterd/internal/freeport"
 )
 
 // gosrcClient is a [Client] with the client of gosrc.io/xmpp.
@@ -36,7 +38,7 @@ func NewGosrcClient(opts ClientOptions) (Client, error) {
 // Login implements [Client]. The library sends initial presence by itself.
 func (c *gosrcClient) Login(ctx context.Context) error {
 	client, err := xmpp.NewClient(&xmpp.Config{
-		TransportConfiguration: xmpp.TransportConfiguration{Address: address(c.wire.port())},
+		TransportConfiguration: xmpp.TransportConfiguration{Address: freeport.Address(c.wire.port())},
 		Jid:                    c.opts.JID,
 		Credential:             xmpp.Password(c.opts.Password),
 		Insecure:               true,

@@ -14,7 +14,7 @@ import (
 
 // stopTimeout is how long a process may take to end after SIGTERM before it is
 // killed. rosterd promises 10 s.
-const stopTimeout = 15 * time.Second
+const stopTimeout = time.Minute
 
 // maxLine bounds a line of a process's output; what is beyond is cut off.
 const maxLine = 16 << 20

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"rosterd/internal/freeport"
 )
 
 // errPortTaken means that somebody else was faster to listen on a port.
@@ -57,7 +59,7 @@ func newProsody(opts ProsodyOptions) (*Prosody, error) {
 }
 
 func (p *Prosody) setUp() error {
-	ports, err := freePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		return err
 	}
@@ -132,10 +134,10 @@ func (p *Prosody) Close() {
 }
 
 // ClientAddress implements [Server].
-func (p *Prosody) ClientAddress() string { return address(p.c2s) }
+func (p *Prosody) ClientAddress() string { return freeport.Address(p.c2s) }
 
 // ComponentAddress implements [Server].
-func (p *Prosody) ComponentAddress() string { return address(p.componentPort) }
+func (p *Prosody) ComponentAddress() string { return freeport.Address(p.componentPort) }
 
 // Options implements [Server].
 func (p *Prosody) Options() ServerOptions { return p.opts.ServerOptions }

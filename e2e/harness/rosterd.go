@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"rosterd/internal/freeport"
 )
 
 // Build builds rosterd from its sources in root into the file output, with the
@@ -85,11 +88,11 @@ func (r *Rosterd) start(opts RosterdOptions) error {
 // settings are all settings by their dotted keys.
 func (r *Rosterd) settings(opts RosterdOptions) (map[string]any, error) {
 	settings := map[string]any{"contacts.url": opts.ContactsURL, "log.level": "debug"}
-	ports, err := freePorts(2)
+	ports, err := freeport.Find(2)
 	if err != nil {
 		return nil, err
 	}
-	settings["refresh.listen"], settings["metrics.listen"] = address(ports[0]), address(ports[1])
+	settings["refresh.listen"], settings["metrics.listen"] = freeport.Address(ports[0]), freeport.Address(ports[1])
 	if s := opts.Server; s != nil {
 		settings["xmpp.address"] = s.ComponentAddress()
 		settings["xmpp.domain"] = s.Options().Component
@@ -156,6 +159,44 @@ func (r *Rosterd) WaitLog(ctx context.Context, text string) error {
 		return fmt.Errorf("rosterd did not log %q: %w\n%s", text, err, r.Log())
 	}
 	return nil
+}
+
+// WaitStarted waits until rosterd has opened its state and listens, or has ended.
+func (r *Rosterd) WaitStarted(ctx context.Context) error {
+	ctx, cancel := r.whileRunning(ctx)
+	defer cancel()
+	return r.WaitLog(ctx, "rosterd starts")
+}
+
+// WaitWritten waits until rosterd says that all of its state is written, or has
+// ended.
+func (r *Rosterd) WaitWritten(ctx context.Context) error {
+	ctx, cancel := r.whileRunning(ctx)
+	defer cancel()
+	for {
+		answer, err := r.Metrics("/status").Get(ctx)
+		if err == nil && !bytes.Contains(answer.Body, []byte(`"state"`)) {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("rosterd has not written its state: %w", ctx.Err())
+		}
+	}
+}
+
+// whileRunning is a context that ends with rosterd, too.
+func (r *Rosterd) whileRunning(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		select {
+		case <-r.Done():
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // Done is closed when rosterd has ended.

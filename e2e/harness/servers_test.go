@@ -59,7 +59,7 @@ func juliet(password string) ServerOptions {
 
 // deadline bounds all waiting of a test.
 func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

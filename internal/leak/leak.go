@@ -15,9 +15,9 @@ import (
 )
 
 // patience is how long what a test has ended may take to be gone.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
-// Check fails t if, 10 s after its clean-ups, goroutines run that did not run at
+// Check fails t if, 30 s after its clean-ups, goroutines run that did not run at
 // the call, or more descriptors are open. It is called before the test starts
 // anything, so that its own clean-up is the last, and not in a test that runs in
 // parallel with others, or in a bubble of testing/synctest. A test that has
