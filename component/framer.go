@@ -2,6 +2,7 @@ package component
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 )
@@ -88,17 +89,26 @@ func (f *framer) reset() {
 	f.buf, f.cut = f.buf[:0], false
 }
 
-// read returns the next byte, and keeps it while there is room.
-func (f *framer) read() (byte, error) {
-	b, err := f.r.ReadByte()
+// peek returns the next byte, which is yet to be read.
+func (f *framer) peek() (byte, error) {
+	next, err := f.r.Peek(1)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
 		return 0, err
 	}
-	f.keep(b)
-	return b, nil
+	return next[0], nil
+}
+
+// read reads the next byte, and keeps it while there is room.
+func (f *framer) read() (byte, error) {
+	b, err := f.peek()
+	if err == nil {
+		_, _ = f.r.Discard(1) // it is there
+		f.keep(b)
+	}
+	return b, err
 }
 
 func (f *framer) keep(b byte) {
@@ -137,81 +147,94 @@ func (f *framer) text(keep bool) error {
 // markup reads what follows a '<'.
 func (f *framer) markup() (markup, error) {
 	f.keep('<')
-	b, err := f.read()
+	b, err := f.peek()
 	if err != nil {
 		return 0, err
 	}
 	switch b {
 	case '/':
-		return markupClose, f.until(">")
-	case '?':
-		return markupOther, f.until("?>")
-	case '!':
-		if b, err = f.read(); err != nil {
-			return 0, err
-		}
-		switch b {
-		case '-':
-			return markupOther, f.until("-->")
-		case '[':
-			return markupOther, f.until("]]>")
-		}
-		return 0, errRestrictedXML
+		return markupClose, f.scan(closed)
+	case '?', '!':
+		_, _ = f.read()
+	default:
+		return f.tag()
 	}
-	return f.tag(b)
+	if b == '?' {
+		return markupOther, f.until("?>")
+	}
+	if b, err = f.read(); err != nil {
+		return 0, err
+	}
+	switch b {
+	case '-':
+		return markupOther, f.until("-->")
+	case '[':
+		return markupOther, f.until("]]>")
+	}
+	return 0, errRestrictedXML
 }
 
-// tag reads to the end of a tag whose first byte is b. A '>' in the value of an
-// attribute is not the end.
-func (f *framer) tag(b byte) (markup, error) {
+// closed finds the end of a closing tag.
+func closed(piece []byte) int { return bytes.IndexByte(piece, '>') + 1 }
+
+// tag reads the rest of an opening tag. A '>' in the value of an attribute is not
+// its end.
+func (f *framer) tag() (markup, error) {
 	var quote, last byte
-	kind := markupOpen
-	end := func(b byte) bool {
-		switch {
-		case quote != 0:
-			if b == quote {
-				quote = 0
+	err := f.scan(func(piece []byte) int {
+		for i := 0; i < len(piece); i++ {
+			if quote != 0 {
+				n := bytes.IndexByte(piece[i:], quote)
+				if n < 0 {
+					return 0
+				}
+				i += n
+				last, quote = quote, 0
+				continue
 			}
-		case b == '\'' || b == '"':
-			quote = b
-		case b == '>':
-			if last == '/' {
-				kind = markupEmpty
+			switch b := piece[i]; b {
+			case '>':
+				return i + 1
+			case '\'', '"':
+				quote = b
+			default:
+				last = b
 			}
-			return true
 		}
-		last = b
-		return false
+		return 0
+	})
+	if last == '/' {
+		return markupEmpty, err
 	}
-	var err error
-	if !end(b) {
-		err = f.scan(end)
-	}
-	return kind, err
+	return markupOpen, err
 }
 
 // until reads up to and with end, which has at most three bytes.
 func (f *framer) until(end string) error {
 	var tail [3]byte
-	return f.scan(func(b byte) bool {
-		tail[0], tail[1], tail[2] = tail[1], tail[2], b
-		return string(tail[3-len(end):]) == end
+	return f.scan(func(piece []byte) int {
+		for i, b := range piece {
+			tail[0], tail[1], tail[2] = tail[1], tail[2], b
+			if string(tail[3-len(end):]) == end {
+				return i + 1
+			}
+		}
+		return 0
 	})
 }
 
-// scan reads up to and with the byte at which end says so.
-func (f *framer) scan(end func(b byte) bool) error {
+// scan reads as far as find says: it is given piece after piece, and returns how
+// much of one is to be read, or 0 if the end is not in it.
+func (f *framer) scan(find func(piece []byte) int) error {
 	for {
-		if _, err := f.r.Peek(1); err == io.EOF {
-			return io.ErrUnexpectedEOF
-		} else if err != nil {
+		if _, err := f.peek(); err != nil {
 			return err
 		}
 		piece, _ := f.r.Peek(f.r.Buffered())
-		n, found := 0, false
-		for n < len(piece) && !found {
-			found = end(piece[n])
-			n++
+		n := find(piece)
+		found := n > 0
+		if !found {
+			n = len(piece)
 		}
 		f.keepAll(piece[:n])
 		_, _ = f.r.Discard(n) // it is there

@@ -64,6 +64,20 @@ func TestFramerCutOff(t *testing.T) {
 	}
 }
 
+func BenchmarkFramer(b *testing.B) {
+	const n = 100
+	data := strings.Repeat(plainStanzas[0], n)
+	b.ReportAllocs()
+	for b.Loop() {
+		f := newFramer(strings.NewReader(data), 1<<16)
+		for range n {
+			if _, _, err := f.next(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
 // What encoding/xml takes for one element is one stanza, whatever comes before
 // and after.
 func FuzzFramer(f *testing.F) {

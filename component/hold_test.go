@@ -199,7 +199,7 @@ func TestVersionOfAnAnswerThatLacksContacts(t *testing.T) {
 
 // What an answer has around its payload is not longer than it is said to be.
 func TestAround(t *testing.T) {
-	for _, d := range []delegated{{inner: " id='1'"}, {outer: " id='1'", ns: nsDelegation2, inner: " id='2'"}} {
+	for _, d := range []delegated{{inner: reply(" id='1'")}, {outer: reply(" id='1'"), ns: nsDelegation2, inner: reply(" id='2'")}} {
 		if n := len(d.open(nil, stanza.IQTypeResult)) + len(d.end()); n > d.around() {
 			t.Errorf("%d, not %d", n, d.around())
 		}

@@ -15,7 +15,11 @@ import (
 // The texts of the element are parts of one copy of data: who keeps one for long
 // clones it.
 func decodePlain(data []byte) (*element, bool) {
-	p := plain{s: string(data), room: make([]element, 0, 8)}
+	first := new(struct { // enough for most stanzas, taken at once
+		room
+		attrs [16]xml.Attr
+	})
+	p := plain{s: string(data), room: &first.room, attrs: first.attrs[:0]}
 	root, ok := p.element("", 0)
 	if !ok || p.i != len(p.s) {
 		return nil, false
@@ -26,10 +30,16 @@ func decodePlain(data []byte) (*element, bool) {
 // plain walks over a stanza. Its methods report false if it is not plain.
 type plain struct {
 	s     string
-	i     int       // of the next byte
-	n     int       // elements so far
-	room  []element // for the next elements
-	attrs []xml.Attr
+	i     int // of the next byte
+	n     int // elements so far
+	room  *room
+	attrs []xml.Attr // of all elements so far
+}
+
+// room is memory for elements.
+type room struct {
+	elements [8]element
+	children [8]*element // the first one of each
 }
 
 // Classes of bytes.
@@ -92,7 +102,7 @@ func (p *plain) name() (string, bool) {
 // element is the element that comes. space is the default namespace around it, if
 // there is one, and depth how many elements are around it.
 func (p *plain) element(space string, depth int) (*element, bool) {
-	if p.n++; p.n > maxElements || depth == maxDepth || !p.take('<') {
+	if p.n == maxElements || depth == maxDepth || !p.take('<') {
 		return nil, false
 	}
 	e := p.new()
@@ -123,13 +133,16 @@ func (p *plain) element(space string, depth int) (*element, bool) {
 	return e, p.content(e, space, depth)
 }
 
-// new is room for an element.
+// new is memory for an element.
 func (p *plain) new() *element {
-	if len(p.room) == cap(p.room) {
-		p.room = make([]element, 0, 8)
+	i := p.n % len(p.room.elements)
+	if i == 0 && p.n > 0 {
+		p.room = new(room)
 	}
-	p.room = p.room[:len(p.room)+1]
-	return &p.room[len(p.room)-1]
+	p.n++
+	e := &p.room.elements[i]
+	e.children = p.room.children[i : i : i+1]
+	return e
 }
 
 // content goes behind the closing tag of an element.

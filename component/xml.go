@@ -47,16 +47,16 @@ func appendOpen(b []byte, inner string, a stanza.Attrs) []byte {
 // reply is what the answer to a request must repeat of it: the attributes id,
 // from and to as they are written, exactly as they were stamped, and the
 // addresses the other way round. An empty id is not the same as none.
-type reply string
+type reply []byte
 
 func replyTo(request *element) reply {
-	var b []byte
+	b := make([]byte, 0, 160) // which is mostly enough
 	for _, attr := range [...]struct{ name, of string }{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
 		if value, has := request.attr(attr.of); has && (value != "" || attr.name == "id") {
 			b = xmltext.AppendAttr(b, attr.name, value)
 		}
 	}
-	return reply(b)
+	return b
 }
 
 // append appends the opening tag of the answer. inner is a namespace to
