@@ -19,6 +19,8 @@ import (
 //	POST /bulk            a JSON array of users; the answer is an object user -> contacts
 //	POST /change          kind, contacts, first, n: each of these users gets his next version
 //	GET  /stats           what was answered so far
+//
+// The parameter work lets a request take that many µs of processor time, see worked.
 type backend struct {
 	began time.Time
 	stats backendStats
@@ -38,7 +40,8 @@ func runBackend(args []string) error {
 	listen := flags.String("listen", "127.0.0.1:0", "host:port")
 	_ = flags.Parse(args)
 	b := newBackend()
-	people() // before the first request
+	people() // before the first request, as is stint
+	stint()
 	ln, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
@@ -62,7 +65,7 @@ func (b *backend) handler() http.Handler {
 		fmt.Fprintf(w, `{"full":%d,"not_modified":%d,"bulk":%d,"bulk_users":%d}`,
 			b.stats.Full.Load(), b.stats.NotModified.Load(), b.stats.Bulk.Load(), b.stats.BulkUsers.Load())
 	})
-	return mux
+	return worked(mux)
 }
 
 func (b *backend) version(u user) int {
