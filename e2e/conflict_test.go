@@ -34,16 +34,16 @@ func TestConflict(t *testing.T) {
 		w.refresh(ctx, t, "juliet")
 		wantPushes(ctx, t, juliet, item(names[n-1]))
 	}
-	took := time.Since(began)
 	for i, other := range others {
 		// Pauses of 1, 2, 4 s and so on, of which a quarter may be missing, but for
 		// the first.
+		n, took := refusals(other), time.Since(began)
 		most, next := 1, time.Second
 		for pause := 2 * time.Second; next <= took; pause *= 2 {
 			most++
 			next += pause * 3 / 4
 		}
-		if n := refusals(other); n > most {
+		if n > most {
 			t.Errorf("%d attempts of rosterd %d within %v, want %d at most", n, i, took.Round(time.Millisecond), most)
 		}
 		if strings.Contains(other.Log(), "connected to the XMPP server") {

@@ -70,7 +70,6 @@ func TestSecondSignal(t *testing.T) {
 	w.waitLog(ctx, t, "rosterd stops")
 
 	// The log does not tell when the second signal is no longer caught.
-	began := time.Now()
 	poll(ctx, t, func() bool {
 		w.rosterd.Signal(syscall.SIGTERM)
 		select {
@@ -81,8 +80,8 @@ func TestSecondSignal(t *testing.T) {
 		}
 	}, func() string { return "rosterd still runs" })
 	code, err := w.rosterd.WaitExit(ctx)
-	if took := time.Since(began); code != -1 || err != nil || took > 2*time.Second {
-		t.Errorf("exit code %d after %v, %v, want the end by the signal at once", code, took, err)
+	if code != -1 || err != nil {
+		t.Errorf("exit code %d, %v, want the end by the signal", code, err)
 	}
 }
 
