@@ -43,7 +43,7 @@ func (g *growthRows) run(ctx context.Context) error {
 	if err := connect(0, g.few); err != nil {
 		return err
 	}
-	few, err := g.refreshCost(ctx, r)
+	few, err := g.refreshCost(ctx, r, g.few)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (g *growthRows) run(ctx context.Context) error {
 	perUser := func(bytes int64) float64 { return float64(bytes) / 1024 / float64(g.many) }
 	g.memory.add(6, perUser(now))
 	g.peak.add(6, perUser(peak))
-	many, err := g.refreshCost(ctx, r)
+	many, err := g.refreshCost(ctx, r, g.many)
 	if err != nil {
 		return err
 	}
@@ -63,18 +63,19 @@ func (g *growthRows) run(ctx context.Context) error {
 	return g.restart(ctx, r)
 }
 
-// refreshCost is the processor time, in µs, of refreshing one user who has a
-// change: the median of three times the first few.
-func (g *growthRows) refreshCost(ctx context.Context, r *rosterd) (float64, error) {
-	var costs []float64
-	for range 3 {
-		before := cpu(r.pid())
-		if _, err := g.b.refresh(ctx, r, users('u', 200, 0, g.few)); err != nil {
+// refreshCost is the processor time, in µs, of refreshing one of n connected users
+// who has a change. It is a mean: of what the garbage collector does, each user
+// has his share. With many connected, those who are refreshed were not busy of
+// late.
+func (g *growthRows) refreshCost(ctx context.Context, r *rosterd, n int) (float64, error) {
+	const rounds = 10
+	before := cpu(r.pid())
+	for i := range rounds {
+		if _, err := g.b.refresh(ctx, r, users('u', 200, i*g.few%n, g.few)); err != nil {
 			return 0, err
 		}
-		costs = append(costs, micros(cpu(r.pid())-before)/float64(g.few))
 	}
-	return median(costs), nil
+	return micros(cpu(r.pid())-before) / float64(rounds*g.few), nil
 }
 
 // settledMemory is the resident memory once nothing is done any more: the
