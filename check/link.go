@@ -130,5 +130,6 @@ type absent struct{}
 
 func (absent) Get(jid.JID, *string, roster.Reply) (bool, error) { return false, roster.ErrStopping }
 func (absent) Undelivered(jid.JID)                              {}
+func (absent) Unasked(jid.JID)                                  {}
 func (absent) Gone(jid.JID)                                     {}
 func (absent) Resume(string)                                    {}

@@ -194,7 +194,7 @@ func (c *Component) pushNothing(s *stream, ns string, full jid.JID) {
 		return
 	}
 	b := appendPrivileged(id, c.opts.Domain, ns, full)
-	b = append(b, "<query xmlns='"+nsRoster+"'><item jid='"+c.nowhere+"' subscription='remove'/></query></iq></privileged_iq></iq>"...)
+	b = append(b, "<query xmlns='"+nsRoster+"'><item jid='"+c.nobody+"@"+c.opts.Domain+"' subscription='remove'/></query></iq></privileged_iq></iq>"...)
 	if !s.out.offer(b) {
 		s.iqs.forget(id)
 	}
@@ -235,11 +235,21 @@ func (c *Component) sendPingFrom(s *stream, from, to string, callback func(answe
 	if !ok {
 		return
 	}
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: from, To: to})
-	if !s.out.offer(append(b, "<ping xmlns='"+nsPing+"'/></iq>"...)) && s.iqs.forget(id) {
+	if !s.out.offer(appendPing(id, from, to)) && s.iqs.forget(id) {
 		callback(answer{lost: true})
 	}
 }
+
+// appendPing makes a question for a sign of life.
+func appendPing(id, from, to string) []byte {
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: from, To: to})
+	return append(b, "<ping xmlns='"+nsPing+"'/></iq>"...)
+}
+
+// nobodyAt is an address at which a server answers for a host at once: as
+// nobody is there, with an error (RFC 6121, section 8.5.1). COMPAT ejabberd from
+// 24.10 on, which passes on no ping to the host itself.
+func (c *Component) nobodyAt(host string) string { return c.nobody + "@" + host + "/nowhere" }
 
 // mayBeGone reports whether an answer may be a server's, for a resource that is
 // not there. The request had no language, nor has then the server's own error,

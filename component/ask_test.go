@@ -167,7 +167,7 @@ func TestAskingIsBounded(t *testing.T) {
 		r.Component = New(Options{Domain: "contacts.example.org", Hosts: []string{"example.org"}}, tableOf(t, 3000))
 		r.tells.Store("example.org", false)
 		time.Sleep(time.Minute)
-		s := &stream{out: newQueue(64<<20, 0), iqs: newTracker(time.Minute), grants: newGrants([]string{"example.org"}), began: time.Now()}
+		s := &stream{out: newQueue(64<<20, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants([]string{"example.org"}), began: time.Now()}
 		done := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { defer close(done); r.askAll(ctx, s) }()
@@ -240,7 +240,7 @@ func TestVanished(t *testing.T) {
 		hub.Available(mustJID(t, full), nil)
 	}
 	time.Sleep(time.Millisecond)
-	s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute), grants: newGrants(r.opts.Hosts), began: time.Now()}
+	s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(r.opts.Hosts), began: time.Now()}
 	for _, host := range r.opts.Hosts {
 		s.grants.change(host, func(g *grant) { g.presence = true })
 	}

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"rosterd/jid"
@@ -58,19 +59,21 @@ type Options struct {
 
 // Timing is when a component acts. The zero value of a field means its default.
 type Timing struct {
-	Dial     time.Duration // connecting and handshake; 15 s
-	MinRetry time.Duration // first pause before connecting again; 1 s
-	MaxRetry time.Duration // longest pause; 60 s
-	Ping     time.Duration // silence after which the server is asked for a sign of life; 20 s
-	Dead     time.Duration // silence after which the stream is given up; 50 s
-	Stanza   time.Duration // time without a whole stanza after which the stream is given up; 5 min
-	Write    time.Duration // one write to the server; 30 s
-	Answer   time.Duration // how long the answer to an IQ is waited for; 60 s
-	Announce time.Duration // how long announcements are waited for before they count as missing; 10 s
-	Close    time.Duration // how long the server may take to close the stream; 3 s
-	Ask      time.Duration // how often is looked for resources to ask whether they are there; 2 s
-	Report   time.Duration // how long a server may take to report on a new stream who is there; 5 s
-	Silent   time.Duration // silence of a resource after which it is asked; 90 s, and see askAll
+	Dial      time.Duration // connecting and handshake; 15 s
+	MinRetry  time.Duration // first pause before connecting again; 1 s
+	MaxRetry  time.Duration // longest pause; 60 s
+	Ping      time.Duration // silence after which the server is asked for a sign of life; 20 s
+	Dead      time.Duration // silence after which the stream is given up; 50 s
+	Stanza    time.Duration // time without a whole stanza after which the stream is given up; 5 min
+	Write     time.Duration // one write to the server; 30 s
+	Answer    time.Duration // how long the answer to an IQ is waited for; 60 s
+	Announce  time.Duration // how long announcements are waited for before they count as missing; 10 s
+	Close     time.Duration // how long the server may take to close the stream; 3 s
+	Prove     time.Duration // how often is proven that delegated queries arrive; 30 s
+	ProveSoon time.Duration // how often while there is a doubt; 1 s
+	Ask       time.Duration // how often is looked for resources to ask whether they are there; 2 s
+	Report    time.Duration // how long a server may take to report on a new stream who is there; 5 s
+	Silent    time.Duration // silence of a resource after which it is asked; 90 s, and see askAll
 }
 
 func (t Timing) withDefaults() Timing {
@@ -81,7 +84,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Dial, 15 * time.Second}, {&t.MinRetry, time.Second}, {&t.MaxRetry, 60 * time.Second},
 		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Stanza, 5 * time.Minute}, {&t.Write, 30 * time.Second},
 		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Close, 3 * time.Second},
-		{&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
+		{&t.Prove, 30 * time.Second}, {&t.ProveSoon, time.Second}, {&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value
@@ -98,6 +101,9 @@ type Rosters interface {
 	Get(full jid.JID, version *string, reply roster.Reply) (same bool, err error)
 	// Undelivered says that a reply was lost with the stream.
 	Undelivered(full jid.JID)
+	// Unasked says that a resource is connected that has not asked here: it may have
+	// been told anything by somebody else.
+	Unasked(full jid.JID)
 	// Gone says that a resource is no longer connected.
 	Gone(full jid.JID)
 	// Resume says that the users of a domain can be sent pushes again.
@@ -111,6 +117,7 @@ type Sessions interface {
 	Heard(full jid.JID)
 	Unheard(since time.Time) []jid.JID
 	Available(full jid.JID) bool
+	IsInterested(full jid.JID) bool
 }
 
 // Component is the connection to one server. Its methods are safe for
@@ -124,7 +131,8 @@ type Component struct {
 	presences    Presences   // the hub, or nobody
 	unrestricted atomic.Bool // Options.Unrestricted, until the server proves it wrong
 	tells        sync.Map    // hosts (string) -> whether their error for a resource that is not there can be told from a client's
-	nowhere      string      // an address that is nobody's
+	nobody       string      // a localpart that is nobody's
+	born         int64       // when New was called, in microseconds since 1970
 
 	buffers     buffers // of answers
 	limit       *limit  // of queries; of the goroutine that reads; nil: none
@@ -148,7 +156,7 @@ func New(o Options, sessions Sessions) *Component {
 		o.MaxStanza = maxSent
 	}
 	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
-		nowhere: "nobody-" + strings.ToLower(rand.Text()) + "@" + o.Domain, limit: newLimit(o.QueriesBurst, o.QueriesPerSecond),
+		nobody: "nobody-" + strings.ToLower(rand.Text()), born: time.Now().UnixMicro(), limit: newLimit(o.QueriesBurst, o.QueriesPerSecond),
 		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
@@ -166,10 +174,12 @@ func (c *Component) Relay(hub *presence.Hub) { c.hub, c.presences = hub, hub }
 // and returns. It is called once.
 func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	c.rosters = rosters
-	retry := backoff{min: c.opts.Timing.MinRetry, max: c.opts.Timing.MaxRetry}
+	retry := c.newBackoff()
+	afresh := false // the server was seen to be down
 	for established := 0; ctx.Err() == nil; {
-		s, err := open(ctx, c.opts, &c.buffers)
+		s, err := open(ctx, c.opts, c.idPrefix(), &c.buffers)
 		if err == nil {
+			s.newcomers.afresh, afresh = afresh, false
 			if established++; established > 1 {
 				c.opts.Metrics.Reconnects.Inc()
 			}
@@ -177,7 +187,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 			c.set(s, nil)
 			err = c.serve(ctx, s)
 			c.restrict(err)
-			if time.Since(s.began) > c.opts.Timing.MaxRetry {
+			if time.Since(s.began) > retry.max {
 				retry.reset()
 			}
 		}
@@ -188,7 +198,8 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 		if ctx.Err() != nil {
 			return
 		}
-		pause := retry.next()
+		afresh = afresh || serverDown(err)
+		pause := c.pauseAfter(err, retry)
 		c.opts.Logger.Warn("no stream to the XMPP server", "address", c.opts.Address, "err", err,
 			"check", c.advice(err), "retry_in", pause.Round(time.Millisecond))
 		select {
@@ -196,6 +207,12 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// serverDown reports whether an error says that the server itself has ended.
+func serverDown(err error) bool {
+	var ended *StreamError
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &ended) && ended.Condition == "system-shutdown"
 }
 
 // restrict makes the component send from its own domain alone if the server

@@ -45,9 +45,6 @@ type delegated struct {
 // roster alone.
 func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 	host := iq.get("from")
-	if g := s.grants.of(host); g.delegation == "" && !g.proven {
-		s.grants.change(host, func(g *grant) { g.proven = true })
-	}
 	var inner *element
 	if forwarded := delegation.child(nsForward, "forwarded"); forwarded != nil {
 		inner = forwarded.child(stanza.NSClient, "iq")
@@ -58,11 +55,14 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		return
 	}
 	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.name.Space), inner: replyTo(inner)}
+	if inner.get("from") == c.opts.Domain {
+		c.arrived(s, host, d, inner.get("id"))
+		return
+	}
+	c.reached(s, host)
 	full, own := ownQuery(inner, host)
 	payload := inner.only()
 	switch {
-	case inner.get("from") == c.opts.Domain:
-		c.offer(s, d.refusal(errNotAllowed)) // our own, see fence
 	case !c.within(inner.get("from")): // whoever sent it, be it for his own roster or not
 		c.offer(s, d.refusal(errResourceConstraint))
 	case !own:

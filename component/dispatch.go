@@ -73,6 +73,9 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 		c.opts.Logger.Debug("request dropped whose answer would be too long", "from", short(from))
 		return
 	}
+	if c.hosts[from] && fromEjabberd(iq) && !s.grants.of(from).unconfirmed {
+		s.grants.change(from, func(g *grant) { g.unconfirmed = true })
+	}
 	payload := iq.only()
 	switch {
 	case payload == nil:
@@ -200,16 +203,6 @@ func (c *Component) offer(s *stream, data []byte) (ok bool) {
 	return ok
 }
 
-// ping asks the server for a sign of life (XEP-0199, section 4.3).
-func (c *Component) ping(s *stream) {
-	id, ok := s.iqs.register(c.opts.Hosts[0], func(answer) {}) // being heard is enough
-	if !ok {
-		return
-	}
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: c.opts.Hosts[0]})
-	c.offer(s, append(b, "<ping xmlns='"+nsPing+"'/></iq>"...))
-}
-
 // stampedUser is the resource that a server stamped as the sender. The server
 // has prepared the address. Where our preparation of the localpart differs, so
 // do our notions of who is who, and two accounts of the server could be one
@@ -255,6 +248,9 @@ func (c *Component) handlePresence(e *element, data []byte) {
 
 // gone notes that a resource is no longer connected.
 func (c *Component) gone(full jid.JID) {
+	if s, _ := c.current(); s != nil {
+		s.newcomers.gone(full)
+	}
 	c.sessions.Gone(full)
 	c.rosters.Gone(full)
 	c.presences.Unavailable(full, nil) // nothing new if it told so itself
@@ -278,6 +274,7 @@ func (c *Component) handleMessage(s *stream, e *element) {
 			if before, after := s.grants.change(host, delegationAnnounced(child)); before != after {
 				c.opts.Logger.Info("delegation announced", "host", host, "namespace", child.name.Space, "roster", after.delegation != "")
 			}
+			c.prove(s, host)
 		case child.is(nsPrivilege1, "privilege"), child.is(nsPrivilege2, "privilege"):
 			before, after := s.grants.change(host, privilegesAnnounced(child))
 			if before != after {

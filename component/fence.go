@@ -4,14 +4,12 @@ import (
 	"sync"
 	"time"
 
-	"gosrc.io/xmpp/stanza"
-
 	"rosterd/jid"
 )
 
 // fence keeps what follows a delegated answer behind it. COMPAT ejabberd, where
 // the answer passes through one more process, which anything sent after it
-// overtakes. A query of our own goes the same way as the answer: when its result
+// overtakes. A probe, see [Component.prove], goes the same way as the answer: when its result
 // is here, the answer has gone to the client.
 type fence struct {
 	mu sync.Mutex
@@ -77,17 +75,13 @@ func (f *fence) waits(to []jid.JID) bool {
 // behindAnswers waits until the answers to resources of a host, if there were
 // any a short time ago, have gone to the clients.
 func (c *Component) behindAnswers(s *stream, host string, to []jid.JID) {
-	if !s.fence.waits(to) {
+	if !s.fence.waits(to) || s.grants.of(host).queries == arrivalUntestable {
 		return
 	}
 	began := time.Now()
 	done := make(chan struct{}, 1)
 	id, ok := s.iqs.register(host, func(answer) { done <- struct{}{} })
-	if !ok {
-		return
-	}
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: host})
-	if s.out.put(append(b, "<query xmlns='"+nsRoster+"'/></iq>"...), nil) != nil {
+	if !ok || s.out.put(appendProbe(id, c.opts.Domain, host), nil) != nil {
 		return
 	}
 	timer := time.NewTimer(fenceWait)

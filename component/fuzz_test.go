@@ -29,6 +29,7 @@ func (fuzzRosters) Get(full jid.JID, _ *string, reply roster.Reply) (bool, error
 }
 
 func (fuzzRosters) Undelivered(jid.JID) {}
+func (fuzzRosters) Unasked(jid.JID)     {}
 func (fuzzRosters) Gone(jid.JID)        {}
 func (fuzzRosters) Resume(string)       {}
 
@@ -72,7 +73,7 @@ func FuzzHandle(f *testing.F) {
 		table := session.NewTable()
 		c := New(Options{Domain: "contacts.example.org", Hosts: hosts, Version: "1.0", Logger: slog.New(slog.DiscardHandler), Metrics: m}, table)
 		c.rosters = fuzzRosters{&rosters{}}
-		s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute), grants: newGrants(hosts), began: time.Now()}
+		s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts), began: time.Now()}
 		c.set(s, nil)
 		frames := newFramer(bytes.NewReader(data), fuzzLimit)
 		for {

@@ -7,11 +7,31 @@ import (
 
 // grant is what a virtual host lets rosterd do, as it announced on this stream.
 type grant struct {
-	delegation string // namespace in which jabber:iq:roster is delegated; "": it is not, or not yet
-	proven     bool   // a delegated query came: another instance may have got the announcement
+	delegation string // namespace in which jabber:iq:roster is delegated; "": nothing was announced
+	filtered   bool   // only some of the queries are
+	queries    arrival
 	privilege  string // namespace in which privileges were announced; "": none, or not yet
 	push       bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
 	presence   bool   // presences of the host's users are reported (XEP-0356, section 7)
+
+	// unconfirmed: COMPAT ejabberd, where no client's answer to a push comes back.
+	unconfirmed bool
+}
+
+// arrival is what is known of a host's roster queries, on this stream.
+type arrival int
+
+const (
+	arrivalUnknown    arrival = iota
+	arrivalProven             // one came, and no probe has missed us since
+	arrivalMissed             // somebody else answered a probe
+	arrivalUntestable         // nobody answered a probe
+)
+
+// delegated reports whether the host's queries come here, as far as that can be
+// known.
+func (g grant) delegated() bool {
+	return g.queries == arrivalProven || g.queries == arrivalUntestable && g.delegation != ""
 }
 
 // grants are those of all served hosts. It is safe for concurrent use.
@@ -50,10 +70,10 @@ func (g *grants) change(host string, f func(*grant)) (before, after grant) {
 // 4.2), which replaces an earlier one.
 func delegationAnnounced(e *element) func(*grant) {
 	return func(g *grant) {
-		g.delegation, g.proven = "", false
+		g.delegation, g.filtered, g.queries = "", false, arrivalUnknown
 		for _, c := range e.children {
 			if c.is(e.name.Space, "delegated") && c.get("namespace") == nsRoster {
-				g.delegation = strings.Clone(e.name.Space)
+				g.delegation, g.filtered = strings.Clone(e.name.Space), c.child(e.name.Space, "attribute") != nil
 			}
 		}
 	}

@@ -18,7 +18,7 @@ func (c *Component) Lacks(ctx context.Context, host string) bool {
 		return false
 	}
 	lacks := make(chan bool, 1)
-	c.sendPing(s, host, func(a answer) {
+	c.sendPing(s, c.nobodyAt(host), func(a answer) {
 		lacks <- a.iq != nil && a.iq.get("type") == string(stanza.IQTypeError) && elsewhere[errorCondition(a.iq)]
 	})
 	select {
@@ -42,7 +42,7 @@ func (c *Component) TakesAny(ctx context.Context, host string) bool {
 		return false
 	}
 	takes := make(chan bool, 1)
-	c.sendPing(s, host, func(a answer) { takes <- !a.lost }) // the server reads it after the other
+	c.sendPing(s, c.nobodyAt(host), func(a answer) { takes <- !a.lost }) // the server reads it after the other
 	select {
 	case does := <-takes:
 		return does

@@ -207,8 +207,8 @@ func TestRostersOfOthers(t *testing.T) {
 				}
 				k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='"+kind+"' id='1'"+from(sender)+attr+">"+rosterGet+"</iq>"))
 				switch {
-				case sender == "contacts.example.org": // rosterd's own, see fence
-					k.refused("not-allowed")
+				case sender == "contacts.example.org": // another rosterd's, see probe
+					k.refused("conflict")
 				case sender != romeo || !slices.Contains(own, address):
 					k.refused("forbidden")
 				case kind == "set":

@@ -1,9 +1,9 @@
 package component
 
 import (
-	"crypto/rand"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -16,7 +16,8 @@ const maxUnanswered = 1 << 16
 type answer struct {
 	iq   *element // the result or the error
 	lost bool     // the stream ended first
-	// neither: nobody answered in time
+	ours bool     // it is our own, see probe
+	// neither iq nor lost: nobody answered in time
 }
 
 // tracker knows the IQs of one stream that wait for an answer (RFC 6120,
@@ -24,7 +25,7 @@ type answer struct {
 // a lock held, and must not block.
 type tracker struct {
 	timeout time.Duration
-	prefix  string // nobody else can guess the id of an IQ
+	prefix  string // of the ids; nobody else can guess one
 
 	mu      sync.Mutex
 	last    uint64
@@ -38,10 +39,11 @@ type wait struct {
 	from     string // who must answer
 	deadline time.Time
 	callback func(answer)
+	arrived  bool // it came back to us, see probe
 }
 
-func newTracker(timeout time.Duration) *tracker {
-	return &tracker{timeout: timeout, prefix: rand.Text()[:13] + "-", waiting: make(map[string]*wait)}
+func newTracker(timeout time.Duration, prefix string) *tracker {
+	return &tracker{timeout: timeout, prefix: prefix, waiting: make(map[string]*wait)}
 }
 
 // register notes, before it is sent, an IQ that from will answer, and returns
@@ -52,7 +54,7 @@ func (t *tracker) register(from string, callback func(answer)) (id string, ok bo
 		t.mu.Unlock()
 		return "", false
 	}
-	w := &wait{t.next(), from, time.Now().Add(t.timeout), callback}
+	w := &wait{id: t.next(), from: from, deadline: time.Now().Add(t.timeout), callback: callback}
 	t.waiting[w.id] = w
 	if len(t.order) > 2*len(t.waiting)+1024 { // one unanswered IQ keeps answered ones behind it
 		t.order = slices.DeleteFunc(t.order, func(w *wait) bool { return t.waiting[w.id] != w })
@@ -98,8 +100,19 @@ func (t *tracker) answered(from string, iq *element) bool {
 	delete(t.waiting, w.id)
 	t.trim()
 	t.mu.Unlock()
-	w.callback(answer{iq: iq})
+	w.callback(answer{iq: iq, ours: w.arrived})
 	return true
+}
+
+// arrive notes that an IQ came back to us, for us to answer, and reports whether
+// it is one of this stream's.
+func (t *tracker) arrive(id string) (own bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.waiting[id]; w != nil {
+		w.arrived = true
+	}
+	return strings.HasPrefix(id, t.prefix)
 }
 
 // forget drops an IQ that was not sent after all; its callback is not called

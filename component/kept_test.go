@@ -29,6 +29,7 @@ func (k *keeper) Get(full jid.JID, version *string, reply roster.Reply) (bool, e
 	return false, nil
 }
 func (k *keeper) Undelivered(full jid.JID) { k.kept = append(k.kept, full) }
+func (k *keeper) Unasked(full jid.JID)     { k.kept = append(k.kept, full) }
 func (k *keeper) Gone(full jid.JID)        { k.kept = append(k.kept, full) }
 func (k *keeper) Resume(domain string)     { k.kept = append(k.kept, domain) }
 
@@ -56,7 +57,7 @@ func TestNothingKeepsAStanza(t *testing.T) {
 				Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry())}, table)
 			k := &keeper{}
 			c.rosters = k
-			s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute), grants: newGrants(hosts), began: time.Now()}
+			s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts), began: time.Now()}
 			c.set(s, nil)
 			stanza := func() weak.Pointer[byte] {
 				e, ok := decodePlain([]byte(data))

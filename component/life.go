@@ -34,7 +34,8 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 		work.Go(func() { run(writing) }) // its error is the stream's
 	}
 	work.Go(func() { c.askAll(writing, s) })
-	stop := context.AfterFunc(ctx, func() { c.closeStream(s) })
+	work.Go(func() { c.proveAll(writing, s) })
+	stop := context.AfterFunc(ctx, func() { c.closeStream(s, nil) })
 	err := c.readAll(s)
 	stop()
 	s.out.close()
@@ -55,8 +56,11 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 
 // closeStream closes the stream in order (RFC 6120, section 4.4): what waits is
 // written, then the closing tag; the reading ends with the server's closing
-// tag, or soon.
-func (c *Component) closeStream(s *stream) {
+// tag, or soon. cause may be nil; else the first one counts.
+func (c *Component) closeStream(s *stream, cause error) {
+	if cause != nil {
+		s.cause.CompareAndSwap(nil, &cause)
+	}
 	s.out.offer([]byte("</stream:stream>"))
 	s.out.close()
 	s.conn.SetReadDeadline(time.Now().Add(c.opts.Timing.Close))
@@ -106,7 +110,7 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 				return
 			case unended > t.Ping && now.Sub(asked) > t.Ping/2:
 				asked = now
-				c.ping(s)
+				c.sendPing(s, c.nobodyAt(c.opts.Hosts[0]), func(answer) {}) // being heard is enough
 			}
 		}
 	}

@@ -51,7 +51,7 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 	c.behindAnswers(s, to[0].Domain(), to)
 	p := &pushes{c: c, left: len(to)*len(changes) + 1, owed: make(map[jid.JID]struct{}), settled: settled}
 	defer p.done() // the one that holds back settled until all are counted
-	defer p.sent(s, to[0].Domain())
+	defer p.sent(s, g, to[0].Domain())
 	if way == PushExchange {
 		p.exchange(s, to, changes)
 		return nil
@@ -106,7 +106,14 @@ type pushes struct {
 
 	// Of the goroutine that sends:
 	unconfirmed []roster.Change // sent in a way that nobody confirms
+	ids         []sentPush      // sent as privileged IQs
 	full        bool            // the queue had no room
+}
+
+// sentPush is a push whose answer is waited for.
+type sentPush struct {
+	id     string
+	change roster.Change
 }
 
 func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, payload []byte) {
@@ -119,7 +126,9 @@ func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, 
 	b := append(append(appendPrivileged(id, p.c.opts.Domain, ns, full), payload...), "</iq></privileged_iq></iq>"...)
 	if err := p.put(s, b); err != nil && s.iqs.forget(id) {
 		p.fail(change, err)
+		return
 	}
+	p.ids = append(p.ids, sentPush{id, change})
 }
 
 // appendPrivileged makes the beginning of a privileged IQ to a resource, in its
@@ -161,17 +170,30 @@ func (p *pushes) sendDirect(s *stream, full jid.JID, change roster.Change, paylo
 }
 
 // sent settles the pushes that nobody confirms, when it is known that the server
-// has read them, or that the stream was lost before.
-func (p *pushes) sent(s *stream, host string) {
-	if len(p.unconfirmed) == 0 {
+// has read them, or that the stream was lost before. What the server itself had
+// to say of them, it has said by then.
+func (p *pushes) sent(s *stream, g grant, host string) {
+	ids := p.ids
+	if !g.unconfirmed {
+		ids = nil
+	}
+	if len(p.unconfirmed)+len(ids) == 0 {
 		return
 	}
 	p.c.behind(s, host, func(a answer) {
-		for _, change := range p.unconfirmed {
+		settle := func(change roster.Change) {
 			if a.lost {
 				p.fail(change, errPushLost)
 			} else {
 				p.succeed(change, pushSent)
+			}
+		}
+		for _, change := range p.unconfirmed {
+			settle(change)
+		}
+		for _, push := range ids {
+			if s.iqs.forget(push.id) {
+				settle(push.change)
 			}
 		}
 	})

@@ -47,6 +47,7 @@ func (r *rig) announced(t *testing.T, k *link) {
 	if domain := receive(t, r.rosters.resumed); domain != "example.org" {
 		t.Errorf("%s resumed", domain)
 	}
+	k.quiet() // and the probe that follows has come back
 }
 
 func TestPush(t *testing.T) {

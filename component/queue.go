@@ -226,14 +226,14 @@ func (q *queue) write(ctx context.Context, conn net.Conn, timeout time.Duration)
 	}
 }
 
-// writeTogether writes stanzas with as few system calls, or records of TLS, as
-// can be.
+// writeTogether writes stanzas, each with its padding, with as few system calls,
+// or records of TLS, as can be.
 func writeTogether(conn net.Conn, frames []frame) error {
-	buffers := make(net.Buffers, len(frames))
-	for i, f := range frames {
-		buffers[i] = f.data
+	buffers := make(net.Buffers, 0, len(frames))
+	for _, f := range frames {
+		buffers = appendBlanks(append(buffers, f.data), padding(f.data))
 	}
-	if _, ok := conn.(secured); ok && len(frames) > 1 {
+	if _, ok := conn.(secured); ok && len(buffers) > 1 {
 		buffers = net.Buffers{slices.Concat(buffers...)}
 	}
 	_, err := buffers.WriteTo(conn)

@@ -54,7 +54,7 @@ func (r relay) Relay(p presence.Stanza) error {
 		return nil
 	case p.To.Domain() == r.c.opts.Domain:
 		return nil // it would come back as news
-	case r.c.ways(host, r.s.grants.of(host), false).Presence != PresenceRelayed:
+	case !r.c.relays(r.s.grants.of(host)):
 		return nil
 	}
 	a := stanza.Attrs{From: p.From.String(), To: p.To.String()}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,8 @@ type server struct {
 	t   *testing.T
 	l   net.Listener
 	tls *tls.Config // nil: without TLS
+
+	probes int // that come when a stream begins
 }
 
 func newServer(t *testing.T) *server {
@@ -46,7 +49,11 @@ type link struct {
 	t *testing.T
 	net.Conn
 	f   *framer
-	all bool // next leaves nothing out
+	all bool // next shows also how the component finds out how the server answers for nobody
+
+	showProbes bool            // next does not answer probes by itself
+	delegates  map[string]bool // hosts that were announced to delegate
+	probes     map[string]bool // ids of the probes that were answered
 }
 
 // accept takes a connection up to the component's opening tag.
@@ -62,7 +69,7 @@ func (s *server) accept() *link {
 	}
 	s.t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
-	k := &link{t: s.t, Conn: conn, f: newFramer(conn, 16<<20)}
+	k := &link{t: s.t, Conn: conn, f: newFramer(conn, 16<<20), delegates: make(map[string]bool), probes: make(map[string]bool)}
 	header, err := k.f.header()
 	if err != nil {
 		s.t.Fatal(err)
@@ -85,18 +92,58 @@ func (s *server) serve() *link {
 		s.t.Errorf("got %s, want %s", got, want)
 	}
 	k.send("<handshake/>")
+	for range s.probes {
+		if data, _, err := k.f.next(); err != nil || !k.probed(string(data)) {
+			s.t.Fatalf("got %s, %v, want a probe", data, err)
+		}
+	}
 	return k
 }
 
 func (k *link) send(format string, args ...any) {
 	k.t.Helper()
-	if _, err := fmt.Fprintf(k, format, args...); err != nil {
+	text := fmt.Sprintf(format, args...)
+	for _, host := range delegations.FindAllStringSubmatch(text, -1) {
+		k.delegates[host[1]] = host[2] != ""
+	}
+	for _, host := range forwards.FindAllStringSubmatch(text, -1) {
+		k.delegates[host[1]] = true
+	}
+	if _, err := io.WriteString(k, text); err != nil {
 		k.t.Fatal(err)
 	}
 }
 
+var (
+	delegations = regexp.MustCompile(`<message from='([^'@/]+)'[^>]*><delegation [^>]*>(<delegated namespace='jabber:iq:roster')?`)
+	forwards    = regexp.MustCompile(`<iq type='set' id='D' from='([^'@/]+)'[^>]*><delegation `)
+	probes      = regexp.MustCompile(`^<iq type='get' id='([^']+)' from='contacts.example.org' to='([^'@/]+)'><query xmlns='jabber:iq:roster'/></iq>$`)
+	ids         = regexp.MustCompile(` id='([^']*)'`)
+)
+
+// probed plays the server for a probe, see [Component.probe], and reports whether
+// a stanza belongs to one: a host that was announced to delegate does so.
+func (k *link) probed(stanza string) bool {
+	if p := probes.FindStringSubmatch(stanza); p != nil {
+		id, host := p[1], p[2]
+		k.probes[id] = true
+		if k.delegates[host] {
+			k.send("<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='%s'><forwarded xmlns='%s'>"+
+				"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org' to='%s'>%s</iq></forwarded></delegation></iq>", host, nsDelegation2, nsForward, id, host, rosterGet)
+		}
+		k.send("<iq type='error' id='%s' from='%s' to='contacts.example.org'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", id, host, nsStanzas)
+		return true
+	}
+	for _, id := range ids.FindAllStringSubmatch(stanza, -1) {
+		if k.probes[id[1]] {
+			return true
+		}
+	}
+	return false
+}
+
 // next is the next stanza of the component, apart from those that find out how
-// the server answers for nobody.
+// the server answers for nobody, and from probes.
 func (k *link) next() string {
 	k.t.Helper()
 	for {
@@ -105,7 +152,8 @@ func (k *link) next() string {
 		if err != nil || !whole {
 			k.t.Fatalf("reading: %v", err)
 		}
-		if k.all || !strings.Contains(string(data), "to='rosterd-asks-for-nobody-") {
+		learns := strings.Contains(string(data), "to='rosterd-asks-for-nobody-")
+		if (k.all || !learns) && (k.showProbes || !k.probed(string(data))) {
 			return string(data)
 		}
 	}
@@ -131,8 +179,11 @@ func (k *link) expect(want string) {
 // quiet checks that nothing else was sent: the answer to a ping comes next.
 func (k *link) quiet() {
 	k.t.Helper()
-	k.send("<iq type='get' id='quiet' from='example.org' to='contacts.example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
-	k.expect("<iq type='result' id='quiet' from='contacts.example.org' to='example.org'></iq>")
+	for before := -1; before != len(k.probes); { // what was sent for a probe has its answer, too
+		before = len(k.probes)
+		k.send("<iq type='get' id='quiet' from='example.org' to='contacts.example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
+		k.expect("<iq type='result' id='quiet' from='contacts.example.org' to='example.org'></iq>")
+	}
 }
 
 func (k *link) announce() {
@@ -166,6 +217,7 @@ type rosters struct {
 	busy    error
 	gone    []string
 	lost    chan jid.JID
+	unasked chan jid.JID
 	resumed chan string
 	rest    chan []roster.Item // if not nil, what replies could not hold
 	current string             // the version of those who have the roster; "": nobody has
@@ -202,6 +254,8 @@ func (r *rosters) Gone(full jid.JID) {
 
 func (r *rosters) Undelivered(full jid.JID) { r.lost <- full }
 
+func (r *rosters) Unasked(full jid.JID) { r.unasked <- full }
+
 func (r *rosters) Resume(domain string) { r.resumed <- domain }
 
 // rig is a component under test.
@@ -237,7 +291,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{
 		server:   newServer(t),
-		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16)},
+		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16)},
 		sessions: session.NewTable(),
 		registry: prometheus.NewRegistry(),
 		log:      &logBuffer{},
@@ -254,6 +308,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	for _, f := range change {
 		f(&o)
 	}
+	r.server.probes = len(o.Hosts)
 	r.Component = New(o, r.sessions)
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel

@@ -18,6 +18,7 @@ import (
 	"gosrc.io/xmpp/stanza"
 
 	"rosterd/internal/xmltext"
+	"rosterd/jid"
 )
 
 // maxStanza is how many bytes of a stanza are read; the servers' own limits
@@ -50,13 +51,17 @@ type stream struct {
 	unread unread
 	report sync.Map // hosts (string) -> when (time.Time) they had reported who is there, see [Component.learn]
 	began  time.Time
-	heard  atomic.Int64          // when the server was heard last: time.Duration since began
-	whole  atomic.Int64          // when a stanza ended last, the same way
-	cause  atomic.Pointer[error] // why we ended it, if we did
+
+	newcomers newcomers
+	suspected atomic.Int64 // until when (time.Duration since began) another rosterd is, see suspect
+
+	heard atomic.Int64          // when the server was heard last: time.Duration since began
+	whole atomic.Int64          // when a stanza ended last, the same way
+	cause atomic.Pointer[error] // why we ended it, if we did
 }
 
 // open connects, opens the stream and does the handshake, within o.Dial.
-func open(ctx context.Context, o Options, spare *buffers) (*stream, error) {
+func open(ctx context.Context, o Options, idPrefix string, spare *buffers) (*stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timing.Dial)
 	defer cancel()
 	conn, err := Dial(ctx, o.Address, o.TLS)
@@ -68,10 +73,11 @@ func open(ctx context.Context, o Options, spare *buffers) (*stream, error) {
 	s := &stream{
 		conn:   conn,
 		out:    newQueue(o.Queue, o.Queue/4).giveUp(2 * o.Timing.Write),
-		iqs:    newTracker(o.Timing.Answer),
+		iqs:    newTracker(o.Timing.Answer, idPrefix),
 		grants: newGrants(o.Hosts),
 		began:  time.Now(),
-	}
+
+		newcomers: newcomers{met: make(map[jid.JID]bool)}}
 	s.out.spare = spare
 	s.framer = newFramer(s, maxStanza)
 	if err := s.handshake(o.Domain, o.Secret); err != nil {

@@ -3,8 +3,6 @@ package component
 import (
 	"sync"
 
-	"gosrc.io/xmpp/stanza"
-
 	"rosterd/jid"
 )
 
@@ -83,7 +81,7 @@ func (c *Component) askForRead(s *stream) {
 	if n == 0 {
 		return
 	}
-	c.sendPing(s, c.opts.Hosts[0], func(a answer) {
+	c.sendPing(s, c.nobodyAt(c.opts.Hosts[0]), func(a answer) {
 		if a.lost { // or there was no room to ask
 			n = 0
 		}
@@ -91,18 +89,18 @@ func (c *Component) askForRead(s *stream) {
 	})
 }
 
-// behind sends a request to a host behind what was sent to its users, and calls
+// behind sends a ping to a host behind what was sent to its users, and calls
 // back once: with the answer, which proves that the server has read all that, or
 // when nobody has answered in time, or when the stream was lost first. It blocks
 // while the queue to the server is full.
 func (c *Component) behind(s *stream, host string, callback func(answer)) {
-	id, ok := s.iqs.register(host, callback)
+	to := c.nobodyAt(host)
+	id, ok := s.iqs.register(to, callback)
 	if !ok {
 		callback(answer{lost: true})
 		return
 	}
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: host})
-	if s.out.put(append(b, "<ping xmlns='"+nsPing+"'/></iq>"...), nil) != nil && s.iqs.forget(id) {
+	if s.out.put(appendPing(id, c.opts.Domain, to), nil) != nil && s.iqs.forget(id) {
 		callback(answer{lost: true})
 	}
 }

@@ -35,7 +35,7 @@ type Ways struct {
 	Missing  []string `json:"missing,omitempty"` // what a better way needs, one sentence each
 
 	// What the host has announced, or shown.
-	Delegation        bool   `json:"delegation"`           // of jabber:iq:roster
+	Delegation        bool   `json:"delegation"`           // of jabber:iq:roster: its queries arrive
 	Privileges        string `json:"privileges,omitempty"` // the namespace in which it announced privileges; "": none, or not yet
 	PushPermitted     bool   `json:"push_permitted"`       // roster pushes by privileged IQ
 	PresencePermitted bool   `json:"presence_permitted"`   // presences are reported
@@ -45,10 +45,14 @@ type Ways struct {
 // not come will not come any more.
 func (c *Component) ways(host string, g grant, late bool) Ways {
 	w := Ways{Host: host, Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer,
-		Delegation: g.delegation != "" || g.proven, Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence}
+		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence}
 	switch {
 	case w.Delegation:
-	case late:
+		if g.queries == arrivalUntestable {
+			w.Missing = append(w.Missing, fmt.Sprintf("it cannot be proven that %s delegates %s to %s: it does not answer %s; "+
+				"ejabberd from 25.03 on: any privilege in mod_privilege", host, nsRoster, c.opts.Domain, c.opts.Domain))
+		}
+	case late && (g.delegation == "" || g.queries == arrivalMissed):
 		w.Query = QueryPlain
 		w.Missing = append(w.Missing, fmt.Sprintf("%s does not delegate %s to %s, so clients must ask %s for their roster; "+
 			"Prosody: delegations, and mod_delegation on the host and on the component; ejabberd: mod_delegation", host, nsRoster, c.opts.Domain, c.opts.Domain))
@@ -65,14 +69,19 @@ func (c *Component) ways(host string, g grant, late bool) Ways {
 			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd: check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster))
 	}
 	switch {
-	case w.Query == QueryPlain || c.opts.Presence == "off":
-	case c.unrestricted.Load() && g.presence:
+	case c.relays(g):
 		w.Presence = PresenceRelayed
+	case w.Query == QueryPlain || c.opts.Presence == "off":
 	case w.Query == QueryDelegated:
 		w.Missing = append(w.Missing, fmt.Sprintf("presence between contacts of %s follows the server's own rosters; to have it relayed: the privilege presence, managed_entity, "+
 			"and xmpp.unrestricted: true, which needs Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener", host))
 	}
 	return w
+}
+
+// relays reports whether the presence of a host's users is relayed.
+func (c *Component) relays(g grant) bool {
+	return g.presence && c.opts.Presence != "off" && c.unrestricted.Load()
 }
 
 // late reports whether announcements that have not come on a stream will not

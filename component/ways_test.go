@@ -201,6 +201,7 @@ func TestPushWaitsForTheAnswer(t *testing.T) {
 	r.announced(t, k)
 	k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='1' from='"+juliet+"'>"+rosterGet+"</iq>"))
 	k.next()
+	k.showProbes = true
 	r.push(t, "balcony")
 	fence := k.nextElement()
 	if fence.get("to") != "example.org" || fence.get("from") != "contacts.example.org" || fence.child(nsRoster, "query") == nil {

@@ -2,6 +2,7 @@ package component
 
 import (
 	"strconv"
+	"strings"
 
 	"gosrc.io/xmpp/stanza"
 
@@ -47,16 +48,35 @@ func appendOpen(b []byte, inner string, a stanza.Attrs) []byte {
 // reply is what the answer to a request must repeat of it: the attributes id,
 // from and to as they are written, exactly as they were stamped, and the
 // addresses the other way round. An empty id is not the same as none.
+//
+// COMPAT ejabberd, which knows the answers to its own requests by their id,
+// whatever their address is, and from 24.10 on drops what a privileged component
+// sends to a host unless it has a resource.
 type reply []byte
 
 func replyTo(request *element) reply {
 	b := make([]byte, 0, 160) // which is mostly enough
 	for _, attr := range [...]struct{ name, of string }{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
-		if value, has := request.attr(attr.of); has && (value != "" || attr.name == "id") {
+		value, has := request.attr(attr.of)
+		if attr.name == "to" && fromEjabberd(request) {
+			value += "/rosterd"
+		}
+		if has && (value != "" || attr.name == "id") {
 			b = xmltext.AppendAttr(b, attr.name, value)
 		}
 	}
 	return b
+}
+
+// fromEjabberd reports whether a request is of a host of ejabberd's itself, by the
+// look of its id: "rr-", a time in milliseconds, "-", and more.
+func fromEjabberd(request *element) bool {
+	id, ours := strings.CutPrefix(request.get("id"), "rr-")
+	if !ours || strings.ContainsAny(request.get("from"), "@/") {
+		return false
+	}
+	digits := len(id) - len(strings.TrimLeft(id, "0123456789"))
+	return digits > 10 && digits < len(id) && id[digits] == '-'
 }
 
 // append appends the opening tag of the answer. inner is a namespace to
@@ -85,6 +105,7 @@ var (
 	errBadRequest         = stanzaError{"modify", "bad-request"}
 	errPolicyViolation    = stanzaError{"modify", "policy-violation"}
 	errForbidden          = stanzaError{"auth", "forbidden"}
+	errConflict           = stanzaError{"cancel", "conflict"}
 	errNotAllowed         = stanzaError{"cancel", "not-allowed"}
 	errResourceConstraint = stanzaError{"wait", "resource-constraint"}
 	errTimeout            = stanzaError{"wait", "remote-server-timeout"}

@@ -226,6 +226,16 @@ func (m *Manager) Undelivered(full jid.JID) {
 	m.lose(full, false)
 }
 
+// Unasked says that a resource is connected that did not ask here, but may have
+// asked somebody else: it becomes an interested one, and is told everything.
+func (m *Manager) Unasked(full jid.JID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.Sessions.Interested(full)
+	m.forgettable(full.Bare(), false)
+	m.lose(full, false)
+}
+
 // lose is Undelivered, of a resource of which it may be known that it uses
 // versions. m.mu is held.
 func (m *Manager) lose(full jid.JID, versioned bool) {

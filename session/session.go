@@ -169,6 +169,14 @@ func (t *Table) InterestedOf(user jid.JID) []jid.JID {
 	return full
 }
 
+// IsInterested reports whether a resource is connected and has asked for the
+// roster.
+func (t *Table) IsInterested(full jid.JID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.users[full.Bare()], func(r resource) bool { return r.full == full && r.interested })
+}
+
 // Counts are the numbers of connected and of interested resources.
 func (t *Table) Counts() (connected, interested int) {
 	t.mu.Lock()
