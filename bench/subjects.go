@@ -15,7 +15,7 @@ import (
 
 // subject is what serves the rosters on a real server, which it has for itself.
 type subject struct {
-	server  harness.Server
+	server  *harness.Server
 	refresh *http.Request // its users are the body
 	stop    func()
 }
@@ -48,7 +48,7 @@ var variants = map[string][]variant{
 }
 
 // startServer starts the server of a variant with accounts for all.
-func (b *bench) startServer(ctx context.Context, v variant, accounts []user, change func(*harness.ProsodyOptions)) (harness.Server, error) {
+func (b *bench) startServer(ctx context.Context, v variant, accounts []user, change func(*harness.ProsodyOptions)) (*harness.Server, error) {
 	options := harness.ServerOptions{Host: host, Component: domain, Secret: secret, Users: map[string]string{}}
 	if b.server == "ejabberd" {
 		options.AnyFromAddress = true // the way to pushes there

@@ -23,7 +23,7 @@ const planted = "pl4nted"
 
 // site is a server and a backend on which installations are checked.
 type site struct {
-	server  harness.Server
+	server  *harness.Server
 	backend *harness.Backend
 }
 
@@ -165,7 +165,7 @@ func TestCheck(t *testing.T) {
 	announcesNothing := "warn example.org: announces nothing to contacts.example.org, neither delegation nor privileges"
 	for _, where := range []struct {
 		name    string
-		start   func(context.Context, harness.ServerOptions) (harness.Server, error)
+		start   func(context.Context, harness.ServerOptions) (*harness.Server, error)
 		options harness.ServerOptions
 		cases   []misconfiguration
 	}{
@@ -185,7 +185,7 @@ func TestCheck(t *testing.T) {
 			complaints: []string{"warn example.org: does not report who comes and goes"},
 			lines:      []string{linesHost, linesPresence, linesModPresence},
 			absent:     []string{linesDelegations, linesComponent, linesPushes, "mod_delegation"}}}},
-		{"prosody, plain component", func(ctx context.Context, o harness.ServerOptions) (harness.Server, error) {
+		{"prosody, plain component", func(ctx context.Context, o harness.ServerOptions) (*harness.Server, error) {
 			return harness.StartProsody(ctx, harness.ProsodyOptions{ServerOptions: o, ComponentLua: "  modules_enabled = {}"})
 		}, harness.ServerOptions{}, []misconfiguration{{
 			name: "modules missing on the component", works: true, complaints: []string{announcesNothing},

@@ -58,7 +58,7 @@ func read(t *testing.T, file string) string {
 	return string(content)
 }
 
-func testDeployed(t *testing.T, server harness.Server, settings map[string]any) {
+func testDeployed(t *testing.T, server *harness.Server, settings map[string]any) {
 	ctx := bounded(t)
 	backend, err := harness.StartBackend()
 	if err != nil {

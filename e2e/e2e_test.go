@@ -73,7 +73,7 @@ type setup struct {
 // world is an XMPP server, a contacts backend and rosterd, connected.
 type world struct {
 	kind    server
-	server  harness.Server
+	server  *harness.Server
 	backend *harness.Backend
 	rosterd *harness.Rosterd
 	link    *link // nil without setup.link

@@ -13,7 +13,7 @@ import (
 // do its best there.
 type server struct {
 	name  string
-	start func(context.Context, harness.ServerOptions) (harness.Server, error)
+	start func(context.Context, harness.ServerOptions) (*harness.Server, error)
 
 	// unrestricted has the component use any address of its hosts, on both
 	// sides.
@@ -56,11 +56,11 @@ var (
 	servers = []server{prosody, ejabberd}
 )
 
-func startProsody(ctx context.Context, opts harness.ServerOptions) (harness.Server, error) {
+func startProsody(ctx context.Context, opts harness.ServerOptions) (*harness.Server, error) {
 	return harness.StartProsody(ctx, harness.ProsodyOptions{ServerOptions: opts})
 }
 
-func startEjabberd(ctx context.Context, opts harness.ServerOptions) (harness.Server, error) {
+func startEjabberd(ctx context.Context, opts harness.ServerOptions) (*harness.Server, error) {
 	return harness.StartEjabberd(ctx, harness.EjabberdOptions{ServerOptions: opts})
 }
 
@@ -78,7 +78,7 @@ func onServers(t *testing.T, test func(*testing.T, server)) {
 
 // startServer starts the server of a world, or takes one that another test has
 // left as it should be.
-func startServer(ctx context.Context, t *testing.T, s setup) harness.Server {
+func startServer(ctx context.Context, t *testing.T, s setup) *harness.Server {
 	t.Helper()
 	if !s.server.slow || s.own {
 		running, err := s.server.start(ctx, s.options)
@@ -89,7 +89,7 @@ func startServer(ctx context.Context, t *testing.T, s setup) harness.Server {
 		return running
 	}
 	key := fmt.Sprintf("%s %+v", s.server.name, s.options)
-	running, err := shared.take(key, func() (harness.Server, error) { return s.server.start(ctx, s.options) })
+	running, err := shared.take(key, func() (*harness.Server, error) { return s.server.start(ctx, s.options) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,15 +100,15 @@ func startServer(ctx context.Context, t *testing.T, s setup) harness.Server {
 
 // shared are the servers that tests with the same options use, one after the
 // other.
-var shared = pool{free: map[string][]harness.Server{}}
+var shared = pool{free: map[string][]*harness.Server{}}
 
 type pool struct {
 	mu   sync.Mutex
-	free map[string][]harness.Server // by their options; guarded by mu
+	free map[string][]*harness.Server // by their options; guarded by mu
 }
 
 // take takes a server that is free, or starts one.
-func (p *pool) take(key string, start func() (harness.Server, error)) (harness.Server, error) {
+func (p *pool) take(key string, start func() (*harness.Server, error)) (*harness.Server, error) {
 	p.mu.Lock()
 	free := p.free[key]
 	if len(free) == 0 {
@@ -121,7 +121,7 @@ func (p *pool) take(key string, start func() (harness.Server, error)) (harness.S
 }
 
 // put gives back what take has returned.
-func (p *pool) put(key string, s harness.Server, good bool) {
+func (p *pool) put(key string, s *harness.Server, good bool) {
 	if !good {
 		s.Close()
 		return

@@ -63,7 +63,7 @@ type Options struct {
 
 	// Server is the real server for those kinds, on which the users are those of
 	// [Accounts] for this Prefix. No other run uses it at the same time.
-	Server harness.Server
+	Server *harness.Server
 	Prefix string
 
 	plan     *plan                                                  // in place of the seed's

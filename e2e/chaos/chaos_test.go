@@ -138,7 +138,7 @@ func onReal(t *testing.T, kind Kind, seeds uint64, total *Figures) {
 	}
 	h, _ := kind.habit()
 	options := harness.ServerOptions{Host: host, Component: component, Secret: secret, Users: users, AnyFromAddress: !h.privileged}
-	var server harness.Server
+	var server *harness.Server
 	var err error
 	if kind == Prosody {
 		server, err = harness.StartProsody(t.Context(), harness.ProsodyOptions{ServerOptions: options})

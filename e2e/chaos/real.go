@@ -17,7 +17,7 @@ import (
 
 // realServer is a Prosody or an ejabberd.
 type realServer struct {
-	server harness.Server
+	server *harness.Server
 	prefix string
 }
 

@@ -18,7 +18,7 @@ var users = map[string]string{"juliet": "balcony", "romeo": "orchard", "mercutio
 
 // stage is all that runs in the demo.
 type stage struct {
-	prosody *harness.Prosody
+	prosody *harness.Server
 	backend *harness.Backend
 	rosterd *harness.Rosterd
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// EjabberdOptions say how an ejabberd is set up. Of the grants it knows no
-// privileged IQs: see [ServerOptions].
+// EjabberdOptions say how an ejabberd is set up. Before 24.10 it knows no
+// privileged IQs.
 type EjabberdOptions struct {
 	ServerOptions
 
@@ -20,7 +20,7 @@ type EjabberdOptions struct {
 }
 
 // config is the configuration file. Values are written as JSON, which is YAML.
-func (o EjabberdOptions) config(included string, c2s, component int) string {
+func (o EjabberdOptions) config(s *Server) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `# A throw-away ejabberd for end-to-end tests: no TLS, no federation.
 loglevel: info
@@ -42,20 +42,20 @@ modules:
   mod_roster: {versioning: true}
   mod_ping: {}
 %s
-`, yaml(o.Hosts()), c2s, component, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), yaml(o.Component), o.ModulesYAML)
+`, yaml(o.Hosts()), s.c2s, s.service, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), yaml(o.Component), o.ModulesYAML)
 	fmt.Fprintln(&b, "append_host_config:")
 	for _, host := range o.Hosts() {
-		fmt.Fprintf(&b, "  %s:\n    modules: {%s}\n", yaml(host), strings.Join(o.grants(host).modules(), ", "))
+		fmt.Fprintf(&b, "  %s:\n    modules: {%s}\n", yaml(host), strings.Join(o.grants(host).modules(s.root.ejabberdVersion()), ", "))
 	}
 	if o.IncludedYAML != "" {
-		fmt.Fprintf(&b, "include_config_file: %s\n", yaml(included))
+		fmt.Fprintf(&b, "include_config_file: %s\n", yaml(s.path("included.yml")))
 	}
 	fmt.Fprintln(&b, o.ExtraYAML)
 	return b.String()
 }
 
-// modules are those that give a host's grants.
-func (g Grants) modules() []string {
+// modules are those that give a host's grants. Privileged IQs came with 24.10.
+func (g Grants) modules(version string) []string {
 	var modules []string
 	if !g.NoDelegation && !g.Plain {
 		modules = append(modules, `mod_delegation: {namespaces: {"jabber:iq:roster": {access: contacts_component}}}`)
@@ -65,7 +65,11 @@ func (g Grants) modules() []string {
 		if g.NoPresence {
 			presence = ""
 		}
-		modules = append(modules, "mod_privilege: {roster: {both: contacts_component}, "+presence+"message: {outgoing: contacts_component}}")
+		iq := `iq: {"jabber:iq:roster": {set: contacts_component}}, `
+		if g.NoPrivilegeIQ || version < "24.10" {
+			iq = ""
+		}
+		modules = append(modules, "mod_privilege: {roster: {both: contacts_component}, "+presence+iq+"message: {outgoing: contacts_component}}")
 	}
 	return modules
 }

@@ -35,16 +35,17 @@ var slixmppThere = sync.OnceValue(func() bool {
 // clients, and what to do about it; it is empty if nothing is missing.
 func Missing(context.Context) string {
 	var missing []string
-	if _, err := exec.LookPath("prosody"); err != nil {
+	in := suiteRoot()
+	if _, err := in.lookPath("prosody"); err != nil {
 		missing = append(missing, "prosody")
 	}
 	for _, module := range []string{"mod_delegation", "mod_privilege"} {
-		if _, err := os.Stat(prosodyModules + "/" + module); err != nil {
+		if in.glob(prosodyModules+"/"+module) == nil {
 			missing = append(missing, "prosody-modules")
 			break
 		}
 	}
-	if _, err := exec.LookPath("erl"); err != nil || ejabberdCode() == "" {
+	if _, err := in.lookPath("erl"); err != nil || in.ejabberdCode() == "" {
 		missing = append(missing, "ejabberd")
 	}
 	if !slixmppThere() {
@@ -52,6 +53,9 @@ func Missing(context.Context) string {
 	}
 	if missing == nil {
 		return ""
+	}
+	if in != "" {
+		return "not installed: " + strings.Join(missing, ", ") + " in " + string(in) + " (on Debian, as root: e2e/install-debian.sh matrix)"
 	}
 	return "not installed: " + strings.Join(missing, ", ") + " (on Debian, as root: e2e/install-debian.sh)"
 }

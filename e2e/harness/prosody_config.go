@@ -17,7 +17,7 @@ type ProsodyOptions struct {
 }
 
 // config is the configuration file.
-func (o ProsodyOptions) config(dir string, c2s, component int) string {
+func (o ProsodyOptions) config(s *Server) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `-- A throw-away Prosody for end-to-end tests: no TLS, no federation.
 data_path = %s
@@ -37,8 +37,7 @@ c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 log = { { levels = { min = "debug" }, to = "console" } }
-`, luaString(filepath.Join(dir, "data")), luaString(filepath.Join(dir, "prosody.pid")),
-		luaString(prosodyModules), c2s, component)
+`, luaString(s.path("data")), luaString(s.path("prosody.pid")), luaString(prosodyModules), s.c2s, s.service)
 	fmt.Fprintln(&b, o.GlobalLua)
 	for _, host := range o.Hosts() {
 		fmt.Fprintf(&b, "\nVirtualHost %s\n%s%s\n", luaString(host), o.grants(host).lua(o.Component), o.HostLua)

@@ -36,7 +36,7 @@ func Build(ctx context.Context, root, output string, race bool) error {
 // RosterdOptions say how rosterd is started.
 type RosterdOptions struct {
 	Binary      string
-	Server      Server // where it connects, unless Settings say otherwise
+	Server      *Server // where it connects, unless Settings say otherwise
 	ContactsURL string
 
 	// Settings are further settings, or other ones, by their dotted keys, e.g.

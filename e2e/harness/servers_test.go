@@ -20,7 +20,7 @@ var libraries = []struct {
 	{"slixmpp", NewSlixmppClient},
 }
 
-func startProsody(t *testing.T, opts ProsodyOptions) *Prosody {
+func startProsody(t *testing.T, opts ProsodyOptions) *Server {
 	t.Helper()
 	Require(t.Context(), t)
 	p, err := StartProsody(t.Context(), opts)
@@ -36,7 +36,7 @@ func startProsody(t *testing.T, opts ProsodyOptions) *Prosody {
 	return p
 }
 
-func startEjabberd(t *testing.T, opts EjabberdOptions) *Ejabberd {
+func startEjabberd(t *testing.T, opts EjabberdOptions) *Server {
 	t.Helper()
 	Require(t.Context(), t)
 	e, err := StartEjabberd(t.Context(), opts)
@@ -275,12 +275,12 @@ func TestEjabberdChecksFrom(t *testing.T) {
 
 // After a restart ports and accounts are the same, after Close nothing is left.
 func TestRestart(t *testing.T) {
-	for name, start := range map[string]func(*testing.T) (s Server, dir string, pid func() int){
-		"prosody": func(t *testing.T) (Server, string, func() int) {
+	for name, start := range map[string]func(*testing.T) (s *Server, dir string, pid func() int){
+		"prosody": func(t *testing.T) (*Server, string, func() int) {
 			p := startProsody(t, ProsodyOptions{ServerOptions: juliet("secret")})
 			return p, p.dir, func() int { return p.process.cmd.Process.Pid }
 		},
-		"ejabberd": func(t *testing.T) (Server, string, func() int) {
+		"ejabberd": func(t *testing.T) (*Server, string, func() int) {
 			e := startEjabberd(t, EjabberdOptions{ServerOptions: juliet("secret")})
 			return e, e.dir, func() int { return e.process.cmd.Process.Pid }
 		},
@@ -292,7 +292,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-func testRestart(t *testing.T, server Server, dir string, pid func() int) {
+func testRestart(t *testing.T, server *Server, dir string, pid func() int) {
 	ctx := deadline(t)
 	component := dialComponent(t, server)
 	component.wait("the delegation", "<delegated ")
