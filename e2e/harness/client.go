@@ -70,6 +70,10 @@ type ClientOptions struct {
 
 	// IgnorePushes never answers a roster push. The same holds.
 	IgnorePushes bool
+
+	// Unpadded sends and receives as it is, without the blanks that have long
+	// tags parsed whatever libexpat there is.
+	Unpadded bool
 }
 
 // Item is one contact as a client library understood it (RFC 6121, section
@@ -106,7 +110,7 @@ type session struct {
 }
 
 func newSession(opts ClientOptions) (*session, error) {
-	wire, err := newWire(opts.Address)
+	wire, err := newWire(opts.Address, opts.Unpadded)
 	if err != nil {
 		return nil, err
 	}

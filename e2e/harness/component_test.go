@@ -18,6 +18,7 @@ import (
 type rawComponent struct {
 	t       *testing.T
 	conn    net.Conn
+	domain  string
 	arrived *feed[rawStanza]
 }
 
@@ -50,7 +51,7 @@ func dialComponent(t *testing.T, s *Server) *rawComponent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &rawComponent{t: t, conn: conn, arrived: newFeed[rawStanza]()}
+	c := &rawComponent{t: t, conn: conn, domain: s.Options().Component, arrived: newFeed[rawStanza]()}
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	c.send("<stream:stream xmlns='jabber:component:accept' xmlns:stream='" + nsStream + "' to='" + s.Options().Component + "'>")
 	dec := xml.NewDecoder(conn)
@@ -127,9 +128,9 @@ func (c *rawComponent) serve(dec *xml.Decoder) {
 // push sends a roster push by privileged IQ (XEP-0356, section 6).
 func (c *rawComponent) push(to, id, item string) {
 	bare, _, _ := strings.Cut(to, "/")
-	c.send(fmt.Sprintf("<iq type='set' to='%s' id='outer-%s'><privileged_iq xmlns='urn:xmpp:privilege:2'>"+
+	c.send(fmt.Sprintf("<iq type='set' from='%s' to='%s' id='outer-%s'><privileged_iq xmlns='urn:xmpp:privilege:2'>"+
 		"<iq xmlns='jabber:client' type='set' id='%s' to='%s'><query xmlns='jabber:iq:roster'>%s</query></iq>"+
-		"</privileged_iq></iq>", bare, id, id, to, item))
+		"</privileged_iq></iq>", c.domain, bare, id, id, to, item))
 }
 
 // wait waits for a stanza that has text in it.

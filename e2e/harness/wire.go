@@ -27,6 +27,7 @@ type Stanza struct {
 type wire struct {
 	listener net.Listener
 	target   string
+	raw      bool          // no padder
 	arrived  *feed[Stanza] // from the server
 	tasks    sync.WaitGroup
 
@@ -35,13 +36,14 @@ type wire struct {
 	ended bool       // guarded by mu
 }
 
-// newWire listens for one connection, to be relayed to target.
-func newWire(target string) (*wire, error) {
+// newWire listens for one connection, to be relayed to target: as it is if raw is
+// set, else through a [padder] each way.
+func newWire(target string, raw bool) (*wire, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	w := &wire{listener: listener, target: target, arrived: newFeed[Stanza]()}
+	w := &wire{listener: listener, target: target, raw: raw, arrived: newFeed[Stanza]()}
 	w.tasks.Go(w.relay)
 	return w, nil
 }
@@ -67,18 +69,27 @@ func (w *wire) relay() {
 	parsed, tee := io.Pipe()
 	w.tasks.Go(func() { parsed.CloseWithError(w.parse(parsed)) })
 	w.tasks.Go(func() {
-		_, _ = io.Copy(server, client)
+		_, _ = io.Copy(w.padded(server), client)
 		w.cut(false)
 	})
+	toClient := w.padded(client)
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := server.Read(buf)
 		_, _ = tee.Write(buf[:n]) // fails once parse has given up; the client still gets all
-		if _, werr := client.Write(buf[:n]); err != nil || werr != nil {
+		if _, werr := toClient.Write(buf[:n]); err != nil || werr != nil {
 			_ = tee.CloseWithError(io.EOF)
 			return
 		}
 	}
+}
+
+// padded is conn with a padder before it, unless the wire is raw.
+func (w *wire) padded(conn net.Conn) io.Writer {
+	if w.raw {
+		return conn
+	}
+	return &padder{w: conn}
 }
 
 // own remembers a connection to be closed, or closes it if it is too late.
