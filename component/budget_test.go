@@ -69,7 +69,7 @@ func TestOwnQueriesHaveNoBudget(t *testing.T) {
 	r := fault(t, only, func(o *Options) { o.QueriesBurst, o.QueriesPerSecond = 1, 0.001 })
 	k := r.server.serve()
 	for range 5 {
-		k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='1' from='contacts.example.org' to='example.org'>"+rosterGet+"</iq>"))
+		k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='1' from='contacts.example.org/rosterd' to='example.org'>"+rosterGet+"</iq>"))
 		if got := k.next(); !strings.Contains(got, "<conflict ") { // but as it is not this stream's
 			t.Errorf("got %s", got)
 		}

@@ -55,7 +55,7 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		return
 	}
 	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.name.Space), inner: replyTo(inner)}
-	if inner.get("from") == c.opts.Domain {
+	if inner.get("from") == c.prober() {
 		c.arrived(s, host, d, inner.get("id"))
 		return
 	}

@@ -81,7 +81,7 @@ func (c *Component) behindAnswers(s *stream, host string, to []jid.JID) {
 	began := time.Now()
 	done := make(chan struct{}, 1)
 	id, ok := s.iqs.register(host, func(answer) { done <- struct{}{} })
-	if !ok || s.out.put(appendProbe(id, c.opts.Domain, host), nil) != nil {
+	if !ok || s.out.put(c.probe(id, host), nil) != nil {
 		return
 	}
 	timer := time.NewTimer(fenceWait)

@@ -18,7 +18,7 @@ var strangers = []string{
 	"romeo@example.org/street", "romeo@example.org", // a user
 	"other.example.org", "bot@other.example.org/x", // another component of the server
 	"evil.example", "mallory@evil.example", "mallory@evil.example/example.org", // federated
-	"contacts.example.org", "juliet@contacts.example.org/balcony", // rosterd itself
+	"contacts.example.org", "contacts.example.org/rosterd", "juliet@contacts.example.org/balcony", // rosterd itself
 	"juliet@example.org/balcony/2", "Juliet@example.org", "juliet@example.org.", "juliet@EXAMPLE.org", "juliet@example.com",
 	"example.org/", "example.org/x", "@example.org", "EXAMPLE.ORG", "Example.org", "example.org.", ".example.org", " example.org",
 	"example.org ", "x.example.org", "example.org.evil.example", "example.org:5347", "example.org@example.org", "example.org%00",
@@ -207,7 +207,7 @@ func TestRostersOfOthers(t *testing.T) {
 				}
 				k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='"+kind+"' id='1'"+from(sender)+attr+">"+rosterGet+"</iq>"))
 				switch {
-				case sender == "contacts.example.org": // another rosterd's, see probe
+				case sender == "contacts.example.org/rosterd": // another rosterd's, see probe
 					k.refused("conflict")
 				case sender != romeo || !slices.Contains(own, address):
 					k.refused("forbidden")

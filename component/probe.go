@@ -35,9 +35,13 @@ type Rival struct{ Domain string }
 
 func (e *Rival) Error() string { return "another rosterd is connected as " + e.Domain }
 
-// appendProbe makes a probe. In the answer to it, ours says that it came back.
-func appendProbe(id, from, host string) []byte {
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: from, To: host})
+// prober is the address that probes are from. COMPAT Prosody, which does not
+// delegate what is from the component's bare domain.
+func (c *Component) prober() string { return c.opts.Domain + "/rosterd" }
+
+// probe makes a probe. In the answer to it, ours says that it came back.
+func (c *Component) probe(id, host string) []byte {
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.prober(), To: host})
 	return append(b, "<query xmlns='"+nsRoster+"'/></iq>"...)
 }
 
@@ -100,7 +104,7 @@ func (c *Component) prove(s *stream, host string) {
 			c.missed(s, host, before)
 		}
 	})
-	if ok && !s.out.offer(appendProbe(id, c.opts.Domain, host)) {
+	if ok && !s.out.offer(c.probe(id, host)) {
 		s.iqs.forget(id)
 	}
 }

@@ -117,7 +117,7 @@ func (k *link) send(format string, args ...any) {
 var (
 	delegations = regexp.MustCompile(`<message from='([^'@/]+)'[^>]*><delegation [^>]*>(<delegated namespace='jabber:iq:roster')?`)
 	forwards    = regexp.MustCompile(`<iq type='set' id='D' from='([^'@/]+)'[^>]*><delegation `)
-	probes      = regexp.MustCompile(`^<iq type='get' id='([^']+)' from='contacts.example.org' to='([^'@/]+)'><query xmlns='jabber:iq:roster'/></iq>$`)
+	probes      = regexp.MustCompile(`^<iq type='get' id='([^']+)' from='contacts.example.org/rosterd' to='([^'@/]+)'><query xmlns='jabber:iq:roster'/></iq>$`)
 	ids         = regexp.MustCompile(` id='([^']*)'`)
 )
 
@@ -129,9 +129,9 @@ func (k *link) probed(stanza string) bool {
 		k.probes[id] = true
 		if k.delegates[host] {
 			k.send("<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='%s'><forwarded xmlns='%s'>"+
-				"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org' to='%s'>%s</iq></forwarded></delegation></iq>", host, nsDelegation2, nsForward, id, host, rosterGet)
+				"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org/rosterd' to='%s'>%s</iq></forwarded></delegation></iq>", host, nsDelegation2, nsForward, id, host, rosterGet)
 		}
-		k.send("<iq type='error' id='%s' from='%s' to='contacts.example.org'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", id, host, nsStanzas)
+		k.send("<iq type='error' id='%s' from='%s' to='contacts.example.org/rosterd'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", id, host, nsStanzas)
 		return true
 	}
 	for _, id := range ids.FindAllStringSubmatch(stanza, -1) {

@@ -204,11 +204,11 @@ func TestPushWaitsForTheAnswer(t *testing.T) {
 	k.showProbes = true
 	r.push(t, "balcony")
 	fence := k.nextElement()
-	if fence.get("to") != "example.org" || fence.get("from") != "contacts.example.org" || fence.child(nsRoster, "query") == nil {
+	if fence.get("to") != "example.org" || fence.get("from") != "contacts.example.org/rosterd" || fence.child(nsRoster, "query") == nil {
 		t.Fatalf("got %+v", fence)
 	}
 	// It comes back as any query, and has an answer, but no roster.
-	k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='"+fence.get("id")+"' from='contacts.example.org' to='example.org'>"+rosterGet+"</iq>"))
+	k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='"+fence.get("id")+"' from='contacts.example.org/rosterd' to='example.org'>"+rosterGet+"</iq>"))
 	if got := k.next(); !strings.Contains(got, "not-allowed") {
 		t.Errorf("got %s", got)
 	}
