@@ -41,6 +41,7 @@ func (c *Component) askAll(ctx context.Context, s *stream) {
 			return
 		case now := <-look.C:
 			c.vanished(s, now)
+			c.tellNewcomers(s, now)
 			for full, again := range asked {
 				if now.After(again) {
 					delete(asked, full)
@@ -135,6 +136,7 @@ func (c *Component) ask(s *stream, full jid.JID) {
 		case tells != true && mayBeGone(a.iq):
 			c.makeSure(s, full)
 		default:
+			s.newcomers.reported(full, false)
 			c.alive(full)
 		}
 	})

@@ -124,6 +124,7 @@ func ownQuery(inner *element, host string) (full jid.JID, own bool) {
 // query hands a roster get over, to be answered when the roster is there.
 func (c *Component) query(s *stream, d delegated, full jid.JID, query *element) {
 	began := time.Now()
+	s.newcomers.asked(full)
 	c.presences.Login(full)
 	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
 	same, err := c.rosters.Get(full, versionIn(query), func(a roster.Answer) (rest []roster.Item) {

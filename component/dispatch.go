@@ -30,7 +30,7 @@ func (c *Component) handle(s *stream, data []byte, whole bool) error {
 	case e.is(stanza.NSComponent, "iq"):
 		c.handleIQ(s, e)
 	case e.is(stanza.NSComponent, "presence"):
-		c.handlePresence(e, data)
+		c.handlePresence(s, e, data)
 	case e.is(stanza.NSComponent, "message"):
 		c.handleMessage(s, e)
 	}
@@ -45,7 +45,7 @@ func (c *Component) begun(s *stream, data []byte, refusal stanzaError) {
 	switch {
 	case err != nil:
 	case e.is(stanza.NSComponent, "presence"):
-		c.handlePresence(e, nil)
+		c.handlePresence(s, e, nil)
 	case e.is(stanza.NSComponent, "iq") && isRequest(e) && c.repeatable(e):
 		c.refuse(s, e, refusal)
 	}
@@ -219,7 +219,7 @@ func stampedUser(from string) (full jid.JID, ok bool) {
 // handlePresence notes which resources are connected (XEP-0356, section 7).
 // Only the server can stamp a full JID of a served domain; whoever sends
 // presence to the component himself tells only of himself.
-func (c *Component) handlePresence(e *element, data []byte) {
+func (c *Component) handlePresence(s *stream, e *element, data []byte) {
 	kind := e.get("type")
 	if kind != "" && kind != "unavailable" {
 		return
@@ -234,6 +234,7 @@ func (c *Component) handlePresence(e *element, data []byte) {
 	}
 	if kind == "" {
 		first := c.sessions.Connected(full)
+		s.newcomers.reported(full, first)
 		c.presences.Available(full, says)
 		if first {
 			// It did not ask for its roster before: it was there before rosterd

@@ -1,0 +1,389 @@
+package component
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rosterd/jid"
+)
+
+const notHere = "<iq type='error' id='%s' from='example.org'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/></error></iq>"
+
+// delegatedProbe is a probe as it comes back.
+func delegatedProbe(id string) string {
+	return delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='"+id+"' from='contacts.example.org/rosterd' to='example.org'>"+rosterGet+"</iq>")
+}
+
+// An announcement alone is no proof.
+func TestAnnouncementIsNoProof(t *testing.T) {
+	r := start(t, only)
+	k := r.server.serve()
+	k.showProbes = true
+	k.send("%s", delegationOnly+mayPush)
+	probe := k.nextElement()
+	if probe.get("from") != "contacts.example.org/rosterd" || probe.get("to") != "example.org" || probe.child(nsRoster, "query") == nil {
+		t.Fatalf("got %+v", probe)
+	}
+	if got := r.Status().Hosts[0]; got.Query != QueryUnknown || got.Delegation {
+		t.Errorf("before the probe is back: %+v", got)
+	}
+	if _, err := r.Ready(); err == nil {
+		t.Error("ready before the probe is back")
+	}
+	k.send("%s", delegatedProbe(probe.get("id")))
+	k.next()
+	k.quiet()
+	if got := r.Status().Hosts[0]; got.Query != QueryDelegated || !got.Delegation {
+		t.Errorf("when it is back: %+v", got)
+	}
+	if _, err := r.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A delegation that is gone is noticed, and a new stream is made.
+func TestDelegationThatIsGone(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Timing.Prove = 50 * time.Millisecond })
+	k := r.server.serve()
+	r.announced(t, k)
+	k.delegates["example.org"] = false
+	for ended := false; !ended; {
+		data, _, err := k.f.next()
+		ended = err != nil || !k.probed(string(data))
+	}
+	r.server.serve()
+	if !strings.Contains(r.log.String(), "roster queries of example.org have ceased to be delegated") {
+		t.Errorf("log:\n%s", r.log.String())
+	}
+}
+
+// Where a delegation is announced and the server answers all the same, once may
+// be a matter of order. A second time it is not.
+func TestDelegationThatNeverWorks(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Timing.Prove = 50 * time.Millisecond; o.Timing.Announce = time.Nanosecond })
+	k := r.server.serve()
+	k.showProbes = true
+	k.send("%s", delegationOnly)
+	for !strings.Contains(r.log.String(), "have ceased to be delegated") {
+		data, _, err := k.f.next()
+		if err != nil {
+			break
+		}
+		if p := probes.FindStringSubmatch(string(data)); p != nil {
+			k.send(notHere, p[1])
+			if got := r.Status(); got.Connected && got.Hosts[0].Query == QueryDelegated {
+				t.Errorf("got %+v", got.Hosts[0])
+			}
+		}
+	}
+	r.server.serve()
+}
+
+// A host that delegates nothing is probed, and the stream stays.
+func TestPlainHostIsProbed(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Timing.Prove = 5 * time.Millisecond; o.Timing.Announce = time.Nanosecond })
+	k := r.server.serve()
+	k.showProbes = true
+	for n := 0; n < 5; {
+		if p := probes.FindStringSubmatch(k.next()); p != nil {
+			k.send(notHere, p[1])
+			n++
+		}
+	}
+	k.showProbes = false
+	k.quiet()
+	if got := r.Status().Hosts[0]; got.Query != QueryPlain {
+		t.Errorf("got %+v", got)
+	}
+	if n := r.counted(t, "rosterd_reconnects_total"); n != 0 {
+		t.Errorf("%v reconnects", n)
+	}
+}
+
+// A server that answers no probe is believed what it announces, and that is said.
+func TestProbesWithoutAnswer(t *testing.T) {
+	r := start(t, only, func(o *Options) {
+		o.Timing.Ping, o.Timing.Dead = 20*time.Millisecond, time.Hour
+		o.Timing.Answer = 10 * time.Millisecond
+	})
+	k := r.server.serve()
+	k.showProbes = true
+	k.send("%s", delegationOnly+mayPush)
+	waitFor(t, "nobody answers", func() bool { return r.Status().Hosts[0].Query == QueryDelegated })
+	notes, err := r.Ready()
+	if err != nil || len(notes) == 0 || !strings.Contains(notes[0], "it cannot be proven that example.org delegates") {
+		t.Errorf("ready: %q, %v", notes, err)
+	}
+}
+
+// Where only some queries are delegated, a probe need not be one of them.
+func TestFilteredDelegation(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Timing.Prove = 5 * time.Millisecond })
+	k := r.server.serve()
+	k.showProbes = true
+	k.send("<message from='example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'><attribute name='ver'/></delegated></delegation></message>")
+	for n := 0; n < 5; {
+		if p := probes.FindStringSubmatch(k.next()); p != nil {
+			k.send(notHere, p[1])
+			n++
+		}
+	}
+	k.showProbes = false
+	k.quiet()
+	if got := r.Status().Hosts[0]; got.Query != QueryDelegated {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// idOf is the id of a probe of a rosterd that was made at a time.
+func idOf(born int64) string { return strconv.FormatInt(born, 36) + "-AAAAAAAAAAAAA-1" }
+
+// Of two rosterds that share a component the younger goes, for long, and tells
+// the older of itself; the older stays, and looks whether it is asked still.
+func TestTwoRosterds(t *testing.T) {
+	t.Run("younger", func(t *testing.T) {
+		r := start(t, only, func(o *Options) { o.Timing.MaxRetry = time.Hour })
+		k := r.server.serve()
+		r.announced(t, k)
+		k.send("%s", delegatedProbe(idOf(r.born-1)))
+		if got := k.next(); !strings.Contains(got, "<conflict ") {
+			t.Errorf("got %s", got)
+		}
+		k.ended()
+		waitFor(t, "it says so", func() bool {
+			return strings.Contains(r.log.String(), "another rosterd is connected as contacts.example.org") && strings.Contains(r.log.String(), "retry_in=1h0m0s")
+		})
+		if _, err := r.Ready(); err == nil || !strings.Contains(err.Error(), "another rosterd is connected") {
+			t.Errorf("ready: %v", err)
+		}
+	})
+	t.Run("older", func(t *testing.T) {
+		r := start(t, only, func(o *Options) { o.Timing.ProveSoon = time.Millisecond })
+		k := r.server.serve()
+		r.announced(t, k)
+		k.showProbes = true
+		k.send("%s", delegatedProbe(idOf(r.born+1)))
+		if got := k.next(); !strings.Contains(got, "<conflict ") {
+			t.Errorf("got %s", got)
+		}
+		// It looks: the first of its probes the other has, the next nobody.
+		id := k.nextElement().get("id")
+		k.send("<iq type='error' id='%s' from='example.org'><error type='cancel'><conflict xmlns='%s'/></error></iq>", id, nsStanzas)
+		id = k.nextElement().get("id")
+		if !r.Connected() {
+			t.Fatal("the older has gone")
+		}
+		k.send(notHere, id)
+		k.ended()
+		r.server.serve()
+	})
+	t.Run("what is no id of rosterd's", func(t *testing.T) {
+		r := start(t, only)
+		k := r.server.serve()
+		r.announced(t, k)
+		for _, id := range []string{"", "1", "-", "1-2-3", "-AAAAAAAAAAAAA-1", "0-AAAAAAAAAAAAA-1", "!-AAAAAAAAAAAAA-1", strings.Repeat("z", 99) + "-AAAAAAAAAAAAA-1"} {
+			k.send("%s", delegatedProbe(id))
+			k.next()
+		}
+		k.quiet()
+		if !r.Connected() {
+			t.Error("it has gone")
+		}
+	})
+}
+
+func TestPauses(t *testing.T) {
+	conflict := &StreamError{Condition: "conflict", Handshake: true}
+	for _, tt := range []struct {
+		name, address string
+		err           error
+		want          []time.Duration // at most; at least three quarters of it
+	}{
+		{"elsewhere", "xmpp.example.org:5347", errClosed, []time.Duration{time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute}},
+		{"here", "127.0.0.1:5347", errClosed, []time.Duration{time.Second, 2 * time.Second, 2 * time.Second, 2 * time.Second}},
+		{"here, by name", "localhost:5347", errClosed, []time.Duration{time.Second, 2 * time.Second, 2 * time.Second}},
+		{"here, IPv6", "[::1]:5347", errClosed, []time.Duration{time.Second, 2 * time.Second, 2 * time.Second}},
+		{"another has the name", "192.0.2.1:5347", conflict, []time.Duration{time.Second, time.Second, time.Second, time.Second}},
+		{"another shares it", "127.0.0.1:5347", &Rival{"contacts.example.org"}, []time.Duration{time.Minute, time.Minute}},
+	} {
+		c := New(Options{Address: tt.address}, nil)
+		retry := c.newBackoff()
+		for i, want := range tt.want {
+			if got := c.pauseAfter(fmt.Errorf("because: %w", tt.err), retry); got > want*5/4 || got > time.Minute || got < want/2 {
+				t.Errorf("%s: pause %d is %v, want %v", tt.name, i, got, want)
+			}
+		}
+	}
+}
+
+// COMPAT ejabberd from 24.10 on, see replyTo.
+func TestAnswersToEjabberd(t *testing.T) {
+	const id = "rr-1790000000000-3984573498-o7bYZ8y9mGqcHWlJH8dxqaeV1xU=-55238004"
+	r := start(t, only)
+	r.rosters.answer = nil
+	k := r.server.serve()
+	k.send("<iq type='get' id='%s' from='example.org' to='contacts.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:2::jabber:iq:roster'/></iq>", id)
+	if got := k.next(); !strings.HasPrefix(got, "<iq type='result' id='"+id+"' from='contacts.example.org' to='example.org/rosterd'>") {
+		t.Errorf("got %s", got)
+	}
+	k.send("<iq type='set' id='%s' from='example.org' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
+		"<iq xmlns='jabber:client' type='set' id='rr-1790000000000-1' from='juliet@example.org/x' to='juliet@example.org'>%s</iq></forwarded></delegation></iq>", id, rosterGet)
+	if got := k.next(); !strings.Contains(got, " to='example.org/rosterd'><delegation ") || !strings.Contains(got, " to='juliet@example.org/x'>") {
+		t.Errorf("got %s", got)
+	}
+	for _, request := range []string{
+		" id='rr-1790000000000-1' from='juliet@example.org/x'",
+		" id='rr-1790000000000-1' from='juliet@example.org'",
+		" id='rr-179-1' from='example.org'",
+		" id='rr-1790000000000' from='example.org'",
+		" id='rr-' from='example.org'",
+		" id='1790000000000-1' from='example.org'",
+	} {
+		k.send("<iq type='get'%s to='contacts.example.org'><ping xmlns='urn:xmpp:ping'/></iq>", request)
+		if got := k.next(); strings.Contains(got, "/rosterd'") {
+			t.Errorf("%s: got %s", request, got)
+		}
+	}
+}
+
+// COMPAT ejabberd, where no client's answer to a privileged push comes back: the
+// ping behind it settles it, unless the server itself has said something.
+func TestPushesThatNobodyConfirms(t *testing.T) {
+	r := start(t, only)
+	k := r.server.serve()
+	k.send("<iq type='get' id='rr-1790000000000-1' from='example.org' to='contacts.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:2::jabber:iq:roster'/></iq>")
+	k.next()
+	r.announced(t, k)
+	r.sessions.Interested(mustJID(t, "juliet@example.org/gone"))
+	outcome := r.push(t, "balcony", "gone")
+	k.nextElement()
+	gone := k.nextElement()
+	ping := k.nextElement()
+	if !strings.HasSuffix(ping.get("to"), "@example.org/nowhere") || ping.child(nsPing, "ping") == nil {
+		t.Fatalf("got %+v", ping)
+	}
+	k.send("<iq type='error' id='%s' from='juliet@example.org'><error type='cancel'><item-not-found xmlns='%s'/></error></iq>", gone.get("id"), nsStanzas)
+	k.quiet()
+	select {
+	case o := <-outcome:
+		t.Fatalf("settled too early: %+v", o)
+	default:
+	}
+	k.send("<iq type='error' id='%s' from='%s'/>", ping.get("id"), ping.get("to"))
+	if o := receive(t, outcome); o.Err != nil {
+		t.Errorf("outcome %+v", o)
+	}
+	if sent, gone := r.counted(t, "rosterd_pushes_total", "changed", "sent"), r.counted(t, "rosterd_pushes_total", "changed", "gone"); sent != 1 || gone != 1 {
+		t.Errorf("%v sent, %v gone", sent, gone)
+	}
+
+	// With the stream the ping is lost, and so are they.
+	outcome = r.push(t, "balcony")
+	k.nextElement()
+	k.Close()
+	if o := receive(t, outcome); o.Err == nil || !o.Lost {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
+// Who is there and has not asked here is told everything, after a while.
+func TestNewcomers(t *testing.T) {
+	full := func(resource string) jid.JID { return mustJID(t, "juliet@example.org/"+resource) }
+	due := func(n *newcomers) (list []string) {
+		for _, full := range n.due(time.Now()) {
+			list = append(list, full.Resource())
+		}
+		return list
+	}
+	check := func(t *testing.T, n *newcomers, want string) {
+		t.Helper()
+		if got := strings.Join(due(n), " "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	for _, afresh := range []bool{false, true} {
+		t.Run(fmt.Sprint("afresh ", afresh), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &newcomers{afresh: afresh, met: make(map[jid.JID]bool)}
+				n.reported(full("a"), true)
+				n.reported(full("b"), false) // known from before
+				n.reported(full("c"), true)
+				n.asked(full("c"))
+				check(t, n, "")
+				time.Sleep(askWithin)
+				if afresh {
+					check(t, n, "a b")
+				} else {
+					check(t, n, "a c") // the table of sessions knows of c
+				}
+				check(t, n, "")
+				n.reported(full("b"), false) // once
+				time.Sleep(askWithin)
+				check(t, n, "")
+				n.gone(full("b"))
+				n.reported(full("b"), true) // another session
+				time.Sleep(askWithin)
+				check(t, n, "b")
+				for i := range maxNewcomers + 10 {
+					n.reported(full(strconv.Itoa(i)), true)
+				}
+				if len(n.waiting) != maxNewcomers {
+					t.Errorf("%d wait", len(n.waiting))
+				}
+			})
+		})
+	}
+}
+
+func TestNewcomersAreTold(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Timing.Ask = 5 * time.Millisecond })
+	k := r.server.serve()
+	k.send("<presence from='juliet@example.org/plain' to='contacts.example.org'/>") // when nothing is delegated
+	k.quiet()
+	s, _ := r.current()
+	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	r.announced(t, k)
+	for _, resource := range []string{"asks", "asks-not"} {
+		k.send("<presence from='juliet@example.org/%s' to='contacts.example.org'/>", resource)
+	}
+	r.sessions.Interested(mustJID(t, "juliet@example.org/asks"))
+	if got := receive(t, r.rosters.unasked); got.Resource() != "asks-not" {
+		t.Errorf("told %s", got)
+	}
+	k.send("<presence from='juliet@example.org/asks-not' to='contacts.example.org'><show>away</show></presence>")
+	k.quiet()
+	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	if n := len(r.rosters.unasked); n != 0 {
+		t.Errorf("%d more are told", n)
+	}
+}
+
+// When the server has been down, the sessions that bear known names are others.
+func TestServerThatWasDown(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Timing.Ask = 5 * time.Millisecond })
+	k := r.server.serve()
+	r.announced(t, k)
+	r.sessions.Interested(mustJID(t, juliet))
+	k.send("<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>")
+	k.ended()
+	k = r.server.serve()
+	r.announced(t, k)
+	k.send("<presence from='%s' to='contacts.example.org'/>", juliet)
+	if got := receive(t, r.rosters.unasked); got.String() != juliet {
+		t.Errorf("told %s", got)
+	}
+	k.Close() // a link that breaks says nothing of the sessions
+	k = r.server.serve()
+	r.announced(t, k)
+	k.send("<presence from='%s' to='contacts.example.org'/>", juliet)
+	k.quiet()
+	s, _ := r.current()
+	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	if n := len(r.rosters.unasked); n != 0 {
+		t.Errorf("%d are told", n)
+	}
+}
