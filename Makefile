@@ -17,7 +17,7 @@ DEMO_EXIT ?=
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-deps lint test fuzz chaos demo bench clean
+.PHONY: help build install-deps lint test matrix fuzz chaos demo bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,11 @@ test: install-deps ## run all tests, end to end on a real Prosody and a real eja
 		echo "no C compiler: testing without the race detector"; race=; CGO_ENABLED=0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then export ROSTERD_E2E=required; fi; \
 	set -x; $(GO) test $(BUILDFLAGS) $$race -timeout 10m ./...
+
+# Without the race detector: make test has had it.
+matrix: ## run the end-to-end tests on the servers of Debian 13 and sid, too, and print what works where; needs root
+	@e2e/install-debian.sh matrix
+	$(GO) run $(BUILDFLAGS) ./e2e/matrix $(if $(SUITES),-suites '$(SUITES)')
 
 # What go test finds is in testdata/fuzz of the package from then on, where every
 # later go test tries it again. Keep it there, with the fix. Without a limit, most

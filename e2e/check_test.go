@@ -162,6 +162,7 @@ func TestCheck(t *testing.T) {
 	harness.Require(t.Context(), t)
 	t.Parallel()
 	grants := func(g harness.Grants) harness.ServerOptions { return harness.ServerOptions{Grants: g} }
+	pushedOnEjabberd := map[string]string{"privileged": "by privileged IQ", "direct": "from the user's address"}[ejabberd.push()]
 	announcesNothing := "warn example.org: announces nothing to contacts.example.org, neither delegation nor privileges"
 	for _, where := range []struct {
 		name    string
@@ -192,7 +193,7 @@ func TestCheck(t *testing.T) {
 			lines: []string{linesHost, linesComponent, linesDelegations, linesEntities, "clients have to ask the component"}}}},
 		{"ejabberd", startEjabberd, harness.ServerOptions{AnyFromAddress: true}, []misconfiguration{
 			{name: "nothing is wrong", settings: onEjabberd, works: true,
-				lines: []string{"roster queries are delegated; changes are pushed from the user's address; presence between contacts is relayed",
+				lines: []string{"roster queries are delegated; changes are pushed " + pushedOnEjabberd + "; presence between contacts is relayed",
 					"ok   the server takes stanzas from the users' addresses"}},
 			wrongSecret, nothingListens, clientPort,
 			{name: "unknown component", settings: fixed(map[string]any{"xmpp.domain": "nobody.example.org"}),
@@ -200,6 +201,8 @@ func TestCheck(t *testing.T) {
 				lines:      []string{"it answers the same if nobody.example.org is not in hosts"}},
 			{name: "a domain the server does not have", complaints: []string{"FAIL exmaple.org: the server does not have this domain"},
 				settings: fixed(map[string]any{"xmpp.hosts": []string{"example.org", "exmaple.org"}, "xmpp.unrestricted": true})},
+		}},
+		{"ejabberd without iq", startEjabberd, harness.ServerOptions{AnyFromAddress: true, Grants: harness.Grants{NoPrivilegeIQ: true}}, []misconfiguration{
 			{name: "unrestricted is off", works: true, complaints: []string{"warn example.org: does not permit roster pushes"},
 				lines: []string{linesCheckFrom, "xmpp.unrestricted: true", "ejabberd 23.01 has no privilege iq"}, absent: []string{linesModDelegate, linesModPresence}},
 		}},

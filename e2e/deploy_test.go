@@ -11,7 +11,8 @@ import (
 )
 
 // What an administrator installs works: deploy/prosody.cfg.lua as it is, and
-// deploy/ejabberd.yml but for the port. Names and secret are those of both.
+// deploy/ejabberd.yml but for the port, with the lines that a newer ejabberd is to
+// have. Names and secret are those of both.
 func TestDeployedFiles(t *testing.T) {
 	t.Parallel()
 	options := harness.ServerOptions{
@@ -34,18 +35,26 @@ func TestDeployedFiles(t *testing.T) {
 		harness.Require(t.Context(), t)
 		address := freeport.Of(t)
 		_, port, _ := strings.Cut(address, ":")
+		file := strings.Replace(read(t, "../deploy/ejabberd.yml"), "5347", port, 1)
+		if ejabberd.privilegedIQ {
+			commented := "    # iq:\n    #   \"jabber:iq:roster\":\n    #     set: rosterd\n"
+			if !strings.Contains(file, commented) {
+				t.Fatal("deploy/ejabberd.yml has no lines for ejabberd 24.10 and later")
+			}
+			file = strings.Replace(file, commented, strings.ReplaceAll(commented, "# ", ""), 1)
+		}
 		options := options
 		options.ExtraHosts = []string{"example.org"}
-		ejabberd, err := harness.StartEjabberd(bounded(t), harness.EjabberdOptions{
-			ServerOptions: options, IncludedYAML: strings.Replace(read(t, "../deploy/ejabberd.yml"), "5347", port, 1),
+		server, err := harness.StartEjabberd(bounded(t), harness.EjabberdOptions{
+			ServerOptions: options, IncludedYAML: file,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(ejabberd.Close)
+		t.Cleanup(server.Close)
 		settings := maps.Clone(settings)
 		settings["xmpp.address"], settings["xmpp.unrestricted"] = address, true
-		testDeployed(t, ejabberd, settings)
+		testDeployed(t, server, settings)
 	})
 }
 

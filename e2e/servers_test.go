@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 
@@ -22,6 +23,10 @@ type server struct {
 	// pushed is what a push that has arrived is counted as: ejabberd tells
 	// nobody what a client answers.
 	pushed string
+
+	// privilegedIQ says that the component may be granted privileged IQs
+	// (XEP-0356, section 6), which ejabberd has from 24.10 on.
+	privilegedIQ bool
 
 	// endsTold says that the component is told of the end of a session whose
 	// client says nothing.
@@ -43,18 +48,26 @@ type server struct {
 
 var (
 	prosody = server{
-		name: "prosody", start: startProsody, pushed: "ok", endsTold: true,
+		name: "prosody", start: startProsody, pushed: "ok", privilegedIQ: true, endsTold: true,
 		componentGone: "component disconnected: " + domain, unknownComponent: "host-unknown", depth: 30_000,
 		foreignResource: "forbidden", expanded: "policy-violation",
 	}
-	// ejabberd has no privileged IQs.
 	ejabberd = server{
 		name: "ejabberd", start: startEjabberd, unrestricted: true, pushed: "sent", slow: true,
+		privilegedIQ:  harness.Versions(os.Getenv("ROSTERD_E2E_SUITE"))["ejabberd"] >= "24.10",
 		componentGone: "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
 		foreignResource: "item-not-found", expanded: "service-unavailable", depth: 2000, // 5000 end its process
 	}
 	servers = []server{prosody, ejabberd}
 )
+
+// push is how rosterd pushes where all is granted.
+func (s server) push() string {
+	if s.privilegedIQ {
+		return "privileged"
+	}
+	return "direct"
+}
 
 func startProsody(ctx context.Context, opts harness.ServerOptions) (*harness.Server, error) {
 	return harness.StartProsody(ctx, harness.ProsodyOptions{ServerOptions: opts})

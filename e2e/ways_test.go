@@ -46,11 +46,12 @@ func TestWays(t *testing.T) {
 		{"delegated, privileged on Prosody", prosody, harness.Grants{}, "delegated", "privileged", "server", []string{"presence between contacts"}},
 		{"delegated, privileged, unrestricted on Prosody", unrestricted(prosody), harness.Grants{}, "delegated", "privileged", "relayed", nil},
 		{"delegated, unrestricted on Prosody", unrestricted(prosody), noIQ, "delegated", "direct", "relayed", nil},
-		{"delegated, unrestricted on ejabberd", ejabberd, harness.Grants{}, "delegated", "direct", "relayed", nil},
+		{"delegated, privileged where it can be, unrestricted on ejabberd", ejabberd, harness.Grants{}, "delegated", ejabberd.push(), "relayed", nil},
+		{"delegated, unrestricted on ejabberd without privileged IQs", ejabberd, noIQ, "delegated", "direct", "relayed", nil},
 		{"delegated, unrestricted on ejabberd without presence", ejabberd, harness.Grants{NoPresence: true},
-			"delegated", "direct", "server", []string{"presence between contacts"}},
+			"delegated", ejabberd.push(), "server", []string{"presence between contacts"}},
 		{"delegated alone on Prosody", prosody, noIQ, "delegated", "exchange", "server", []string{"roster item exchange", "presence between contacts"}},
-		{"delegated alone on ejabberd", stock(ejabberd), harness.Grants{},
+		{"delegated alone on ejabberd", stock(ejabberd), noIQ,
 			"delegated", "exchange", "server", []string{"roster item exchange", "presence between contacts"}},
 		{"plain Prosody", prosody, harness.Grants{Plain: true}, "plain", "exchange", "server", []string{"does not delegate"}},
 		{"plain ejabberd", stock(ejabberd), harness.Grants{Plain: true}, "plain", "exchange", "server", []string{"does not delegate"}},
@@ -85,7 +86,10 @@ func TestWays(t *testing.T) {
 					w.refresh(ctx, t, "juliet")
 					wantPushes(ctx, t, juliet, lists.push)
 				}
-				result := map[string]string{"privileged": "ok", "direct": "sent"}[c.push]
+				result := c.server.pushed
+				if c.push == "direct" {
+					result = "sent"
+				}
 				waitMetric(ctx, t, w.rosterd, fmt.Sprintf("rosterd_pushes_total{action=%q,result=%q}", "changed", result), 1)
 			}
 			wantQuiet(ctx, t, romeo)
@@ -257,7 +261,7 @@ func testHostsDiffer(t *testing.T, srv server) {
 	if answer := request(ctx, t, com, "plain", iq("get", "plain", domain, rosterQuery)); !strings.Contains(answer.XML, "paris@example.org") {
 		t.Errorf("answer %s", answer.XML)
 	}
-	push := map[string]string{"prosody": "privileged", "ejabberd": "direct"}[srv.name]
+	push := srv.push()
 	pushNet := map[string]string{"prosody": "exchange", "ejabberd": "direct"}[srv.name]
 	presence := map[string]string{"prosody": "server", "ejabberd": "relayed"}[srv.name]
 	waitMetric(ctx, t, w.rosterd, way("example.org", "delegated", push, presence), 1)
@@ -317,7 +321,7 @@ func TestTwoInstances(t *testing.T) {
 			t.Errorf("instance %d has answered %v of 40 queries", i, ok)
 		}
 		// Which of them is told of the presence privilege is chance.
-		best := values[way("example.org", "delegated", "direct", "relayed")] + values[way("example.org", "delegated", "direct", "server")]
+		best := values[way("example.org", "delegated", ejabberd.push(), "relayed")] + values[way("example.org", "delegated", ejabberd.push(), "server")]
 		if best != 1 || values["rosterd_reconnects_total"] != 0 {
 			t.Errorf("instance %d: %v reconnects, or another way than the best", i, values["rosterd_reconnects_total"])
 		}

@@ -9,21 +9,40 @@ import (
 	"strings"
 )
 
-// Suite is the Debian release whose servers are run, as ROSTERD_E2E_SUITE says.
-// Empty, it is those of the machine itself.
-func Suite() string { return os.Getenv("ROSTERD_E2E_SUITE") }
+// Machine is the name of the release that this machine is.
+const Machine = "machine"
+
+// Cell is the key of the attribute by which a test tells the table of `make
+// matrix` what is not well on its server, as "no: what that means".
+const Cell = "cell"
 
 // root is the folder where servers find themselves installed: "" on the machine
-// itself, else the root of a release, which e2e/install-debian.sh has made. Servers
-// run there by chroot.
+// itself, else the root of a Debian release, which e2e/install-debian.sh has made.
+// Servers run there by chroot.
 type root string
 
-// suiteRoot is the root of [Suite].
-func suiteRoot() root {
-	if Suite() == "" {
+// suiteRoot is the root of the release whose servers are run, which
+// ROSTERD_E2E_SUITE names.
+func suiteRoot() root { return rootOf(os.Getenv("ROSTERD_E2E_SUITE")) }
+
+func rootOf(suite string) root {
+	if suite == "" || suite == Machine {
 		return ""
 	}
-	return root(filepath.Join(cmp.Or(os.Getenv("ROSTERD_E2E_ROOTS"), "/var/cache/rosterd-e2e"), Suite()))
+	return root(filepath.Join(cmp.Or(os.Getenv("ROSTERD_E2E_ROOTS"), "/var/cache/rosterd-e2e"), suite))
+}
+
+// Versions are those of the servers of a release, by the names of the packages.
+func Versions(suite string) map[string]string {
+	versions := map[string]string{}
+	for _, server := range []string{"prosody", "ejabberd", "jabberd2"} {
+		query := exec.Command("dpkg-query", "--admindir="+string(rootOf(suite))+"/var/lib/dpkg",
+			"--show", "--showformat=${source:Upstream-Version}", server)
+		if out, err := query.Output(); err == nil && len(out) > 0 {
+			versions[server] = string(out)
+		}
+	}
+	return versions
 }
 
 // tempDir makes a folder that the servers see, too.
