@@ -65,6 +65,7 @@ func (c *checker) presence(w component.Ways, need needed) {
 var queryWays = map[string]string{
 	component.QueryDelegated: "roster queries are delegated",
 	component.QueryPlain:     "clients have to ask the component for their roster",
+	component.QueryNone:      "no roster query can come to rosterd: the server answers all of them itself",
 	component.QueryUnknown:   "how roster queries arrive is not known yet",
 }
 
@@ -82,7 +83,7 @@ var presenceWays = map[string]string{
 // ways says which ways will be used.
 func (c *checker) ways(w component.Ways) {
 	tell := c.ok
-	if w.Query == component.QueryUnknown {
+	if w.Query == component.QueryUnknown || w.Query == component.QueryNone {
 		tell = c.fail
 	}
 	mend := tell("%s: %s; %s; %s", w.Host, queryWays[w.Query], pushWays[w.Push], presenceWays[w.Presence])

@@ -140,6 +140,7 @@ type Component struct {
 	unanswered  *causes // of roster queries
 	strangers   *causes // hosts that announce something and are not served
 	lacking     *causes // what better ways need
+	streamless  *causes // of attempts to connect, since the stream before
 
 	mu     sync.Mutex
 	stream *stream // nil while there is none
@@ -157,7 +158,7 @@ func New(o Options, sessions Sessions) *Component {
 	}
 	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
 		nobody: "nobody-" + strings.ToLower(rand.Text()), born: time.Now().UnixMicro(), limit: newLimit(o.QueriesBurst, o.QueriesPerSecond),
-		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16)}
+		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16), streamless: newCauses(time.Minute, 64)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
 	}
@@ -185,6 +186,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 			}
 			c.opts.Logger.Info("connected to the XMPP server", "address", c.opts.Address, "domain", c.opts.Domain)
 			c.set(s, nil)
+			c.streamless.reset()
 			err = c.serve(ctx, s)
 			c.restrict(err)
 			if time.Since(s.began) > retry.max {
@@ -200,8 +202,10 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 		}
 		afresh = afresh || serverDown(err)
 		pause := c.pauseAfter(err, retry)
-		c.opts.Logger.Warn("no stream to the XMPP server", "address", c.opts.Address, "err", err,
-			"check", c.advice(err), "retry_in", pause.Round(time.Millisecond))
+		if silent, now := c.streamless.log(err.Error()); now {
+			c.opts.Logger.Warn("no stream to the XMPP server", "address", c.opts.Address, "err", err,
+				"check", c.advice(err), "retry_in", pause.Round(time.Millisecond), "not_logged_before", silent)
+		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -230,6 +234,12 @@ func (c *Component) advice(err error) string {
 	var refused *StreamError
 	if insecure := (*TLSError)(nil); errors.As(err, &insecure) {
 		return insecure.Advice()
+	}
+	if errors.As(err, new(*Rival)) {
+		return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
+	}
+	if errors.As(err, new(*Undelegated)) {
+		return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
 	}
 	if !errors.As(err, &refused) {
 		return "is the server running, and is xmpp.address its component port?"
@@ -283,8 +293,11 @@ func (c *Component) Ready() (notes []string, err error) {
 	}
 	for _, host := range c.opts.Hosts {
 		w := c.ways(host, s.grants.of(host), c.late(s))
-		if w.Query == QueryUnknown {
+		switch w.Query {
+		case QueryUnknown:
 			return nil, fmt.Errorf("%s does not delegate %s to %s", host, nsRoster, c.opts.Domain)
+		case QueryNone:
+			return nil, errors.New(w.Missing[0])
 		}
 		notes = append(notes, w.Missing...)
 	}

@@ -24,6 +24,12 @@ func (c *Component) handle(s *stream, data []byte, whole bool) error {
 		c.begun(s, data, errBadRequest)
 		return nil
 	}
+	e.raw = data
+	if e.name.Space == stanza.NSClient {
+		// COMPAT jabberd2, which writes the namespace of its clients' streams. Only
+		// the server can.
+		e.name.Space = stanza.NSComponent
+	}
 	switch {
 	case e.is(stanza.NSStream, "error"):
 		return &StreamError{Condition: condition(e, "urn:ietf:params:xml:ns:xmpp-streams")}

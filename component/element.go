@@ -22,6 +22,7 @@ type element struct {
 	name     xml.Name
 	attrs    []xml.Attr
 	children []*element
+	raw      []byte // of a stanza: as it came, valid while it is handled
 }
 
 // attr is the value of an attribute without namespace; has tells an empty

@@ -10,6 +10,7 @@ type grant struct {
 	delegation string // namespace in which jabber:iq:roster is delegated; "": nothing was announced
 	filtered   bool   // only some of the queries are
 	queries    arrival
+	keeps      string // the software that lets no roster query come here; "": none that is known
 	privilege  string // namespace in which privileges were announced; "": none, or not yet
 	push       bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
 	presence   bool   // presences of the host's users are reported (XEP-0356, section 7)

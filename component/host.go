@@ -2,6 +2,8 @@ package component
 
 import (
 	"context"
+	"encoding/xml"
+	"strings"
 
 	"gosrc.io/xmpp/stanza"
 )
@@ -49,6 +51,41 @@ func (c *Component) TakesAny(ctx context.Context, host string) bool {
 	case <-ctx.Done(): // no answer is none, unless the stream had ended before it was asked
 		now, _ := c.current()
 		return now == s
+	}
+}
+
+// keepers are the servers, by the beginning of the name that they give themselves
+// (XEP-0092), that answer all roster queries of their users. Nothing else tells:
+// a component is none of their users.
+var keepers = []string{"jabberd"} // jabberd2, tried: 2.7.0
+
+// identify finds out whether roster queries of a host that does not delegate can
+// come here at all. COMPAT jabberd2: they cannot, even if they are addressed to us.
+func (c *Component) identify(s *stream, host string) {
+	id, ok := s.iqs.register(host, func(a answer) {
+		var version struct {
+			Name    string `xml:"query>name"`
+			Version string `xml:"query>version"`
+		}
+		if a.iq == nil || xml.Unmarshal(a.iq.raw, &version) != nil {
+			return
+		}
+		for _, keeper := range keepers {
+			if !strings.HasPrefix(strings.ToLower(version.Name), keeper) {
+				continue
+			}
+			software := short(version.Name + " " + version.Version)
+			s.grants.change(host, func(g *grant) { g.keeps = software })
+			c.opts.Logger.Error("rosterd cannot serve this host", "host", host, "software", software,
+				"check", "the server answers every roster query from its own rosters, whoever is asked")
+		}
+	})
+	if !ok {
+		return
+	}
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: host})
+	if !s.out.offer(append(b, "<query xmlns='"+nsVersion+"'/></iq>"...)) {
+		s.iqs.forget(id)
 	}
 }
 

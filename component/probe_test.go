@@ -387,3 +387,29 @@ func TestServerThatWasDown(t *testing.T) {
 		t.Errorf("%d are told", n)
 	}
 }
+
+// COMPAT jabberd2: no roster query can come here, and rosterd does not say that
+// one could.
+func TestServerThatKeepsTheQueries(t *testing.T) {
+	for name, cannot := range map[string]bool{"jabberd2": true, "Jabberd 2s": true, "Prosody": false, "": false} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, only, func(o *Options) { o.Timing.Announce = time.Millisecond })
+			k := r.server.serve()
+			for {
+				e := k.nextElement()
+				if e.child(nsVersion, "query") == nil {
+					continue
+				}
+				k.send("<iq xmlns='jabber:client' type='result' to='contacts.example.org' from='example.org' id='%s'>"+
+					"<query xmlns='jabber:iq:version'><os>Linux</os><version>2.7.0</version><name>%s</name></query></iq>", e.get("id"), name)
+				break
+			}
+			k.quiet()
+			w := r.Status().Hosts[0]
+			notes, err := r.Ready()
+			if cannot != (w.Query == QueryNone) || cannot != (err != nil) || cannot && !strings.Contains(err.Error(), name+" 2.7.0") || !cannot && w.Query != QueryPlain {
+				t.Errorf("%+v, %q, %v", w, notes, err)
+			}
+		})
+	}
+}

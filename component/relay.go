@@ -33,8 +33,11 @@ func (nobody) Align(jid.JID)               {}
 
 const (
 	// maxPayload is how many bytes of a presence's children are relayed. Of a
-	// longer presence only what RFC 6121 defines is: show, status, priority.
+	// longer presence, and one with a longer tag, only what RFC 6121 defines is: show, status, priority.
 	maxPayload = 32 << 10
+	// maxTag is how many bytes a tag in it may have. What receives it may wait at a
+	// longer one, see padding: clients, too, are written on libexpat.
+	maxTag = 4 << 10
 
 	nsXML = "http://www.w3.org/XML/1998/namespace"
 )
@@ -118,7 +121,11 @@ func appendChildren(b []byte, data []byte, want func(xml.Name) bool) ([]byte, er
 				return nil, errTooLong
 			}
 			var name, inner string
+			before := len(b)
 			b, name, inner = appendStart(b, t, space[len(space)-1])
+			if len(b)-before > maxTag {
+				return nil, errTooLong
+			}
 			open, space = append(open, name), append(space, inner)
 		case xml.EndElement:
 			if len(open) == 0 {

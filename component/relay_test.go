@@ -103,6 +103,25 @@ func FuzzPayload(f *testing.F) {
 	})
 }
 
+// A tag that whoever reads it might wait at is not relayed, see padding.
+func TestLongTagsAreNotRelayed(t *testing.T) {
+	for name, extra := range map[string]string{
+		"attribute":  "<x xmlns='urn:x' a='" + strings.Repeat("a", maxTag) + "'/>",
+		"attributes": "<x xmlns='urn:x' a='" + strings.Repeat("a", maxTag/2) + "' b='" + strings.Repeat("b", maxTag/2) + "'/>",
+		"escaped":    "<x xmlns='urn:x' a='" + strings.Repeat("&lt;", maxTag/4) + "'/>",
+		"namespace":  "<x xmlns='urn:" + strings.Repeat("a", maxTag) + "'/>",
+		"deep":       "<x xmlns='urn:x'><y><z a='" + strings.Repeat("a", maxTag) + "'/></y></x>",
+	} {
+		if got := string(payload([]byte("<presence xmlns='jabber:component:accept'><show>away</show>" + extra + "</presence>"))); got != "<show>away</show>" {
+			t.Errorf("%s: %.100s", name, got)
+		}
+	}
+	text := "<x xmlns='urn:x'>" + strings.Repeat("a", 2*maxTag) + "</x>"
+	if got := string(payload([]byte("<presence xmlns='jabber:component:accept'>" + text + "</presence>"))); got != text {
+		t.Errorf("text: %.100s", got)
+	}
+}
+
 func TestAsking(t *testing.T) {
 	const ejabberd = "<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/><text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>User session not found</text></error></iq>"
 	const prosody = "<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"

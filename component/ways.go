@@ -11,6 +11,7 @@ const (
 	QueryUnknown   = "unknown"   // the host has announced nothing, and it is too early to say more
 	QueryDelegated = "delegated" // the server forwards it (XEP-0355)
 	QueryPlain     = "plain"     // the client asks the component's own JID
+	QueryNone      = "none"      // none does: the server answers all of them, whoever is asked
 )
 
 // How a change reaches a host's clients.
@@ -52,6 +53,9 @@ func (c *Component) ways(host string, g grant, late bool) Ways {
 			w.Missing = append(w.Missing, fmt.Sprintf("it cannot be proven that %s delegates %s to %s: it does not answer %s; "+
 				"ejabberd from 25.03 on: any privilege in mod_privilege", host, nsRoster, c.opts.Domain, c.opts.Domain))
 		}
+	case g.keeps != "":
+		w.Query = QueryNone
+		w.Missing = append(w.Missing, fmt.Sprintf("%s runs %s, which answers every roster query from its own rosters, whoever is asked: rosterd cannot serve it", host, g.keeps))
 	case late && (g.delegation == "" || g.queries == arrivalMissed):
 		w.Query = QueryPlain
 		w.Missing = append(w.Missing, fmt.Sprintf("%s does not delegate %s to %s, so clients must ask %s for their roster; "+
@@ -62,7 +66,7 @@ func (c *Component) ways(host string, g grant, late bool) Ways {
 	switch {
 	case g.push:
 		w.Push = PushPrivileged
-	case c.unrestricted.Load() && w.Query != QueryPlain:
+	case c.unrestricted.Load() && w.Query != QueryPlain && w.Query != QueryNone:
 		w.Push = PushDirect
 	case w.Query == QueryDelegated:
 		w.Missing = append(w.Missing, fmt.Sprintf("%s does not permit roster pushes, so changes are sent as roster item exchange (XEP-0144), on which few clients act; "+
@@ -71,7 +75,7 @@ func (c *Component) ways(host string, g grant, late bool) Ways {
 	switch {
 	case c.relays(g):
 		w.Presence = PresenceRelayed
-	case w.Query == QueryPlain || c.opts.Presence == "off":
+	case w.Query == QueryPlain || w.Query == QueryNone || c.opts.Presence == "off":
 	case w.Query == QueryDelegated:
 		w.Missing = append(w.Missing, fmt.Sprintf("presence between contacts of %s follows the server's own rosters; to have it relayed: the privilege presence, managed_entity, "+
 			"and xmpp.unrestricted: true, which needs Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener", host))
