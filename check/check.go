@@ -64,8 +64,11 @@ type checker struct {
 }
 
 func (c *checker) configuration() bool {
-	var err error
-	if c.cfg, err = config.Load(c.File); err != nil {
+	var (
+		warnings []string
+		err      error
+	)
+	if c.cfg, warnings, err = config.Load(c.File); err != nil {
 		c.fail("configuration: %s", err)("mend that; config.example.yaml has all keys and says what they mean")
 		return false
 	}
@@ -77,6 +80,9 @@ func (c *checker) configuration() bool {
 		c.ok("configuration: %s", file)
 	} else {
 		c.ok("configuration: from the environment, there is no file")
+	}
+	for _, warning := range warnings {
+		c.warn("configuration: %s", warning)
 	}
 	return true
 }

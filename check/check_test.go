@@ -325,7 +325,7 @@ func TestRunning(t *testing.T) {
 			s := settings(t, server.address())
 			tt.status.Address = server.address()
 			s["metrics"]["listen"] = status(t, tt.status)
-			endpoint := httptest.NewServer(refresh.Handler(refresh.Options{Token: secret, Logger: slog.New(slog.DiscardHandler),
+			endpoint := httptest.NewServer(refresh.Handler(refresh.Options{Tokens: refresh.NewTokens(secret), Logger: slog.New(slog.DiscardHandler),
 				Requests: metrics.New(prometheus.NewRegistry()).RefreshRequests}, nil))
 			t.Cleanup(endpoint.Close)
 			if !tt.connects {

@@ -141,9 +141,9 @@ type Component struct {
 	strangers   *causes // hosts that announce something and are not served
 	lacking     *causes // what better ways need
 
-	mu     sync.Mutex
-	stream *stream // nil while there is none
-	why    error   // why there is none
+	mu     sync.Mutex // guards opts.Secret and opts.TLS, too
+	stream *stream    // nil while there is none
+	why    error      // why there is none
 }
 
 // New makes a component; [Component.Run] connects it.
@@ -169,6 +169,20 @@ func New(o Options, sessions Sessions) *Component {
 // called before Run, or not at all.
 func (c *Component) Relay(hub *presence.Hub) { c.hub, c.presences = hub, hub }
 
+// Renew replaces the secret, and how to connect with TLS, for the next connection.
+func (c *Component) Renew(secret string, secured *tls.Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts.Secret, c.opts.TLS = secret, secured
+}
+
+// options are those for a new connection.
+func (c *Component) options() Options {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opts
+}
+
 // Run connects to the server, serves it, and connects again when the stream is
 // lost, whatever the cause, until ctx ends; then it closes the stream in order
 // and returns. It is called once.
@@ -177,7 +191,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	retry := c.newBackoff()
 	afresh := false // the server was seen to be down
 	for established := 0; ctx.Err() == nil; {
-		s, err := open(ctx, c.opts, c.idPrefix(), &c.buffers)
+		s, err := open(ctx, c.options(), c.idPrefix(), &c.buffers)
 		if err == nil {
 			s.newcomers.afresh, afresh = afresh, false
 			if established++; established > 1 {
