@@ -114,8 +114,26 @@ func (c *checker) judge(status component.Status, lacks func(host string) bool) {
 		return
 	}
 	c.ok("handshake: connected as %s", c.cfg.XMPP.Domain)
+	c.anyAddress(status.Any)
 	for _, w := range status.Hosts {
-		c.host(w, status.Hosts, lacks)
+		c.host(w, status, lacks)
+	}
+}
+
+// anyAddress says whether xmpp.unrestricted is right.
+func (c *checker) anyAddress(is string) {
+	domain := c.cfg.XMPP.Domain
+	switch {
+	case (is != "") != c.cfg.XMPP.Unrestricted:
+		c.fail("xmpp.unrestricted is %t, and not so in the rosterd that runs", c.cfg.XMPP.Unrestricted)("restart it")
+	case is == component.AnyRefused:
+		c.fail("xmpp.unrestricted is on, and the server ends the stream at the first stanza from a user's address")(
+			"turn it off, or let the server take all addresses: validate_from_addresses = false in Component \""+domain+"\" (Prosody),",
+			"check_from: false on the listener ejabberd_service (ejabberd); rosterd tries again when the server has restarted")
+	case is == component.AnyUnproven:
+		c.warn("xmpp.unrestricted is on, and whether the server takes stanzas from the users' addresses cannot be told")("is the server very slow?")
+	case is == component.AnyTaken:
+		c.ok("the server takes stanzas from the users' addresses, as xmpp.unrestricted says")
 	}
 }
 

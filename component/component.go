@@ -129,7 +129,7 @@ type Component struct {
 	rosters      Rosters // set by Run before anything else happens
 	hub          *presence.Hub
 	presences    Presences   // the hub, or nobody
-	unrestricted atomic.Bool // Options.Unrestricted, until the server proves it wrong
+	unrestricted atomic.Bool // Options.Unrestricted, unless the server proves it wrong
 	tells        sync.Map    // hosts (string) -> whether their error for a resource that is not there can be told from a client's
 	nobody       string      // a localpart that is nobody's
 	born         int64       // when New was called, in microseconds since 1970
@@ -230,10 +230,13 @@ func serverDown(err error) bool {
 }
 
 // restrict makes the component send from its own domain alone if the server
-// ended the stream because of another address: better that than no rosters.
+// ended the stream because of another address: better that than no rosters. After
+// the end of a later stream it is tried again: the server may have been mended.
 func (c *Component) restrict(err error) {
 	var ended *StreamError
-	if errors.As(err, &ended) && ended.Condition == "invalid-from" && c.unrestricted.CompareAndSwap(true, false) {
+	if !errors.As(err, &ended) || ended.Condition != "invalid-from" {
+		c.unrestricted.Store(c.opts.Unrestricted)
+	} else if c.unrestricted.CompareAndSwap(true, false) {
 		c.opts.Logger.Error("the server does not take stanzas from its users' addresses: going on as if xmpp.unrestricted were false",
 			"check", "Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener")
 	}

@@ -51,6 +51,7 @@ type link struct {
 	f   *framer
 	all bool // next shows also how the component finds out how the server answers for nobody
 
+	first      string          // stanza of the stream
 	showProbes bool            // next does not answer probes by itself
 	delegates  map[string]bool // hosts that were announced to delegate
 	probes     map[string]bool // ids of the probes that were answered
@@ -83,6 +84,12 @@ func (s *server) accept() *link {
 	return k
 }
 
+// triesAddress reports whether a stanza is the one with which a component tries whether
+// the server takes every address.
+func triesAddress(data string) bool {
+	return strings.HasPrefix(data, "<iq type='result'") && strings.Contains(data, "to='contacts.example.org'></iq>")
+}
+
 // serve takes a connection and accepts the handshake.
 func (s *server) serve() *link {
 	s.t.Helper()
@@ -92,9 +99,16 @@ func (s *server) serve() *link {
 		s.t.Errorf("got %s, want %s", got, want)
 	}
 	k.send("<handshake/>")
-	for range s.probes {
-		if data, _, err := k.f.next(); err != nil || !k.probed(string(data)) {
+	for n := 0; n < s.probes; {
+		data, _, err := k.f.next()
+		if err != nil || !k.probed(string(data)) {
 			s.t.Fatalf("got %s, %v, want a probe", data, err)
+		}
+		if k.first == "" {
+			k.first = string(data)
+		}
+		if !triesAddress(string(data)) {
+			n++
 		}
 	}
 	return k
@@ -134,6 +148,9 @@ func (k *link) probed(stanza string) bool {
 		k.send("<iq type='error' id='%s' from='%s' to='contacts.example.org/rosterd'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", id, host, nsStanzas)
 		return true
 	}
+	if triesAddress(stanza) {
+		return true
+	}
 	for _, id := range ids.FindAllStringSubmatch(stanza, -1) {
 		if k.probes[id[1]] {
 			return true
@@ -143,7 +160,7 @@ func (k *link) probed(stanza string) bool {
 }
 
 // next is the next stanza of the component, apart from those that find out how
-// the server answers for nobody, and from probes.
+// the server answers for nobody, whether it takes every address, and from probes.
 func (k *link) next() string {
 	k.t.Helper()
 	for {
