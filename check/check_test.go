@@ -95,25 +95,43 @@ func speaks(stanzas string) func(net.Conn) {
 			stanzas = "<handshake/>" + stanzas
 		}
 		_, _ = io.WriteString(conn, stanzas)
-		for { // pings are answered as by a server without federation, but for example.org
+		for { // requests are answered as by a server without federation, but for example.org
 			tag, err := r.ReadString('>')
 			if err != nil || strings.Contains(tag, "</stream:stream>") {
 				_, _ = io.WriteString(conn, "</stream:stream>")
 				return
 			}
-			if strings.HasPrefix(tag, "<iq type='result'") && attribute(tag, "to") == "contacts.example.org" {
+			id, to := attribute(tag, "id"), attribute(tag, "to")
+			if strings.HasPrefix(tag, "<iq type='result'") && to == "contacts.example.org" {
 				_, _ = io.WriteString(conn, tag+"</iq>") // as servers do that take every address
 			}
-			if id := attribute(tag, "id"); id != "" && strings.Contains(tag, "type='get'") {
-				answer := "<iq type='result' id='%s' from='%s' to='contacts.example.org'/>"
-				if attribute(tag, "to") != "example.org" {
-					answer = "<iq type='error' id='%s' from='%s' to='contacts.example.org'><error type='cancel'>" +
-						"<not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
-				}
-				fmt.Fprintf(conn, answer, id, attribute(tag, "to"))
+			if id == "" || !strings.HasPrefix(tag, "<iq type='get'") {
+				continue
 			}
+			payload, _ := r.ReadString('>')
+			answer, from := "<iq type='result' id='%s' from='%s' to='contacts.example.org'/>", to
+			switch _, to, _ = strings.Cut("@"+strings.TrimSuffix(to, "/nowhere"), "@"); {
+			case !strings.HasSuffix(to, "example.org"):
+				answer = refusal("not-allowed")
+			case strings.Contains(payload, nsRoster) && delegates(stanzas, to): // a probe comes back
+				fmt.Fprintf(conn, "<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
+					"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", to, id, to)
+				answer = refusal("not-allowed")
+			case strings.Contains(payload, nsRoster):
+				answer = refusal("service-unavailable")
+			}
+			fmt.Fprintf(conn, answer, id, from)
 		}
 	}
+}
+
+func refusal(condition string) string {
+	return "<iq type='error' id='%s' from='%s' to='contacts.example.org'><error type='cancel'><" + condition + " xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+}
+
+// delegates reports whether a host announces that it does, see announced.
+func delegates(stanzas, host string) bool {
+	return strings.Contains(stanzas, "<message from='"+host+"' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'/>")
 }
 
 // strict is such a server that ends the stream at another address than the
@@ -261,6 +279,8 @@ func TestServer(t *testing.T) {
 		{name: "unrestricted, and the server is not, no push", serve: strict(announced("example.org", nsRoster, permPresence)), ok: false, xmpp: map[string]any{"unrestricted": true},
 			want:  []string{"FAIL xmpp.unrestricted is on", "warn example.org: does not permit roster pushes (privilege iq, set, jabber:iq:roster), and takes no stanzas from the users' addresses"},
 			lines: []string{"changes are suggested by roster item exchange"}},
+		{name: "every stream ends", serve: speaks(all + refused("invalid-from")), ok: false, xmpp: map[string]any{"unrestricted": true},
+			want: []string{"FAIL handshake: the server ended the stream: invalid-from"}},
 		{name: "nobody relays presence", serve: speaks(all), ok: true, xmpp: map[string]any{"presence": "auto"},
 			want: []string{"warn example.org: users see every contact offline"}, lines: []string{"xmpp.unrestricted: true", "xmpp.presence: off"}},
 		{name: "nobody can relay presence", serve: speaks(announced("example.org", nsRoster, permIQ)), ok: true, xmpp: map[string]any{"unrestricted": true, "presence": "relay"},

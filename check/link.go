@@ -50,12 +50,15 @@ func (c *checker) connect(ctx context.Context) {
 // everything, or nothing will come any more. After a stream that the server ended
 // because of an address, it waits for the next one, as rosterd would.
 func observe(ctx context.Context, link *component.Component, patience time.Duration) component.Status {
-	var connected time.Time
+	var connected, refused time.Time
 	status := link.Status()
 	wait(ctx, func() bool {
 		status = link.Status()
 		if !status.Connected {
-			return !comesSoon(status)
+			if refused.IsZero() && status.Any == component.AnyRefused {
+				refused = time.Now()
+			}
+			return !comesSoon(status) || !refused.IsZero() && time.Since(refused) > patience+localWait
 		}
 		if connected.IsZero() {
 			connected = time.Now()
