@@ -115,7 +115,7 @@ func speaks(stanzas string) func(net.Conn) {
 				answer = refusal("not-allowed")
 			case strings.Contains(payload, nsRoster) && delegates(stanzas, to): // a probe comes back
 				fmt.Fprintf(conn, "<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
-					"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", to, id, to)
+					"<iq xmlns='jabber:client' type='get' id='%s' from='%s' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", to, id, attribute(tag, "from"), to)
 				answer = refusal("not-allowed")
 			case strings.Contains(payload, nsRoster):
 				answer = refusal("service-unavailable")

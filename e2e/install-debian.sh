@@ -161,7 +161,7 @@ install_packages() {
 }
 
 # The roots of other releases, kept between runs. The tests look here, too.
-roots=${ROSTERD_E2E_ROOTS:-/var/cache/rosterd-e2e}
+roots=${E2E_ROOTS:-/var/cache/rosterd-e2e}
 
 # mirror is where this machine has a part of Debian from, by apt's label of it.
 mirror() {

@@ -116,7 +116,7 @@ func (tb *recordingTB) Fatal(args ...any) { tb.failed = fmt.Sprint(args...) }
 
 func TestRequire(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // neither prosody nor erl there
-	t.Setenv("ROSTERD_E2E_SUITE", "")
+	t.Setenv("E2E_SUITE", "")
 	for _, required := range []string{"", "required"} {
 		t.Setenv("E2E", required)
 		var tb recordingTB

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Suite is the Debian release whose servers are run, as ROSTERD_E2E_SUITE says.
+// Suite is the Debian release whose servers are run, as E2E_SUITE says.
 // Empty, it is those of the machine itself.
-func Suite() string { return os.Getenv("ROSTERD_E2E_SUITE") }
+func Suite() string { return os.Getenv("E2E_SUITE") }
 
 // root is the folder where servers find themselves installed: "" on the machine
 // itself, else the root of a release, which e2e/install-debian.sh has made. Servers
@@ -23,7 +23,7 @@ func suiteRoot() root {
 	if Suite() == "" {
 		return ""
 	}
-	return root(filepath.Join(cmp.Or(os.Getenv("ROSTERD_E2E_ROOTS"), "/var/cache/rosterd-e2e"), Suite()))
+	return root(filepath.Join(cmp.Or(os.Getenv("E2E_ROOTS"), "/var/cache/rosterd-e2e"), Suite()))
 }
 
 // tempDir makes a folder that the servers see, too.
