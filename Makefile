@@ -41,7 +41,7 @@ test: install-deps ## run all tests, end to end on a real Prosody and a real eja
 	@set -e; race=-race; export CGO_ENABLED=1; \
 	if ! command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null; then \
 		echo "no C compiler: testing without the race detector"; race=; CGO_ENABLED=0; fi; \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then export ROSTERD_E2E=required; fi; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then export E2E=required; fi; \
 	set -x; $(GO) test $(BUILDFLAGS) $$race -timeout 10m ./...
 
 # Without the race detector: make test has had it.

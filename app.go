@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,17 +34,22 @@ const (
 )
 
 // serve runs rosterd with the configuration in file until ctx ends, or a
-// listener fails, then stops in order: HTTP, what is under way, the stream.
-func serve(ctx context.Context, file string, logs io.Writer) error {
-	cfg, err := config.Load(file)
+// listener fails, then stops in order: HTTP, what is under way, the stream. Each
+// of hangups meanwhile has the configuration read again.
+func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.Writer) error {
+	cfg, warnings, err := config.Load(file)
 	if err != nil {
 		return err
 	}
-	log := newLogger(cfg.Log, logs)
+	level := new(slog.LevelVar)
+	level.Set(levelOf(cfg.Log))
+	log := newLogger(cfg.Log, level, logs)
+	warn(log, warnings)
 	a, err := assemble(cfg, log)
 	if err != nil {
 		return err
 	}
+	a.level = level
 	log.Info("rosterd starts", "version", version, "commit", buildCommit(),
 		"refresh", a.refresh.Addr, "metrics", a.metrics.Addr, "hosts", cfg.XMPP.Hosts)
 	streams, closeStream := context.WithCancel(context.Background())
@@ -53,9 +59,15 @@ func serve(ctx context.Context, file string, logs io.Writer) error {
 		defer close(streamClosed)
 		a.component.Run(streams, a.manager)
 	}()
-	select {
-	case <-ctx.Done():
-	case err = <-a.failed:
+	for running := true; running; {
+		select {
+		case <-hangups:
+			a.reload(file)
+		case <-ctx.Done():
+			running = false
+		case err = <-a.failed:
+			running = false
+		}
 	}
 	log.Info("rosterd stops")
 	a.stopHTTP()
@@ -79,18 +91,13 @@ func serve(ctx context.Context, file string, logs io.Writer) error {
 	return err
 }
 
-func newLogger(c config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Level)) // validated by config
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
 // app is the program, wired. Its HTTP servers are running.
 type app struct {
+	cfg              config.Config // what holds now
+	log              *slog.Logger
+	level            *slog.LevelVar
+	tokens           *refresh.Tokens
+	certificates     *refresh.Certificates // nil: the endpoint has no TLS
 	fetcher          *fetcher.Fetcher
 	component        *component.Component
 	manager          *roster.Manager
@@ -104,7 +111,7 @@ type app struct {
 // assemble makes the parts, connects them, and begins to listen. If it fails,
 // nothing is left running.
 func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
-	a := &app{failed: make(chan error, 2)}
+	a := &app{cfg: cfg, log: log, tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
 	a.requests, a.cancelRequests = context.WithCancel(context.Background())
 	if err := a.build(cfg, log); err != nil {
 		a.cancelRequests()
@@ -162,9 +169,8 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.component.Relay(hub)
 	}
 
-	var certificates *refresh.Certificates
 	if t := cfg.Refresh.TLS; t.Enabled() {
-		if certificates, err = refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, log); err != nil {
+		if a.certificates, err = refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, log); err != nil {
 			return err
 		}
 	}
@@ -178,8 +184,8 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		return fmt.Errorf("metrics.listen: %w", err)
 	}
 	endpoint := refresh.Options{
-		Hosts: cfg.XMPP.Hosts, Token: cfg.Refresh.Token.Reveal(), Tokens: reveal(cfg.Refresh.Tokens), MaxBytes: cfg.Refresh.MaxBytes,
-		Certificates: certificates, Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
+		Hosts: cfg.XMPP.Hosts, Tokens: a.tokens, MaxBytes: cfg.Refresh.MaxBytes, Certificates: a.certificates,
+		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
 	}
 	a.refresh = a.startHTTP(refreshListener, log, refresh.Handler(endpoint, a.manager), func(server *http.Server, l net.Listener) net.Listener {
 		return refresh.Protect(server, l, endpoint)
@@ -261,19 +267,12 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 	if err != nil {
 		return nil, err
 	}
-	header := make(http.Header)
-	for name, value := range c.Headers {
-		header.Set(name, value.Reveal())
-	}
-	if token := c.Token.Reveal(); token != "" {
-		header.Set("Authorization", "Bearer "+token)
-	}
 	options := fetcher.Options{
 		URL: func(user jid.JID) (string, error) {
 			return templates[user.Domain()].Expand(user.Local(), user.Domain())
 		},
 		Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, MaxBytes: c.MaxBytes, NotFoundEmpty: c.NotFound == "empty",
-		Header: header, UserAgent: "rosterd/" + version, Logger: log,
+		Header: headerOf(c), UserAgent: "rosterd/" + version, Logger: log,
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}
@@ -311,11 +310,23 @@ func background(c config.Contacts, hosts []string) int {
 	return n
 }
 
-// reveal is for those who compare.
-func reveal(secrets []config.Secret) []string {
-	list := make([]string, len(secrets))
-	for i, s := range secrets {
-		list[i] = s.Reveal()
+// headerOf is what every fetch is sent with.
+func headerOf(c config.Contacts) http.Header {
+	header := make(http.Header)
+	for name, value := range c.Headers {
+		header.Set(name, value.Reveal())
+	}
+	if token := c.Token.Reveal(); token != "" {
+		header.Set("Authorization", "Bearer "+token)
+	}
+	return header
+}
+
+// tokensOf are what callers of the refresh endpoint may send.
+func tokensOf(c config.Refresh) []string {
+	list := []string{c.Token.Reveal()}
+	for _, token := range c.Tokens {
+		list = append(list, token.Reveal())
 	}
 	return list
 }

@@ -48,7 +48,7 @@ func TestMetricsWhileRefreshIsAttacked(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	log := &logs{lines: make(chan string, 100)}
 	exit := make(chan int, 1)
-	go func() { exit <- run(ctx, []string{"--config", file}, io.Discard, log) }()
+	go func() { exit <- run(ctx, nil, []string{"--config", file}, io.Discard, log) }()
 	first := <-log.lines
 	found := regexp.MustCompile(`refresh=(\S+) metrics=(\S+)`).FindStringSubmatch(first)
 	if found == nil {
@@ -124,7 +124,7 @@ func TestBrokenCertificate(t *testing.T) {
 		"another's key":  {testcert.Pair{Cert: good.Cert, Key: other.Key}, `refresh\.tls\.key: \S+/key\.pem: `},
 	} {
 		var stderr bytes.Buffer
-		code := run(t.Context(), []string{"--config", secured(t, t.TempDir(), tt.pair)}, io.Discard, &stderr)
+		code := run(t.Context(), nil, []string{"--config", secured(t, t.TempDir(), tt.pair)}, io.Discard, &stderr)
 		if code != 1 || !regexp.MustCompile(`^rosterd: `+tt.want+`[^\n]*\n$`).MatchString(stderr.String()) {
 			t.Errorf("%s: exit code %d, %s", name, code, stderr.String())
 		}

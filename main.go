@@ -4,13 +4,13 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 )
 
@@ -22,32 +22,37 @@ var (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	context.AfterFunc(ctx, stop)   // a second signal ends the program at once
+	signal.Ignore(syscall.SIGPIPE) // of a standard output or error that nobody reads any more
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	stderr := newOutput(os.Stderr)
+	code := run(ctx, hangups, os.Args[1:], os.Stdout, stderr)
+	stderr.Close()
+	os.Exit(code)
 }
 
 // run is main without its signals. It returns the exit code: 0 after an
 // orderly stop, 1 if rosterd could not start, 2 for a wrong command line.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("rosterd", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { fmt.Fprint(stderr, usage) }
+func run(ctx context.Context, hangups <-chan os.Signal, args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("rosterd")
 	file := flags.String("config", "", "")
+	showVersion := flags.Bool("version", false, "")
 	switch err := flags.Parse(args); {
-	case err == flag.ErrHelp:
-		return 0
 	case err != nil:
-		return 2
-	case flags.NArg() == 1 && flags.Arg(0) == "version":
+		return misused(err, stdout, stderr)
+	case *showVersion && flags.NArg() == 0, flags.NArg() == 1 && flags.Arg(0) == "version":
 		fmt.Fprintf(stdout, "rosterd %s, commit %s, %s\n", version, buildCommit(), runtime.Version())
+		return 0
+	case flags.Arg(0) == "help":
+		fmt.Fprint(stdout, usage)
 		return 0
 	case flags.Arg(0) == "check":
 		return runCheck(ctx, *file, flags.Args()[1:], stdout, stderr)
 	case flags.NArg() > 0:
-		flags.Usage()
-		return 2
+		return misused(fmt.Errorf("unknown command: %q", strings.Join(flags.Args(), " ")), stdout, stderr)
 	}
-	if err := serve(ctx, *file, stderr); err != nil {
+	if err := serve(ctx, hangups, *file, stderr); err != nil {
 		fmt.Fprintln(stderr, "rosterd:", err)
 		return 1
 	}

@@ -23,10 +23,15 @@ func TestCommandLine(t *testing.T) {
 		stdout, stderr string // regular expressions for all of it
 	}{
 		{[]string{"version"}, 0, `^rosterd \S+, commit \S+, ` + regexp.QuoteMeta(runtime.Version()) + `\n$`, `^$`},
-		{[]string{"--help"}, 0, `^$`, `^rosterd serves XMPP rosters`},
-		{[]string{"--nonsense"}, 2, `^$`, `flag provided but not defined`},
-		{[]string{"nonsense"}, 2, `^$`, `^rosterd serves XMPP rosters`},
-		{[]string{"version", "x"}, 2, `^$`, `^rosterd serves XMPP rosters`},
+		{[]string{"--version"}, 0, `^rosterd \S+, commit \S+, go\S+\n$`, `^$`},
+		{[]string{"-version", "--config", "missing.yaml"}, 0, `^rosterd \S+, commit \S+, go\S+\n$`, `^$`},
+		{[]string{"--help"}, 0, `^rosterd serves XMPP rosters`, `^$`},
+		{[]string{"-h"}, 0, `^rosterd serves XMPP rosters`, `^$`},
+		{[]string{"help"}, 0, `^rosterd serves XMPP rosters`, `^$`},
+		{[]string{"help", "check"}, 0, `^rosterd serves XMPP rosters`, `^$`},
+		{[]string{"--nonsense"}, 2, `^$`, `^flag provided but not defined: -nonsense\n\nrosterd serves XMPP rosters`},
+		{[]string{"nonsense"}, 2, `^$`, `^unknown command: "nonsense"\n\nrosterd serves XMPP rosters`},
+		{[]string{"version", "x"}, 2, `^$`, `^unknown command: "version x"\n\nrosterd serves XMPP rosters`},
 		{[]string{"--config", "missing.yaml"}, 1, `^$`, `^rosterd: [^\n]*missing\.yaml[^\n]*\n$`},
 		{[]string{"--config", "bad.yaml"}, 1, `^$`, `^rosterd: [^\n]*xmpp\.secert[^\n]*\n$`},
 		{nil, 1, `^$`, `^rosterd: [^\n]*xmpp\.domain[^\n]*\n$`},
@@ -37,7 +42,7 @@ func TestCommandLine(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), tt.args, &stdout, &stderr); code != tt.code {
+			if code := run(t.Context(), nil, tt.args, &stdout, &stderr); code != tt.code {
 				t.Errorf("exit code %d, want %d", code, tt.code)
 			}
 			for got, want := range map[string]string{stdout.String(): tt.stdout, stderr.String(): tt.stderr} {
@@ -83,7 +88,7 @@ log: {level: debug}
 	ctx, stop := context.WithCancel(t.Context())
 	log := &logs{lines: make(chan string, 100)}
 	exit := make(chan int)
-	go func() { exit <- run(ctx, []string{"--config", file}, io.Discard, log) }()
+	go func() { exit <- run(ctx, nil, []string{"--config", file}, io.Discard, log) }()
 
 	first := <-log.lines
 	address := func(key string) string {
@@ -155,7 +160,7 @@ func TestListenerInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 		var stderr bytes.Buffer
-		if code := run(t.Context(), []string{"--config", file}, io.Discard, &stderr); code != 1 || !strings.HasPrefix(stderr.String(), "rosterd: "+key+": ") {
+		if code := run(t.Context(), nil, []string{"--config", file}, io.Discard, &stderr); code != 1 || !strings.HasPrefix(stderr.String(), "rosterd: "+key+": ") {
 			t.Errorf("exit code %d, %s", code, stderr.String())
 		}
 	}

@@ -64,8 +64,11 @@ type checker struct {
 }
 
 func (c *checker) configuration() bool {
-	var err error
-	if c.cfg, err = config.Load(c.File); err != nil {
+	var (
+		warnings []string
+		err      error
+	)
+	if c.cfg, warnings, err = config.Load(c.File); err != nil {
 		c.fail("configuration: %s", err)("mend that; config.example.yaml has all keys and says what they mean")
 		return false
 	}
@@ -77,6 +80,9 @@ func (c *checker) configuration() bool {
 		c.ok("configuration: %s", file)
 	} else {
 		c.ok("configuration: from the environment, there is no file")
+	}
+	for _, warning := range warnings {
+		c.warn("configuration: %s", warning)
 	}
 	return true
 }
@@ -108,8 +114,26 @@ func (c *checker) judge(status component.Status, lacks func(host string) bool) {
 		return
 	}
 	c.ok("handshake: connected as %s", c.cfg.XMPP.Domain)
+	c.anyAddress(status.Any)
 	for _, w := range status.Hosts {
-		c.host(w, status.Hosts, lacks)
+		c.host(w, status, lacks)
+	}
+}
+
+// anyAddress says whether xmpp.unrestricted is right.
+func (c *checker) anyAddress(is string) {
+	domain := c.cfg.XMPP.Domain
+	switch {
+	case (is != "") != c.cfg.XMPP.Unrestricted:
+		c.fail("xmpp.unrestricted is %t, and not so in the rosterd that runs", c.cfg.XMPP.Unrestricted)("restart it")
+	case is == component.AnyRefused:
+		c.fail("xmpp.unrestricted is on, and the server ends the stream at the first stanza from a user's address")(
+			"turn it off, or let the server take all addresses: validate_from_addresses = false in Component \""+domain+"\" (Prosody),",
+			"check_from: false on the listener ejabberd_service (ejabberd); rosterd tries again when the server has restarted")
+	case is == component.AnyUnproven:
+		c.warn("xmpp.unrestricted is on, and whether the server takes stanzas from the users' addresses cannot be told")("is the server very slow?")
+	case is == component.AnyTaken:
+		c.ok("the server takes stanzas from the users' addresses, as xmpp.unrestricted says")
 	}
 }
 

@@ -2,6 +2,7 @@ package check
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -94,22 +95,59 @@ func speaks(stanzas string) func(net.Conn) {
 			stanzas = "<handshake/>" + stanzas
 		}
 		_, _ = io.WriteString(conn, stanzas)
-		for { // pings are answered as by a server without federation, but for example.org
+		for { // requests are answered as by a server without federation, but for example.org
 			tag, err := r.ReadString('>')
 			if err != nil || strings.Contains(tag, "</stream:stream>") {
 				_, _ = io.WriteString(conn, "</stream:stream>")
 				return
 			}
-			if id := attribute(tag, "id"); id != "" && strings.Contains(tag, "type='get'") {
-				answer := "<iq type='result' id='%s' from='%s' to='contacts.example.org'/>"
-				if attribute(tag, "to") != "example.org" {
-					answer = "<iq type='error' id='%s' from='%s' to='contacts.example.org'><error type='cancel'>" +
-						"<not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
-				}
-				fmt.Fprintf(conn, answer, id, attribute(tag, "to"))
+			id, to := attribute(tag, "id"), attribute(tag, "to")
+			if strings.HasPrefix(tag, "<iq type='result'") && to == "contacts.example.org" {
+				_, _ = io.WriteString(conn, tag+"</iq>") // as servers do that take every address
 			}
+			if id == "" || !strings.HasPrefix(tag, "<iq type='get'") {
+				continue
+			}
+			payload, _ := r.ReadString('>')
+			answer, from := "<iq type='result' id='%s' from='%s' to='contacts.example.org'/>", to
+			switch _, to, _ = strings.Cut("@"+strings.TrimSuffix(to, "/nowhere"), "@"); {
+			case !strings.HasSuffix(to, "example.org"):
+				answer = refusal("not-allowed")
+			case strings.Contains(payload, nsRoster) && delegates(stanzas, to): // a probe comes back
+				fmt.Fprintf(conn, "<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
+					"<iq xmlns='jabber:client' type='get' id='%s' from='%s' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", to, id, attribute(tag, "from"), to)
+				answer = refusal("not-allowed")
+			case strings.Contains(payload, nsRoster):
+				answer = refusal("service-unavailable")
+			}
+			fmt.Fprintf(conn, answer, id, from)
 		}
 	}
+}
+
+func refusal(condition string) string {
+	return "<iq type='error' id='%s' from='%s' to='contacts.example.org'><error type='cancel'><" + condition + " xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+}
+
+// delegates reports whether a host announces that it does, see announced.
+func delegates(stanzas, host string) bool {
+	return strings.Contains(stanzas, "<message from='"+host+"' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'/>")
+}
+
+// strict is such a server that ends the stream at another address than the
+// component's.
+func strict(stanzas string) func(net.Conn) {
+	return func(conn net.Conn) { speaks(stanzas)(&strictConn{Conn: conn}) }
+}
+
+type strictConn struct{ net.Conn }
+
+func (c *strictConn) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("<iq type='result'")) && attribute(string(p), "from") == "example.org" && attribute(string(p), "to") == "contacts.example.org" {
+		_, _ = io.WriteString(c.Conn, refused("invalid-from"))
+		c.Conn.Close()
+	}
+	return c.Conn.Write(p)
 }
 
 func attribute(tag, name string) string {
@@ -152,7 +190,7 @@ func settings(t *testing.T, server string) map[string]map[string]any {
 	}))
 	t.Cleanup(backend.Close)
 	return map[string]map[string]any{
-		"xmpp":     {"address": server, "domain": "contacts.example.org", "secret": secret, "hosts": []string{"example.org"}},
+		"xmpp":     {"address": server, "domain": "contacts.example.org", "secret": secret, "hosts": []string{"example.org"}, "presence": "off"},
 		"contacts": {"url": backend.URL + "/contacts/%s?key=" + secret, "token": secret},
 		"refresh":  {"listen": freeport.Of(t), "token": secret}, "metrics": {"listen": freeport.Of(t)},
 	}
@@ -233,7 +271,20 @@ func TestServer(t *testing.T) {
 		{name: "no push", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,
 			want: []string{"warn example.org: does not permit roster pushes"}, lines: []string{`iq = { ["jabber:iq:roster"] = "set" };`}},
 		{name: "no push, unrestricted", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,
-			xmpp: map[string]any{"unrestricted": true}, lines: []string{"changes are pushed from the user's address", "presence between contacts is relayed"}},
+			xmpp: map[string]any{"unrestricted": true, "presence": "auto"}, lines: []string{"changes are pushed from the user's address", "presence between contacts is relayed",
+				"ok   the server takes stanzas from the users' addresses"}},
+		{name: "unrestricted, and the server is not", serve: strict(all), ok: false, xmpp: map[string]any{"unrestricted": true, "presence": "auto"},
+			want:  []string{"FAIL xmpp.unrestricted is on, and the server ends the stream at the first stanza", "warn example.org: users see every contact offline"},
+			lines: []string{"ok   example.org: permits roster pushes", "presence is the server's affair", "validate_from_addresses = false"}},
+		{name: "unrestricted, and the server is not, no push", serve: strict(announced("example.org", nsRoster, permPresence)), ok: false, xmpp: map[string]any{"unrestricted": true},
+			want:  []string{"FAIL xmpp.unrestricted is on", "warn example.org: does not permit roster pushes (privilege iq, set, jabber:iq:roster), and takes no stanzas from the users' addresses"},
+			lines: []string{"changes are suggested by roster item exchange"}},
+		{name: "every stream ends", serve: speaks(all + refused("invalid-from")), ok: false, xmpp: map[string]any{"unrestricted": true},
+			want: []string{"FAIL handshake: the server ended the stream: invalid-from"}},
+		{name: "nobody relays presence", serve: speaks(all), ok: true, xmpp: map[string]any{"presence": "auto"},
+			want: []string{"warn example.org: users see every contact offline"}, lines: []string{"xmpp.unrestricted: true", "xmpp.presence: off"}},
+		{name: "nobody can relay presence", serve: speaks(announced("example.org", nsRoster, permIQ)), ok: true, xmpp: map[string]any{"unrestricted": true, "presence": "relay"},
+			want: []string{"warn example.org: does not report who comes and goes", "warn example.org: users see every contact offline"}, lines: []string{`presence = "managed_entity"`}},
 		{name: "no presence", serve: speaks(announced("example.org", nsRoster, permIQ)), ok: true,
 			want: []string{"warn example.org: does not report who comes and goes"}},
 		{name: "nothing", serve: speaks(""), ok: true, want: []string{"warn example.org: announces nothing"},
@@ -301,31 +352,44 @@ func status(t *testing.T, s component.Status) string {
 func TestRunning(t *testing.T) {
 	good := component.Ways{Host: "example.org", Query: component.QueryDelegated, Push: component.PushPrivileged, Presence: component.PresenceServer,
 		Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true}
-	other := good
+	other, relayed := good, good
 	other.Host = "example.net"
+	relayed.Presence = component.PresenceRelayed
+	mine := component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good}}
+	with := func(any string, w component.Ways) component.Status {
+		s := mine
+		s.Any, s.Hosts = any, []component.Ways{w}
+		return s
+	}
 	for _, tt := range []struct {
 		name     string
 		status   component.Status // the address is that of the server
 		ok       bool
 		want     []string
 		connects bool
+		any      bool // xmpp.unrestricted
 	}{
-		{"of this configuration", component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good}}, true, nil, false},
+		{"of this configuration", mine, true, nil, false, false},
+		{"whose server takes every address", with(component.AnyTaken, relayed), true, nil, false, true},
+		{"whose server does not", with(component.AnyRefused, good), false, []string{"FAIL xmpp.unrestricted is on, and the server ends the stream at the first stanza"}, false, true},
+		{"started without xmpp.unrestricted", mine, false, []string{"FAIL xmpp.unrestricted is true, and not so in the rosterd that runs"}, false, true},
+		{"started with xmpp.unrestricted", with(component.AnyTaken, relayed), false, []string{"FAIL xmpp.unrestricted is false, and not so in the rosterd that runs"}, false, false},
 		{"without a stream", component.Status{Domain: "contacts.example.org", Reason: "the server refused the handshake: conflict", Condition: "conflict"},
-			false, []string{"FAIL handshake: the server refused the handshake: conflict"}, false},
+			false, []string{"FAIL handshake: the server refused the handshake: conflict"}, false, false},
 		{"of other hosts", component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good, other}},
-			false, []string{"FAIL a rosterd runs as contacts.example.org with another configuration"}, false},
+			false, []string{"FAIL a rosterd runs as contacts.example.org with another configuration"}, false, false},
 		{"of another component", component.Status{Connected: true, Domain: "contacts.example.net", Hosts: []component.Ways{other}},
-			false, []string{"FAIL metrics.listen: "}, true},
-		{"none", component.Status{}, false, []string{"FAIL metrics.listen: "}, true},
+			false, []string{"FAIL metrics.listen: "}, true, false},
+		{"none", component.Status{}, false, []string{"FAIL metrics.listen: "}, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			server := listen(t, speaks(announced("example.org", nsRoster, permIQ+permPresence)))
 			s := settings(t, server.address())
+			s["xmpp"]["unrestricted"] = tt.any
 			tt.status.Address = server.address()
 			s["metrics"]["listen"] = status(t, tt.status)
-			endpoint := httptest.NewServer(refresh.Handler(refresh.Options{Token: secret, Logger: slog.New(slog.DiscardHandler),
+			endpoint := httptest.NewServer(refresh.Handler(refresh.Options{Tokens: refresh.NewTokens(secret), Logger: slog.New(slog.DiscardHandler),
 				Requests: metrics.New(prometheus.NewRegistry()).RefreshRequests}, nil))
 			t.Cleanup(endpoint.Close)
 			if !tt.connects {

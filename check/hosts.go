@@ -5,9 +5,10 @@ import (
 )
 
 // host says what a host lets rosterd do, what is missing, and what follows.
-func (c *checker) host(w component.Ways, all []component.Ways, lacks func(string) bool) {
-	need := needed{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "", unrestricted: c.cfg.XMPP.Unrestricted}
-	for _, other := range all {
+func (c *checker) host(w component.Ways, status component.Status, lacks func(string) bool) {
+	need := needed{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "",
+		unrestricted: status.Any == component.AnyTaken || status.Any == component.AnyUnproven}
+	for _, other := range status.Hosts {
 		need.delegationLoaded = need.delegationLoaded || other.Delegation
 		need.privilegeLoaded = need.privilegeLoaded || other.Privileges != ""
 	}
@@ -35,7 +36,10 @@ func (c *checker) host(w component.Ways, all []component.Ways, lacks func(string
 
 // push says whether pushes are permitted.
 func (c *checker) push(w component.Ways, need needed) {
-	const follows = "and xmpp.unrestricted is off: changes reach few clients before the next login"
+	follows := "and xmpp.unrestricted is off: changes reach few clients before the next login"
+	if c.cfg.XMPP.Unrestricted {
+		follows = "and takes no stanzas from the users' addresses: changes reach few clients before the next login"
+	}
 	switch need.push = true; {
 	case w.PushPermitted:
 		c.ok("%s: permits roster pushes (privilege iq, set, jabber:iq:roster)", w.Host)
@@ -80,15 +84,20 @@ var presenceWays = map[string]string{
 	component.PresenceServer:  "presence is the server's affair, by its own rosters",
 }
 
-// ways says which ways will be used.
+// ways says which ways will be used, and whom the users will see.
 func (c *checker) ways(w component.Ways) {
 	tell := c.ok
 	if w.Query == component.QueryUnknown || w.Query == component.QueryNone {
 		tell = c.fail
 	}
-	mend := tell("%s: %s; %s; %s", w.Host, queryWays[w.Query], pushWays[w.Push], presenceWays[w.Presence])
-	if w.Presence == component.PresenceServer && w.Query == component.QueryDelegated && !c.cfg.XMPP.Unrestricted && c.cfg.XMPP.Presence != "off" {
-		mend("for rosterd to relay presence: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
+	tell("%s: %s; %s; %s", w.Host, queryWays[w.Query], pushWays[w.Push], presenceWays[w.Presence])
+	if w.Presence != component.PresenceServer || w.Query != component.QueryDelegated || c.cfg.XMPP.Presence == "off" {
+		return
+	}
+	mend := c.warn("%s: users see every contact offline that is not in the server's own rosters, as nobody relays presence", w.Host)
+	if !c.cfg.XMPP.Unrestricted {
+		mend("for rosterd to relay it: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
 			"or check_from: false on the listener ejabberd_service (ejabberd)")
 	}
+	mend("if the server's own rosters have all contacts: xmpp.presence: off")
 }

@@ -24,7 +24,7 @@ const (
 // announced what there is to announce, and leaves in order.
 func (c *checker) connect(ctx context.Context) {
 	timing := c.Timing
-	timing.MinRetry, timing.MaxRetry = time.Hour, time.Hour // one attempt
+	timing.MinRetry, timing.MaxRetry = time.Second, time.Second // of which one is needed, see observe
 	link := component.New(component.Options{
 		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
 		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, MaxStanza: c.cfg.XMPP.MaxStanzaBytes,
@@ -38,52 +38,39 @@ func (c *checker) connect(ctx context.Context) {
 	}()
 	status := observe(ctx, link, c.Timing.Announce)
 	lacking := c.lacking(ctx, link, status)
-	refused, tried := c.tryAny(ctx, link, status, lacking)
 	closeStream()
 	<-left
 	if ctx.Err() != nil {
 		return
 	}
 	c.judge(status, func(host string) bool { return lacking[host] })
-	switch {
-	case refused:
-		c.fail("xmpp.unrestricted is on, and the server ends the stream at the first stanza from a user's address")(
-			"turn it off, or let the server take all addresses: validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
-			"check_from: false on the listener ejabberd_service (ejabberd)")
-	case tried:
-		c.ok("the server takes stanzas from the users' addresses, as xmpp.unrestricted says")
-	}
-}
-
-// tryAny tries whether xmpp.unrestricted promises too much. Nothing can be done
-// with the stream afterwards.
-func (c *checker) tryAny(ctx context.Context, link *component.Component, status component.Status, lacking map[string]bool) (refused, tried bool) {
-	ctx, cancel := context.WithTimeout(ctx, askWait)
-	defer cancel()
-	for _, w := range status.Hosts {
-		if c.cfg.XMPP.Unrestricted && !lacking[w.Host] {
-			return !link.TakesAny(ctx, w.Host), true
-		}
-	}
-	return false, false
 }
 
 // observe waits until the handshake has failed, or every host has announced
-// everything, or nothing will come any more.
+// everything, or nothing will come any more. After a stream that the server ended
+// because of an address, it waits for the next one, as rosterd would.
 func observe(ctx context.Context, link *component.Component, patience time.Duration) component.Status {
-	var connected time.Time
+	var connected, refused time.Time
 	status := link.Status()
 	wait(ctx, func() bool {
 		status = link.Status()
 		if !status.Connected {
-			return status.Reason != component.ReasonConnecting
+			if refused.IsZero() && status.Any == component.AnyRefused {
+				refused = time.Now()
+			}
+			return !comesSoon(status) || !refused.IsZero() && time.Since(refused) > patience+localWait
 		}
 		if connected.IsZero() {
 			connected = time.Now()
 		}
-		return time.Since(connected) > patience || !hasUnknown(status)
+		return time.Since(connected) > patience || !hasUnknown(status) && status.Any != component.AnyUnproven
 	})
 	return status
+}
+
+// comesSoon reports whether a component without a stream is about to have one.
+func comesSoon(status component.Status) bool {
+	return status.Reason == component.ReasonConnecting || status.Any == component.AnyRefused && status.Condition == "invalid-from"
 }
 
 // hasUnknown reports whether a host has something left to announce.

@@ -81,7 +81,7 @@ func (r running) settled(ctx context.Context, cfg config.Config, patience time.D
 	defer cancel()
 	wait(ctx, func() bool {
 		early := func(w component.Ways) bool { return w.Query == component.QueryUnknown }
-		if r.status.Reason != component.ReasonConnecting && !slices.ContainsFunc(r.status.Hosts, early) {
+		if s := r.status; s.Connected && s.Any != component.AnyUnproven && !slices.ContainsFunc(s.Hosts, early) || !s.Connected && !comesSoon(s) {
 			return true
 		}
 		if now := ask(ctx, cfg); now.kind == ours {

@@ -31,7 +31,7 @@ func write(t *testing.T, dir, name string, data []byte) string {
 // endpoint is the refresh endpoint of a rosterd that runs.
 func endpoint(t *testing.T, certificates *refresh.Certificates) string {
 	t.Helper()
-	o := refresh.Options{Token: secret, Certificates: certificates, Logger: slog.New(slog.DiscardHandler),
+	o := refresh.Options{Tokens: refresh.NewTokens(secret), Certificates: certificates, Logger: slog.New(slog.DiscardHandler),
 		Requests: metrics.New(prometheus.NewRegistry()).RefreshRequests}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -129,7 +129,7 @@ type Component struct {
 	rosters      Rosters // set by Run before anything else happens
 	hub          *presence.Hub
 	presences    Presences   // the hub, or nobody
-	unrestricted atomic.Bool // Options.Unrestricted, until the server proves it wrong
+	unrestricted atomic.Bool // Options.Unrestricted, unless the server proves it wrong
 	tells        sync.Map    // hosts (string) -> whether their error for a resource that is not there can be told from a client's
 	nobody       string      // a localpart that is nobody's
 	born         int64       // when New was called, in microseconds since 1970
@@ -142,9 +142,9 @@ type Component struct {
 	lacking     *causes // what better ways need
 	streamless  *causes // of attempts to connect, since the stream before
 
-	mu     sync.Mutex
-	stream *stream // nil while there is none
-	why    error   // why there is none
+	mu     sync.Mutex // guards opts.Secret and opts.TLS, too
+	stream *stream    // nil while there is none
+	why    error      // why there is none
 }
 
 // New makes a component; [Component.Run] connects it.
@@ -170,6 +170,20 @@ func New(o Options, sessions Sessions) *Component {
 // called before Run, or not at all.
 func (c *Component) Relay(hub *presence.Hub) { c.hub, c.presences = hub, hub }
 
+// Renew replaces the secret, and how to connect with TLS, for the next connection.
+func (c *Component) Renew(secret string, secured *tls.Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opts.Secret, c.opts.TLS = secret, secured
+}
+
+// options are those for a new connection.
+func (c *Component) options() Options {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opts
+}
+
 // Run connects to the server, serves it, and connects again when the stream is
 // lost, whatever the cause, until ctx ends; then it closes the stream in order
 // and returns. It is called once.
@@ -178,7 +192,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	retry := c.newBackoff()
 	afresh := false // the server was seen to be down
 	for established := 0; ctx.Err() == nil; {
-		s, err := open(ctx, c.opts, c.idPrefix(), &c.buffers)
+		s, err := open(ctx, c.options(), c.idPrefix(), &c.buffers)
 		if err == nil {
 			s.newcomers.afresh, afresh = afresh, false
 			if established++; established > 1 {
@@ -202,10 +216,13 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 		}
 		afresh = afresh || serverDown(err)
 		pause := c.pauseAfter(err, retry)
-		if silent, now := c.streamless.log(err.Error()); now {
-			c.opts.Logger.Warn("no stream to the XMPP server", "address", c.opts.Address, "err", err,
-				"check", c.advice(err), "retry_in", pause.Round(time.Millisecond), "not_logged_before", silent)
+		level := slog.LevelWarn
+		silent, now := c.streamless.log(err.Error())
+		if !now {
+			level = slog.LevelDebug
 		}
+		c.opts.Logger.Log(ctx, level, "no stream to the XMPP server", "address", c.opts.Address, "err", err,
+			"check", c.advice(err), "retry_in", pause.Round(time.Millisecond), "not_logged_before", silent)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -220,10 +237,13 @@ func serverDown(err error) bool {
 }
 
 // restrict makes the component send from its own domain alone if the server
-// ended the stream because of another address: better that than no rosters.
+// ended the stream because of another address: better that than no rosters. After
+// the end of a later stream it is tried again: the server may have been mended.
 func (c *Component) restrict(err error) {
 	var ended *StreamError
-	if errors.As(err, &ended) && ended.Condition == "invalid-from" && c.unrestricted.CompareAndSwap(true, false) {
+	if !errors.As(err, &ended) || ended.Condition != "invalid-from" {
+		c.unrestricted.Store(c.opts.Unrestricted)
+	} else if c.unrestricted.CompareAndSwap(true, false) {
 		c.opts.Logger.Error("the server does not take stanzas from its users' addresses: going on as if xmpp.unrestricted were false",
 			"check", "Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener")
 	}

@@ -1,7 +1,9 @@
 package component
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -129,6 +131,7 @@ func (c *Component) query(s *stream, d delegated, full jid.JID, query *element) 
 	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
 	same, err := c.rosters.Get(full, versionIn(query), func(a roster.Answer) (rest []roster.Item) {
 		defer took()
+		defer c.told(full, a, began)
 		switch {
 		case a.Roster == nil:
 			c.failed(full, a.Err)
@@ -147,11 +150,28 @@ func (c *Component) query(s *stream, d delegated, full jid.JID, query *element) 
 	case err != nil:
 		c.failed(full, err)
 		c.offer(s, d.refusal(waitError(err)))
+		c.told(full, roster.Answer{Err: err}, began)
 	case same:
 		c.count(queryOK)
 		c.same(s, full, d)
 		took()
+		c.told(full, roster.Answer{Same: true}, began)
 	}
+}
+
+// told logs, for those who look into it, what a roster get was answered with.
+func (c *Component) told(full jid.JID, a roster.Answer, began time.Time) {
+	if !c.opts.Logger.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	answer := "roster"
+	switch {
+	case a.Same:
+		answer = "current" // as the client says, or soon, by pushes
+	case a.Roster == nil:
+		answer = "error"
+	}
+	c.opts.Logger.Debug("roster query answered", "user", full, "answer", answer, "items", a.Roster.Len(), "took", time.Since(began), "err", a.Err)
 }
 
 // versionIn is the version that a roster get names (RFC 6121, section 2.6.2); nil

@@ -182,6 +182,19 @@ func TestTLSErrorIsLogged(t *testing.T) {
 	})
 }
 
+// What is renewed is for the next connection.
+func TestRenew(t *testing.T) {
+	former, next := newAuthority(t), newAuthority(t)
+	r := start(t, func(o *Options) { o.TLS, o.Secret = former.trusted(""), "former" })
+	r.server.tls = former.server(t, time.Hour)
+	k := r.server.accept()
+	k.next() // a handshake with another secret
+	r.Renew("secret", next.trusted(""))
+	r.server.tls = next.server(t, time.Hour)
+	k.Close()
+	r.server.serve()
+}
+
 // A server that stops reading does not hold up the end of a connection.
 func TestTLSCloseDoesNotWait(t *testing.T) {
 	a := newAuthority(t)

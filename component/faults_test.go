@@ -271,7 +271,7 @@ func TestConflict(t *testing.T) {
 			second := New(Options{
 				Address: one.server.l.Addr().String(), Domain: "contacts.example.org", Secret: "secret",
 				Hosts: []string{"example.org"}, Timing: one.opts.Timing,
-				Logger: slog.New(slog.NewTextHandler(log, nil)), Metrics: metrics.New(prometheus.NewRegistry()),
+				Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Metrics: metrics.New(prometheus.NewRegistry()),
 			}, session.NewTable())
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan struct{})

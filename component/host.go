@@ -31,26 +31,35 @@ func (c *Component) Lacks(ctx context.Context, host string) bool {
 	}
 }
 
-// TakesAny reports whether the server takes a stanza from an address of a host,
-// as [Options].Unrestricted says. A server that does not ends the stream. The
-// stanza, to the component itself, is one that nobody acts on.
-func (c *Component) TakesAny(ctx context.Context, host string) bool {
-	s, _ := c.current()
-	if s == nil {
-		return false
+// Whether the server takes stanzas from every address of the served hosts, as
+// [Options].Unrestricted says.
+const (
+	AnyUnproven = "unproven" // it is being tried, or there is no stream
+	AnyTaken    = "taken"
+	AnyRefused  = "refused" // it has ended a stream because of one: the ways are those without
+)
+
+// takesAny is one of these, or "" if nobody says so. s may be nil.
+func (c *Component) takesAny(s *stream) string {
+	switch {
+	case !c.opts.Unrestricted:
+		return ""
+	case !c.unrestricted.Load():
+		return AnyRefused
+	case s != nil && s.takesAny.Load():
+		return AnyTaken
 	}
-	a := stanza.Attrs{Type: stanza.IQTypeResult, Id: s.iqs.id(), From: host, To: c.opts.Domain}
-	if s.out.put(append(appendOpen([]byte("<iq"), "", a), "</iq>"...), nil) != nil {
-		return false
-	}
-	takes := make(chan bool, 1)
-	c.sendPing(s, c.nobodyAt(host), func(a answer) { takes <- !a.lost }) // the server reads it after the other
-	select {
-	case does := <-takes:
-		return does
-	case <-ctx.Done(): // no answer is none, unless the stream had ended before it was asked
-		now, _ := c.current()
-		return now == s
+	return AnyUnproven
+}
+
+// tryAddress tries it with the first thing that is sent on a stream: one that nobody
+// acts on, to the component itself. A server that does not take it ends the stream,
+// which is better than to lose somebody's push in this way, much later. Any answer to
+// what follows, see [Component.prove], says that it does.
+func (c *Component) tryAddress(s *stream) {
+	if c.unrestricted.Load() {
+		a := stanza.Attrs{Type: stanza.IQTypeResult, Id: s.iqs.id(), From: c.opts.Hosts[0], To: c.opts.Domain}
+		s.out.offer(append(appendOpen([]byte("<iq"), "", a), "</iq>"...))
 	}
 }
 

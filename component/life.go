@@ -13,6 +13,7 @@ var errClosed = errors.New("the server closed the stream")
 
 // serve is the life of a stream. It returns why the stream ended.
 func (c *Component) serve(ctx context.Context, s *stream) error {
+	c.tryAddress(s)
 	run := func(context.Context) error { return nil }
 	if c.hub != nil {
 		var err error

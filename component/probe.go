@@ -92,6 +92,7 @@ func (c *Component) proveAll(ctx context.Context, s *stream) {
 func (c *Component) prove(s *stream, host string) {
 	before := s.grants.of(host)
 	id, ok := s.iqs.register(host, func(a answer) {
+		s.takesAny.Store(!a.lost)
 		switch {
 		case a.lost:
 		case a.ours:

@@ -395,6 +395,7 @@ func TestServerThatKeepsTheQueries(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, only, func(o *Options) { o.Timing.Announce = time.Millisecond })
 			k := r.server.serve()
+			k.showProbes = true
 			for {
 				e := k.nextElement()
 				if e.child(nsVersion, "query") == nil {
@@ -404,6 +405,7 @@ func TestServerThatKeepsTheQueries(t *testing.T) {
 					"<query xmlns='jabber:iq:version'><os>Linux</os><version>2.7.0</version><name>%s</name></query></iq>", e.get("id"), name)
 				break
 			}
+			k.showProbes = false
 			k.quiet()
 			w := r.Status().Hosts[0]
 			notes, err := r.Ready()

@@ -53,6 +53,7 @@ type stream struct {
 	began  time.Time
 
 	newcomers newcomers
+	takesAny  atomic.Bool  // the server has read what [Component.tryAddress] sent, and goes on
 	suspected atomic.Int64 // until when (time.Duration since began) another rosterd is, see suspect
 
 	heard atomic.Int64          // when the server was heard last: time.Duration since began

@@ -77,7 +77,7 @@ func (c *Component) ways(host string, g grant, late bool) Ways {
 		w.Presence = PresenceRelayed
 	case w.Query == QueryPlain || w.Query == QueryNone || c.opts.Presence == "off":
 	case w.Query == QueryDelegated:
-		w.Missing = append(w.Missing, fmt.Sprintf("presence between contacts of %s follows the server's own rosters; to have it relayed: the privilege presence, managed_entity, "+
+		w.Missing = append(w.Missing, fmt.Sprintf("presence between contacts of %s follows the server's own rosters, so contacts that only the backend knows are shown as offline; to have it relayed: the privilege presence, managed_entity, "+
 			"and xmpp.unrestricted: true, which needs Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener", host))
 	}
 	return w
@@ -103,13 +103,16 @@ type Status struct {
 	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, if one is
 	Domain    string `json:"domain"`
 	Address   string `json:"address"`
-	Hosts     []Ways `json:"hosts,omitempty"`
+	// Any is whether the server takes stanzas from every address of its hosts: one
+	// of AnyTaken, …; "": nobody says so.
+	Any   string `json:"any_address,omitempty"`
+	Hosts []Ways `json:"hosts,omitempty"`
 }
 
 // Status is the present one.
 func (c *Component) Status() Status {
 	s, why := c.current()
-	status := Status{Connected: s != nil, Domain: c.opts.Domain, Address: c.opts.Address}
+	status := Status{Connected: s != nil, Domain: c.opts.Domain, Address: c.opts.Address, Any: c.takesAny(s)}
 	if s == nil {
 		status.Reason = why.Error()
 		if ended := (*StreamError)(nil); errors.As(why, &ended) {

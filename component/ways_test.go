@@ -258,29 +258,54 @@ func TestFenceIsBounded(t *testing.T) {
 	})
 }
 
-// A server that does not take users' addresses after all ends the stream once,
-// not for ever.
+// Whether a server takes users' addresses is tried before anything else is sent. One
+// that does not ends the stream once, not for ever; whether it was mended is seen
+// when it comes back.
 func TestServerThatTakesNoUsersAddresses(t *testing.T) {
 	r := start(t, only, func(o *Options) { o.Unrestricted = true })
-	k := r.server.serve()
-	k.send("%s", delegationOnly+noPrivilege)
-	k.quiet()
-	r.push(t, "balcony")
-	k.next()
+	stream := func(tries bool) *link {
+		t.Helper()
+		k := r.server.serve()
+		if triesAddress(k.first) != tries || tries && !strings.Contains(k.first, " from='example.org' ") {
+			t.Errorf("sent first: %s", k.first)
+		}
+		k.send("%s", delegationOnly+presenceToo)
+		return k
+	}
+	is := func(k *link, any, push, presence string) {
+		t.Helper()
+		k.quiet()
+		if got := r.Status(); got.Any != any || got.Hosts[0].Push != push || got.Hosts[0].Presence != presence {
+			t.Errorf("got %+v, want %s, %s, %s", got, any, push, presence)
+		}
+	}
+	if got := r.Status().Any; got != AnyUnproven {
+		t.Errorf("before the first stream: %s", got)
+	}
+	k := stream(true)
 	k.send("<stream:error><invalid-from xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>")
 	k.ended()
-	k = r.server.serve()
-	k.send("%s", delegationOnly+noPrivilege)
-	k.quiet()
-	if got := r.Status().Hosts[0]; got.Push != PushExchange || got.Presence != PresenceServer {
-		t.Errorf("got %+v", got)
-	}
+	k = stream(false)
+	is(k, AnyRefused, PushExchange, PresenceServer)
 	r.push(t, "balcony")
 	if got := k.next(); !strings.HasPrefix(got, "<message ") {
 		t.Errorf("got %s", got)
 	}
 	if !strings.Contains(r.log.String(), "as if xmpp.unrestricted were false") {
 		t.Error(r.log.String())
+	}
+	k.send("<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>")
+	k.ended()
+	is(stream(true), AnyTaken, PushDirect, PresenceRelayed)
+}
+
+// Nothing is tried where nobody says that the server takes every address.
+func TestNothingIsTriedByItself(t *testing.T) {
+	r := start(t, only)
+	k := r.server.serve()
+	k.quiet()
+	if got := r.Status().Any; got != "" || triesAddress(k.first) {
+		t.Errorf("got %q, and first %s", got, k.first)
 	}
 }
 

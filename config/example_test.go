@@ -14,8 +14,9 @@ import (
 func TestExample(t *testing.T) {
 	clearEnv(t)
 	t.Setenv("STATE_DIRECTORY", "/var/lib/rosterd")
+	t.Setenv("ROSTERD_XMPP_SECRET", "change-me") // in place of the file, which may not be there
 	const name = "../config.example.yaml"
-	got, err := Load(name)
+	got, err := load(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func TestExample(t *testing.T) {
 	text := strings.NewReplacer("hosts: [example.org]", "hosts: [example.org, example.net]", "headers: {}\n  #  ", "headers:\n    ",
 		"hosts: {}\n  #  ", "hosts:\n    ", "\n  #    url:", "\n      url:", "\n  #    bulk_url:", "\n      bulk_url:").Replace(string(b))
 	const own = "http://127.0.0.1:8001/contacts/%s"
-	if c, err := Load(write(t, text)); err != nil || c.Contacts.Hosts["example.net"] != (ContactsHost{own, "http://127.0.0.1:8001/bulk"}) || len(c.Contacts.Headers) != 1 {
+	if c, err := load(write(t, text)); err != nil || c.Contacts.Hosts["example.net"] != (ContactsHost{own, "http://127.0.0.1:8001/bulk"}) || len(c.Contacts.Headers) != 1 {
 		t.Errorf("the examples of mappings: %+v, %v", c.Contacts, err)
 	}
 

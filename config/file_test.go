@@ -18,13 +18,13 @@ func TestStateFile(t *testing.T) {
 	} {
 		clearEnv(t)
 		t.Setenv("STATE_DIRECTORY", directory)
-		if c, err := Load(write(t, minimal)); err != nil || c.State.Path != want {
+		if c, err := load(write(t, minimal)); err != nil || c.State.Path != want {
 			t.Errorf("in %q: %q, %v, want %q", directory, c.State.Path, err, want)
 		}
-		if c, err := Load(write(t, minimal+"state: {path: a/b}")); err != nil || c.State.Path != "a/b" {
+		if c, err := load(write(t, minimal+"state: {path: a/b}")); err != nil || c.State.Path != "a/b" {
 			t.Errorf("in %q, but set: %q, %v", directory, c.State.Path, err)
 		}
-		if c, err := Load(write(t, minimal+"state: {path: ''}")); err != nil || c.State.Path != "" {
+		if c, err := load(write(t, minimal+"state: {path: ''}")); err != nil || c.State.Path != "" {
 			t.Errorf("in %q, but off: %q, %v", directory, c.State.Path, err)
 		}
 	}
@@ -34,7 +34,7 @@ func TestLoadWhichFile(t *testing.T) {
 	t.Run("the local one", func(t *testing.T) {
 		clearEnv(t)
 		t.Chdir(filepath.Dir(write(t, minimal)))
-		if c, err := Load(""); err != nil || c.XMPP.Domain != "contacts.example.org" {
+		if c, err := load(""); err != nil || c.XMPP.Domain != "contacts.example.org" {
 			t.Errorf("Load = %+v, %v", c, err)
 		}
 	})
@@ -45,7 +45,7 @@ func TestLoadWhichFile(t *testing.T) {
 			t.Skipf("this machine has a %s", systemFile)
 		}
 		const want = "xmpp.domain: wants this component's own domain, got nothing (there is no configuration file: neither ./config.yaml nor /etc/rosterd/config.yaml exists)"
-		if _, err := Load(""); err == nil || err.Error() != want {
+		if _, err := load(""); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	})
@@ -53,7 +53,7 @@ func TestLoadWhichFile(t *testing.T) {
 		clearEnv(t)
 		t.Chdir(filepath.Dir(write(t, minimal)))
 		const want = `configuration file "none.yaml": no such file or directory`
-		if _, err := Load("none.yaml"); err == nil || err.Error() != want {
+		if _, err := load("none.yaml"); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	})
@@ -64,13 +64,13 @@ func TestLoadWhichFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		const want = `configuration file "./config.yaml": is a directory`
-		if _, err := Load(""); err == nil || err.Error() != want {
+		if _, err := load(""); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	})
 	t.Run("one that is too long", func(t *testing.T) {
 		clearEnv(t)
-		if _, err := Load(write(t, minimal+"#"+strings.Repeat("x", maxConfigFile))); err == nil || !strings.HasSuffix(err.Error(), ": too long") {
+		if _, err := load(write(t, minimal+"#"+strings.Repeat("x", maxConfigFile))); err == nil || !strings.HasSuffix(err.Error(), ": too long") {
 			t.Errorf("error %v", err)
 		}
 	})
@@ -95,7 +95,7 @@ func TestSecretFile(t *testing.T) {
 			if err := os.WriteFile("s", []byte(tc.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			c, err := Load(write(t, strings.Replace(minimal, `secret: "s"`, `secret_file: s`, 1)))
+			c, err := load(write(t, strings.Replace(minimal, `secret: "s"`, `secret_file: s`, 1)))
 			if got := fmt.Sprint(err); err != nil && got != strings.Replace(tc.err, "FILE", "s", 1) || (err == nil) != (tc.err == "") {
 				t.Fatalf("error %v, want %s", err, tc.err)
 			}

@@ -33,12 +33,17 @@ func FuzzLoadBytes(f *testing.F) {
 		if strings.Contains(string(b), "_file") {
 			return // would read files
 		}
-		c, err := loadBytes(b)
+		c, warnings, err := loadBytes(b)
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\r") || len(err.Error()) > 1000 {
 				t.Errorf("not one line: %q", err)
 			}
 			return
+		}
+		for _, warning := range warnings {
+			if strings.ContainsAny(warning, "\n\r") || len(warning) > 1000 {
+				t.Errorf("a warning of more than one line: %q", warning)
+			}
 		}
 		if err := c.Validate(); err != nil {
 			t.Errorf("valid, and then not: %v", err)

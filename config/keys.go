@@ -12,13 +12,13 @@ import (
 // nil is set. Values come as YAML makes them, or as strings from the
 // environment; both spell everything in the same ways.
 type key struct {
-	name string
-	set  func(name string, v any) error
+	name  string
+	field any // a pointer to the field of a [Config]
+	set   func(name string, v any) error
 }
 
-// env is the name of the environment variable of k.
-func (k key) env() string {
-	return "ROSTERD_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
+func bind[T any](name string, field *T, parse func(field *T) func(name string, v any) error) key {
+	return key{name, field, parse(field)}
 }
 
 // headersKey is the key whose value is a mapping of free names to texts.
@@ -27,46 +27,46 @@ const headersKey = "contacts.headers"
 // keys are all settings, bound to the fields of c.
 func (c *Config) keys() []key {
 	return []key{
-		{"xmpp.address", text(&c.XMPP.Address)},
-		{"xmpp.domain", domain(&c.XMPP.Domain)},
-		{"xmpp.secret", secret(&c.XMPP.Secret)},
-		{"xmpp.secret_file", text(&c.XMPP.SecretFile)},
-		{"xmpp.hosts", domains(&c.XMPP.Hosts)},
-		{"xmpp.unrestricted", boolean(&c.XMPP.Unrestricted)},
-		{"xmpp.presence", text(&c.XMPP.Presence)},
-		{"xmpp.tls.server_name", serverName(&c.XMPP.TLS.ServerName)},
-		{"xmpp.tls.ca", text(&c.XMPP.TLS.CA)},
-		{"xmpp.max_stanza_bytes", number(&c.XMPP.MaxStanzaBytes)},
-		{"contacts.url", address(&c.Contacts.URL)},
-		{"contacts.timeout", duration(&c.Contacts.Timeout)},
-		{"contacts.max_in_flight", number(&c.Contacts.MaxInFlight)},
-		{"contacts.max_bytes", number(&c.Contacts.MaxBytes)},
-		{headersKey, headers(&c.Contacts.Headers)},
-		{"contacts.token", secret(&c.Contacts.Token)},
-		{"contacts.token_file", text(&c.Contacts.TokenFile)},
-		{"contacts.max_stale", duration(&c.Contacts.MaxStale)},
-		{"contacts.not_found", text(&c.Contacts.NotFound)},
-		{"contacts.max_removed", fraction(&c.Contacts.MaxRemoved)},
-		{"contacts.confirm_after", duration(&c.Contacts.ConfirmAfter)},
-		{"contacts.resync_rate", number(&c.Contacts.ResyncRate)},
-		{"contacts.max_age", duration(&c.Contacts.MaxAge)},
-		{"contacts.bulk_url", address(&c.Contacts.BulkURL)},
-		{"contacts.bulk_size", number(&c.Contacts.BulkSize)},
-		{hostsKey, hosts(&c.Contacts.Hosts)},
-		{"refresh.listen", text(&c.Refresh.Listen)},
-		{"refresh.token", secret(&c.Refresh.Token)},
-		{"refresh.token_file", text(&c.Refresh.TokenFile)},
-		{"refresh.tokens", secrets(&c.Refresh.Tokens)},
-		{"refresh.max_bytes", number(&c.Refresh.MaxBytes)},
-		{"refresh.tls.cert", text(&c.Refresh.TLS.Cert)},
-		{"refresh.tls.key", text(&c.Refresh.TLS.Key)},
-		{"refresh.tls.client_ca", text(&c.Refresh.TLS.ClientCA)},
-		{"metrics.listen", text(&c.Metrics.Listen)},
-		{"state.path", text(&c.State.Path)},
-		{"limits.queries_burst", number(&c.Limits.QueriesBurst)},
-		{"limits.queries_per_second", fraction(&c.Limits.QueriesPerSecond)},
-		{"log.level", text(&c.Log.Level)},
-		{"log.format", text(&c.Log.Format)},
+		bind("xmpp.address", &c.XMPP.Address, hostPort),
+		bind("xmpp.domain", &c.XMPP.Domain, domain),
+		bind("xmpp.secret", &c.XMPP.Secret, secret),
+		bind("xmpp.secret_file", &c.XMPP.SecretFile, text),
+		bind("xmpp.hosts", &c.XMPP.Hosts, domains),
+		bind("xmpp.unrestricted", &c.XMPP.Unrestricted, boolean),
+		bind("xmpp.presence", &c.XMPP.Presence, text),
+		bind("xmpp.tls.server_name", &c.XMPP.TLS.ServerName, serverName),
+		bind("xmpp.tls.ca", &c.XMPP.TLS.CA, text),
+		bind("xmpp.max_stanza_bytes", &c.XMPP.MaxStanzaBytes, number),
+		bind("contacts.url", &c.Contacts.URL, address),
+		bind("contacts.timeout", &c.Contacts.Timeout, duration),
+		bind("contacts.max_in_flight", &c.Contacts.MaxInFlight, number),
+		bind("contacts.max_bytes", &c.Contacts.MaxBytes, number),
+		bind(headersKey, &c.Contacts.Headers, headers),
+		bind("contacts.token", &c.Contacts.Token, secret),
+		bind("contacts.token_file", &c.Contacts.TokenFile, text),
+		bind("contacts.max_stale", &c.Contacts.MaxStale, duration),
+		bind("contacts.not_found", &c.Contacts.NotFound, text),
+		bind("contacts.max_removed", &c.Contacts.MaxRemoved, fraction),
+		bind("contacts.confirm_after", &c.Contacts.ConfirmAfter, duration),
+		bind("contacts.resync_rate", &c.Contacts.ResyncRate, number),
+		bind("contacts.max_age", &c.Contacts.MaxAge, duration),
+		bind("contacts.bulk_url", &c.Contacts.BulkURL, address),
+		bind("contacts.bulk_size", &c.Contacts.BulkSize, number),
+		bind(hostsKey, &c.Contacts.Hosts, hosts),
+		bind("refresh.listen", &c.Refresh.Listen, hostPort),
+		bind("refresh.token", &c.Refresh.Token, secret),
+		bind("refresh.token_file", &c.Refresh.TokenFile, text),
+		bind("refresh.tokens", &c.Refresh.Tokens, secrets),
+		bind("refresh.max_bytes", &c.Refresh.MaxBytes, number),
+		bind("refresh.tls.cert", &c.Refresh.TLS.Cert, text),
+		bind("refresh.tls.key", &c.Refresh.TLS.Key, text),
+		bind("refresh.tls.client_ca", &c.Refresh.TLS.ClientCA, text),
+		bind("metrics.listen", &c.Metrics.Listen, hostPort),
+		bind("state.path", &c.State.Path, text),
+		bind("limits.queries_burst", &c.Limits.QueriesBurst, number),
+		bind("limits.queries_per_second", &c.Limits.QueriesPerSecond, fraction),
+		bind("log.level", &c.Log.Level, text),
+		bind("log.format", &c.Log.Format, text),
 	}
 }
 

@@ -36,27 +36,29 @@ const delimiter = "\x00"
 // Each key is the environment variable ROSTERD_ and the key in upper case with
 // '_' for '.': ROSTERD_XMPP_SECRET is xmpp.secret. A list is written with
 // commas, contacts.headers and contacts.hosts as JSON objects. As viper has it, a
-// variable that is set but empty counts as not set. Variables with that prefix that are no key
-// are ignored: Kubernetes, for one, puts ROSTERD_PORT and the like into the
-// environment of a service's neighbours.
+// variable that is set but empty counts as not set. One with that prefix that is no
+// key is an error, but for those that Kubernetes makes of a service.
 //
-// In the file, a key without a value counts as not set.
-func Load(path string) (Config, error) {
+// In the file, a key without a value counts as not set. Where a secret and the key of
+// its file are both set, that of the environment counts.
+//
+// The warnings are of what is allowed and seldom meant. None has a secret in it.
+func Load(path string) (c Config, warnings []string, err error) {
 	b, name, err := readConfigFile(path)
 	if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
-	c, err := loadBytes(b)
+	c, warnings, err = loadBytes(b)
 	if err != nil {
 		if line := (*lineError)(nil); errors.As(err, &line) {
-			return Config{}, fmt.Errorf("%s:%d: %s", name, line.line, line.text)
+			return Config{}, nil, fmt.Errorf("%s:%d: %s", name, line.line, line.text)
 		}
 		if name == "" {
-			return Config{}, fmt.Errorf("%w (there is no configuration file: neither %s nor %s exists)", err, localFile, systemFile)
+			return Config{}, nil, fmt.Errorf("%w (there is no configuration file: neither %s nor %s exists)", err, localFile, systemFile)
 		}
-		return Config{}, err
+		return Config{}, nil, err
 	}
-	return c, nil
+	return c, warnings, nil
 }
 
 // readConfigFile returns the content and the name of the file, which are empty
@@ -106,58 +108,68 @@ func cause(err error) error {
 }
 
 // loadBytes is Load for the content of a file.
-func loadBytes(b []byte) (Config, error) {
-	c := Default()
+func loadBytes(b []byte) (c Config, warnings []string, err error) {
+	c = Default()
 	keys := c.keys()
-	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter), viper.WithDecoderRegistry(decoder{keys}))
+	if err := checkEnvironment(keys, os.Environ()); err != nil {
+		return Config{}, nil, err
+	}
+	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter), viper.WithDecoderRegistry(decoder{keys, &warnings}))
 	v.SetConfigType("yaml")
 	if err := v.ReadConfig(bytes.NewReader(b)); err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	for _, k := range keys {
 		path := strings.ReplaceAll(k.name, ".", delimiter)
 		if err := v.BindEnv(path, k.env()); err != nil {
-			return Config{}, fmt.Errorf("%s: %w", k.name, err)
+			return Config{}, nil, fmt.Errorf("%s: %w", k.name, err)
 		}
 		if value := v.Get(path); value != nil {
 			if err := k.set(k.name, value); err != nil {
-				return Config{}, err
+				return Config{}, nil, err
 			}
 		}
 	}
 	if err := c.readSecretFiles(); err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
 	if err := c.Validate(); err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
-	return c, nil
+	return c, append(warnings, spaced(keys)...), nil
 }
 
 func (c *Config) readSecretFiles() error {
 	for _, s := range []struct {
 		name  string
 		value *Secret
-		file  string
+		file  *string
 	}{
-		{"xmpp.secret", &c.XMPP.Secret, c.XMPP.SecretFile},
-		{"contacts.token", &c.Contacts.Token, c.Contacts.TokenFile},
-		{"refresh.token", &c.Refresh.Token, c.Refresh.TokenFile},
+		{"xmpp.secret", &c.XMPP.Secret, &c.XMPP.SecretFile},
+		{"contacts.token", &c.Contacts.Token, &c.Contacts.TokenFile},
+		{"refresh.token", &c.Refresh.Token, &c.Refresh.TokenFile},
 	} {
-		if s.file == "" {
+		name := s.name + "_file"
+		if *s.value != "" && *s.file != "" {
+			switch inEnv, fileInEnv := isSet(s.name), isSet(name); {
+			case inEnv == fileInEnv:
+				return problem(name, "to stand alone", s.name+" beside it")
+			case inEnv:
+				*s.file = ""
+			default:
+				*s.value = ""
+			}
+		}
+		if *s.file == "" {
 			continue
 		}
-		name := s.name + "_file"
-		if *s.value != "" {
-			return problem(name, "to stand alone", s.name+" beside it")
-		}
-		b, err := readFile(s.file, maxSecretFile)
+		b, err := readFile(*s.file, maxSecretFile)
 		if err != nil {
-			return problem(name, "a readable file of at most 64 KiB", show(s.file)+": "+err.Error())
+			return problem(name, "a readable file of at most 64 KiB", show(*s.file)+": "+err.Error())
 		}
 		*s.value = Secret(strings.TrimRight(string(b), "\r\n"))
 		if *s.value == "" {
-			return problem(name, "a file with a text in it", show(s.file)+", which is empty")
+			return problem(name, "a file with a text in it", show(*s.file)+", which is empty")
 		}
 	}
 	return nil

@@ -19,6 +19,12 @@ func clearEnv(t testing.TB) {
 	t.Setenv("STATE_DIRECTORY", "")
 }
 
+// load is [Load] without its warnings.
+func load(path string) (Config, error) {
+	c, _, err := Load(path)
+	return c, err
+}
+
 const minimal = `
 xmpp: {domain: contacts.example.org, secret: "s", hosts: [example.org]}
 contacts: {url: "http://127.0.0.1:8000/contacts/%s"}
@@ -169,7 +175,7 @@ func TestLoad(t *testing.T) {
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
 			clearEnv(t)
-			got, err := Load(write(t, tc.yaml))
+			got, err := load(write(t, tc.yaml))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +208,7 @@ func TestLoadBad(t *testing.T) {
 				t.Fatal("the file does not say its error")
 			}
 			want = strings.Replace(want, "FILE", name, 1)
-			c, err := Load(name)
+			c, err := load(name)
 			if err == nil || err.Error() != want {
 				t.Errorf("error\n\t%v, want\n\t%s", err, want)
 			}
@@ -243,7 +249,7 @@ func TestLoadEnvironment(t *testing.T) {
 		if _, err := os.Stat(systemFile); err == nil {
 			t.Skipf("this machine has a %s", systemFile)
 		}
-		if c, err := Load(""); err != nil || !reflect.DeepEqual(c, full()) {
+		if c, err := load(""); err != nil || !reflect.DeepEqual(c, full()) {
 			t.Errorf("Load = %+v, %v, want %+v", c, err, full())
 		}
 	})
@@ -251,13 +257,13 @@ func TestLoadEnvironment(t *testing.T) {
 		set(t)
 		file := minimal + "refresh: {token: z}\nlog: {level: loud}\n"
 		file = strings.Replace(file, "%s\"", "%s\", headers: {X-Three: z}, token: z, hosts: {example.org: {url: \"http://z/%s\"}}", 1)
-		if c, err := Load(write(t, file)); err != nil || !reflect.DeepEqual(c, full()) {
+		if c, err := load(write(t, file)); err != nil || !reflect.DeepEqual(c, full()) {
 			t.Errorf("Load = %+v, %v, want %+v", c, err, full())
 		}
 	})
 	t.Run("empty is not set", func(t *testing.T) {
 		clearEnv(t)
-		if c, err := Load(write(t, fullYAML)); err != nil || !reflect.DeepEqual(c, full()) {
+		if c, err := load(write(t, fullYAML)); err != nil || !reflect.DeepEqual(c, full()) {
 			t.Errorf("Load = %+v, %v, want %+v", c, err, full())
 		}
 	})
@@ -266,7 +272,7 @@ func TestLoadEnvironment(t *testing.T) {
 		for _, k := range []string{"XMPP_SECRET_FILE", "CONTACTS_TOKEN_FILE", "REFRESH_TOKEN_FILE"} {
 			t.Setenv("ROSTERD_"+k, write(t, k))
 		}
-		c, err := Load(write(t, strings.Replace(minimal, `secret: "s"`, `secret: ""`, 1)))
+		c, err := load(write(t, strings.Replace(minimal, `secret: "s"`, `secret: ""`, 1)))
 		if err != nil || c.XMPP.Secret != "XMPP_SECRET_FILE" || c.Contacts.Token != "CONTACTS_TOKEN_FILE" || c.Refresh.Token != "REFRESH_TOKEN_FILE" {
 			t.Errorf("Load: %v, secrets %q, %q, %q", err, c.XMPP.Secret.Reveal(), c.Contacts.Token.Reveal(), c.Refresh.Token.Reveal())
 		}
@@ -275,7 +281,7 @@ func TestLoadEnvironment(t *testing.T) {
 		clearEnv(t)
 		t.Setenv("ROSTERD_CONTACTS_TIMEOUT", "7")
 		const want = `contacts.timeout: wants a time with its unit, such as 7s, got "7"`
-		if _, err := Load(write(t, minimal)); err == nil || err.Error() != want {
+		if _, err := load(write(t, minimal)); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	})
@@ -299,7 +305,7 @@ func TestLoadEnvironment(t *testing.T) {
 		t.Run("bad hosts "+value, func(t *testing.T) {
 			clearEnv(t)
 			t.Setenv("ROSTERD_CONTACTS_HOSTS", value)
-			if _, err := Load(write(t, minimal)); err == nil || err.Error() != want {
+			if _, err := load(write(t, minimal)); err == nil || err.Error() != want {
 				t.Errorf("error\n\t%v, want\n\t%s", err, want)
 			}
 		})

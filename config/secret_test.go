@@ -77,7 +77,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 			v = strings.ReplaceAll(v, "PLANTED", planted)
 			t.Run(fmt.Sprintf("%s %d", k.env, i), func(t *testing.T) { // the name gets into the path of the file
 				clearEnv(t)
-				_, err := Load(write(t, strings.Replace(k.yaml, "VALUE", v, 1)))
+				_, err := load(write(t, strings.Replace(k.yaml, "VALUE", v, 1)))
 				if err == nil {
 					t.Fatalf("no error for %s", v)
 				}
@@ -98,7 +98,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 					v = "x, " + planted + "\n" + planted // one with a line end is none, and around it is space
 				}
 				t.Setenv("ROSTERD_"+env, v)
-				if _, err := Load(write(t, minimal)); err == nil || strings.Contains(err.Error(), planted) {
+				if _, err := load(write(t, minimal)); err == nil || strings.Contains(err.Error(), planted) {
 					t.Errorf("error %v", err)
 				}
 			})
@@ -108,7 +108,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 		t.Run("URL of a host "+v[7:9], func(t *testing.T) {
 			clearEnv(t)
 			own := fmt.Sprintf("%%s\", hosts: {example.org: {url: %q}}", strings.Replace(v, "PLANTED", planted, 1))
-			_, err := Load(write(t, strings.Replace(minimal, "%s\"", own, 1)))
+			_, err := load(write(t, strings.Replace(minimal, "%s\"", own, 1)))
 			if err == nil || !strings.HasPrefix(err.Error(), "contacts.hosts.example.org.url: ") || strings.Contains(err.Error(), planted) {
 				t.Errorf("error %v", err)
 			}
@@ -118,7 +118,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 		t.Run("bulk URL "+v[7:9], func(t *testing.T) {
 			clearEnv(t)
 			bulk := fmt.Sprintf("%%s\", bulk_url: %q", strings.Replace(v, "PLANTED", planted, 1))
-			_, err := Load(write(t, strings.Replace(minimal, "%s\"", bulk, 1)))
+			_, err := load(write(t, strings.Replace(minimal, "%s\"", bulk, 1)))
 			if err == nil || !strings.HasPrefix(err.Error(), "contacts.bulk_url: ") || strings.Contains(err.Error(), planted) {
 				t.Errorf("error %v", err)
 			}
@@ -134,7 +134,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 			}
 			t.Setenv("ROSTERD_CONTACTS_HEADERS", `{"X-Key": "`+planted+`"}`)
 			t.Setenv(k.env(), "\x01 "+k.name)
-			if _, err := Load(write(t, minimal)); err == nil || !strings.HasPrefix(err.Error(), k.name) || strings.Contains(err.Error(), planted) {
+			if _, err := load(write(t, minimal)); err == nil || !strings.HasPrefix(err.Error(), k.name) || strings.Contains(err.Error(), planted) {
 				t.Errorf("error %v", err)
 			}
 		})

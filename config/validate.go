@@ -2,7 +2,6 @@ package config
 
 import (
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,7 +29,6 @@ const (
 // Texts that several errors have in common.
 const (
 	wantsDomain = "a domain name"
-	wantsListen = "host:port with a port from 0 to 65535"
 	wantsBytes  = "a number of bytes from 1 to 1073741824"
 )
 
@@ -57,7 +55,7 @@ func (c Config) Validate() error {
 
 func (x XMPP) validate() error {
 	if host, port, ok := splitAddress(x.Address); !ok || host == "" || isZero(port) {
-		return problem("xmpp.address", "host:port with a port from 1 to 65535", show(x.Address))
+		return addressProblem("xmpp.address", x.Address, "1", Default().XMPP.Address)
 	}
 	if x.Domain == "" {
 		return problem("xmpp.domain", "this component's own domain", nothing)
@@ -180,7 +178,7 @@ func (c Contacts) validateHeaders() error {
 func (r Refresh) validate() error {
 	host, _, ok := splitAddress(r.Listen)
 	if !ok {
-		return problem("refresh.listen", wantsListen, show(r.Listen))
+		return addressProblem("refresh.listen", r.Listen, "0", Default().Refresh.Listen)
 	}
 	if err := checkToken("refresh.token", r.Token); err != nil {
 		return err
@@ -222,7 +220,7 @@ func (l Limits) validate() error {
 
 func (m Metrics) validate() error {
 	if _, _, ok := splitAddress(m.Listen); !ok {
-		return problem("metrics.listen", wantsListen, show(m.Listen))
+		return addressProblem("metrics.listen", m.Listen, "0", Default().Metrics.Listen)
 	}
 	return nil
 }
@@ -235,41 +233,6 @@ func (l Log) validate() error {
 		return problem("log.format", "text or json", show(l.Format))
 	}
 	return nil
-}
-
-// splitAddress splits host:port, of which the host is a name, an IP address
-// (IPv6 in brackets) or empty, and the port a number.
-func splitAddress(s string) (host, port string, ok bool) {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", "", false
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", "", false
-	}
-	if host == "" {
-		return host, port, !strings.HasPrefix(s, "[")
-	}
-	a, err := netip.ParseAddr(host)
-	bracketed := strings.HasPrefix(s, "[")
-	if err == nil {
-		return host, port, a.Is6() == bracketed
-	}
-	_, err = jid.PrepareDomain(host)
-	return host, port, err == nil && !bracketed
-}
-
-// isZero reports whether a valid port is 0.
-func isZero(port string) bool { return strings.Trim(port, "0") == "" }
-
-// isLoopback reports whether only this machine can reach host. An empty host
-// is every address.
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }
 
 // checkToken wants what can be sent behind "Bearer " and arrive as it was:

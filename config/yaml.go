@@ -17,7 +17,10 @@ import (
 // decoder reads YAML for viper. It differs from viper's own in that it refuses
 // what that would take silently (unknown keys, a key that stands twice, a
 // second document, aliases, tags), names the line, and never repeats a value.
-type decoder struct{ keys []key }
+type decoder struct {
+	keys     []key
+	warnings *[]string
+}
 
 // Decoder is d, whatever the format: there is one.
 func (d decoder) Decoder(string) (viper.Decoder, error) { return d, nil }
@@ -81,6 +84,7 @@ func (d decoder) check(n *yaml.Node, path, shown string) error {
 		switch {
 		case path == headersKey:
 			// Any name will do here; Validate looks at it.
+			d.warn(headersKey, where, name, value)
 		case path == hostsKey:
 			// Here, too; the key's set makes a domain of it. An entry may be
 			// empty, or all comments.
@@ -98,6 +102,7 @@ func (d decoder) check(n *yaml.Node, path, shown string) error {
 			}
 		case isHostKey(full), slices.ContainsFunc(d.keys, func(k key) bool { return k.name == full }):
 			// The key's set looks at the value.
+			d.warn(full, full, name, value)
 		case len(d.below(full)) > 0:
 			if value.ShortTag() == "!!null" {
 				continue // a section that is empty, or all comments
@@ -110,6 +115,14 @@ func (d decoder) check(n *yaml.Node, path, shown string) error {
 		}
 	}
 	return nil
+}
+
+// warn warns of a secret that may have been cut off, unless the environment has
+// another one.
+func (d decoder) warn(name, where string, n, value *yaml.Node) {
+	if slices.ContainsFunc(d.keys, func(k key) bool { return k.name == name && k.isSecret() }) && !isSet(name) {
+		*d.warnings = append(*d.warnings, cut(where, n, value)...)
+	}
 }
 
 // below are the names of the keys and sections directly under path.

@@ -102,7 +102,11 @@ var onGoodProsody = []misconfiguration{
 	{name: "no such name", settings: fixed(map[string]any{"xmpp.address": "xmpp.invalid:5347"}),
 		complaints: []string{"FAIL server: the name in xmpp.address xmpp.invalid:5347 has no address (DNS)"}},
 	{name: "unrestricted, and the server is not", settings: onEjabberd,
-		complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream"}, lines: []string{"validate_from_addresses = false"}},
+		complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream", seenOffline}, lines: []string{"validate_from_addresses = false"}},
+	{name: "nobody relays presence", settings: fixed(map[string]any{"xmpp.presence": "auto"}), works: true,
+		complaints: []string{seenOffline}, lines: []string{"xmpp.unrestricted: true", "validate_from_addresses = false", "presence is the server's affair"}},
+	{name: "a secret that ends in a space", settings: fixed(map[string]any{"xmpp.secret": planted + " component secret ", "xmpp.address": "127.0.0.1:1"}),
+		complaints: []string{"warn configuration: xmpp.secret: begins or ends in white space", "FAIL server: "}},
 	{name: "unknown key", settings: fixed(map[string]any{"xmpp.secert": planted}),
 		complaints: []string{"FAIL configuration: "}, lines: []string{"xmpp.secert: unknown key"}},
 	{name: "contacts refused", settings: fixed(map[string]any{"contacts.url": "http://127.0.0.1:1/contacts/%s?key=" + planted}),
@@ -155,7 +159,9 @@ const (
 )
 
 // onEjabberd is the setting that goes with check_from: false.
-var onEjabberd = fixed(map[string]any{"xmpp.unrestricted": true})
+var onEjabberd = fixed(map[string]any{"xmpp.unrestricted": true, "xmpp.presence": "auto"})
+
+const seenOffline = "warn example.org: users see every contact offline"
 
 // TestCheck plants misconfigurations on real servers.
 func TestCheck(t *testing.T) {
@@ -208,7 +214,8 @@ func TestCheck(t *testing.T) {
 		}},
 		{"ejabberd that checks addresses", startEjabberd, harness.ServerOptions{}, []misconfiguration{{
 			name: "unrestricted, and the server is not", settings: onEjabberd,
-			complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream"}, lines: []string{"check_from: false"}}}},
+			complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream", "warn example.org: does not permit roster pushes", seenOffline},
+			lines:      []string{"check_from: false"}}}},
 		{"ejabberd without delegation", startEjabberd, harness.ServerOptions{AnyFromAddress: true, Grants: harness.Grants{NoDelegation: true}}, []misconfiguration{{
 			name: "delegation missing", settings: onEjabberd, works: true,
 			complaints: []string{"warn example.org: does not delegate jabber:iq:roster to contacts.example.org"},
@@ -293,7 +300,7 @@ func (s *site) settings(t *testing.T) map[string]any {
 	options := s.server.Options()
 	return map[string]any{
 		"xmpp.address": s.server.ComponentAddress(), "xmpp.domain": options.Component,
-		"xmpp.secret": options.Secret, "xmpp.hosts": options.Hosts(),
+		"xmpp.secret": options.Secret, "xmpp.hosts": options.Hosts(), "xmpp.presence": "off",
 		"contacts.url": s.backend.URL() + "?key=" + planted, "contacts.token": planted + "-contacts-token",
 		"contacts.headers": map[string]string{"x-api-key": planted},
 		"refresh.listen":   freeport.Of(t), "refresh.token": planted + "-refresh-token", "metrics.listen": freeport.Of(t),
@@ -367,5 +374,59 @@ func testCheckWhileRunning(t *testing.T, srv server) {
 	wantOneStream(ctx, t, w)
 	if t.Failed() {
 		t.Log(output)
+	}
+}
+
+// A server that checks addresses, and xmpp.unrestricted on: the answer is the same
+// while rosterd runs and while it does not.
+func TestCheckOfWhatTheServerRefuses(t *testing.T) { onServers(t, testCheckOfWhatTheServerRefuses) }
+
+func testCheckOfWhatTheServerRefuses(t *testing.T, srv server) {
+	ctx := bounded(t)
+	listen := map[string]any{"refresh.listen": freeport.Of(t), "metrics.listen": freeport.Of(t)}
+	s := &site{}
+	var err error
+	if s.server, err = srv.start(ctx, harness.ServerOptions{Users: everybody}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.server.Close)
+	if s.backend, err = harness.StartBackend(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.backend.Close)
+	s.backend.Set("juliet", contacts("Romeo"))
+	settings := s.settings(t)
+	settings["xmpp.unrestricted"], settings["xmpp.presence"] = true, "auto"
+	for key, value := range listen {
+		settings[key] = value
+	}
+	answers := func() string {
+		t.Helper()
+		output, code := check(t, settings, "--user", "juliet")
+		if code != 1 {
+			t.Errorf("exit code %d:\n%s", code, output)
+		}
+		var lines []string
+		for line := range strings.Lines(output) {
+			if !strings.HasPrefix(line, " ") && !strings.Contains(line, ".listen: ") && !strings.Contains(line, "server: ") && !strings.Contains(line, "configuration: ") &&
+				!strings.Contains(line, "a rosterd of this configuration runs") && !strings.Contains(line, "contacts of ") {
+				lines = append(lines, line)
+			}
+		}
+		return strings.Join(lines, "")
+	}
+	down := answers()
+	if !strings.Contains(down, "FAIL xmpp.unrestricted is on, and the server ends the stream at the first stanza") ||
+		!strings.Contains(down, "presence is the server's affair") || !strings.Contains(down, "warn example.org: users see every contact offline") {
+		t.Errorf("while rosterd is down:\n%s", down)
+	}
+	rosterd := run(t, harness.RosterdOptions{Server: s.server, ContactsURL: s.backend.URL(), Settings: settings})
+	if err := rosterd.WaitStarted(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // at once, and then
+		if runs := answers(); runs != down {
+			t.Errorf("while rosterd runs:\n%s\nwant\n%s", runs, down)
+		}
 	}
 }

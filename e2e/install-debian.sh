@@ -27,7 +27,7 @@ have() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^.i'
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	if $matrix; then fail "not a Debian machine: no servers of other releases"; fi
-	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3) and a C compiler by hand"
+	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), systemd and a C compiler by hand"
 	exit 0
 fi
 
@@ -35,6 +35,9 @@ tested="prosody prosody-modules ejabberd python3-slixmpp"
 for package in $tested; do
 	have "$package" || missing="$missing $package"
 done
+# The unit is looked at with systemd-analyze. It does not have to run.
+command -v systemd-analyze >/dev/null || missing="$missing systemd"
+[ -x /bin/kill ] || missing="$missing procps"
 # The race detector needs cgo, and that a C compiler.
 cc=${CC:-gcc}
 command -v "${cc%% *}" >/dev/null || missing="$missing gcc libc6-dev"
@@ -158,7 +161,7 @@ install_packages() {
 }
 
 # The roots of other releases, kept between runs. The tests look here, too.
-roots=${ROSTERD_E2E_ROOTS:-/var/cache/rosterd-e2e}
+roots=${E2E_ROOTS:-/var/cache/rosterd-e2e}
 
 # mirror is where this machine has a part of Debian from, by apt's label of it.
 mirror() {

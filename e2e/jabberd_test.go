@@ -12,7 +12,7 @@ import (
 // its own rosters, those to the component, too.
 func TestJabberd(t *testing.T) {
 	t.Parallel()
-	if harness.Versions(os.Getenv("ROSTERD_E2E_SUITE"))["jabberd2"] == "" {
+	if harness.Versions(os.Getenv("E2E_SUITE"))["jabberd2"] == "" {
 		t.Skip("there is no jabberd2 on this machine: make matrix has one")
 	}
 	ctx := bounded(t)

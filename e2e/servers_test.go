@@ -54,7 +54,7 @@ var (
 	}
 	ejabberd = server{
 		name: "ejabberd", start: startEjabberd, unrestricted: true, pushed: "sent", slow: true,
-		privilegedIQ:  harness.Versions(os.Getenv("ROSTERD_E2E_SUITE"))["ejabberd"] >= "24.10",
+		privilegedIQ:  harness.Versions(os.Getenv("E2E_SUITE"))["ejabberd"] >= "24.10",
 		componentGone: "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
 		foreignResource: "item-not-found", expanded: "service-unavailable", depth: 2000, // 5000 end its process
 	}

@@ -63,6 +63,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -134,7 +135,8 @@ type Fetcher struct {
 	timeout       time.Duration
 	maxBytes      int64
 	notFoundEmpty bool
-	header        http.Header // never modified
+	userAgent     string
+	header        atomic.Pointer[http.Header] // which is never modified
 	log           *slog.Logger
 	metrics       Metrics
 	slots         *limiter
@@ -154,20 +156,13 @@ type Fetcher struct {
 // the first Fetch. [Fetcher.Close] ends it. The proxy is taken from the environment, as
 // [http.ProxyFromEnvironment] describes.
 func New(o Options) *Fetcher {
-	header := http.Header{"Accept": {"application/json"}}
-	if o.UserAgent != "" {
-		header.Set("User-Agent", o.UserAgent)
-	}
-	for name, values := range o.Header {
-		header[http.CanonicalHeaderKey(name)] = values
-	}
 	dialer := &net.Dialer{Timeout: o.Timeout} // a dial may outlive the fetch that began it
 	f := &Fetcher{
 		url:           o.URL,
 		timeout:       o.Timeout,
 		maxBytes:      o.MaxBytes,
 		notFoundEmpty: o.NotFoundEmpty,
-		header:        header.Clone(),
+		userAgent:     o.UserAgent,
 		log:           o.Logger,
 		metrics:       o.Metrics,
 		slots:         newLimiter(o.MaxInFlight),
@@ -190,6 +185,7 @@ func New(o Options) *Fetcher {
 			HTTP2:                  &http.HTTP2Config{SendPingTimeout: http2Silence, PingTimeout: http2Ping},
 		},
 	}
+	f.SetHeader(o.Header)
 	if o.BulkURL != nil {
 		f.background = newLimiter(forBackground(o.MaxInFlight))
 	}
@@ -270,8 +266,10 @@ func (f *Fetcher) report(ctx context.Context, user jid.JID, s skipped) {
 	}
 	f.log.LogAttrs(ctx, slog.LevelWarn, "skipped contacts that the backend sent",
 		slog.String("user", user.String()),
-		slog.GroupAttrs("skipped", counts...),
-		slog.String("first", printable(s.first)))
+		slog.GroupAttrs("skipped", counts...))
+	f.log.LogAttrs(ctx, slog.LevelDebug, "the first entry that was skipped",
+		slog.String("user", user.String()),
+		slog.String("contact", printable(s.first)))
 }
 
 // SetMaxInFlight changes how many fetches are under way at once. Those that
@@ -281,6 +279,18 @@ func (f *Fetcher) SetMaxInFlight(n int) {
 	if f.background != nil {
 		f.background.setLimit(forBackground(n))
 	}
+}
+
+// SetHeader replaces [Options].Header, from the next request on.
+func (f *Fetcher) SetHeader(h http.Header) {
+	header := http.Header{"Accept": {"application/json"}}
+	if f.userAgent != "" {
+		header.Set("User-Agent", f.userAgent)
+	}
+	for name, values := range h.Clone() {
+		header[http.CanonicalHeaderKey(name)] = values
+	}
+	f.header.Store(&header)
 }
 
 // Recovered sets who is told, with the domains of the users concerned, that a

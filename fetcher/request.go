@@ -142,7 +142,7 @@ func (f *Fetcher) newRequest(method, url string, header http.Header, body io.Rea
 		password, _ := u.Password()
 		req.SetBasicAuth(u.Username(), password)
 	}
-	for name, values := range f.header {
+	for name, values := range *f.header.Load() {
 		req.Header[name] = values
 	}
 	if host := req.Header.Get("Host"); host != "" {

@@ -26,29 +26,50 @@ const (
 // they are broken then, what there was stays. Certificates are safe for
 // concurrent use.
 type Certificates struct {
-	certFile, keyFile, clientCAFile string
-	log                             *slog.Logger
-	every                           time.Duration // lookAgain
-	current                         atomic.Pointer[tls.Config]
+	log     *slog.Logger
+	every   time.Duration // lookAgain
+	current atomic.Pointer[tls.Config]
 
-	mu     sync.Mutex // who looks has it; nobody waits for it
+	mu     sync.Mutex // who looks has it; no connection waits for it
+	files  fileNames
 	looked time.Time
 	stamps [3]os.FileInfo
 	broken string // why the files could not be read at the last look
 }
 
+// fileNames are those of the certificate, the key, and those who may have signed the
+// callers', which may be "".
+type fileNames [3]string
+
 // LoadCertificates reads PEM files; clientCA may be "": callers need no
 // certificate. An error names the key of the configuration and the file, and
 // repeats nothing of what is in it.
 func LoadCertificates(cert, key, clientCA string, log *slog.Logger) (*Certificates, error) {
-	c := &Certificates{certFile: cert, keyFile: key, clientCAFile: clientCA, log: log, every: lookAgain, looked: time.Now()}
-	config, stamps, err := c.load()
-	if err != nil {
+	c := &Certificates{log: log, every: lookAgain}
+	if err := c.read(fileNames{cert, key, clientCA}); err != nil {
 		return nil, err
 	}
-	c.stamps = stamps
-	c.current.Store(config)
 	return c, nil
+}
+
+// Replace reads PEM files, be they other ones or the same, as [LoadCertificates]
+// does. If it fails, what there was stays.
+func (c *Certificates) Replace(cert, key, clientCA string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.read(fileNames{cert, key, clientCA})
+}
+
+// read reads the files, which then are those that are looked at. c.mu is held, or
+// nobody else has c yet.
+func (c *Certificates) read(f fileNames) error {
+	config, stamps, err := f.load()
+	if err != nil {
+		return err
+	}
+	c.files, c.stamps, c.broken, c.looked = f, stamps, "", time.Now()
+	c.current.Store(config)
+	return nil
 }
 
 // Leaf is the endpoint's certificate as it was read last.
@@ -67,7 +88,11 @@ func (c *Certificates) config() *tls.Config {
 // good, as far as he needs one: the file may have changed, or the certificate
 // expired, since the connection was made.
 func (c *Certificates) trusts(state *tls.ConnectionState) bool {
-	if c == nil || c.clientCAFile == "" {
+	if c == nil {
+		return true
+	}
+	config := c.look()
+	if config.ClientCAs == nil {
 		return true
 	}
 	if state == nil || len(state.PeerCertificates) == 0 {
@@ -78,7 +103,7 @@ func (c *Certificates) trusts(state *tls.ConnectionState) bool {
 		between.AddCert(cert)
 	}
 	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
-		Roots: c.look().ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: config.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return err == nil
 }
@@ -100,25 +125,18 @@ func (c *Certificates) reload() {
 	if c.broken == "" && c.unchanged() {
 		return
 	}
-	config, stamps, err := c.load()
-	if err != nil {
+	if err := c.read(c.files); err != nil {
 		if why := err.Error(); why != c.broken {
 			c.broken = why
 			c.log.Error("the refresh endpoint goes on with the certificates that it has", "error", why)
 		}
 		return
 	}
-	c.broken, c.stamps = "", stamps
-	c.current.Store(config)
 	c.log.Info("the refresh endpoint's certificates are read again", "expires", c.Leaf().NotAfter)
 }
 
-func (c *Certificates) files() [3]string {
-	return [3]string{c.certFile, c.keyFile, c.clientCAFile}
-}
-
 func (c *Certificates) unchanged() bool {
-	for i, file := range c.files() {
+	for i, file := range c.files {
 		if file == "" {
 			continue
 		}
@@ -130,11 +148,11 @@ func (c *Certificates) unchanged() bool {
 	return true
 }
 
-func (c *Certificates) load() (*tls.Config, [3]os.FileInfo, error) {
+func (f fileNames) load() (*tls.Config, [3]os.FileInfo, error) {
 	var stamps [3]os.FileInfo
 	var data [3][]byte
 	keys := [3]string{"refresh.tls.cert", "refresh.tls.key", "refresh.tls.client_ca"}
-	for i, file := range c.files() {
+	for i, file := range f {
 		if file == "" {
 			continue
 		}
@@ -145,17 +163,17 @@ func (c *Certificates) load() (*tls.Config, [3]os.FileInfo, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
 	if _, err := certificates(data[0]); err != nil {
-		return nil, stamps, fmt.Errorf("%s: %s: %w", keys[0], c.certFile, err)
+		return nil, stamps, fmt.Errorf("%s: %s: %w", keys[0], f[0], err)
 	}
 	pair, err := tls.X509KeyPair(data[0], data[1])
 	if err != nil {
-		return nil, stamps, fmt.Errorf("%s: %s: not the key of %s: %w", keys[1], c.keyFile, c.certFile, err)
+		return nil, stamps, fmt.Errorf("%s: %s: not the key of %s: %w", keys[1], f[1], f[0], err)
 	}
 	config.Certificates = []tls.Certificate{pair}
-	if c.clientCAFile != "" {
+	if f[2] != "" {
 		list, err := certificates(data[2])
 		if err != nil {
-			return nil, stamps, fmt.Errorf("%s: %s: %w", keys[2], c.clientCAFile, err)
+			return nil, stamps, fmt.Errorf("%s: %s: %w", keys[2], f[2], err)
 		}
 		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		for _, cert := range list {

@@ -98,6 +98,39 @@ func TestCertificateReplaced(t *testing.T) {
 	}
 }
 
+// Other files take the place of the first ones, at once, for connections from before,
+// too; what is broken does not.
+func TestCertificatesElsewhere(t *testing.T) {
+	ca, callers, f, other := testcert.New(t, "authority"), testcert.New(t, "callers"), newFiles(t), newFiles(t)
+	second, caller := ca.Issue(t, "second", tomorrow()), callers.Issue(t, "caller", tomorrow())
+	f.pair(ca.Issue(t, "first", tomorrow()))
+	c, err := LoadCertificates(f.cert, f.key, "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := serve(t, func(o *Options) { o.Certificates = c })
+	before := e.from("127.0.0.1", &tls.Config{RootCAs: ca.Pool})
+	e.answers(before)
+	other.pair(second)
+	other.write(other.clientCA, callers.PEM)
+	for _, key := range []string{f.key, other.clientCA, "/nowhere"} {
+		if err := c.Replace(other.cert, key, ""); err == nil || !strings.HasPrefix(err.Error(), "refresh.tls.key: ") {
+			t.Errorf("with the key %s: %v", key, err)
+		}
+	}
+	e.answers(before)
+	if err := c.Replace(other.cert, other.key, other.clientCA); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.serial(ca); got != serialOf(t, second) {
+		t.Error("still shows the first certificate")
+	}
+	e.answers(e.from("127.0.0.1", &tls.Config{RootCAs: ca.Pool, Certificates: []tls.Certificate{caller.TLS(t)}}))
+	if code, _ := e.post(before, `["juliet"]`); code != http.StatusForbidden {
+		t.Errorf("a caller without a certificate, over a connection from before: %d", code)
+	}
+}
+
 func TestBrokenReplacement(t *testing.T) {
 	ca := testcert.New(t, "authority")
 	good, next := ca.Issue(t, "good", tomorrow()), ca.Issue(t, "next", tomorrow())

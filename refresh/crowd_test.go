@@ -173,9 +173,14 @@ func TestTokensRotate(t *testing.T) {
 		"nobody knows": {"x", []string{"y", "z"}, 401, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := serve(t, func(o *Options) { o.Token, o.Tokens = tt.token, tt.tokens })
+			tokens := NewTokens("t0ken-first")
+			e := serve(t, func(o *Options) { o.Tokens = tokens })
 			client := e.from("127.0.0.1")
-			for authorization, want := range map[string]int{"Bearer " + former: tt.former, "Bearer " + next: tt.next, "Bearer wrong": 401,
+			if code, _ := e.post(client, `[]`, "Authorization", "Bearer t0ken-first"); code != 200 {
+				t.Errorf("the first token: %d", code)
+			}
+			tokens.Set(append(tt.tokens, tt.token)...)
+			for authorization, want := range map[string]int{"Bearer " + former: tt.former, "Bearer " + next: tt.next, "Bearer wrong": 401, "Bearer t0ken-first": 401,
 				"Bearer ": 401, "Bearer " + former + next: 401, "Basic " + next: 401, "": 401} {
 				if code, _ := e.post(client, `["a b"]`, "Authorization", authorization); code != want && (want != 200 || code != 500) {
 					t.Errorf("%q: %d, want %d", authorization, code, want)

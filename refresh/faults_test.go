@@ -239,7 +239,7 @@ func TestSlowBody(t *testing.T) {
 			e := serve(t, func(o *Options) {
 				o.Limits = tt.limits
 				if tt.code == 401 {
-					o.Token = "right"
+					o.Tokens = NewTokens("right")
 				}
 			})
 			request := beginning

@@ -37,6 +37,9 @@ var Results = []string{resultUpdated, resultError}
 // Codes are all values of the label code of rosterd_refresh_requests_total.
 var Codes = []string{"200", "400", "401", "403", "404", "405", "408", "413", "500", "503"}
 
+// maxNamed is how many users of a refresh the log names at level debug.
+const maxNamed = 10
+
 // maxFailed is how many failed users an answer names.
 const maxFailed = 100
 
@@ -49,8 +52,7 @@ type Refresher interface {
 // Options of a handler.
 type Options struct {
 	Hosts    []string // served domains, prepared
-	Token    string   // what callers must send; "", and no Tokens: nothing
-	Tokens   []string // what they may send as well
+	Tokens   *Tokens  // of which callers must send one, or nil
 	MaxBytes int64    // of a request's body
 	Limits   Limits
 	// Certificates are for TLS, or nil: there is none.
@@ -75,21 +77,23 @@ type Answer struct {
 // is for is to be set up by [Protect].
 func Handler(o Options, refresher Refresher) http.Handler {
 	o.Limits = o.Limits.orDefault()
-	return &handler{Options: o, refresher: refresher, tokens: newTokens(append([]string{o.Token}, o.Tokens...)...),
+	return &handler{Options: o, refresher: refresher,
 		requests: newPlaces(o.Limits.Requests), large: newPlaces(o.Limits.Large)}
 }
 
 type handler struct {
 	Options
 	refresher       Refresher
-	tokens          tokens
 	requests, large *places // that are worked on, and of these the large ones
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{}) // that of the answer before
+	began := time.Now()
 	answer := h.serve(w, r)
+	h.Logger.Debug("refresh request answered", "caller", r.RemoteAddr, "code", answer.code, "updated", answer.Updated, "errors", answer.Errors,
+		"took", time.Since(began))
 	h.Requests.WithLabelValues(strconv.Itoa(answer.code)).Inc()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -116,7 +120,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 		w.Header().Set("Connection", "close")
 		return failure(http.StatusForbidden, "the certificate is not trusted any more")
 	}
-	if !h.tokens.allow(r) {
+	if !h.Tokens.allow(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return failure(http.StatusUnauthorized, "bad or missing token")
 	}
@@ -209,6 +213,7 @@ func (h *handler) refresh(ctx context.Context, names []string) Answer {
 			order = append(order, user)
 		}
 	}
+	h.Logger.Debug("refresh", "users", len(order), "first", order[:min(len(order), maxNamed)], "errors", len(failed))
 	var refused map[jid.JID]error
 	if len(order) > 0 {
 		var err error

@@ -227,7 +227,7 @@ func TestSingle(t *testing.T) {
 
 func TestToken(t *testing.T) {
 	const token = "s3cr3t-t0ken"
-	r := start(t, func(o *Options) { o.Token = token })
+	r := start(t, func(o *Options) { o.Tokens = NewTokens(token) })
 	for authorization, want := range map[string]int{
 		"Bearer " + token: 200, "bearer " + token: 200,
 		"": 401, token: 401, "Bearer": 401, "Bearer ": 401, "Bearer wrong": 401, "Bearer " + token + "x": 401,

@@ -163,6 +163,9 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	waiting := make(map[jid.JID]*pending)
 	for _, user := range users {
 		if !m.Sessions.HasConnected(user) && !m.outdate(user) {
+			if m.debugs() {
+				m.Logger.Debug("not fetched, no client of the user is connected", "user", user)
+			}
 			continue
 		}
 		if !connected {

@@ -136,7 +136,9 @@ func (m *Manager) fetch(u *user) (Fetched, error) {
 	m.noteAsked(u)
 	m.watch(u)
 	u.turn.Unlock()
+	began := time.Now()
 	f, err := m.Source.Fetch(m.ctx, r)
+	m.tellFetched(r, f, err, began)
 	u.turn.Lock()
 	m.mu.Lock()
 	u.fetching = false

@@ -58,6 +58,7 @@ func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
 	m.mu.Lock()
 	u.known = now
 	m.mu.Unlock()
+	m.tellApplied(u, len(queries), deliveries)
 	m.deliver(u, append(m.answer(u, queries, Answer{Roster: now}), deliveries...), owed, p)
 	if m.watcher != nil {
 		m.watcher.Told(u.jid, now)
@@ -205,7 +206,9 @@ func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struc
 		}
 		u.flying[f] = struct{}{}
 		u.setTold(d.to, d.after)
+		began := time.Now()
 		err := m.Pusher.Push(d.to, d.changes, func(o Outcome) {
+			m.tellPushed(u, d, o.Err, began)
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			u.settled = append(u.settled, settled{f, o})
@@ -213,6 +216,7 @@ func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struc
 			one(o)
 		})
 		if err != nil {
+			m.tellPushed(u, d, err, began)
 			u.setTold(d.to, d.before)
 			delete(u.flying, f)
 			u.owe(slices.Collect(maps.Keys(owed)))

@@ -68,13 +68,13 @@ type TB interface {
 }
 
 // Require skips a test on a machine that cannot run it, with the line of
-// [Missing]. With ROSTERD_E2E=required in the environment, as `make test` sets
+// [Missing]. With E2E=required in the environment, as `make test` sets
 // it where it could install everything, the test fails instead.
 func Require(ctx context.Context, tb TB) {
 	tb.Helper()
 	switch missing := Missing(ctx); {
 	case missing == "":
-	case os.Getenv("ROSTERD_E2E") == "required":
+	case os.Getenv("E2E") == "required":
 		tb.Fatal(missing)
 	default:
 		tb.Skip(missing)

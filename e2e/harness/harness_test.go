@@ -116,9 +116,9 @@ func (tb *recordingTB) Fatal(args ...any) { tb.failed = fmt.Sprint(args...) }
 
 func TestRequire(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // neither prosody nor erl there
-	t.Setenv("ROSTERD_E2E_SUITE", "")
+	t.Setenv("E2E_SUITE", "")
 	for _, required := range []string{"", "required"} {
-		t.Setenv("ROSTERD_E2E", required)
+		t.Setenv("E2E", required)
 		var tb recordingTB
 		Require(t.Context(), &tb)
 		line := tb.skipped + tb.failed
@@ -126,7 +126,7 @@ func TestRequire(t *testing.T) {
 			t.Errorf("said %q", line)
 		}
 		if (tb.failed != "") != (required != "") {
-			t.Errorf("ROSTERD_E2E=%q: %+v", required, tb)
+			t.Errorf("E2E=%q: %+v", required, tb)
 		}
 	}
 }

@@ -22,14 +22,14 @@ const Cell = "cell"
 type root string
 
 // suiteRoot is the root of the release whose servers are run, which
-// ROSTERD_E2E_SUITE names.
-func suiteRoot() root { return rootOf(os.Getenv("ROSTERD_E2E_SUITE")) }
+// E2E_SUITE names.
+func suiteRoot() root { return rootOf(os.Getenv("E2E_SUITE")) }
 
 func rootOf(suite string) root {
 	if suite == "" || suite == Machine {
 		return ""
 	}
-	return root(filepath.Join(cmp.Or(os.Getenv("ROSTERD_E2E_ROOTS"), "/var/cache/rosterd-e2e"), suite))
+	return root(filepath.Join(cmp.Or(os.Getenv("E2E_ROOTS"), "/var/cache/rosterd-e2e"), suite))
 }
 
 // Versions are those of the servers of a release, by the names of the packages.

@@ -50,7 +50,8 @@ type RosterdOptions struct {
 type Rosterd struct {
 	dir              string
 	process          *process
-	refresh, metrics string // host:port of the HTTP listeners
+	set              map[string]any // all settings
+	refresh, metrics string         // host:port of the HTTP listeners
 	client           *http.Client
 }
 
@@ -70,19 +71,30 @@ func StartRosterd(opts RosterdOptions) (*Rosterd, error) {
 }
 
 func (r *Rosterd) start(opts RosterdOptions) error {
-	settings, err := r.settings(opts)
-	if err != nil {
+	var err error
+	if r.set, err = r.settings(opts); err != nil {
 		return err
 	}
-	file := filepath.Join(r.dir, "config.yaml")
-	if err := os.WriteFile(file, []byte(configYAML(settings)), 0o600); err != nil {
+	if err := r.Configure(nil); err != nil {
 		return err
 	}
-	cmd := exec.Command(opts.Binary, "--config", file)
+	cmd := exec.Command(opts.Binary, "--config", filepath.Join(r.dir, "config.yaml"))
 	cmd.Dir = r.dir
 	cmd.Env = append(os.Environ(), opts.Env...)
 	r.process, err = startProcess(cmd)
 	return err
+}
+
+// Configure changes settings in the file of a running rosterd, which does not know
+// of it. One that is nil is taken out.
+func (r *Rosterd) Configure(settings map[string]any) error {
+	for key, value := range settings {
+		r.set[key] = value
+		if value == nil {
+			delete(r.set, key)
+		}
+	}
+	return os.WriteFile(filepath.Join(r.dir, "config.yaml"), []byte(configYAML(r.set)), 0o600)
 }
 
 // settings are all settings by their dotted keys.

@@ -58,7 +58,7 @@ func run(suites []string) (ok bool, err error) {
 // test` runs all, it runs what the table needs.
 func test(suite string) (results results, passed bool, err error) {
 	args := []string{"test", "-buildvcs=false", "-count=1", "-timeout", "20m", "-json"}
-	env := append(os.Environ(), "ROSTERD_E2E=required", "ROSTERD_E2E_SUITE="+suite)
+	env := append(os.Environ(), "E2E=required", "E2E_SUITE="+suite)
 	if suite == harness.Machine {
 		args = append(args, "-run", "^("+strings.Join(named(), "|")+")$")
 	}
