@@ -44,6 +44,7 @@ func (c *Config) keys() []key {
 		{headersKey, headers(&c.Contacts.Headers)},
 		{"contacts.token", secret(&c.Contacts.Token)},
 		{"contacts.token_file", text(&c.Contacts.TokenFile)},
+		{"contacts.tls.ca", text(&c.Contacts.TLS.CA)},
 		{"contacts.max_stale", duration(&c.Contacts.MaxStale)},
 		{"contacts.not_found", text(&c.Contacts.NotFound)},
 		{"contacts.max_removed", fraction(&c.Contacts.MaxRemoved)},
