@@ -233,7 +233,7 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	m := metrics.New(registry)
 	metrics.RegisterBuildInfo(registry, version, buildCommit())
 	for vec, values := range map[*prometheus.CounterVec][]string{
-		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.BulkFetches: fetcher.BulkResults,
+		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.FieldsIgnored: fetcher.Fields, m.BulkFetches: fetcher.BulkResults,
 		m.RefreshRequests: refresh.Codes, m.RefreshedUsers: refresh.Results,
 	} {
 		for _, value := range values {
@@ -261,6 +261,10 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 	if err != nil {
 		return nil, err
 	}
+	authorities, err := c.TLS.Client()
+	if err != nil {
+		return nil, err
+	}
 	header := make(http.Header)
 	for name, value := range c.Headers {
 		header.Set(name, value.Reveal())
@@ -273,8 +277,8 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 			return templates[user.Domain()].Expand(user.Local(), user.Domain())
 		},
 		Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, MaxBytes: c.MaxBytes, NotFoundEmpty: c.NotFound == "empty",
-		Header: header, UserAgent: "rosterd/" + version, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped,
+		Header: header, UserAgent: "rosterd/" + version, TLS: authorities, Logger: log,
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}
 	if len(bulk) > 0 {
