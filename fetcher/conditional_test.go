@@ -102,6 +102,50 @@ func TestValidatorOfAnotherURL(t *testing.T) {
 	}
 }
 
+// A backend that answers 304, but of something else, is asked once more: a file was
+// replaced by an older one, say.
+func TestNotModifiedOfSomethingElse(t *testing.T) {
+	date := time.Date(2026, time.May, 1, 12, 0, 0, 0, time.UTC)
+	at := func(hour int) string { return date.Add(time.Duration(hour) * time.Hour).Format(http.TimeFormat) }
+	for _, test := range []struct {
+		name       string
+		then, now  http.Header
+		same, more bool // 304 counts; one more request is made
+	}{
+		{"an older date", http.Header{"Date": {at(9)}, "Last-Modified": {at(2)}}, http.Header{"Last-Modified": {at(1)}}, false, true},
+		{"the same date", http.Header{"Date": {at(9)}, "Last-Modified": {at(2)}}, http.Header{"Last-Modified": {at(2)}}, true, false},
+		{"another tag", http.Header{"Etag": {`"5"`}}, http.Header{"Etag": {`"4"`}}, false, true},
+		{"the same tag, weak", http.Header{"Etag": {`"5"`}}, http.Header{"Etag": {`W/"5"`}}, true, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var requests atomic.Int32
+			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				headers := test.then
+				if requests.Add(1) > 1 {
+					headers = test.now
+				}
+				for name, values := range headers {
+					w.Header()[name] = values
+				}
+				if conditional(r) {
+					w.WriteHeader(http.StatusNotModified)
+					return
+				}
+				w.Write([]byte(good))
+			})
+			b := newBench(t, server.URL)
+			first, err := b.Fetcher.Fetch(t.Context(), roster.Request{User: juliet})
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := b.Fetcher.Fetch(t.Context(), roster.Request{User: juliet, Validator: first.Validator})
+			if err != nil || (again.Roster == nil) != test.same || (requests.Load() == 3) != test.more {
+				t.Errorf("%+v, %v after %d requests", again, err, requests.Load())
+			}
+		})
+	}
+}
+
 // A backend that answers 304 to a request that had no condition has no roster.
 func TestNotModifiedWithoutCondition(t *testing.T) {
 	server := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) })

@@ -240,9 +240,10 @@ func (f *Fetcher) fetch(ctx context.Context, r roster.Request, each func(Finding
 		return roster.Fetched{}, failure
 	}
 	var fetched roster.Fetched
+	contradicted := false
 	failure = f.exchange(ctx, req, r.User, r.Hurry, func(a response) (failure *Error) {
 		if a.same {
-			fetched.Validator = r.Validator // it is of what is known, whatever came with the 304
+			fetched.Validator, contradicted = r.Validator, contradicts(req, a.header)
 			return nil
 		}
 		fetched.Validator = validatorOf(req.URL, a.header)
@@ -254,6 +255,9 @@ func (f *Fetcher) fetch(ctx context.Context, r roster.Request, each func(Finding
 		return failure
 	})
 	switch {
+	case failure == nil && contradicted:
+		r.Validator = ""
+		return f.fetch(ctx, r, each)
 	case failure == nil:
 		return fetched, nil
 	case failure.Status == http.StatusNotFound && f.notFoundEmpty:

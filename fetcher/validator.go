@@ -58,6 +58,15 @@ func condition(req *http.Request, validator string, reported bool) {
 	}
 }
 
+// contradicts reports whether an answer 304 names another tag or date than the
+// request did: then it is not of what is known, whatever it says.
+func contradicts(req *http.Request, h http.Header) bool {
+	differ := func(sent, got string) bool {
+		return sent != "" && got != "" && strings.TrimPrefix(sent, "W/") != strings.TrimPrefix(got, "W/")
+	}
+	return differ(req.Header.Get("If-None-Match"), h.Get("ETag")) || differ(req.Header.Get("If-Modified-Since"), h.Get("Last-Modified"))
+}
+
 // place is the hash of a URL.
 func place(u *url.URL) string {
 	sum := sha256.Sum256([]byte(u.String()))
