@@ -239,7 +239,7 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	m := metrics.New(registry)
 	metrics.RegisterBuildInfo(registry, version, buildCommit())
 	for vec, values := range map[*prometheus.CounterVec][]string{
-		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.BulkFetches: fetcher.BulkResults,
+		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.FieldsIgnored: fetcher.Fields, m.BulkFetches: fetcher.BulkResults,
 		m.RefreshRequests: refresh.Codes, m.RefreshedUsers: refresh.Results,
 	} {
 		for _, value := range values {
@@ -267,13 +267,17 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 	if err != nil {
 		return nil, err
 	}
+	authorities, err := c.TLS.Client()
+	if err != nil {
+		return nil, err
+	}
 	options := fetcher.Options{
 		URL: func(user jid.JID) (string, error) {
 			return templates[user.Domain()].Expand(user.Local(), user.Domain())
 		},
 		Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, MaxBytes: c.MaxBytes, NotFoundEmpty: c.NotFound == "empty",
-		Header: headerOf(c), UserAgent: "rosterd/" + version, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped,
+		Header: headerOf(c), UserAgent: "rosterd/" + version, TLS: authorities, Logger: log,
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}
 	if len(bulk) > 0 {

@@ -92,6 +92,6 @@ func newBulkFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, erro
 			return url, ok && err == nil
 		},
 		BulkSize: cfg.Contacts.BulkSize, Timeout: cfg.Contacts.Timeout, MaxInFlight: 4, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
 	}), nil
 }

@@ -227,7 +227,7 @@ func newFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
 			return template.Expand(user.Local(), user.Domain())
 		},
 		Timeout: cfg.Contacts.Timeout, MaxInFlight: 1, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
 	}), nil
 }
 

@@ -39,15 +39,44 @@ func (c *checker) contacts(ctx context.Context) {
 	}
 	i := f.Inspect(ctx, user)
 	where := fmt.Sprintf("contacts of %s: %s", user, i.URL)
-	if i.Err != nil {
+	switch took := i.Took.Round(time.Millisecond); {
+	case i.Err != nil:
 		c.fail("%s: %s", where, i.Err)(mendFetch(i.Err)...)
-	} else {
-		c.ok("%s: status 200, %s, in %s", where, count(i.Items, "item"), i.Took.Round(time.Millisecond))
+	case i.Status == http.StatusNotFound:
+		c.warn("%s: status 404, which contacts.not_found makes an empty roster, in %s", where, took)(
+			"right for a user whom the backend does not know; for all others, is contacts.url right?")
+	default:
+		c.ok("%s: status %d, %s, in %s", where, i.Status, count(i.Items, "item"), took)
 	}
-	if len(i.Skipped) > 0 {
-		c.skipped(i)
-	}
+	c.found(i)
 	c.bulk(ctx, f, user, i)
+}
+
+// found says what of the contacts cannot be served as it was sent.
+func (c *checker) found(i fetcher.Inspection) {
+	c.findings(i.Skipped, "entry", "skipped", func(f fetcher.Finding) string { return skipReasons[f.Reason] })
+	c.findings(i.Ignored, "field", "ignored, the contacts are served without", func(f fetcher.Finding) string {
+		return f.Field + " is " + f.Value + ", and not " + wanted[f.Field]
+	})
+	c.findings(i.NotUTF8, "entry", "not in UTF-8, of which clients see U+FFFD", func(fetcher.Finding) string { return "is not in UTF-8" })
+}
+
+func (c *checker) findings(found fetcher.Found, thing, what string, line func(fetcher.Finding) string) {
+	if found.Count() == 0 {
+		return
+	}
+	var lines []string
+	for _, f := range found.First {
+		contact := f.Contact
+		if contact == "" {
+			contact = "(an entry without a JID)"
+		}
+		lines = append(lines, contact+": "+line(f))
+	}
+	if found.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", found.More))
+	}
+	c.warn("contacts: %s %s, mend the backend", count(found.Count(), thing), what)(lines...)
 }
 
 // bulk asks for a user at the URL for many users at once, if there is one. i is
@@ -72,21 +101,6 @@ func (c *checker) bulk(ctx context.Context, f *fetcher.Fetcher, user jid.JID, i 
 	}
 }
 
-func (c *checker) skipped(i fetcher.Inspection) {
-	var lines []string
-	for _, s := range i.Skipped {
-		contact := s.Contact
-		if contact == "" {
-			contact = "(an entry without a JID)"
-		}
-		lines = append(lines, contact+": "+skipReasons[s.Reason])
-	}
-	if i.More > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", i.More))
-	}
-	c.warn("contacts: %s skipped, mend the backend", count(len(i.Skipped)+i.More, "entry"))(lines...)
-}
-
 // backends looks whether the backend of each host is there. An answer is
 // enough: nothing is known of its users.
 func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
@@ -108,10 +122,11 @@ func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
 		}
 		seen[server] = true
 		i := f.Inspect(ctx, user)
-		switch refused := i.Err != nil && (i.Err.Status == http.StatusUnauthorized || i.Err.Status == http.StatusForbidden); {
+		doubtful := i.Err != nil && (i.Err.Status == http.StatusUnauthorized || i.Err.Status == http.StatusForbidden || i.Err.Proxy != "")
+		switch {
 		case i.Err != nil && !answered(i.Err):
 			c.fail("contacts: %s: %s", i.URL, i.Err)(mendFetch(i.Err)...)
-		case refused:
+		case doubtful:
 			c.warn("contacts: %s: %s", i.URL, i.Err)(mendFetch(i.Err)...)
 		default:
 			c.warn("contacts: %s answers, no user was asked for", server)("name one: rosterd check --user NAME")
@@ -171,17 +186,34 @@ func (c *checker) user() (jid.JID, error) {
 
 // skipReasons are fetcher.SkipReasons in words.
 var skipReasons = map[string]string{
-	"jid":          "is no JID",
-	"resource":     "is a JID with a resource, a contact is a bare JID",
-	"self":         "is the user himself",
-	"double":       "is a contact that had an entry before",
-	"wrong_type":   "the entry or a field of it is of the wrong JSON type",
-	"subscription": "has a subscription that is none of none, to, from, both",
-	"too_large":    "has a name and groups that are too large",
+	"jid":        "is no JID",
+	"resource":   "is a JID with a resource, a contact is a bare JID",
+	"self":       "is the user himself",
+	"double":     "is a contact that had an entry before",
+	"wrong_type": "the entry is neither an object nor a JID, or its JID is no text",
+}
+
+// wanted is what each of fetcher.Fields has to be.
+var wanted = map[string]string{
+	"entry":        "an object",
+	"name":         "a text of up to 32 KiB",
+	"groups":       "an object whose true members are the groups, or an array of their names, up to 32 KiB with the name",
+	"subscription": "none, to, from or both",
+	"ask":          "subscribe, true or false",
+	"approved":     "true or false",
 }
 
 // mendFetch says what mends a fetch.
 func mendFetch(err *fetcher.Error) []string {
+	mends := mendBackend(err)
+	if err.Proxy != "" {
+		mends = append(mends, "is the proxy "+err.Proxy+" of rosterd's environment the way to the backend? NO_PROXY names the hosts that are reached without it")
+	}
+	return mends
+}
+
+// mendBackend is mendFetch for all but a proxy.
+func mendBackend(err *fetcher.Error) []string {
 	switch {
 	case err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden:
 		return []string{"is contacts.token, or contacts.headers, what the backend wants?"}
@@ -198,7 +230,7 @@ func mendFetch(err *fetcher.Error) []string {
 	case "dns":
 		return []string{"correct the host in contacts.url"}
 	case "tls":
-		return []string{"http or https in contacts.url? The certificate has to be valid for its host"}
+		return []string{"http or https in contacts.url? The certificate has to be valid for its host; contacts.tls.ca has authorities of your own"}
 	case "timeout":
 		return []string{"is the backend slow, or a firewall in the way? contacts.timeout is how long rosterd waits"}
 	case "invalid":

@@ -13,17 +13,39 @@ func (t XMPPTLS) Client() (*tls.Config, error) {
 	if !t.Enabled() {
 		return nil, nil
 	}
-	c := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
-	if t.CA == "" {
-		return c, nil
-	}
-	b, err := readFile(t.CA, maxAuthorities)
+	trusted, err := authorities("xmpp.tls.ca", t.CA)
 	if err != nil {
-		return nil, problem("xmpp.tls.ca", "a readable file of at most 1 MiB", show(t.CA)+": "+err.Error())
+		return nil, err
 	}
-	c.RootCAs = x509.NewCertPool()
-	if !c.RootCAs.AppendCertsFromPEM(b) {
-		return nil, problem("xmpp.tls.ca", "a file of certificates in PEM", show(t.CA)+", which has none")
+	return &tls.Config{ServerName: t.ServerName, RootCAs: trusted, MinVersion: tls.VersionTLS12}, nil
+}
+
+// Client is how rosterd connects to backends with TLS: nil if there is nothing to
+// set. It reads the file CA; its error names the key and the file.
+func (t ContactsTLS) Client() (*tls.Config, error) {
+	if t.CA == "" {
+		return nil, nil
 	}
-	return c, nil
+	trusted, err := authorities("contacts.tls.ca", t.CA)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{RootCAs: trusted, MinVersion: tls.VersionTLS12}, nil
+}
+
+// authorities are the certificates in a file that a key names; nil, which is those
+// of the system, if it names none.
+func authorities(key, file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	b, err := readFile(file, maxAuthorities)
+	if err != nil {
+		return nil, problem(key, "a readable file of at most 1 MiB", show(file)+": "+err.Error())
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, problem(key, "a file of certificates in PEM", show(file)+", which has none")
+	}
+	return pool, nil
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestXMPPTLSClient(t *testing.T) {
+func TestAuthorities(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -15,6 +15,9 @@ func TestXMPPTLSClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		return path
+	}
+	if c, err := (ContactsTLS{}).Client(); c != nil || err != nil {
+		t.Errorf("with the system's: %v, %v", c, err)
 	}
 	if c, err := (XMPPTLS{}).Client(); c != nil || err != nil {
 		t.Errorf("without TLS: %v, %v", c, err)
@@ -31,9 +34,12 @@ func TestXMPPTLSClient(t *testing.T) {
 		"far too long":   {write("long.pem", strings.Repeat("x", maxAuthorities+1)), "too long"},
 		"a broken block": {write("broken.pem", "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"), "which has none"},
 	} {
-		_, err := XMPPTLS{CA: tt.file}.Client()
-		if err == nil || !strings.HasPrefix(err.Error(), "xmpp.tls.ca: ") || !strings.Contains(err.Error(), tt.file) || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: got %v", name, err)
+		_, xmpp := XMPPTLS{CA: tt.file}.Client()
+		_, contacts := ContactsTLS{CA: tt.file}.Client()
+		for key, err := range map[string]error{"xmpp.tls.ca: ": xmpp, "contacts.tls.ca: ": contacts} {
+			if err == nil || !strings.HasPrefix(err.Error(), key) || !strings.Contains(err.Error(), tt.file) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: got %v", name, err)
+			}
 		}
 	}
 }

@@ -54,6 +54,7 @@ type Contacts struct {
 	Headers     map[string]Secret // sent with every fetch; names in lower case if Load read them
 	Token       Secret            // sent as "Authorization: Bearer", or ""
 	TokenFile   string            // from which Load read Token, or ""
+	TLS         ContactsTLS
 	// MaxStale is how old a last known roster may be that a query is answered
 	// with while the backend fails; 0 is any age.
 	MaxStale time.Duration

@@ -44,6 +44,7 @@ func (c *Config) keys() []key {
 		bind(headersKey, &c.Contacts.Headers, headers),
 		bind("contacts.token", &c.Contacts.Token, secret),
 		bind("contacts.token_file", &c.Contacts.TokenFile, text),
+		bind("contacts.tls.ca", &c.Contacts.TLS.CA, text),
 		bind("contacts.max_stale", &c.Contacts.MaxStale, duration),
 		bind("contacts.not_found", &c.Contacts.NotFound, text),
 		bind("contacts.max_removed", &c.Contacts.MaxRemoved, fraction),

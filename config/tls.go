@@ -54,6 +54,11 @@ func asciiName(domain string) (string, error) {
 	return idna.Punycode.ToASCII(prepared)
 }
 
+// ContactsTLS is TLS to the backends whose URLs are https.
+type ContactsTLS struct {
+	CA string // a file of the certificates to trust, PEM; "": the system's
+}
+
 // RefreshTLS is TLS at the refresh endpoint. It is used if Cert and Key are set.
 // The files are read again when they change.
 type RefreshTLS struct {

@@ -126,6 +126,9 @@ func (c Contacts) validate() error {
 	if err := checkToken("contacts.token", c.Token); err != nil {
 		return err
 	}
+	if err := checkPath("contacts.tls.ca", c.TLS.CA); err != nil {
+		return err
+	}
 	if err := c.validateFailing(); err != nil {
 		return err
 	}

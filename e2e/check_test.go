@@ -123,9 +123,11 @@ var onGoodProsody = []misconfiguration{
 		complaints: []string{"FAIL contacts of juliet@example.org: http://127.0.0.1:", "warn contacts: 1 entry skipped"},
 		lines:      []string{"none of 1 entries is usable", "error: is no JID"}},
 	{name: "contacts skipped", works: true, plant: answers(http.StatusOK, `{"romeo@example.org": {}, "nurse@example.org/kitchen": {},
-		"tybalt@example.org": "`+planted+`"}`),
-		complaints: []string{"warn contacts: 2 entries skipped"}, lines: []string{"status 200, 1 item", "nurse@example.org/kitchen: is a JID with a resource",
-			"tybalt@example.org: the entry or a field of it is of the wrong JSON type"}},
+		"tybalt@example.org": "`+planted+`", "paris@example.org": {"ask": 7, "subscription": "friend"}}`),
+		complaints: []string{"warn contacts: 1 entry skipped", "warn contacts: 2 fields ignored"}, lines: []string{"status 200, 3 items", "nurse@example.org/kitchen: is a JID with a resource",
+			"tybalt@example.org: entry is a text, and not an object", `paris@example.org: subscription is "friend", and not none, to, from or both`}},
+	{name: "contacts 404, which is nobody's", works: true, plant: answers(http.StatusNotFound, planted), settings: fixed(map[string]any{"contacts.not_found": "empty"}),
+		complaints: []string{"warn contacts of juliet@example.org: http://127.0.0.1:"}, lines: []string{"status 404, which contacts.not_found makes an empty roster"}, absent: []string{"status 200"}},
 	{name: "somebody else's user", user: "juliet@example.net",
 		complaints: []string{`FAIL contacts: --user "juliet@example.net" is of a domain that xmpp.hosts lacks`}},
 	{name: "metrics.listen is taken", plant: taken("metrics.listen"),
@@ -310,6 +312,12 @@ func (s *site) settings(t *testing.T) map[string]any {
 // check runs `rosterd check` with settings.
 func check(t *testing.T, settings map[string]any, args ...string) (output string, code int) {
 	t.Helper()
+	return checkIn(t, nil, settings, args...)
+}
+
+// checkIn is check with variables added to the environment.
+func checkIn(t *testing.T, env []string, settings map[string]any, args ...string) (output string, code int) {
+	t.Helper()
 	sections := map[string]map[string]any{}
 	for key, value := range settings {
 		section, name, _ := strings.Cut(key, ".")
@@ -331,6 +339,7 @@ func check(t *testing.T, settings map[string]any, args ...string) (output string
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(bounded(t), program, append([]string{"check", "--config", file}, args...)...)
+	cmd.Env = append(os.Environ(), env...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	var exit *exec.ExitError

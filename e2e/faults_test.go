@@ -163,8 +163,8 @@ func testBackendTooLarge(t *testing.T, srv server) {
 	}
 }
 
-// Bad entries are skipped, counted, and logged once for each fetch; the good
-// ones are served.
+// Bad entries are skipped, odd fields ignored, both counted, and logged once for
+// each fetch; all others are served.
 func TestBackendSkips(t *testing.T) { onServers(t, testBackendSkips) }
 
 func testBackendSkips(t *testing.T, srv server) {
@@ -176,23 +176,36 @@ func testBackendSkips(t *testing.T, srv server) {
 		"juliet@example.org": {"name": "herself"},
 		"nurse@example.org/kitchen": {"name": "a resource"},
 		"@": {"name": "no JID"}, "pa ris@example.org": {"name": "no JID either"},
-		"tybalt@example.org": "no object", "peter@example.org": {"name": 5}, "gregory@example.org": {"groups": "Friends"},
-		"sampson@example.org": {"subscription": "all"}}`))
+		"tybalt@example.org": "no object", "peter@example.org": {"name": 5}, "gregory@example.org": {"name": "Gregory", "groups": {"Servants": "1", "Cooks": "0"}},
+		"sampson@example.org": {"name": "Sampson", "subscription": "all", "approved": 0},
+		"abraham@example.org": {"name": [], "subscription": "BOTH", "ask": {}}}`))
 	client := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
-	wantRoster(ctx, t, client, item("Romeo"))
+	nameless := func(name, shown string) harness.Item {
+		it := item(name)
+		it.Name = shown
+		return it
+	}
+	gregory := item("Gregory")
+	gregory.Groups = []string{"Servants"}
+	wantRoster(ctx, t, client, item("Romeo"), nameless("Tybalt", ""), nameless("Peter", "5"), gregory, item("Sampson"), nameless("Abraham", ""))
 	values, err := w.rosterd.Scrape(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for reason, want := range map[string]float64{
-		"jid": 2, "resource": 1, "self": 1, "double": 1, "wrong_type": 3, "subscription": 1,
+	for series, want := range map[string]float64{
+		`items_skipped_total{reason="jid"}`: 2, `items_skipped_total{reason="resource"}`: 1, `items_skipped_total{reason="self"}`: 1,
+		`items_skipped_total{reason="double"}`: 1, `items_skipped_total{reason="wrong_type"}`: 0,
+		`fields_ignored_total{field="entry"}`: 1, `fields_ignored_total{field="name"}`: 1, `fields_ignored_total{field="groups"}`: 0,
+		`fields_ignored_total{field="subscription"}`: 1, `fields_ignored_total{field="ask"}`: 1, `fields_ignored_total{field="approved"}`: 0,
 	} {
-		if got := values[fmt.Sprintf("rosterd_items_skipped_total{reason=%q}", reason)]; got != want {
-			t.Errorf("%v skipped because of %s, want %v", got, reason, want)
+		if got, ok := values["rosterd_"+series]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
 		}
 	}
-	if n := strings.Count(w.rosterd.Log(), "skipped contacts"); n != 1 {
-		t.Errorf("logged %d times, want once", n)
+	for _, line := range []string{"skipped contacts", "ignored fields"} {
+		if n := strings.Count(w.rosterd.Log(), line); n != 1 {
+			t.Errorf("%s: logged %d times, want once", line, n)
+		}
 	}
 }
 

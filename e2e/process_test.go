@@ -111,6 +111,7 @@ func TestBadConfiguration(t *testing.T) {
 		{"log level", "log.level", map[string]any{"log.level": "loud"}},
 		{"headers that are none", "contacts.headers", map[string]any{"contacts.headers": "X-Api-Key: component secret"}},
 		{"two secrets", "xmpp.secret", map[string]any{"xmpp.secret_file": "/dev/null"}},
+		{"authorities that are not there", "contacts.tls.ca", map[string]any{"contacts.tls": map[string]string{"ca": "/nonexistent"}}},
 		{"a secret file that is not there", "contacts.token_file", map[string]any{"contacts.token_file": "/nonexistent"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -20,7 +20,9 @@ func TestRefreshRequests(t *testing.T) {
 	none := func(errors int, failed map[string]string) harness.RefreshAnswer {
 		return harness.RefreshAnswer{Code: 500, Status: "error", Message: "no roster could be updated", Errors: errors, Failed: failed}
 	}
-	malformed := harness.RefreshAnswer{Code: 400, Status: "error", Message: "wants a JSON array of usernames"}
+	malformed := func(got string) harness.RefreshAnswer {
+		return harness.RefreshAnswer{Code: 400, Status: "error", Message: "wants a JSON array of usernames, got " + got}
+	}
 	foreign, noName := "not a user of a served domain", "not a username or bare JID"
 	cases := []struct {
 		name, method, path, body string
@@ -39,16 +41,16 @@ func TestRefreshRequests(t *testing.T) {
 		{"one user by GET, encoded", "GET", refreshPath + "/j%C3%BCrgen%40example.org", "", ok(1, 0, nil)},
 		{"a bad name by GET", "GET", refreshPath + "/a%2Fb", "", none(1, map[string]string{"a/b": noName})},
 		{"no name by GET", "GET", refreshPath + "/", "", harness.RefreshAnswer{Code: 404, Status: "error", Message: "there is only " + refreshPath}},
-		{"an empty body", "POST", refreshPath, ``, malformed},
-		{"not JSON", "POST", refreshPath, `juliet`, malformed},
-		{"cut off", "POST", refreshPath, `["juliet"`, malformed},
-		{"an object", "POST", refreshPath, `{"juliet":true}`, malformed},
-		{"a string", "POST", refreshPath, `"juliet"`, malformed},
-		{"null", "POST", refreshPath, `null`, malformed},
-		{"null in the array", "POST", refreshPath, `["juliet",null]`, malformed},
-		{"numbers", "POST", refreshPath, `[1,2]`, malformed},
-		{"nested arrays", "POST", refreshPath, `[["juliet"]]`, malformed},
-		{"two arrays", "POST", refreshPath, `["juliet"]["romeo"]`, malformed},
+		{"an empty body", "POST", refreshPath, ``, malformed("an empty body")},
+		{"not JSON", "POST", refreshPath, `juliet`, malformed("what is no JSON")},
+		{"cut off", "POST", refreshPath, `["juliet"`, malformed("one that is cut off")},
+		{"an object", "POST", refreshPath, `{"juliet":true}`, malformed("an object")},
+		{"a string", "POST", refreshPath, `"juliet"`, malformed("a string")},
+		{"null", "POST", refreshPath, `null`, malformed("null")},
+		{"null in the array", "POST", refreshPath, `["juliet",7,null]`, ok(2, 1, map[string]string{"[2]": "null is no name"})},
+		{"a byte order mark and numbers", "POST", refreshPath, "\ufeff[1,2]", ok(2, 0, nil)},
+		{"nested arrays", "POST", refreshPath, `[["juliet"],{}]`, none(2, map[string]string{"[0]": "an array is no name", "[1]": "an object is no name"})},
+		{"two arrays", "POST", refreshPath, `["juliet"]["romeo"]`, malformed("one with something behind it")},
 		{"too large", "POST", refreshPath, `["` + strings.Repeat("x", 1000) + `"]`,
 			harness.RefreshAnswer{Code: 413, Status: "error", Message: "larger than 1000 bytes"}},
 		{"too large, of white space", "POST", refreshPath, `["juliet"]` + strings.Repeat(" ", 1000),

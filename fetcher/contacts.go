@@ -7,51 +7,55 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"rosterd/jid"
 	"rosterd/roster"
 )
 
-// The reasons to skip an entry, as label values.
+// The reasons to skip an entry, as label values: it has no JID that a contact of
+// this user can have.
 const (
-	reasonJID          = "jid"          // none, or not one (RFC 7622)
-	reasonResource     = "resource"     // a contact is a bare JID (RFC 6121, section 2.1.2.3)
-	reasonSelf         = "self"         // the user's own
-	reasonDouble       = "double"       // an entry before it is the item of this contact
-	reasonWrongType    = "wrong_type"   // the entry or a field of it
-	reasonSubscription = "subscription" // none of the four states
-	reasonTooLarge     = "too_large"    // its name and groups: no server would take it
+	reasonJID       = "jid"        // none, or not one (RFC 7622)
+	reasonResource  = "resource"   // a contact is a bare JID (RFC 6121, section 2.1.2.3)
+	reasonSelf      = "self"       // the user's own
+	reasonDouble    = "double"     // an entry before it is the item of this contact
+	reasonWrongType = "wrong_type" // the JID is no text
 )
 
-// maxText is how many bytes an item's name and groups may have, with 16 for
-// each group. Written as XML, where a byte may become six, and in a stanza,
-// that is less than any server's limit.
-const maxText = 32 << 10
-
 // SkipReasons are all reasons why an entry is skipped. Nobody may modify it.
-var SkipReasons = []string{reasonJID, reasonResource, reasonSelf, reasonDouble, reasonWrongType, reasonSubscription, reasonTooLarge}
+var SkipReasons = []string{reasonJID, reasonResource, reasonSelf, reasonDouble, reasonWrongType}
 
-// skipped is what [decode] left out.
-type skipped struct {
-	reasons map[string]int // how many entries by reason; nil if none
-	first   string         // the JID of the first of them, as the backend sent it
+// findings are what [decode] could not serve as it was sent: entries, and fields.
+type findings struct{ skipped, ignored tally }
+
+// tally counts things by a label.
+type tally struct {
+	by    map[string]int // nil: none
+	first string         // the contact of the first of them, as the backend sent it
+}
+
+func (t *tally) add(label, contact string) {
+	if t.by == nil {
+		*t = tally{by: make(map[string]int), first: contact}
+	}
+	t.by[label]++
 }
 
 // decode makes the body of an answer into the roster of user, a bare JID. each, if
-// it is not nil, is called for each entry that is left out, with the JID as the
-// backend sent it.
+// it is not nil, is called for each finding.
 //
 // A body that is not UTF-8 is read like encoding/json reads it: U+FFFD stands
 // for what cannot be decoded, lone surrogates included.
-func (d *decoder) decode(body string, user jid.JID, each func(contact, reason string)) (*roster.Roster, skipped, *Error) {
+func (d *decoder) decode(body string, user jid.JID, each func(Finding)) (*roster.Roster, findings, *Error) {
 	if !valid(body) {
-		return nil, skipped{}, notJSON(body)
+		return nil, findings{}, notJSON(body)
 	}
 	return d.decodeValid(body, user, each)
 }
 
 // decodeValid is decode for a body that is valid JSON.
-func (d *decoder) decodeValid(body string, user jid.JID, each func(contact, reason string)) (*roster.Roster, skipped, *Error) {
+func (d *decoder) decodeValid(body string, user jid.JID, each func(Finding)) (*roster.Roster, findings, *Error) {
 	defer d.forget()
 	d.user, d.each = user, each
 	if each != nil {
@@ -59,7 +63,7 @@ func (d *decoder) decodeValid(body string, user jid.JID, each func(contact, reas
 	}
 	entries, failure := d.walk(body)
 	if failure != nil {
-		return nil, skipped{}, failure
+		return nil, findings{}, failure
 	}
 	r := roster.New(d.items)
 	if r.Len() < len(d.items) {
@@ -71,9 +75,9 @@ func (d *decoder) decodeValid(body string, user jid.JID, each func(contact, reas
 		r = roster.New(d.items)
 	}
 	if entries > 0 && len(d.items) == 0 {
-		return nil, d.skipped, &Error{Result: resultInvalid, text: fmt.Sprintf("none of %d entries is usable", entries)}
+		return nil, d.findings, &Error{Result: resultInvalid, text: fmt.Sprintf("none of %d entries is usable", entries)}
 	}
-	return r, d.skipped, nil
+	return r, d.findings, nil
 }
 
 // notJSON is the failure of a body that is not JSON.
@@ -90,6 +94,9 @@ func whyNotJSON(body string) string {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return "cut off"
 	}
+	if strings.HasPrefix(body, "\xff\xfe") || strings.HasPrefix(body, "\xfe\xff") {
+		return "UTF-16: JSON has to be UTF-8" // RFC 8259, section 8.1
+	}
 	return "not JSON"
 }
 
@@ -99,12 +106,12 @@ func whyNotJSON(body string) string {
 // Its memory is used for one answer after the other; it is not safe for concurrent
 // use.
 type decoder struct {
-	user    jid.JID
-	items   []roster.Item
-	seen    map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
-	groups  []string             // of all items, each of which has a part of it
-	skipped skipped
-	each    func(contact, reason string) // may be nil
+	user   jid.JID
+	items  []roster.Item
+	seen   map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
+	groups []string             // of all items, each of which has a part of it
+	findings
+	each func(Finding) // may be nil
 }
 
 // What a decoder keeps room for, from one answer to the next: items.
@@ -147,43 +154,49 @@ func (d *decoder) walk(body string) (entries int, failure *Error) {
 // addElement adds an entry of the array form: an object that names its contact.
 func (d *decoder) addElement(entry string) {
 	c := cursor{s: entry}
-	if !c.isObject() {
-		d.skip("", reasonWrongType)
-		return
-	}
 	contact := "null"
-	for c.open(); c.more(); {
-		if key, value := c.key(), c.value(); text(key) == "jid" {
-			contact = value
+	switch {
+	case c.isObject():
+		for c.open(); c.more(); {
+			if key, value := c.key(), c.value(); text(key) == "jid" {
+				contact = value
+			}
 		}
+	case entry[0] == '"': // no fields
+		d.add(entry, &cursor{s: entry}, true)
+		return
+	default:
+		contact = entry
 	}
 	switch contact[0] {
-	case 'n': // null is absent
-		d.skip("", reasonJID)
 	case '"':
 		d.add(contact, &cursor{s: entry}, false)
+	case 'n': // null is absent
+		d.skip("", reasonJID)
 	default:
 		d.skip("", reasonWrongType)
 	}
 }
 
-// add adds the entry that comes for a contact, a JSON string, or skips it. keyed
-// is the form of the whole.
-func (d *decoder) add(contact string, entry *cursor, keyed bool) {
+// add adds the entry that comes for a contact, a JSON string, or skips it. bare
+// says that the contact is not called a JID.
+func (d *decoder) add(contact string, entry *cursor, bare bool) {
 	raw := text(contact)
 	item := roster.Item{Subscription: roster.SubscriptionBoth}
-	reason := d.contact(&item, raw, keyed)
-	if reason == "" {
-		reason = d.fields(&item, entry)
-	} else {
+	isObject := entry.isObject()
+	begin := entry.i
+	if reason := d.contact(&item, raw, bare, isObject); reason != "" {
 		entry.value()
-	}
-	if reason == "" && oversized(item) {
-		reason = reasonTooLarge
-	}
-	if reason != "" {
 		d.skip(raw, reason)
 		return
+	}
+	if isObject {
+		d.fields(&item, raw, entry)
+	} else {
+		d.ignore(raw, fieldEntry, kindOf(entry.value()))
+	}
+	if d.each != nil && !utf8.ValidString(entry.s[begin:entry.i]) {
+		d.each(Finding{Contact: printable(raw), Reason: NotUTF8})
 	}
 	if d.seen != nil {
 		d.seen[item.JID] = struct{}{}
@@ -191,35 +204,34 @@ func (d *decoder) add(contact string, entry *cursor, keyed bool) {
 	d.items = append(d.items, item)
 }
 
-func oversized(item roster.Item) bool {
-	size := len(item.Name)
-	for _, group := range item.Groups {
-		size += len(group) + 16
-	}
-	return size > maxText
-}
-
 func (d *decoder) skip(contact, reason string) {
-	if d.skipped.reasons == nil {
-		d.skipped = skipped{reasons: make(map[string]int), first: contact}
-	}
-	d.skipped.reasons[reason]++
+	d.skipped.add(reason, contact)
 	if d.each != nil {
-		d.each(contact, reason)
+		d.each(Finding{Contact: printable(contact), Reason: reason})
 	}
 }
 
-// contact sets the item's JID, or says why it is not a contact of the user.
-func (d *decoder) contact(item *roster.Item, raw string, keyed bool) (reason string) {
+// ignore notes that a contact's field has its default, as its value cannot be
+// understood.
+func (d *decoder) ignore(contact, field, value string) {
+	d.ignored.add(field, contact)
+	if d.each != nil {
+		d.each(Finding{Contact: printable(contact), Field: field, Value: printable(value)})
+	}
+}
+
+// contact sets the item's JID, or says why it is not a contact of the user. bare
+// says that nothing calls it a JID, and isObject that it has fields.
+func (d *decoder) contact(item *roster.Item, raw string, bare, isObject bool) (reason string) {
 	j, err := jid.Parse(raw)
 	if err != nil {
 		return reasonJID
 	}
-	// {"error": {…}} and {"data": []} are answers that backends give, and such
-	// a word is a well-formed domain. Taken for a contact, it would replace all
-	// the user's contacts. An address of one label is no contact unless it says
-	// that it is a JID.
-	if keyed && j.Local() == "" && !strings.ContainsAny(j.Domain(), ".:") {
+	// {"error": {…}}, {"data": []} and {"error.code": 5} are answers that backends
+	// give, and such a word is a well-formed domain. Taken for a contact, it would
+	// replace all the user's contacts. A domain is no contact unless it is said to
+	// be a JID, or has a dot and fields.
+	if bare && j.Local() == "" && (!isObject || !strings.ContainsAny(j.Domain(), ".:")) {
 		return reasonJID
 	}
 	if !j.IsBare() {
@@ -243,5 +255,5 @@ func printable(s string) string {
 		s = strings.ToValidUTF8(s[:longest], "") + "…"
 	}
 	quoted := strconv.Quote(s)
-	return quoted[1 : len(quoted)-1]
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }

@@ -48,6 +48,7 @@ var decodeTests = []struct {
 	body    string
 	want    []roster.Item
 	skipped counts
+	ignored counts
 	failure string
 }{
 	// The forms of the whole.
@@ -82,7 +83,8 @@ var decodeTests = []struct {
 	{name: "error object", body: `{"error": {"code": 5}}`, skipped: counts{"jid": 1}, failure: "none of 1 entries is usable"},
 	{name: "wrapped", body: `{"status": {}, "data": []}`, skipped: counts{"jid": 2}, failure: "none of 2 entries is usable"},
 	{name: "one object of the array form", body: `{"jid": "romeo@example.org", "name": "R"}`, skipped: counts{"jid": 2}, failure: "none of 2 entries is usable"},
-	{name: "array of JIDs", body: `["romeo@example.org"]`, skipped: counts{"wrong_type": 1}, failure: "none of 1 entries is usable"},
+	{name: "error with a dot", body: `{"error.code": 5, "error.text": "no such user"}`, skipped: counts{"jid": 2}, failure: "none of 2 entries is usable"},
+	{name: "array of words", body: `["error", "not.found"]`, skipped: counts{"jid": 2}, failure: "none of 2 entries is usable"},
 
 	// Contacts.
 	{name: "prepared", body: `{"Romeo@Example.ORG": {}}`, want: []roster.Item{item("romeo@example.org")}},
@@ -103,26 +105,42 @@ var decodeTests = []struct {
 		want: named("1"), skipped: counts{"double": 1}},
 	{name: "double after preparation", body: `[{"jid": "romeo@example.org", "name": "1"}, {"jid": "ROMEO@example.org.", "name": "2"}]`,
 		want: named("1"), skipped: counts{"double": 1}},
-	{name: "double of a skipped one", body: `{"romeo@example.org": {"name": 1}, "ROMEO@example.org": {"name": "2"}}`,
-		want: named("2"), skipped: counts{"wrong_type": 1}},
+	{name: "double of one with an odd field", body: `{"romeo@example.org": {"name": 1}, "ROMEO@example.org": {"name": "2"}}`,
+		want: named("1"), skipped: counts{"double": 1}},
 	{name: "array form without JID", body: `[{"name": "R"}, {"jid": null}, [], {"jid": ""}, {"jid": "romeo@example.org"}]`,
 		want: []roster.Item{item("romeo@example.org")}, skipped: counts{"jid": 4}},
 	{name: "array form with wrong types", body: `[{"jid": 5}, {"jid": {}}, null, 5, "x", [1], {"jid": "romeo@example.org"}]`,
-		want: []roster.Item{item("romeo@example.org")}, skipped: counts{"wrong_type": 6}},
+		want: []roster.Item{item("romeo@example.org")}, skipped: counts{"jid": 2, "wrong_type": 4}},
 
 	// Entries.
 	{name: "PHP's empty object", body: `{"romeo@example.org": [ ]}`, want: []roster.Item{item("romeo@example.org")}},
 	{name: "entries of a wrong type", body: `{"a@example.org": true, "b@example.org": null, "c@example.org": "x", "d@example.org": 1, "e@example.org": [{}], "romeo@example.org": {}}`,
-		want: []roster.Item{item("romeo@example.org")}, skipped: counts{"wrong_type": 5}},
-	{name: "fields of a wrong type", body: `{
-		"a@example.org": {"name": 5}, "b@example.org": {"name": false}, "c@example.org": {"name": ["x"]},
-		"d@example.org": {"groups": "x"}, "e@example.org": {"groups": [1]}, "f@example.org": {"groups": {"x": {}}},
-		"g@example.org": {"groups": ["x", null]}, "h@example.org": {"groups": false}, "i@example.org": {"groups": {"x": "true"}},
-		"j@example.org": {"subscription": true}, "k@example.org": {"subscription": {}},
-		"l@example.org": {"ask": "unsubscribe"}, "m@example.org": {"ask": 1}, "n@example.org": {"ask": []},
-		"o@example.org": {"approved": "true"}, "p@example.org": {"approved": 1},
-		"romeo@example.org": {}}`,
-		want: []roster.Item{item("romeo@example.org")}, skipped: counts{"wrong_type": 16}},
+		want: []roster.Item{item("a@example.org"), item("b@example.org"), item("c@example.org"), item("d@example.org"), item("e@example.org"), item("romeo@example.org")}, ignored: counts{"entry": 5}},
+	{name: "an array of JIDs", body: `["romeo@example.org", "nurse@example.org/x", "example.net", "no such user"]`,
+		want: []roster.Item{item("romeo@example.org")}, skipped: counts{"resource": 1, "jid": 2}, ignored: counts{"entry": 1}},
+	{name: "fields of a wrong type", body: `{"romeo@example.org": {"name": ["x"], "groups": 7, "subscription": {}, "ask": [], "approved": "maybe"}}`,
+		want: []roster.Item{item("romeo@example.org")}, ignored: counts{"name": 1, "groups": 1, "subscription": 1, "ask": 1, "approved": 1}},
+	{name: "names that are numbers", body: `{"romeo@example.org": {"name": -4.50}}`, want: named("-4.50")},
+	{name: "names that are neither", body: `[{"jid": "romeo@example.org", "name": false}, {"jid": "a@example.org", "name": {"first": "A"}}]`,
+		want: []roster.Item{item("a@example.org"), item("romeo@example.org")}, ignored: counts{"name": 2}},
+	{name: "booleans in other words", body: `{"romeo@example.org": {"ask": " SubScribe", "approved": "Yes"}}`,
+		want: romeo(func(i *roster.Item) { i.Ask, i.Approved = true, true })},
+	{name: "booleans as numbers", body: `{"romeo@example.org": {"ask": 1, "approved": 1.0}}`,
+		want: romeo(func(i *roster.Item) { i.Ask, i.Approved = true, true })},
+	{name: "booleans as texts of numbers", body: `{"romeo@example.org": {"ask": "1", "approved": " 1 "}}`,
+		want: romeo(func(i *roster.Item) { i.Ask, i.Approved = true, true })},
+	{name: "booleans that are off", body: `{"romeo@example.org": {"ask": "0", "approved": "False"}, "a@example.org": {"ask": 0, "approved": 0.0}, "b@example.org": {"ask": "off", "approved": ""}, "c@example.org": {"ask": -0, "approved": "0.0"}}`,
+		want: []roster.Item{item("a@example.org"), item("b@example.org"), item("c@example.org"), item("romeo@example.org")}},
+	{name: "ask that is something else", body: `{"romeo@example.org": {"ask": "unsubscribe"}}`, want: []roster.Item{item("romeo@example.org")}, ignored: counts{"ask": 1}},
+	{name: "groups in other words", body: `{"romeo@example.org": {"groups": {"a": "1", "b": "no", "c": "TRUE", "d": "0", "e": "", "f": 2, "g": "on"}}}`, want: inGroups("a", "c", "f", "g")},
+	{name: "groups with a member that says nothing", body: `{"romeo@example.org": {"groups": {"a": {}, "b": true, "c": "perhaps"}}}`, want: inGroups("b"), ignored: counts{"groups": 1}},
+	{name: "groups with elements that are none", body: `{"romeo@example.org": {"groups": ["b", 12, null, {"name": "a"}, true]}}`, want: inGroups("12", "b"), ignored: counts{"groups": 1}},
+	{name: "one group", body: `{"romeo@example.org": {"groups": "Friends"}}`, want: inGroups("Friends")},
+	{name: "groups of PHP that failed", body: `{"romeo@example.org": {"groups": false, "name": "R"}}`, want: named("R"), ignored: counts{"groups": 1}},
+	{name: "subscriptions in any case", body: `{"romeo@example.org": {"subscription": " FROM "}}`, want: romeo(func(i *roster.Item) { i.Subscription = roster.SubscriptionFrom })},
+	{name: "unknown subscriptions", body: `{"a@example.org": {"subscription": "remove"}, "b@example.org": {"subscription": 3}, "c@example.org": {"subscription": ""}, "romeo@example.org": {"subscription": false}}`,
+		want: []roster.Item{item("a@example.org"), item("b@example.org"), item("c@example.org"), item("romeo@example.org")}, ignored: counts{"subscription": 4}},
+	{name: "odd and right fields", body: `{"romeo@example.org": {"approved": [], "name": "R", "name": "Romeo"}}`, want: named("Romeo"), ignored: counts{"approved": 1}},
 	{name: "null fields", body: `{"romeo@example.org": {"name": null, "groups": null, "subscription": null, "ask": null, "approved": null}}`,
 		want: []roster.Item{item("romeo@example.org")}},
 	{name: "fields that are off", body: `{"romeo@example.org": {"name": "", "groups": {}, "ask": false, "approved": false}}`,
@@ -136,14 +154,15 @@ var decodeTests = []struct {
 		want: romeo(func(i *roster.Item) { i.Subscription = roster.SubscriptionNone })},
 	{name: "subscription from", body: `{"romeo@example.org": {"subscription": "from"}}`,
 		want: romeo(func(i *roster.Item) { i.Subscription = roster.SubscriptionFrom })},
-	{name: "unknown subscriptions", body: `{"a@example.org": {"subscription": "remove"}, "b@example.org": {"subscription": "Both"}, "c@example.org": {"subscription": ""}, "romeo@example.org": {}}`,
-		want: []roster.Item{item("romeo@example.org")}, skipped: counts{"subscription": 3}},
 
 	// Groups and text.
 	{name: "groups sorted and once", body: `{"romeo@example.org": {"groups": ["b", "a", "b", "\u0061"]}}`, want: inGroups("a", "b")},
 	{name: "too large", body: `{"a@example.org": {"name": "` + strings.Repeat("x", maxText+1) + `"}, "b@example.org": {"groups": ["` + strings.Repeat("x", maxText-15) + `"]},` +
 		`"romeo@example.org": {"name": "` + strings.Repeat("x", maxText) + `"}}`,
-		want: named(strings.Repeat("x", maxText)), skipped: counts{"too_large": 2}},
+		want:    []roster.Item{item("a@example.org"), item("b@example.org"), named(strings.Repeat("x", maxText))[0]},
+		ignored: counts{"name": 1, "groups": 1}},
+	{name: "too large together", body: `{"romeo@example.org": {"name": "` + strings.Repeat("y", maxText-20) + `", "groups": ["Fri", "ends"]}}`,
+		want: named(strings.Repeat("y", maxText-20)), ignored: counts{"groups": 1}},
 	{name: "groups with numbers", body: `{"romeo@example.org": {"groups": {"a": 1, "b": 0, "c": -2.5}}}`, want: inGroups("a", "c")},
 	{name: "groups that are none", body: `{"romeo@example.org": {"groups": {"a": true, "b": false, "c": null}}}`, want: inGroups("a")},
 	{name: "groups empty after cleaning", body: `{"romeo@example.org": {"groups": ["", "\u0000", "a\u0001", "a"]}}`, want: inGroups("a")},
@@ -159,9 +178,9 @@ var decodeTests = []struct {
 func TestDecode(t *testing.T) {
 	for _, test := range decodeTests {
 		t.Run(test.name, func(t *testing.T) {
-			r, skipped, failure := newDecoder().decode(test.body, juliet, nil)
-			if !maps.Equal(skipped.reasons, test.skipped) {
-				t.Errorf("skipped %v, want %v", skipped.reasons, test.skipped)
+			r, found, failure := newDecoder().decode(test.body, juliet, nil)
+			if !maps.Equal(found.skipped.by, test.skipped) || !maps.Equal(found.ignored.by, test.ignored) {
+				t.Errorf("skipped %v and ignored %v, want %v and %v", found.skipped.by, found.ignored.by, test.skipped, test.ignored)
 			}
 			if test.failure != "" {
 				if failure == nil {
@@ -183,9 +202,9 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeNamesFirstSkipped(t *testing.T) {
-	_, skipped, _ := newDecoder().decode(`{"romeo@example.org":{}, "@one": {}, "@two": {}}`, juliet, nil)
-	if skipped.first != "@one" {
-		t.Errorf("first skipped is %q", skipped.first)
+	_, found, _ := newDecoder().decode(`{"romeo@example.org":{"ask": "x"}, "@one": {}, "@two": {}}`, juliet, nil)
+	if found.skipped.first != "@one" || found.ignored.first != "romeo@example.org" {
+		t.Errorf("found %+v", found)
 	}
 }
 
@@ -194,10 +213,10 @@ func TestDecodeNamesFirstSkipped(t *testing.T) {
 func TestDecoderAgain(t *testing.T) {
 	used := newDecoder()
 	for _, test := range decodeTests {
-		r, skipped, failure := used.decode(test.body, juliet, nil)
-		want, wantSkipped, wantFailure := newDecoder().decode(test.body, juliet, nil)
-		if !r.Equal(want) || !maps.Equal(skipped.reasons, wantSkipped.reasons) || skipped.first != wantSkipped.first || (failure == nil) != (wantFailure == nil) {
-			t.Errorf("%s: %v, %v, %v, want %v, %v, %v", test.name, r.Items(), skipped, failure, want.Items(), wantSkipped, wantFailure)
+		r, found, failure := used.decode(test.body, juliet, nil)
+		want, wantFound, wantFailure := newDecoder().decode(test.body, juliet, nil)
+		if !r.Equal(want) || !reflect.DeepEqual(found, wantFound) || (failure == nil) != (wantFailure == nil) {
+			t.Errorf("%s: %v, %v, %v, want %v, %v, %v", test.name, r.Items(), found, failure, want.Items(), wantFound, wantFailure)
 		}
 		for _, i := range used.items[:cap(used.items)] {
 			if !i.Equal(roster.Item{}) {
@@ -221,6 +240,7 @@ func TestPrintable(t *testing.T) {
 		"romeo@example.org":            "romeo@example.org",
 		"a\nlevel=ERROR b\x1b[m":       `a\nlevel=ERROR b\x1b[m`,
 		"\u202eevil":                   `\u202eevil`,
+		`{"a": "\n"}`:                  `{"a": "\\n"}`,
 		strings.Repeat("é", 500):       strings.Repeat("é", 50) + "…",
 		"x" + strings.Repeat("é", 500): "x" + strings.Repeat("é", 49) + "…",
 	} {
@@ -237,7 +257,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(test.body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r, skipped, failure := newDecoder().decode(string(body), juliet, nil)
+		r, found, failure := newDecoder().decode(string(body), juliet, nil)
 		var whole any
 		if err := json.Unmarshal(body, &whole); err != nil && failure == nil {
 			t.Fatalf("decoded what is not JSON: %v", err)
@@ -252,7 +272,12 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%d items of %d entries", r.Len(), v.Len())
 		}
 		n := r.Len()
-		for reason, count := range skipped.reasons {
+		for field := range found.ignored.by {
+			if !slices.Contains(Fields, field) {
+				t.Fatalf("field %q", field)
+			}
+		}
+		for reason, count := range found.skipped.by {
 			if !slices.Contains(SkipReasons, reason) {
 				t.Fatalf("reason %q", reason)
 			}

@@ -36,15 +36,17 @@ var Results = []string{resultOK, resultNotModified, resultRefused, resultDNS, re
 	resultStatus, resultInvalid, resultTooLarge, resultCanceled, resultOpen, resultOther}
 
 // Error is why a fetch failed. Its text is short and made here: it holds
-// nothing of the URL, of a header or of a body, and neither does the chain
+// nothing of the URL, of a header or of a body, but names a proxy, and neither does the chain
 // below it, where there is at most [context.Canceled] or
 // [context.DeadlineExceeded].
 type Error struct {
 	Result string // one of Results
 	Status int    // the HTTP status if it was not 200, else 0
+	Proxy  string // that the request went through, "host:port (HTTP_PROXY)"; "": none
 	text   string
 	cause  error
 	down   bool // a backend that is down fails like that
+	nobody bool // the answer helps none of several users
 }
 
 // Error is the reason, without a prefix.
@@ -87,6 +89,9 @@ func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 		return contextError(ended, "timed out")
 	}
 	e := &Error{}
+	if errors.As(err, &e) {
+		return e
+	}
 	e.Result, e.text = classify(err)
 	e.down = e.Result == resultRefused || e.Result == resultTimeout
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "proxyconnect" {
@@ -101,7 +106,13 @@ func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 func classify(err error) (result, text string) {
 	var dns *net.DNSError
 	var timeout net.Error
+	var connect connectError
 	switch {
+	case errors.As(err, &connect):
+		if connect >= 500 {
+			return resultRefused, connect.Error()
+		}
+		return resultOther, connect.Error()
 	case errors.As(err, &dns):
 		if dns.IsNotFound {
 			return resultDNS, "host name not found"

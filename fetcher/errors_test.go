@@ -218,7 +218,7 @@ func TestBackendMisbehaves(t *testing.T) {
 		{name: "wrong type: a text", handler: answer(200, `"`+bodySecret+`"`), result: resultInvalid, text: "neither a JSON object nor an array"},
 		{name: "wrong type: false", handler: answer(200, "false"), result: resultInvalid, text: "neither a JSON object nor an array"},
 		{name: "wrong type: numbers", handler: answer(200, "[1, 2]"), result: resultInvalid, text: "none of 2 entries is usable"},
-		{name: "wrong type: of all fields", handler: answer(200, `{"romeo@example.org": {"name": {}}}`), result: resultInvalid, text: "none of 1 entries is usable"},
+		{name: "wrong type: no JID", handler: answer(200, `[{"name": "Romeo"}]`), result: resultInvalid, text: "none of 1 entries is usable"},
 		{name: "no body", handler: answer(200, ""), result: resultInvalid, text: "an empty body"},
 		{name: "JSON cut off", handler: answer(200, good[:20]), result: resultInvalid, text: "cut off"},
 		{name: "null", handler: answer(200, "null"), result: resultInvalid, text: "neither a JSON object nor an array"},
@@ -230,7 +230,8 @@ func TestBackendMisbehaves(t *testing.T) {
 		{name: "unknown encoding", handler: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "br")
 			io.WriteString(w, good)
-		}, result: resultInvalid, text: "the answer has a content encoding that cannot be read"},
+		}, result: resultInvalid, text: "the answer has the content coding br, rosterd reads gzip alone"},
+		{name: "UTF-16", handler: answer(200, "\xff\xfe{\x00}\x00"), result: resultInvalid, text: "UTF-16: JSON has to be UTF-8"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			leak.Check(t)

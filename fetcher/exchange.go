@@ -30,11 +30,13 @@ func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID,
 	start := time.Now()
 	got, failure := f.ask(ctx, req, hurry, breaker, pass)
 	f.metrics.Duration.Observe(time.Since(start).Seconds())
+	f.through(req, failure)
 	f.end(breaker, pass, failure)
-	if failure != nil {
-		return failure
+	if failure == nil {
+		failure = use(got)
+		f.through(req, failure)
 	}
-	return use(got)
+	return failure
 }
 
 // slot waits for the turn of a request, or for ctx to end.

@@ -13,8 +13,9 @@
 // "to", "from" or "both", which is the default), ask and approved (RFC 6121,
 // section 2.1.2), takes groups as an array of strings too, and the whole as an
 // array of such objects that name their contact in a field jid. Other fields
-// are ignored. A field that is null is absent. [] and {} are the empty roster,
-// and the empty object wherever one is expected: PHP writes it as [].
+// are ignored. A field that is null is absent, one that is written in another way
+// is read as far as it can be understood (see [decoder.fields]). [] and {} are the
+// empty roster, and the empty object wherever one is expected: PHP writes it as [].
 //
 // Everything else is a failure and never an empty roster (but see
 // [Options.NotFoundEmpty]): another status
@@ -48,17 +49,18 @@
 // answers. What may be one user's trouble, a timeout or a 5xx, counts once for
 // each user; any other failure does not count at all.
 //
-// # Entries that are skipped
+// # What is left out
 //
-// An entry that cannot be an item of this user's roster is left out, counted by
-// reason (see [SkipReasons]) and logged, all of one fetch in one line. The
+// An entry without a JID that a contact of this user can have is left out, counted
+// by reason (see [SkipReasons]) and logged, all of one fetch in one line. The
 // others are served; only if entries came and none is usable, the fetch has
-// failed.
+// failed. A field that cannot be understood has its default; it is counted (see
+// [Fields]) and logged as well, and takes no contact away.
 package fetcher
 
 import (
-	"cmp"
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
@@ -83,7 +85,7 @@ const (
 )
 
 // Options are the settings of a [Fetcher]. All fields but Header, UserAgent,
-// BulkURL and BulkSize are required.
+// BulkURL, BulkSize and TLS are required.
 type Options struct {
 	// URL is the contacts URL of a user, given as a bare JID. It is called from
 	// many goroutines.
@@ -109,6 +111,8 @@ type Options struct {
 	// included.
 	Header    http.Header
 	UserAgent string
+	// TLS is for backends that speak it; nil: the system's authorities are trusted.
+	TLS *tls.Config
 
 	Logger  *slog.Logger
 	Metrics Metrics
@@ -120,6 +124,7 @@ type Metrics struct {
 	Duration prometheus.Observer    // seconds, from dialling to the last byte, of each request
 	InFlight prometheus.Gauge
 	Skipped  *prometheus.CounterVec // entries by reason, one of SkipReasons
+	Ignored  *prometheus.CounterVec // fields by field, one of Fields
 	// CircuitsOpen is how many backends are not asked as they are down. It may be
 	// nil.
 	CircuitsOpen prometheus.Gauge
@@ -175,6 +180,8 @@ func New(o Options) *Fetcher {
 		decoders:      sync.Pool{New: func() any { return newDecoder() }},
 		transport: &http.Transport{
 			Proxy:                  http.ProxyFromEnvironment,
+			OnProxyConnectResponse: checkConnect,
+			TLSClientConfig:        o.TLS,
 			DialContext:            dialer.DialContext,
 			TLSHandshakeTimeout:    o.Timeout,
 			MaxIdleConns:           o.MaxInFlight,
@@ -199,7 +206,7 @@ func New(o Options) *Fetcher {
 // always an [*Error], and fit for everybody's eyes.
 //
 // Without hurry, the user may be asked for together with others: what is fetched
-// then has neither ETag nor Modified.
+// then has no Validator.
 func (f *Fetcher) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, error) {
 	r.User = r.User.Bare()
 	if q := f.bulk(r.User.Domain()); q != nil && !r.Hurry {
@@ -222,54 +229,67 @@ func (f *Fetcher) count(fetched roster.Fetched, failure *Error) (roster.Fetched,
 	return fetched, nil
 }
 
-// fetch asks for one user. each, if there is one, is called for each entry that
-// is skipped.
-func (f *Fetcher) fetch(ctx context.Context, r roster.Request, each func(contact, reason string)) (roster.Fetched, *Error) {
+// fetch asks for one user. each, if there is one, is called for each finding.
+func (f *Fetcher) fetch(ctx context.Context, r roster.Request, each func(Finding)) (roster.Fetched, *Error) {
 	req, failure := f.request(r)
 	if failure != nil {
 		return roster.Fetched{}, failure
 	}
 	var fetched roster.Fetched
+	contradicted := false
 	failure = f.exchange(ctx, req, r.User, r.Hurry, func(a response) (failure *Error) {
-		fetched.ETag, fetched.Modified = a.etag, a.modified
 		if a.same {
-			fetched.ETag, fetched.Modified = cmp.Or(a.etag, r.ETag), cmp.Or(a.modified, r.Modified)
+			fetched.Validator, contradicted = r.Validator, contradicts(req, a.header)
 			return nil
 		}
-		var skipped skipped
+		fetched.Validator = validatorOf(req.URL, a.header)
+		var found findings
 		d := f.decoders.Get().(*decoder)
-		fetched.Roster, skipped, failure = d.decode(a.body, r.User, each)
+		fetched.Roster, found, failure = d.decode(a.body, r.User, each)
 		f.decoders.Put(d)
-		f.report(ctx, r.User, skipped)
+		f.report(ctx, r.User, found)
 		return failure
 	})
 	switch {
+	case failure == nil && contradicted:
+		r.Validator = ""
+		return f.fetch(ctx, r, each)
 	case failure == nil:
 		return fetched, nil
 	case failure.Status == http.StatusNotFound && f.notFoundEmpty:
-		return roster.Fetched{Roster: roster.New(nil)}, nil
+		return roster.Fetched{Roster: roster.New(nil), Missing: true}, nil
 	}
 	return roster.Fetched{}, failure
 }
 
-// report counts and logs what was skipped in one fetch.
-func (f *Fetcher) report(ctx context.Context, user jid.JID, s skipped) {
-	if len(s.reasons) == 0 {
-		return
-	}
-	counts := make([]slog.Attr, 0, len(s.reasons))
-	for _, reason := range SkipReasons {
-		if n := s.reasons[reason]; n > 0 {
-			f.metrics.Skipped.WithLabelValues(reason).Add(float64(n))
-			counts = append(counts, slog.Int(reason, n))
+// report counts and logs what could not be served in one fetch.
+func (f *Fetcher) report(ctx context.Context, user jid.JID, found findings) {
+	for _, kind := range []struct {
+		tally
+		labels         []string
+		counts         *prometheus.CounterVec
+		message, group string
+	}{
+		{found.skipped, SkipReasons, f.metrics.Skipped, "skipped contacts that the backend sent", "skipped"},
+		{found.ignored, Fields, f.metrics.Ignored, "ignored fields of contacts that cannot be understood", "ignored"},
+	} {
+		if kind.by == nil {
+			continue
 		}
+		var counts []slog.Attr
+		for _, label := range kind.labels {
+			if n := kind.by[label]; n > 0 {
+				kind.counts.WithLabelValues(label).Add(float64(n))
+				counts = append(counts, slog.Int(label, n))
+			}
+		}
+		f.log.LogAttrs(ctx, slog.LevelWarn, kind.message,
+			slog.String("user", user.String()),
+			slog.GroupAttrs(kind.group, counts...))
+		f.log.LogAttrs(ctx, slog.LevelDebug, "the first of them",
+			slog.String("user", user.String()),
+			slog.String("contact", printable(kind.first)))
 	}
-	f.log.LogAttrs(ctx, slog.LevelWarn, "skipped contacts that the backend sent",
-		slog.String("user", user.String()),
-		slog.GroupAttrs("skipped", counts...))
-	f.log.LogAttrs(ctx, slog.LevelDebug, "the first entry that was skipped",
-		slog.String("user", user.String()),
-		slog.String("contact", printable(s.first)))
 }
 
 // SetMaxInFlight changes how many fetches are under way at once. Those that

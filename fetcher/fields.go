@@ -2,110 +2,156 @@ package fetcher
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 
 	"rosterd/roster"
 )
 
-// fields sets the item's fields from the entry that comes, or says why it cannot.
-// Of a field that comes twice the last counts.
-func (d *decoder) fields(item *roster.Item, c *cursor) (reason string) {
-	if !c.isObject() {
-		c.value()
-		return reasonWrongType
-	}
+// The fields of an item, as label values.
+const (
+	fieldEntry        = "entry" // all of them: the entry is no object
+	fieldName         = "name"
+	fieldGroups       = "groups"
+	fieldSubscription = "subscription"
+	fieldAsk          = "ask"
+	fieldApproved     = "approved"
+)
+
+// Fields are all fields of an item, and "entry". Nobody may modify it.
+var Fields = []string{fieldEntry, fieldName, fieldGroups, fieldSubscription, fieldAsk, fieldApproved}
+
+// maxText is how many bytes an item's name and groups may have, with 16 for
+// each group. Written as XML, where a byte may become six, and in a stanza,
+// that is less than any server's limit.
+const maxText = 32 << 10
+
+// fields sets the item's fields from the object that comes. Backends write them in
+// many ways (PHP, databases and forms know few types): what can be understood is,
+// and what cannot is no reason to take the contact away. Of a field that comes
+// twice the last counts.
+func (d *decoder) fields(item *roster.Item, contact string, c *cursor) {
 	for c.open(); c.more(); {
 		key := text(c.key())
-		if key == "groups" {
-			var ok bool
-			if item.Groups, ok = d.groupSet(c); !ok {
-				reason = reasonWrongType
+		if key == fieldGroups {
+			c.kind()
+			begin := c.i
+			groups, ok := d.groupSet(c)
+			if item.Groups = groups; !ok {
+				d.ignore(contact, key, c.s[begin:c.i])
 			}
 			continue
 		}
 		value, ok := c.value(), true
 		switch key {
-		case "name":
-			item.Name, ok = name(value)
-		case "subscription":
+		case fieldName:
+			item.Name, ok = plainText(value)
+		case fieldSubscription:
 			item.Subscription, ok = subscription(value)
-		case "ask":
+		case fieldAsk:
 			item.Ask, ok = ask(value)
-		case "approved":
-			item.Approved, ok = boolean(value)
+		case fieldApproved:
+			item.Approved, ok = truth(value)
 		}
 		if !ok {
-			reason = reasonWrongType
+			d.ignore(contact, key, value)
 		}
 	}
-	if reason == "" && !item.Subscription.Valid() {
-		reason = reasonSubscription
+	if len(item.Name) > maxText {
+		d.ignore(contact, fieldName, tooLong)
+		item.Name = ""
 	}
-	return reason
+	size := len(item.Name)
+	for _, group := range item.Groups {
+		size += len(group) + 16
+	}
+	if size > maxText {
+		d.ignore(contact, fieldGroups, tooLong)
+		item.Groups = nil
+	}
 }
 
-func name(value string) (name string, ok bool) {
-	switch value[0] {
-	case '"':
+// tooLong stands for the value of a field that no server would take.
+const tooLong = "more than 32 KiB"
+
+// plainText is a text; a number is the one that it spells.
+func plainText(value string) (s string, ok bool) {
+	switch c := value[0]; {
+	case c == '"':
 		return cleanText(value), true
-	case 'n':
+	case c == 'n':
 		return "", true
+	case isNumber(value):
+		return value, true
 	}
 	return "", false
 }
 
-func subscription(value string) (s roster.Subscription, ok bool) {
+func subscription(value string) (roster.Subscription, bool) {
 	switch value[0] {
 	case '"':
-		return roster.Subscription(text(value)), true
+		if s := roster.Subscription(lower(value)); s.Valid() {
+			return s, true
+		}
 	case 'n':
 		return roster.SubscriptionBoth, true
 	}
-	return "", false
+	return roster.SubscriptionBoth, false
 }
 
 // ask reads "subscribe" (RFC 6121, section 2.1.2.2), or whether that is so.
 func ask(value string) (asked, ok bool) {
-	if value[0] == '"' {
-		s := text(value)
-		return s == "subscribe", s == "subscribe" || s == ""
+	if value[0] == '"' && lower(value) == "subscribe" {
+		return true, true
 	}
-	return boolean(value)
+	return truth(value)
 }
 
-func boolean(value string) (b, ok bool) {
+// truth is whether something is so: as a boolean, as a number, which is then not 0,
+// or as a text that says the one or the other. null is false.
+func truth(value string) (is, ok bool) {
 	switch value[0] {
 	case 't':
 		return true, true
 	case 'f', 'n':
 		return false, true
+	case '"':
+		switch value = lower(value); value {
+		case "true", "t", "yes", "y", "on":
+			return true, true
+		case "false", "f", "no", "n", "off", "":
+			return false, true
+		}
 	}
-	return false, false
+	if !isNumber(value) {
+		return false, false
+	}
+	n, _ := strconv.ParseFloat(value, 64) // one that is too large is not 0 either
+	return n != 0, true
 }
 
-// included reads whether a group counts. COMPAT mod_http_roster_admin, which never
-// looked at the value: a backend may say 1 for true.
-func included(value string) (in, ok bool) {
-	if c := value[0]; c == '-' || '0' <= c && c <= '9' {
-		return value != "0", true
-	}
-	return boolean(value)
-}
+// lower is the content of a JSON string in lower case, without the space around it.
+func lower(quoted string) string { return strings.ToLower(strings.TrimSpace(text(quoted))) }
 
-// groupSet reads an object whose true members are the groups, or an array of
-// them.
+func isNumber(s string) bool { return s != "" && skipNumber(s, 0) == len(s) }
+
+// groupSet reads an object whose true members are the groups, an array of them, or
+// the one group. What is no group is left out, and not ok.
 func (d *decoder) groupSet(c *cursor) (groups []string, ok bool) {
 	begin := len(d.groups)
-	add := func(group string) {
-		if name := cleanText(group); name != "" {
+	add := func(group string) (ok bool) {
+		name, ok := plainText(group)
+		if name != "" {
 			d.groups = append(d.groups, name)
 		}
+		return ok
 	}
 	ok = true
 	switch c.kind() {
 	case '{':
 		for c.open(); c.more(); {
 			key := c.key()
-			in, known := included(c.value())
+			in, known := truth(c.value())
 			ok = ok && known
 			if in {
 				add(key)
@@ -113,16 +159,28 @@ func (d *decoder) groupSet(c *cursor) (groups []string, ok bool) {
 		}
 	case '[':
 		for c.open(); c.more(); {
-			if group := c.value(); group[0] == '"' {
-				add(group)
-			} else {
-				ok = false
-			}
+			ok = add(c.value()) && ok
 		}
+	case '"':
+		add(c.value())
 	default:
 		ok = c.value()[0] == 'n'
 	}
 	groups = d.groups[begin:len(d.groups):len(d.groups)]
 	slices.Sort(groups)
 	return slices.Compact(groups), ok
+}
+
+// kindOf stands for the value of an entry that is no object: whatever that is, it is
+// no contact's, and maybe nobody's business.
+func kindOf(value string) string {
+	switch value[0] {
+	case '"':
+		return "a text"
+	case '[':
+		return "an array"
+	case 't', 'f', 'n':
+		return value
+	}
+	return "a number"
 }

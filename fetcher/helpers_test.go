@@ -70,9 +70,10 @@ func newBench(t *testing.T, base string, change ...func(*Options)) *bench {
 			Duration: prometheus.ObserverFunc(func(float64) { b.observed.Add(1) }),
 			InFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "in_flight"}),
 			Skipped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skipped"}, []string{"reason"}),
+			Ignored:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ignored"}, []string{"field"}),
 		},
 	}
-	b.collected.MustRegister(o.Metrics.Fetches, o.Metrics.InFlight, o.Metrics.Skipped)
+	b.collected.MustRegister(o.Metrics.Fetches, o.Metrics.InFlight, o.Metrics.Skipped, o.Metrics.Ignored)
 	for _, c := range change {
 		c(&o)
 	}
@@ -89,6 +90,11 @@ func (b *bench) fetches(result string) float64 {
 // skipped is how many entries were skipped by reason.
 func (b *bench) skipped(reason string) int {
 	return int(testutil.ToFloat64(b.metrics.Skipped.WithLabelValues(reason)))
+}
+
+// ignored is how many times a field was ignored.
+func (b *bench) ignored(field string) int {
+	return int(testutil.ToFloat64(b.metrics.Ignored.WithLabelValues(field)))
 }
 
 func (b *bench) inFlight() float64 { return testutil.ToFloat64(b.metrics.InFlight) }

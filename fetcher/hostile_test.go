@@ -37,15 +37,18 @@ func TestHostileContents(t *testing.T) {
 		entries string // beside that of the nurse
 		items   int    // beside that
 		skipped counts
+		ignored counts
 		check   func(t *testing.T, r *roster.Roster)
 	}{
 		"10,000 groups": {
 			entries: entry("romeo@example.org", `"groups":[`+series(10_000, func(i int) string { return fmt.Sprintf(`"Group %d"`, i) })+`]`),
-			skipped: counts{reasonTooLarge: 1},
+			items:   1,
+			ignored: counts{fieldGroups: 1},
 		},
 		"10,000 groups as an object": {
 			entries: entry("romeo@example.org", `"groups":{`+series(10_000, func(i int) string { return fmt.Sprintf(`"Group %d":true`, i) })+`}`),
-			skipped: counts{reasonTooLarge: 1},
+			items:   1,
+			ignored: counts{fieldGroups: 1},
 		},
 		"10,000 groups of 10,000 contacts": {
 			entries: series(10_000, func(i int) string {
@@ -64,7 +67,8 @@ func TestHostileContents(t *testing.T) {
 		},
 		"a megabyte of name": {
 			entries: entry("romeo@example.org", `"name":"`+strings.Repeat("x", megabyte)+`"`),
-			skipped: counts{reasonTooLarge: 1},
+			items:   1,
+			ignored: counts{fieldName: 1},
 		},
 		"a megabyte of characters that XML forbids": {
 			entries: entry("romeo@example.org", `"name":"R`+strings.Repeat(`\u0000`, megabyte/6)+`"`),
@@ -77,7 +81,8 @@ func TestHostileContents(t *testing.T) {
 		},
 		"a megabyte of group": {
 			entries: entry("romeo@example.org", `"groups":["`+strings.Repeat("x", megabyte)+`"]`),
-			skipped: counts{reasonTooLarge: 1},
+			items:   1,
+			ignored: counts{fieldGroups: 1},
 		},
 		"a megabyte of JID": {
 			entries: entry("romeo@"+strings.Repeat("x.", megabyte/2)+"org", ""),
@@ -150,6 +155,11 @@ func TestHostileContents(t *testing.T) {
 			for _, reason := range SkipReasons {
 				if got := b.skipped(reason); got != test.skipped[reason] {
 					t.Errorf("%d entries were skipped by %s, want %d", got, reason, test.skipped[reason])
+				}
+			}
+			for _, field := range Fields {
+				if got := b.ignored(field); got != test.ignored[field] {
+					t.Errorf("the field %s was ignored %d times, want %d", field, got, test.ignored[field])
 				}
 			}
 			for _, i := range r.Items() {

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -9,24 +10,49 @@ import (
 	"rosterd/roster"
 )
 
-// maxInspected is how many skipped entries an [Inspection] names.
+// maxInspected is how many findings of a kind an [Inspection] names.
 const maxInspected = 100
 
 // Inspection is what one fetch came to, for an administrator's eyes.
 type Inspection struct {
 	URL     string // that was asked, without its query, which may hold a key; "" if there is none
 	Err     *Error // why there is no roster; nil if there is one
+	Status  int    // of the answer; 0 if there is Err
 	Items   int    // of the roster
-	Skipped []Skip // the first entries that were left out
-	More    int    // how many others were
+	Skipped Found  // entries that were left out
+	Ignored Found  // fields that have their defaults, as their values cannot be understood
+	NotUTF8 Found  // entries with bytes that are not UTF-8
 	Took    time.Duration
 }
 
-// Skip is one entry that was left out.
-type Skip struct {
-	Contact string // its JID as the backend sent it, shortened and fit for a line
-	Reason  string // one of SkipReasons
+// Found are findings of one kind.
+type Found struct {
+	First []Finding
+	More  int // how many others there are
 }
+
+func (f *Found) add(finding Finding) {
+	if len(f.First) == maxInspected {
+		f.More++
+		return
+	}
+	f.First = append(f.First, finding)
+}
+
+// Count is how many there are.
+func (f Found) Count() int { return len(f.First) + f.More }
+
+// Finding is one entry, or a field of one, that cannot be served as it was sent. Its
+// texts are the backend's, shortened and fit for a line.
+type Finding struct {
+	Contact      string // the JID
+	Reason       string // of an entry: one of SkipReasons, or NotUTF8
+	Field, Value string // of a field: one of Fields
+}
+
+// NotUTF8 is the reason of an entry that is served, but with U+FFFD in place of
+// bytes that are not UTF-8.
+const NotUTF8 = "not_utf8"
 
 // Inspect is [Fetcher.Fetch] that tells all it finds, and counts nothing. A user
 // without a roster is in Err.
@@ -34,14 +60,23 @@ func (f *Fetcher) Inspect(ctx context.Context, user jid.JID) Inspection {
 	user = user.Bare()
 	i := Inspection{URL: f.shownURL(user)}
 	began := time.Now()
-	r, failure := f.fetch(ctx, roster.Request{User: user, Hurry: true}, func(contact, reason string) {
-		if len(i.Skipped) == maxInspected {
-			i.More++
-			return
+	r, failure := f.fetch(ctx, roster.Request{User: user, Hurry: true}, func(finding Finding) {
+		switch {
+		case finding.Field != "":
+			i.Ignored.add(finding)
+		case finding.Reason == NotUTF8:
+			i.NotUTF8.add(finding)
+		default:
+			i.Skipped.add(finding)
 		}
-		i.Skipped = append(i.Skipped, Skip{printable(contact), reason})
 	})
 	i.Took, i.Err, i.Items = time.Since(began), failure, r.Roster.Len()
+	switch {
+	case failure == nil && r.Missing:
+		i.Status = http.StatusNotFound
+	case failure == nil:
+		i.Status = http.StatusOK
+	}
 	return i
 }
 
@@ -65,7 +100,7 @@ func (f *Fetcher) InspectBulk(ctx context.Context, user jid.JID) (i BulkInspecti
 	began := time.Now()
 	failure := f.together(ctx, q.url, []asked{{user.Bare(), func(r *roster.Roster) { i.Found, i.Items = true, r.Len() }}})
 	i.Took = time.Since(began)
-	if failure != nobody {
+	if failure == nil || !failure.nobody {
 		i.Err = failure
 	}
 	return i, true

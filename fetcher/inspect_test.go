@@ -9,13 +9,25 @@ import (
 )
 
 func TestInspect(t *testing.T) {
-	body := `{"romeo@example.org": {}, "nurse@example.org/kitchen": {}, "tybalt@example.org": "` + bodySecret + `", "bad\n@@": {}}`
+	body := `{"romeo@example.org": {"name": {"first": "R"}, "ask": 0}, "nurse@example.org/kitchen": {}, "tybalt@example.org": "` + bodySecret + `", "bad\n@@": {},` +
+		"\"paris@example.org\": {\"name\": \"P\xe2ris\"}, \"peter@example.org\": {\"x\": \"\xc3\xa9\"}}"
 	backend := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(body)) })
 	b := newBench(t, backend.URL)
 	got := b.Inspect(t.Context(), juliet)
-	want := []Skip{{"nurse@example.org/kitchen", reasonResource}, {"tybalt@example.org", reasonWrongType}, {`bad\n@@`, reasonJID}}
-	if got.Err != nil || got.Items != 1 || got.More != 0 || !reflect.DeepEqual(got.Skipped, want) {
+	if got.Err != nil || got.Status != 200 || got.Items != 4 {
 		t.Errorf("%+v", got)
+	}
+	for _, test := range []struct {
+		kind      string
+		got, want []Finding
+	}{
+		{"skipped", got.Skipped.First, []Finding{{Contact: "nurse@example.org/kitchen", Reason: reasonResource}, {Contact: `bad\n@@`, Reason: reasonJID}}},
+		{"ignored", got.Ignored.First, []Finding{{Contact: "romeo@example.org", Field: "name", Value: `{"first": "R"}`}, {Contact: "tybalt@example.org", Field: "entry", Value: "a text"}}},
+		{"not UTF-8", got.NotUTF8.First, []Finding{{Contact: "paris@example.org", Reason: NotUTF8}}},
+	} {
+		if !reflect.DeepEqual(test.got, test.want) {
+			t.Errorf("%s: %+v, want %+v", test.kind, test.got, test.want)
+		}
 	}
 	if got.URL != backend.URL+"/contacts/"+juliet.String() {
 		t.Errorf("URL %s", got.URL)
@@ -29,12 +41,12 @@ func TestInspect(t *testing.T) {
 		fmt.Fprintf(&entries, `,"a@example.org/%d": {}`, n)
 	}
 	body = `{"romeo@example.org": {}` + entries.String() + `}`
-	if got := b.Inspect(t.Context(), juliet); len(got.Skipped) != maxInspected || got.More != 7 || got.Items != 1 {
-		t.Errorf("%d skipped, %d more, %d items", len(got.Skipped), got.More, got.Items)
+	if got := b.Inspect(t.Context(), juliet); len(got.Skipped.First) != maxInspected || got.Skipped.More != 7 || got.Items != 1 {
+		t.Errorf("%d skipped, %d more, %d items", len(got.Skipped.First), got.Skipped.More, got.Items)
 	}
 	body = "<html>" + bodySecret
 	got = b.Inspect(t.Context(), juliet)
-	if got.Err == nil || got.Err.Error() != "not JSON" || got.Items != 0 {
+	if got.Err == nil || got.Err.Error() != "not JSON" || got.Items != 0 || got.Status != 0 {
 		t.Errorf("%+v", got)
 	}
 	if text := fmt.Sprintf("%+v", got); strings.Contains(text, secret) || strings.Contains(text, bodySecret) {

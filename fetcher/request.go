@@ -20,13 +20,13 @@ const (
 
 // response is what a backend has answered.
 type response struct {
-	body           string
-	etag, modified string // of the body, fit to be sent back; "": none
-	same           bool   // as what the request said is known; there is no body
+	body   string
+	header http.Header
+	same   bool // as what the request said is known; there is no body
 }
 
-// maxValidator bounds the validators that are kept, in bytes.
-const maxValidator = 512
+// bom is the byte order mark, which some write before UTF-8.
+const bom = "\ufeff"
 
 // get sends one request, and reads the body of an answer 200. The deadline of ctx
 // is that of the fetch.
@@ -41,7 +41,7 @@ func (f *Fetcher) get(ctx context.Context, req *http.Request) (a response, failu
 		return a, f.failure(ctx, err)
 	}
 	defer resp.Body.Close()
-	a.etag, a.modified = validator(resp.Header, "ETag"), validator(resp.Header, "Last-Modified")
+	a.header = resp.Header
 	if resp.StatusCode == http.StatusNotModified && conditional(req) {
 		a.same = true
 		return a, nil
@@ -50,18 +50,21 @@ func (f *Fetcher) get(ctx context.Context, req *http.Request) (a response, failu
 		drain(resp.Body, cancel)
 		return a, statusError(resp.StatusCode)
 	}
-	// What the Transport asked for, it has decoded and taken off the header.
-	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return a, &Error{Result: resultInvalid, text: "the answer has a content encoding that cannot be read"}
-	}
 	if resp.ContentLength > f.maxBytes {
 		return a, tooLarge(f.maxBytes)
 	}
-	if a.body, err = f.read(io.LimitReader(resp.Body, f.maxBytes+1)); err != nil {
+	body, odd, err := decoded(resp)
+	if err != nil {
+		return a, f.failure(ctx, err)
+	}
+	if a.body, err = f.read(io.LimitReader(body, f.maxBytes+1)); err != nil {
 		return a, f.failure(ctx, err)
 	}
 	if int64(len(a.body)) > f.maxBytes {
 		return a, tooLarge(f.maxBytes)
+	}
+	if a.body = strings.TrimPrefix(a.body, bom); odd && !valid(a.body) {
+		return a, &Error{Result: resultInvalid, text: "not JSON, and the answer has a content coding that there is not"}
 	}
 	return a, nil
 }
@@ -98,21 +101,6 @@ func (f *Fetcher) read(r io.Reader) (string, error) {
 	return body.String(), nil
 }
 
-// validator is a header that says what is current (RFC 9110, section 8.8), or ""
-// if it is too long to be worth it.
-func validator(h http.Header, name string) string {
-	if v := h.Get(name); len(v) <= maxValidator {
-		return v
-	}
-	return ""
-}
-
-// conditional reports whether a request may be answered with 304 (RFC 9110,
-// section 13.1).
-func conditional(req *http.Request) bool {
-	return req.Header.Get("If-None-Match") != "" || req.Header.Get("If-Modified-Since") != ""
-}
-
 // request is the request for the user's contacts. The errors it swallows hold
 // the URL, which may hold a key.
 func (f *Fetcher) request(r roster.Request) (*http.Request, *Error) {
@@ -120,14 +108,11 @@ func (f *Fetcher) request(r roster.Request) (*http.Request, *Error) {
 	if err != nil {
 		return nil, &Error{Result: resultOther, text: "no contacts URL can be made for the user"}
 	}
-	header := make(http.Header)
-	if r.ETag != "" {
-		header.Set("If-None-Match", r.ETag)
+	req, failure := f.newRequest(http.MethodGet, url, make(http.Header), nil)
+	if failure == nil {
+		condition(req, r.Validator, r.Reported)
 	}
-	if r.Modified != "" {
-		header.Set("If-Modified-Since", r.Modified)
-	}
-	return f.newRequest(http.MethodGet, url, header, nil)
+	return req, failure
 }
 
 // newRequest makes a request with a header, which it takes, and all that is sent

@@ -26,9 +26,6 @@ func (f *Fetcher) countBulk(result string) {
 	}
 }
 
-// nobody is the failure of an answer that helps none of those who were asked for.
-var nobody = &Error{Result: resultInvalid, text: "no contacts of the users that were asked for"}
-
 // asked is one of several users of one domain, and who is told his roster if the
 // answer has it.
 type asked struct {
@@ -71,14 +68,14 @@ func (f *Fetcher) together(ctx context.Context, url string, users []asked) *Erro
 			if values[i] == "" || ctx.Err() != nil {
 				continue
 			}
-			if r, skipped, failure := d.decodeValid(values[i], u.user, nil); failure == nil {
+			if r, found, failure := d.decodeValid(values[i], u.user, nil); failure == nil {
 				usable++
-				f.report(ctx, u.user, skipped)
+				f.report(ctx, u.user, found)
 				u.got(r)
 			}
 		}
 		if usable == 0 && ctx.Err() == nil {
-			return nobody
+			return &Error{Result: resultInvalid, text: "no contacts of the users that were asked for", nobody: true}
 		}
 		return nil
 	})

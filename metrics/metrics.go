@@ -26,6 +26,7 @@ type Metrics struct {
 	CircuitsOpen  prometheus.Gauge       // how many are
 	BulkFetches   *prometheus.CounterVec // result
 	ItemsSkipped  *prometheus.CounterVec // reason
+	FieldsIgnored *prometheus.CounterVec // field
 
 	RefreshRequests *prometheus.CounterVec // code
 	RefreshedUsers  *prometheus.CounterVec // result
@@ -64,6 +65,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		FetchInFlight:   gauge("rosterd_fetches_in_flight", "Fetches from the contacts URL under way."),
 		BulkFetches:     counters("rosterd_bulk_fetches_total", "Requests for the contacts of several users at once, by result. Each of these users counts in rosterd_fetches_total.", "result"),
 		ItemsSkipped:    counters("rosterd_items_skipped_total", "Entries of the backend's answers that were no usable roster item, by reason.", "reason"),
+		FieldsIgnored:   counters("rosterd_fields_ignored_total", "Fields of the backend's contacts that could not be understood and have their defaults, by field.", "field"),
 		RefreshRequests: counters("rosterd_refresh_requests_total", "Requests to the refresh endpoint, by status code of the answer.", "code"),
 		RefreshedUsers:  counters("rosterd_refreshed_users_total", "Users that refresh requests named, by result.", "result"),
 		Pushes:          counters("rosterd_pushes_total", "Roster pushes, one for each changed item and resource, by action and result.", "action", "result"),
@@ -71,7 +73,7 @@ func New(reg prometheus.Registerer) *Metrics {
 	}
 	m.Presences = counter("rosterd_presences_relayed_total", "Presence stanzas relayed to contacts.")
 	reg.MustRegister(m.Presences, m.Connected, m.Reconnects, m.Queries, m.QueryDuration, m.Fetches, m.FetchDuration, m.FetchInFlight, m.CircuitsOpen, m.BulkFetches,
-		m.ItemsSkipped, m.RefreshRequests, m.RefreshedUsers, m.Pushes, m.RepliesDropped, m.StateErrors,
+		m.ItemsSkipped, m.FieldsIgnored, m.RefreshRequests, m.RefreshedUsers, m.Pushes, m.RepliesDropped, m.StateErrors,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

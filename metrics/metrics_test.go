@@ -26,7 +26,7 @@ func TestMetrics(t *testing.T) {
 	RegisterBuildInfo(registry, "1.0", "abc")
 	RegisterSessions(registry, func() (int, int) { return 3, 2 })
 	RegisterWays(registry, func() []Way { return []Way{{"example.org", "delegated", "privileged", "server"}} })
-	for _, vec := range []*prometheus.CounterVec{m.Queries, m.Fetches, m.ItemsSkipped, m.RefreshRequests, m.RefreshedUsers} {
+	for _, vec := range []*prometheus.CounterVec{m.Queries, m.Fetches, m.ItemsSkipped, m.FieldsIgnored, m.RefreshRequests, m.RefreshedUsers} {
 		vec.WithLabelValues("x").Inc()
 	}
 	m.Pushes.WithLabelValues("added", "ok").Inc()

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -68,7 +67,7 @@ type Answer struct {
 	Message string            `json:"message"`
 	Updated int               `json:"updated"`          // users
 	Errors  int               `json:"errors"`           // users
-	Failed  map[string]string `json:"failed,omitempty"` // at most 100 of the users in Errors: why
+	Failed  map[string]string `json:"failed,omitempty"` // at most 100 of the users in Errors: why; "[2]" is the third element
 
 	code int
 }
@@ -138,9 +137,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	}
 	defer release()
 	if isSingle {
-		return h.refresh(r.Context(), []string{single})
+		return h.refresh(r.Context(), []named{{name: single}})
 	}
-	names, err := decode(http.MaxBytesReader(w, body, h.MaxBytes))
+	list, err := decode(http.MaxBytesReader(w, body, h.MaxBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
@@ -150,9 +149,14 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return failure(http.StatusRequestTimeout, "the body came too slowly")
 	case err != nil:
-		return failure(http.StatusBadRequest, "wants a JSON array of usernames")
+		message := "the body could not be read"
+		if words := wantsArray(""); errors.As(err, &words) {
+			message = words.Error()
+		}
+		h.Logger.Warn("refresh request refused", "caller", callerOf(r.RemoteAddr), "err", message)
+		return failure(http.StatusBadRequest, message)
 	}
-	return h.refresh(r.Context(), names)
+	return h.refresh(r.Context(), list)
 }
 
 // place takes a place of the caller's, or fails with errBusy.
@@ -173,43 +177,24 @@ func failure(code int, message string) Answer {
 	return Answer{Status: "error", Message: message, code: code}
 }
 
-// decode reads a JSON array of strings, and nothing else.
-func decode(body io.Reader) ([]string, error) {
-	d := json.NewDecoder(body)
-	var names []*string
-	if err := d.Decode(&names); err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		if err == nil {
-			err = errors.New("something follows the array")
-		}
-		return nil, err
-	}
-	if names == nil {
-		return nil, errors.New("null is no array")
-	}
-	list := make([]string, len(names))
-	for i, name := range names {
-		if name == nil {
-			return nil, errors.New("null is no string")
-		}
-		list[i] = *name
-	}
-	return list, nil
-}
-
-// refresh refreshes the users that names name.
-func (h *handler) refresh(ctx context.Context, names []string) Answer {
-	users := make(map[jid.JID]string, len(names)) // to the name as it was given
+// refresh refreshes the users that a request names.
+func (h *handler) refresh(ctx context.Context, list []named) Answer {
+	users := make(map[jid.JID]string, len(list)) // to the name as it was given
 	failed := make(map[string]error)
+	nameless, places := 0, make(map[string]error) // elements that are no names, and the first of them
 	var order []jid.JID
-	for _, name := range names {
-		user, err := h.user(name)
+	for i, n := range list {
+		if n.err != nil {
+			if nameless++; nameless <= maxFailed {
+				places["["+strconv.Itoa(i)+"]"] = n.err
+			}
+			continue
+		}
+		user, err := h.user(n.name)
 		if err != nil {
-			failed[name] = err
+			failed[n.name] = err
 		} else if _, twice := users[user]; !twice {
-			users[user] = name
+			users[user] = n.name
 			order = append(order, user)
 		}
 	}
@@ -218,14 +203,14 @@ func (h *handler) refresh(ctx context.Context, names []string) Answer {
 	if len(order) > 0 {
 		var err error
 		if refused, err = h.refresher.Refresh(ctx, order); err != nil {
-			return h.unavailable(err, len(order)+len(failed))
+			return h.unavailable(err, len(order)+len(failed)+nameless)
 		}
 	}
 	for user, err := range refused {
 		failed[users[user]] = err
 	}
-	answer := Answer{Status: "ok", Message: "roster update complete", Errors: len(failed),
-		Updated: len(order) - len(refused), Failed: reasons(failed), code: http.StatusOK}
+	answer := Answer{Status: "ok", Message: "roster update complete", Errors: len(failed) + nameless,
+		Updated: len(order) - len(refused), Failed: reasons(places, failed), code: http.StatusOK}
 	if answer.Errors > 0 && answer.Updated == 0 {
 		answer.Status, answer.Message, answer.code = "error", "no roster could be updated", http.StatusInternalServerError
 	}
@@ -279,14 +264,16 @@ func (h *handler) user(name string) (jid.JID, error) {
 	return jid.JID{}, errForeign
 }
 
-// reasons are the first few of the failed, with names of bounded length.
-func reasons(failed map[string]error) map[string]string {
-	list := make(map[string]string, min(len(failed), maxFailed))
-	for name, err := range failed {
-		if len(list) == maxFailed {
-			break
+// reasons are the first few of those who failed, with names of bounded length.
+func reasons(failed ...map[string]error) map[string]string {
+	list := make(map[string]string)
+	for _, some := range failed {
+		for name, err := range some {
+			if len(list) == maxFailed {
+				return list
+			}
+			list[shorten(name)] = err.Error()
 		}
-		list[shorten(name)] = err.Error()
 	}
 	return list
 }

@@ -1,6 +1,7 @@
 package refresh
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -133,6 +134,13 @@ func TestNames(t *testing.T) {
 		{"one fails", nil, `["Juliet", "romeo"]`, "juliet@example.org", []string{"juliet@example.org", "romeo@example.org"}, 200, 1,
 			map[string]string{"Juliet": failing.Error()}},
 		{"all fail", nil, `["juliet"]`, "juliet@example.org", []string{"juliet@example.org"}, 500, 0, map[string]string{"juliet": failing.Error()}},
+		{"numbers", nil, `[ 1001 , "romeo",-7.50 ]`, "", []string{"1001@example.org", "romeo@example.org", "-7.50@example.org"}, 200, 3, nil},
+		{"a number and its text", nil, `[42, "42"]`, "", []string{"42@example.org"}, 200, 1, nil},
+		{"no names at all", nil, `["juliet", null, {"name": "romeo"}, ["nurse"], false, true, null]`, "", []string{"juliet@example.org"}, 200, 1,
+			map[string]string{"[1]": "null is no name", "[2]": "an object is no name", "[3]": "an array is no name", "[4]": "false is no name",
+				"[5]": "true is no name", "[6]": "null is no name"}},
+		{"only null", nil, `[null]`, "", nil, 500, 0, map[string]string{"[0]": "null is no name"}},
+		{"a byte order mark", nil, "\ufeff[\"juliet\"]", "", []string{"juliet@example.org"}, 200, 1, nil},
 		{"several domains", []string{"example.org", "example.net"}, `["juliet", "juliet@example.net", "juliet@example.org"]`, "",
 			[]string{"juliet@example.net", "juliet@example.org"}, 200, 2, map[string]string{"juliet": errDomain.Error()}},
 	}
@@ -172,11 +180,10 @@ func TestRefused(t *testing.T) {
 		{"object", "POST", Path, `{"juliet": true}`, 400},
 		{"string", "POST", Path, `"juliet"`, 400},
 		{"null", "POST", Path, `null`, 400},
-		{"numbers", "POST", Path, `["juliet", 5]`, 400},
-		{"null in the array", "POST", Path, `["juliet", null]`, 400},
-		{"nested", "POST", Path, `[["juliet"]]`, 400},
 		{"something follows", "POST", Path, `["juliet"] x`, 400},
 		{"another array follows", "POST", Path, `["juliet"]["romeo"]`, 400},
+		{"a comma too much", "POST", Path, `["juliet",]`, 400},
+		{"another bracket", "POST", Path, `["juliet"}`, 400},
 		{"deep", "POST", Path, strings.Repeat("[", 900), 400},
 		{"too large", "POST", Path, `["` + strings.Repeat("x", 2000) + `"]`, 413},
 		{"too large behind the array", "POST", Path, `["juliet"]` + strings.Repeat(" ", 2000), 413},
@@ -265,6 +272,38 @@ func TestNotConnected(t *testing.T) {
 	}
 }
 
+// What is no array is told from one another, to the caller and in the log.
+func TestNoArrayInWords(t *testing.T) {
+	for body, want := range map[string]string{
+		"":                     "an empty body",
+		" \n":                  "an empty body",
+		"\ufeff":               "an empty body",
+		"users=juliet":         "what is no JSON",
+		"\xff\xfe[\x00]\x00":   "what is no JSON",
+		`["juliet", romeo]`:    "what is no JSON",
+		`["juliet", "rom`:      "one that is cut off",
+		`["juliet",`:           "one that is cut off",
+		`["juliet"`:            "one that is cut off",
+		`{"users": ["juliet"]`: "an object",
+		`"juliet"`:             "a string",
+		"1001":                 "a number",
+		"1e999":                "a number",
+		"true":                 "true or false",
+		"null":                 "null",
+		`["juliet"] romeo`:     "one with something behind it",
+		`["juliet"][`:          "one with something behind it",
+	} {
+		r := start(t)
+		code, a, _ := r.ask("POST", Path, body)
+		if want = "wants a JSON array of usernames, got " + want; code != 400 || a.Message != want || r.asked != nil {
+			t.Errorf("%q: %d %s, want %s", body, code, a.Message, want)
+		}
+		if log := r.log.String(); strings.Count(log, "\n") != 1 || !strings.Contains(log, want) || !strings.Contains(log, "caller=127.0.0.1") || strings.Contains(log, "juliet") {
+			t.Errorf("%q: logged %s", body, log)
+		}
+	}
+}
+
 func TestFailedIsBounded(t *testing.T) {
 	r := start(t, func(o *Options) { o.MaxBytes = 1 << 20 })
 	names := make([]string, 500)
@@ -275,6 +314,10 @@ func TestFailedIsBounded(t *testing.T) {
 	body, _ := json.Marshal(names)
 	code, a, _ := r.ask("POST", Path, string(body))
 	if code != 500 || a.Errors != 501 || len(a.Failed) != 100 {
+		t.Errorf("%d, %d errors, %d named", code, a.Errors, len(a.Failed))
+	}
+	code, a, _ = r.ask("POST", Path, `["juliet"`+strings.Repeat(",null", 300)+`,"a b"]`)
+	if code != 200 || a.Updated != 1 || a.Errors != 301 || len(a.Failed) != 100 {
 		t.Errorf("%d, %d errors, %d named", code, a.Errors, len(a.Failed))
 	}
 	_, a, _ = r.ask("POST", Path, `["`+strings.Repeat("ü", 5000)+`"]`)
@@ -291,17 +334,26 @@ func TestFailedIsBounded(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, seed := range []string{`["juliet"]`, `[]`, `null`, `[null]`, `["a"]x`, `{"a":1}`, `[[`, "\xff", `["\ud800"]`} {
+	for _, seed := range []string{`["juliet"]`, `[]`, `null`, `[null]`, `["a"]x`, `{"a":1}`, `[[`, "\xff", `["\ud800"]`, `[1, -2.5e3,{"a":[]} ]`, "\ufeff[true]"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		names, err := decode(strings.NewReader(string(data)))
-		var want []string
-		if ok := json.Unmarshal(data, &want) == nil && want != nil && !strings.Contains(string(data), "null"); ok && (err != nil || !reflect.DeepEqual(names, want)) {
-			t.Errorf("got %q, %v, want %q", names, err, want)
+		list, err := decode(strings.NewReader(string(data)))
+		data = bytes.TrimPrefix(data, []byte(bom))
+		var want []any
+		numbers := json.NewDecoder(bytes.NewReader(data))
+		numbers.UseNumber() // they may be too large for any type
+		if ok := json.Valid(data) && numbers.Decode(&want) == nil && want != nil; ok != (err == nil) || len(list) != len(want) {
+			t.Fatalf("got %+v, %v, want %q", list, err, want)
 		}
-		if err == nil && !json.Valid(data) {
-			t.Errorf("took %q", data)
+		for i, n := range list {
+			name, isName := want[i].(string)
+			if number, isNumber := want[i].(json.Number); isNumber {
+				name, isName = number.String(), true
+			}
+			if (n.err == nil) != isName || isName && n.name != name {
+				t.Errorf("%d: got %+v, want %v", i, n, want[i])
+			}
 		}
 	})
 }

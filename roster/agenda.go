@@ -20,14 +20,19 @@ const (
 	lastRetry  = 30 * time.Second
 )
 
+// lastLook is how long a user waits at most to be looked at again, see [agenda.later].
+const lastLook = 10 * time.Minute
+
 // agenda is who is to be brought in line in the background, and when: users
 // that are marked, as a refresh of theirs failed, and users that may have missed
-// something. Those that are marked come first. It is safe for concurrent use.
+// something. Those that are marked come first, and those who are in line and only
+// looked at again last. It is safe for concurrent use.
 type agenda struct {
 	mu      sync.Mutex
 	entries map[jid.JID]*entry // of a user once at most, bounded by the users connected
-	due     [2]queue           // the entries that are not being tried: marked ones, and others
+	due     [3]queue           // the entries that are not being tried: marked ones, others, and those in line
 	marked  int
+	inLine  int
 	version uint64 // counts the calls of mark and add
 	wake    chan struct{}
 }
@@ -36,6 +41,8 @@ type entry struct {
 	user   jid.JID
 	at     time.Time // not before
 	marked bool
+	inLine bool   // nothing is known to be done
+	looks  int    // how often it was in line
 	tries  int    // of the agenda's own that failed
 	trying bool   // one of them is under way
 	asof   uint64 // the version of the last call for this user
@@ -81,6 +88,11 @@ func (a *agenda) entry(user jid.JID) *entry {
 	if e == nil {
 		e = &entry{user: user, index: -1}
 		a.entries[user] = e
+	}
+	if e.inLine {
+		a.unschedule(e)
+		e.inLine = false
+		a.inLine--
 	}
 	a.version++
 	e.asof = a.version
@@ -129,8 +141,11 @@ func (a *agenda) unschedule(e *entry) {
 }
 
 func (a *agenda) queue(e *entry) *queue {
-	if e.marked {
+	switch {
+	case e.marked:
 		return &a.due[0]
+	case e.inLine:
+		return &a.due[2]
 	}
 	return &a.due[1]
 }
@@ -163,14 +178,46 @@ func (a *agenda) done(user jid.JID, asof uint64) (was bool) {
 	if e.marked {
 		a.marked--
 	}
+	if e.inLine {
+		a.inLine--
+	}
 	return e.marked
 }
 
-// counts are the numbers of users marked, and of all others.
+// later notes that a user is in line, as of a version, but is to be looked at again,
+// first after a while and then the later the more often that was so. It reports
+// whether he was marked.
+func (a *agenda) later(user jid.JID, asof uint64, first time.Duration) (was bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.entries[user]
+	switch {
+	case e == nil:
+		e = &entry{user: user, index: -1, asof: asof}
+		a.entries[user] = e
+	case e.asof > asof || e.inLine && e.index >= 0:
+		return false
+	}
+	a.unschedule(e)
+	if was = e.marked; was {
+		e.marked = false
+		a.marked--
+	}
+	if !e.inLine {
+		e.inLine = true
+		a.inLine++
+	}
+	wait := min(max(first, firstRetry)<<min(e.looks, 16), lastLook)
+	e.looks, e.tries, e.trying = e.looks+1, 0, false
+	a.schedule(e, time.Now().Add(wait*3/4+rand.N(wait/2)))
+	return was
+}
+
+// counts are the numbers of users marked, and of all others who are not in line.
 func (a *agenda) counts() (marked, others int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.marked, len(a.entries) - a.marked
+	return a.marked, len(a.entries) - a.marked - a.inLine
 }
 
 // take removes the first entry that is due from its queue; if there is none,

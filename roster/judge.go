@@ -27,8 +27,11 @@ func (e *heldError) Error() string {
 
 // judge says whether a roster that was fetched is believed: a backend that lost
 // its data must not take everybody's contacts away. It is not if it removes too
-// much, unless the same was fetched long enough ago.
-func (m *Manager) judge(u *user, now *Roster) error {
+// much, unless the same was fetched long enough ago. A short roster is believed at
+// once, but not that the user is missing: whatever stands before a backend says so
+// while that restarts.
+func (m *Manager) judge(u *user, f Fetched) error {
+	now := f.Roster
 	before := u.suspect
 	u.suspect = nil
 	of, removed := u.last.Len(), removes(u.last, now)
@@ -41,7 +44,7 @@ func (m *Manager) judge(u *user, now *Roster) error {
 			}
 		}
 	}
-	if of < fewItems {
+	if of < fewItems && !f.Missing {
 		return nil
 	}
 	if float64(removed) <= m.Rules.MaxRemoved*float64(of) {

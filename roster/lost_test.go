@@ -201,25 +201,25 @@ func TestNotModifiedWithoutARoster(t *testing.T) {
 	})
 }
 
-// After a kill the roster may be later than the record that has its ETag: it is
+// After a kill the roster may be later than the record that has its validator: it is
 // not asked for with that.
-func TestETagAfterAKill(t *testing.T) {
+func TestValidatorAfterAKill(t *testing.T) {
 	inKept(t, func(t *testing.T, w *world) {
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.ask("a")
 		w.took()
 		juliet := mustJID(t, "juliet@example.org")
 		s := w.read(juliet)
-		s.etag = "old"
+		s.validator = "old"
 		w.kept.Put(store.Users, juliet.String(), s.encode())
-		if s := w.read(juliet); s.etag != "old" {
-			t.Errorf("ETag %q", s.etag)
+		if s := w.read(juliet); s.validator != "old" {
+			t.Errorf("validator %q", s.validator)
 		}
 		note := touching("", 0)
 		note.add([]byte("romeo@example.org"))
 		w.kept.Note(store.Users, juliet.String(), note)
-		if s := w.read(juliet); s.etag != "" {
-			t.Errorf("ETag %q", s.etag)
+		if s := w.read(juliet); s.validator != "" {
+			t.Errorf("validator %q", s.validator)
 		}
 	})
 }

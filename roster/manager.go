@@ -31,6 +31,7 @@ type Manager struct {
 	Options
 	watcher  Watcher // nil: nobody
 	agenda   *agenda
+	reports  *reports
 	alarm    rate.Sometimes // logs of the store
 	partings []parting      // of the processes before
 
@@ -67,7 +68,7 @@ func NewManager(o Options) (*Manager, error) {
 	o.Limits = o.Limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Manager{
-		Options: o, agenda: newAgenda(), alarm: rate.Sometimes{Interval: time.Minute},
+		Options: o, agenda: newAgenda(), reports: newReports(), alarm: rate.Sometimes{Interval: time.Minute},
 		started: time.Now(), ctx: ctx, cancel: cancel, crew: newCrew(ctx),
 		background: make(chan struct{}, o.Limits.Background),
 		retrying:   make(chan struct{}, max(1, o.Limits.Background/2)),
@@ -142,7 +143,7 @@ func (m *Manager) Get(full jid.JID, version *string, reply Reply) (same bool, er
 // current reports whether there is nothing to do for a user, who may be nil, and
 // all there is to tell his resource is that it has the roster. m.mu is held.
 func (m *Manager) current(u *user, full jid.JID, version string) bool {
-	if u == nil || u.resting == nil || u.outdated || !m.young(u) || !u.has(full, u.last) || u.named(version, u.last) != u.last {
+	if u == nil || u.resting == nil || !m.young(u) || !u.has(full, u.last) || u.named(version, u.last) != u.last {
 		return false
 	}
 	t := u.told[full]
@@ -162,14 +163,15 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	connected := m.Pusher.Connected()
 	waiting := make(map[jid.JID]*pending)
 	for _, user := range users {
-		if !m.Sessions.HasConnected(user) && !m.outdate(user) {
+		if !m.Sessions.HasConnected(user) && !m.busy(user) {
+			m.reports.note(user)
 			if m.debugs() {
 				m.Logger.Debug("not fetched, no client of the user is connected", "user", user)
 			}
 			continue
 		}
 		if !connected {
-			m.outdate(user)
+			m.reports.note(user)
 			m.mark(user, 0)
 			continue
 		}

@@ -23,6 +23,8 @@ type backend struct {
 	mu      sync.Mutex
 	rosters map[string]*Roster
 	err     error
+	missing bool
+	asked   []Request
 	hold    chan struct{} // nil: fetches end at once; else each waits for one value
 	begun   int
 	at      int // fetches under way
@@ -34,7 +36,8 @@ func (b *backend) Fetch(ctx context.Context, req Request) (Fetched, error) {
 	b.begun++
 	b.at++
 	b.most = max(b.most, b.at)
-	r, err, hold := b.rosters[req.User.Local()], b.err, b.hold
+	b.asked = append(b.asked, req)
+	r, err, hold, missing := b.rosters[req.User.Local()], b.err, b.hold, b.missing
 	b.mu.Unlock()
 	defer func() { b.mu.Lock(); b.at--; b.mu.Unlock() }()
 	if hold != nil {
@@ -44,10 +47,29 @@ func (b *backend) Fetch(ctx context.Context, req Request) (Fetched, error) {
 			return Fetched{}, ctx.Err()
 		}
 	}
-	if r == nil {
+	if r == nil || missing {
 		r = New(nil)
 	}
-	return Fetched{Roster: r}, err
+	return Fetched{Roster: r, Missing: missing, Validator: "v"}, err
+}
+
+// lose lets the backend know nobody, or know everybody again.
+func (b *backend) lose(missing bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.missing = missing
+}
+
+// reported says of the fetches since the last call whether the user had been
+// reported.
+func (b *backend) reported() (list []bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.asked {
+		list = append(list, r.Reported)
+	}
+	b.asked = nil
+	return list
 }
 
 func (b *backend) set(user string, lines ...string) {

@@ -379,10 +379,10 @@ func (m *model) Fetch(ctx context.Context, r Request) (Fetched, error) {
 	if broken {
 		return Fetched{}, errors.New("down")
 	}
-	if r.ETag == now.Version() {
-		return Fetched{ETag: r.ETag}, nil
+	if r.Validator == now.Version() {
+		return Fetched{Validator: r.Validator}, nil
 	}
-	return Fetched{Roster: now, ETag: now.Version()}, nil
+	return Fetched{Roster: now, Validator: now.Version()}, nil
 }
 
 // modelPusher is the server as one process sees it.

@@ -21,15 +21,18 @@ type Source interface {
 type Request struct {
 	User  jid.JID // bare
 	Hurry bool    // a query waits for it
-	// ETag and Modified are what came with the roster that is known, or "": they
-	// are sent back, so that one that is still the same need not be.
-	ETag, Modified string
+	// Validator is what came with the roster that is known, or "": one that is still
+	// the same need not be sent.
+	Validator string
+	// Reported says that the backend may have said that the roster changed.
+	Reported bool
 }
 
 // Fetched is what a [Source] answers.
 type Fetched struct {
-	Roster         *Roster // nil: the one that is known is still the same
-	ETag, Modified string  // of the roster, or ""
+	Roster    *Roster // nil: the one that is known is still the same
+	Validator string  // of the roster, for the next [Request]; the Source alone knows what it says
+	Missing   bool    // the Source knows no such user, and his roster is empty for that
 }
 
 // Sessions is the table of the users' resources. Its methods are safe for

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/klauspost/compress/s2"
@@ -66,14 +67,14 @@ func (s *state) encode() []byte {
 	for _, r := range others {
 		size += len(r.packed()) + minPacked + 64
 	}
-	b := append(make([]byte, 0, size), recordFormat, flag(s.last != nil)|flag(s.stale)<<1)
+	b := append(make([]byte, 0, size), recordFormat, flag(s.last != nil)|flag(s.stale)<<1|flag(s.missing)<<2)
 	b = appendTime(b, s.fetched)
 	b = binary.AppendUvarint(b, uint64(len(others)))
 	for _, r := range others {
 		b = r.encode(b)
 	}
 	b = append(b, told...)
-	b = appendText(appendText(b, s.etag), s.modified)
+	b = appendText(appendText(b, s.validator), strconv.FormatUint(s.since, 10)) // COMPAT formerly ETag and Last-Modified
 	mistrusted := s.mistrusted
 	if len(s.flying) > 0 {
 		mistrusted = slices.Concat(mistrusted, s.versions)
@@ -174,7 +175,7 @@ func decodeState(user jid.JID, record []byte, last *Roster) (s state, err error)
 	if flags&1 != 0 {
 		s.last = last
 	}
-	s.stale = flags&2 != 0
+	s.stale, s.missing = flags&2 != 0, flags&4 != 0
 	s.fetched = d.time()
 	rosters := []*Roster{noRoster: nil, lastRoster: s.last}
 	for range d.count() {
@@ -201,7 +202,8 @@ func decodeState(user jid.JID, record []byte, last *Roster) (s state, err error)
 		t.doubt, t.versioned, t.asked = flags&1 != 0 || lost, flags&2 != 0, d.time()
 		s.told[full] = t
 	}
-	s.etag, s.modified = string(d.bytes()), string(d.bytes())
+	s.validator = string(d.bytes())
+	s.since, _ = strconv.ParseUint(string(d.bytes()), 10, 64) // formerly a date
 	for range d.count() {
 		s.mistrust(string(d.bytes()))
 	}

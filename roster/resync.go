@@ -32,21 +32,12 @@ func (m *Manager) restore() error {
 	})
 }
 
-// outdate sees to it that a user who cannot be refreshed now, as he has no
-// connected resource, for instance, but may have one in a moment, is not given
-// what was fetched before. It reports whether a fetch
-// may be under way.
-func (m *Manager) outdate(user jid.JID) (busy bool) {
+// busy reports whether a fetch for a user may be under way.
+func (m *Manager) busy(user jid.JID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	u := m.users[user]
-	busy = u != nil && u.running
-	if m.Rules.MaxAge > 0 && !m.stopped {
-		u = m.add(user)
-		u.outdated = true
-		m.start(u)
-	}
-	return busy
+	return u != nil && u.running
 }
 
 // Resume says that a domain's users can be told something, on a stream that
@@ -98,6 +89,23 @@ func (m *Manager) unmark(user jid.JID, asof uint64) {
 	defer m.marks.Unlock()
 	if m.agenda.done(user, asof) {
 		m.Store.Put(store.Marks, user.String(), nil)
+	}
+}
+
+// inLine notes that nothing is left to do for a user, if that is so. One whom the
+// backend does not know is looked at again, as long as he is there.
+func (m *Manager) inLine(u *user) {
+	if len(u.flying) > 0 || u.behind {
+		return
+	}
+	if !u.missing || !m.Sessions.HasConnected(u.jid) {
+		m.unmark(u.jid, u.asof)
+		return
+	}
+	m.marks.Lock()
+	defer m.marks.Unlock()
+	if m.agenda.later(u.jid, u.asof, m.Rules.ConfirmAfter) {
+		m.Store.Put(store.Marks, u.jid.String(), nil)
 	}
 }
 

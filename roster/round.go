@@ -23,18 +23,18 @@ func (m *Manager) round(u *user) {
 	p := u.next
 	u.next = nil
 	m.mu.Unlock()
-	asof := m.agenda.now()
-	now, err := m.fetch(u)
+	asof, since := m.agenda.now(), m.reports.now()
+	now, err := m.fetch(u, p != nil)
 	release()
 	if err == nil && now.Roster != u.last && u.last != nil {
 		u.last.unpack() // it is compared, more than once
 	}
 	if err == nil {
-		err = m.judge(u, now.Roster)
+		err = m.judge(u, now)
 	}
 	queries := m.take(u, all)
 	if err == nil {
-		m.fetched(u, now)
+		m.fetched(u, now, since)
 		u.asof, u.behind = asof, false
 		m.tell(u, now.Roster, queries, p)
 		return
@@ -52,11 +52,12 @@ func (m *Manager) round(u *user) {
 // dating is how much younger the last known roster may be than the store says.
 const dating = time.Minute
 
-// fetched notes what came with a roster.
-func (m *Manager) fetched(u *user, f Fetched) {
+// fetched notes what came with a roster; since is what was reported before it was
+// asked for.
+func (m *Manager) fetched(u *user, f Fetched, since uint64) {
 	now := time.Now()
-	u.dirty = u.dirty || u.stale || u.etag != f.ETag || u.modified != f.Modified || now.Sub(u.dated) > dating
-	u.stale, u.fetched, u.etag, u.modified = false, now, f.ETag, f.Modified
+	u.dirty = u.dirty || u.stale || m.reports.since(u.jid, u.since) || u.validator != f.Validator || u.missing != f.Missing || now.Sub(u.dated) > dating
+	u.stale, u.fetched, u.validator, u.missing, u.since = false, now, f.Validator, f.Missing, since
 }
 
 // fresh reports whether nobody but queries waits and the last known roster is
@@ -75,7 +76,13 @@ func (m *Manager) fresh(u *user) bool {
 // young is fresh but for what waits.
 func (m *Manager) young(u *user) bool {
 	return u.last != nil && !u.behind && u.suspect == nil && len(u.owed) == 0 &&
-		!u.stale && u.fetched.After(m.started) && time.Since(u.fetched) < m.Rules.MaxAge
+		!m.reported(u) && !u.missing && time.Since(u.fetched) < m.Rules.MaxAge
+}
+
+// reported reports whether the backend may have said that the last known roster has
+// changed: to an earlier process, say.
+func (m *Manager) reported(u *user) bool {
+	return u.stale || !u.fetched.After(m.started) || m.reports.since(u.jid, u.since)
 }
 
 // fall answers queries though the fetch failed, or is late: with the last known
@@ -123,11 +130,11 @@ func (m *Manager) place(u *user) (release func()) {
 }
 
 // fetch asks the source. Meanwhile the user's turn is free, and [Manager.attend] sees
-// to the queries that come, or get overdue.
-func (m *Manager) fetch(u *user) (Fetched, error) {
-	r := Request{User: u.jid}
+// to the queries that come, or get overdue. refresh says that not only queries wait.
+func (m *Manager) fetch(u *user, refresh bool) (Fetched, error) {
+	r := Request{User: u.jid, Reported: refresh || m.reported(u)}
 	if u.last != nil {
-		r.ETag, r.Modified = u.etag, u.modified
+		r.Validator = u.validator
 	}
 	m.mu.Lock()
 	u.fetching = true

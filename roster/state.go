@@ -21,8 +21,9 @@ type state struct {
 	mistrusted []string
 	versions   []string  // that were told by pushes since none was flying; the last
 	former     []jid.JID // contacts that are no more; the last
-	etag       string    // of last, from the backend (RFC 9110, section 8.8)
-	modified   string    // when last was, from the backend
+	validator  string    // of last, see [Fetched]
+	missing    bool      // last is empty as the backend does not know the user
+	since      uint64    // reports up to here came before last was fetched, see reports
 	noted      bool      // some of it comes from notes in the store
 }
 

@@ -24,7 +24,6 @@ type user struct {
 	resting *list.Element    // in the cache; nil: there is something to do
 	known   *Roster          // the last known roster, for others; nil: none, or not loaded
 
-	outdated  bool // last may have changed since it was fetched
 	fetching  bool // the turn is free
 	attending bool // somebody is about to take it meanwhile
 
@@ -103,13 +102,12 @@ func (m *Manager) next(u *user) bool {
 	for {
 		m.mu.Lock()
 		done, lost := u.settled, u.lost
-		if u.settled, u.lost = nil, nil; u.outdated {
-			u.outdated, u.stale, u.dirty = false, true, true
-		}
+		u.settled, u.lost = nil, nil
 		fetch := len(u.queries) > 0 || u.next != nil
 		saved := !u.dirty || len(u.flying) > 0 && u.notes < maxUnsaved
 		if !fetch && saved && len(done) == 0 && len(lost) == 0 {
 			u.running = false
+			m.inLine(u)
 			if !u.dirty && len(u.flying) == 0 && (u.suspect == nil || !m.Sessions.HasConnected(u.jid)) {
 				m.rest(u)
 			}
@@ -127,9 +125,6 @@ func (m *Manager) next(u *user) bool {
 		}
 		if fetch {
 			return true
-		}
-		if len(u.flying) == 0 && !u.behind {
-			m.unmark(u.jid, u.asof)
 		}
 		if len(u.flying) == 0 || u.notes >= maxUnsaved {
 			m.save(u)
@@ -212,7 +207,7 @@ func (m *Manager) read(user jid.JID) state {
 		s.apply(user, note)
 	}
 	if s.noted = len(e.Notes) > 0; s.noted {
-		s.etag, s.modified = "", "" // the roster may be a later one than the record
+		s.validator = "" // the roster may be a later one than the record
 	}
 	return s
 }

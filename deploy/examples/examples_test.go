@@ -121,20 +121,20 @@ func serves(t *testing.T, backend string) {
 		URL:      func(user jid.JID) (string, error) { return backend + "/contacts/" + user.Local(), nil },
 		BulkURL:  func(string) (string, bool) { return backend + "/bulk", true },
 		BulkSize: 10, Timeout: 30 * time.Second, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
 	})
 	defer f.Close()
 	juliet, romeo, stranger := mustParse("juliet@example.org"), mustParse("romeo@example.org"), mustParse("stranger@example.org")
 
 	first, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true})
-	if err != nil || first.ETag == "" {
+	if err != nil || first.Validator == "" {
 		t.Fatal(first, err)
 	}
 	if i, ok := first.Roster.Item(romeo); !ok || i.Name != "Romeo" || len(i.Groups) != 1 || i.Subscription != roster.SubscriptionBoth {
 		t.Errorf("the contact is %+v", i)
 	}
-	again, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true, ETag: first.ETag})
-	if err != nil || again.Roster != nil || again.ETag != first.ETag {
+	again, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true, Validator: first.Validator})
+	if err != nil || again.Roster != nil || again.Validator != first.Validator {
 		t.Errorf("again: %+v, %v", again, err)
 	}
 	if _, err := f.Fetch(t.Context(), roster.Request{User: stranger, Hurry: true}); err == nil {
