@@ -108,6 +108,7 @@ func TestCertificatesElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.every = 0
 	e := serve(t, func(o *Options) { o.Certificates = c })
 	before := e.from("127.0.0.1", &tls.Config{RootCAs: ca.Pool})
 	e.answers(before)
@@ -128,6 +129,12 @@ func TestCertificatesElsewhere(t *testing.T) {
 	e.answers(e.from("127.0.0.1", &tls.Config{RootCAs: ca.Pool, Certificates: []tls.Certificate{caller.TLS(t)}}))
 	if code, _ := e.post(before, `["juliet"]`); code != http.StatusForbidden {
 		t.Errorf("a caller without a certificate, over a connection from before: %d", code)
+	}
+	third := ca.Issue(t, "third", tomorrow())
+	f.pair(ca.Issue(t, "nobody's", tomorrow()))
+	other.pair(third) // it is these that are looked at now
+	if got := e.serial(ca); got != serialOf(t, third) {
+		t.Error("does not show the certificate that was renewed in the new place")
 	}
 }
 
