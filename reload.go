@@ -22,6 +22,11 @@ func (a *app) reload(file string) {
 		a.keep(err)
 		return
 	}
+	authorities, err := now.Contacts.TLS.Client()
+	if err != nil {
+		a.keep(err)
+		return
+	}
 	if t := now.Refresh.TLS; t.Enabled() {
 		if err := a.certificates.Replace(t.Cert, t.Key, t.ClientCA); err != nil {
 			a.keep(err)
@@ -30,6 +35,7 @@ func (a *app) reload(file string) {
 	}
 	a.component.Renew(now.XMPP.Secret.Reveal(), secured)
 	a.fetcher.SetHeader(headerOf(now.Contacts))
+	a.fetcher.SetTLS(authorities)
 	a.tokens.Set(tokensOf(now.Refresh)...)
 	a.cfg = now
 	warn(a.log, warnings)

@@ -9,7 +9,7 @@ import (
 // and certificates, and log.level.
 var live = []string{
 	"xmpp.secret", "xmpp.secret_file", "xmpp.tls.server_name", "xmpp.tls.ca",
-	"contacts.token", "contacts.token_file", headersKey,
+	"contacts.token", "contacts.token_file", headersKey, "contacts.tls.ca",
 	"refresh.token", "refresh.token_file", "refresh.tokens",
 	"refresh.tls.cert", "refresh.tls.key", "refresh.tls.client_ca",
 	"log.level",

@@ -14,14 +14,14 @@ func TestReload(t *testing.T) {
 		t.Errorf("of the same: took %q, left %q, %v", took, left, err)
 	}
 	next.XMPP.Secret, next.XMPP.SecretFile, next.XMPP.TLS.CA = "new", "/s", "/ca"
-	next.Contacts.Token, next.Contacts.Headers = "new", map[string]Secret{"x-api.key": "new"}
+	next.Contacts.TLS.CA, next.Contacts.Token, next.Contacts.Headers = "/backends", "new", map[string]Secret{"x-api.key": "new"}
 	next.Refresh.Token, next.Refresh.Tokens, next.Refresh.TLS.Cert = "new", []Secret{"d"}, "new.pem"
 	next.Log.Level = "warn"
 	want := next
 	next.XMPP.Hosts, next.Contacts.MaxAge, next.Refresh.Listen, next.Log.Format = []string{"example.net"}, 0, "127.0.0.1:1", "text"
 	now, took, left, err := running.Reload(next)
 	if err != nil || !reflect.DeepEqual(now, want) ||
-		!slices.Equal(took, []string{"xmpp.secret", "xmpp.secret_file", "xmpp.tls.ca", "contacts.headers", "contacts.token", "refresh.token", "refresh.tokens", "refresh.tls.cert", "log.level"}) ||
+		!slices.Equal(took, []string{"xmpp.secret", "xmpp.secret_file", "xmpp.tls.ca", "contacts.headers", "contacts.token", "contacts.tls.ca", "refresh.token", "refresh.tokens", "refresh.tls.cert", "log.level"}) ||
 		!slices.Equal(left, []string{"xmpp.hosts", "contacts.max_age", "refresh.listen", "log.format"}) {
 		t.Errorf("took %q, left %q, %v: %+v", took, left, err, now)
 	}

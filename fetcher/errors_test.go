@@ -334,7 +334,7 @@ func TestTLSFailures(t *testing.T) {
 			leak.Check(t)
 			b := newBench(t, test.url)
 			if test.config != nil {
-				b.transport.TLSClientConfig = test.config
+				b.transport.Load().TLSClientConfig = test.config
 			}
 			r, err := b.Fetch(t.Context(), juliet)
 			b.check(t, r, err, resultTLS, test.text)

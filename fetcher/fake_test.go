@@ -45,7 +45,7 @@ func newFake(t *testing.T, do func(n int) int, change ...func(*Options)) (*fake,
 		o.MaxInFlight = 100
 	}}, change...)...)
 	s := &fake{do: do, release: make(chan int)}
-	b.transport.DialContext = s.dial
+	b.transport.Load().DialContext = s.dial
 	return s, b
 }
 

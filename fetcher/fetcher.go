@@ -152,7 +152,7 @@ type Fetcher struct {
 	bulks         *bulks
 	company       time.Duration          // how long a user waits for it
 	recovered     func(domains []string) // nil: nobody
-	transport     *http.Transport
+	transport     atomic.Pointer[http.Transport]
 	pieces        sync.Pool // of *[pieceSize]byte, to read bodies
 	decoders      sync.Pool // of *decoder
 }
@@ -178,20 +178,20 @@ func New(o Options) *Fetcher {
 		company:       forCompany,
 		pieces:        sync.Pool{New: func() any { return new([pieceSize]byte) }},
 		decoders:      sync.Pool{New: func() any { return newDecoder() }},
-		transport: &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			OnProxyConnectResponse: checkConnect,
-			TLSClientConfig:        o.TLS,
-			DialContext:            dialer.DialContext,
-			TLSHandshakeTimeout:    o.Timeout,
-			MaxIdleConns:           o.MaxInFlight,
-			MaxIdleConnsPerHost:    o.MaxInFlight,
-			IdleConnTimeout:        idleConnTimeout,
-			MaxResponseHeaderBytes: maxHeaderBytes,
-			ForceAttemptHTTP2:      true, // a DialContext of one's own turns it off
-			HTTP2:                  &http.HTTP2Config{SendPingTimeout: http2Silence, PingTimeout: http2Ping},
-		},
 	}
+	f.transport.Store(&http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		OnProxyConnectResponse: checkConnect,
+		TLSClientConfig:        o.TLS,
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    o.Timeout,
+		MaxIdleConns:           o.MaxInFlight,
+		MaxIdleConnsPerHost:    o.MaxInFlight,
+		IdleConnTimeout:        idleConnTimeout,
+		MaxResponseHeaderBytes: maxHeaderBytes,
+		ForceAttemptHTTP2:      true, // a DialContext of one's own turns it off
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: http2Silence, PingTimeout: http2Ping},
+	})
 	f.SetHeader(o.Header)
 	if o.BulkURL != nil {
 		f.background = newLimiter(forBackground(o.MaxInFlight))
@@ -313,6 +313,16 @@ func (f *Fetcher) SetHeader(h http.Header) {
 	f.header.Store(&header)
 }
 
+// SetTLS replaces [Options].TLS, from the next connection on, and the next request
+// has a new one. It is called by one goroutine at a time.
+func (f *Fetcher) SetTLS(c *tls.Config) {
+	before := f.transport.Load()
+	next := before.Clone()
+	next.TLSClientConfig = c
+	f.transport.Store(next)
+	before.CloseIdleConnections()
+}
+
 // Recovered sets who is told, with the domains of the users concerned, that a
 // backend that was down answers again: what failed may be tried again at once.
 // It is called from any goroutine and does not block. Recovered is called before
@@ -325,5 +335,5 @@ func (f *Fetcher) Recovered(tell func(domains []string)) { f.recovered = tell }
 func (f *Fetcher) Close() {
 	f.circuits.stop()
 	f.bulks.stop()
-	f.transport.CloseIdleConnections()
+	f.transport.Load().CloseIdleConnections()
 }

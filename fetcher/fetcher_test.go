@@ -95,7 +95,7 @@ func TestHTTP2(t *testing.T) {
 	b := newBench(t, s.URL)
 	trusted := x509.NewCertPool()
 	trusted.AddCert(s.Certificate())
-	b.transport.TLSClientConfig = &tls.Config{RootCAs: trusted}
+	b.transport.Load().TLSClientConfig = &tls.Config{RootCAs: trusted}
 	if _, err := b.Fetch(t.Context(), juliet); err != nil {
 		t.Fatal(err)
 	}

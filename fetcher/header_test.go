@@ -1,7 +1,11 @@
 package fetcher
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 )
 
@@ -29,6 +33,29 @@ func TestSetHeader(t *testing.T) {
 		}
 		if got.Get("Accept") != "application/json" {
 			t.Errorf("Accept: %q", got.Get("Accept"))
+		}
+	}
+}
+
+// Whom the backend's certificate must be from is replaced, for connections that are kept,
+// too; HTTP/2 is spoken before and after.
+func TestSetTLS(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			t.Errorf("spoke %s", r.Proto)
+		}
+		_, _ = io.WriteString(w, good)
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	defer s.Close()
+	right := x509.NewCertPool()
+	right.AddCert(s.Certificate())
+	b := newBench(t, s.URL)
+	for i, pool := range []*x509.CertPool{right, x509.NewCertPool(), right, right} {
+		b.SetTLS(&tls.Config{RootCAs: pool})
+		if _, err := b.Fetch(t.Context(), juliet); (err == nil) != (pool == right) || err != nil && err.(*Error).Result != resultTLS {
+			t.Errorf("%d: %v", i, err)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // through notes that the request that failed went through a proxy, if it did.
 func (f *Fetcher) through(req *http.Request, failure *Error) {
-	proxy, err := f.transport.Proxy(req)
+	proxy, err := f.transport.Load().Proxy(req)
 	if failure == nil || err != nil || proxy == nil {
 		return
 	}

@@ -75,7 +75,7 @@ func TestProxyIsNamed(t *testing.T) {
 				o.NotFoundEmpty = true
 				o.TLS = &tls.Config{RootCAs: test.trusted, ServerName: "example.com"}
 			})
-			b.transport.Proxy = http.ProxyURL(&url.URL{Scheme: "http", User: url.UserPassword("user", secret), Host: address})
+			b.transport.Load().Proxy = http.ProxyURL(&url.URL{Scheme: "http", User: url.UserPassword("user", secret), Host: address})
 			r, err := b.Fetch(t.Context(), juliet)
 			want := strings.ReplaceAll(test.text, "ADDRESS", address)
 			if e := (*Error)(nil); r != nil || !errors.As(err, &e) || e.Result != test.result || e.Error() != want || !strings.Contains(want, e.Proxy) {

@@ -36,7 +36,7 @@ const bom = "\ufeff"
 func (f *Fetcher) get(ctx context.Context, req *http.Request) (a response, failure *Error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := f.transport.RoundTrip(req.WithContext(ctx))
+	resp, err := f.transport.Load().RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return a, f.failure(ctx, err)
 	}
