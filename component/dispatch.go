@@ -240,7 +240,7 @@ func (c *Component) handlePresence(s *stream, e *element, data []byte) {
 	}
 	if kind == "" {
 		first := c.sessions.Connected(full)
-		s.newcomers.reported(full, first)
+		s.newcomers.reported(full, first && c.wasThere(s, full, e))
 		c.presences.Available(full, says)
 		if first {
 			// It did not ask for its roster before: it was there before rosterd

@@ -7,12 +7,12 @@ import (
 	"rosterd/jid"
 )
 
-// newcomers are resources that are there, and of which it is not known that they
-// asked rosterd for their roster: they may have asked before it was connected,
-// and have been told an error, or, COMPAT ejabberd, the server's own roster. They
-// count as interested resources, and are told everything.
+// newcomers are resources that may have been there before rosterd was connected:
+// they asked then, if they did, and were told an error or, COMPAT ejabberd, the
+// server's own roster. They count as interested resources, and are told everything.
 //
-// Most of them ask in a moment, as clients do at login: they have a while for it.
+// Where it cannot be told whether they were there before, they have a while to ask,
+// as clients do at login.
 // It is safe for concurrent use.
 type newcomers struct {
 	// afresh says that the server has been started since the stream before: the
@@ -90,6 +90,13 @@ func (n *newcomers) due(now time.Time) (due []jid.JID) {
 		n.waiting = n.waiting[1:]
 	}
 	return due
+}
+
+// wasThere reports whether a resource of which nothing was known may have been
+// there before this stream. Its server says so of those that it reports when we
+// come (XEP-0203), COMPAT but for ejabberd, which does not report them then.
+func (c *Component) wasThere(s *stream, full jid.JID, presence *element) bool {
+	return presence.child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed
 }
 
 // tellNewcomers has those told everything who have not asked in time.

@@ -348,8 +348,9 @@ func TestNewcomersAreTold(t *testing.T) {
 	r.tellNewcomers(s, time.Now().Add(time.Hour))
 	r.announced(t, k)
 	for _, resource := range []string{"asks", "asks-not"} {
-		k.send("<presence from='juliet@example.org/%s' to='contacts.example.org'/>", resource)
+		k.send("<presence from='juliet@example.org/%s' to='contacts.example.org'><delay xmlns='urn:xmpp:delay' stamp='2026-11-01T00:00:00Z'/></presence>", resource)
 	}
+	k.send("<presence from='juliet@example.org/new' to='contacts.example.org'/>")
 	r.sessions.Interested(mustJID(t, "juliet@example.org/asks"))
 	if got := receive(t, r.rosters.unasked); got.Resource() != "asks-not" {
 		t.Errorf("told %s", got)
@@ -359,6 +360,12 @@ func TestNewcomersAreTold(t *testing.T) {
 	r.tellNewcomers(s, time.Now().Add(time.Hour))
 	if n := len(r.rosters.unasked); n != 0 {
 		t.Errorf("%d more are told", n)
+	}
+	// ejabberd does not say who was there before.
+	s.grants.change("example.org", func(g *grant) { g.unconfirmed = true })
+	k.send("<presence from='juliet@example.org/ejabberd' to='contacts.example.org'/>")
+	if got := receive(t, r.rosters.unasked); got.Resource() != "ejabberd" {
+		t.Errorf("told %s", got)
 	}
 }
 

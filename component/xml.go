@@ -15,6 +15,7 @@ const (
 	nsRoster      = "jabber:iq:roster"                    // RFC 6121, section 2
 	nsPing        = "urn:xmpp:ping"                       // XEP-0199
 	nsVersion     = "jabber:iq:version"                   // XEP-0092
+	nsDelay       = "urn:xmpp:delay"                      // XEP-0203
 	nsForward     = "urn:xmpp:forward:0"                  // XEP-0297
 	nsDelegation1 = "urn:xmpp:delegation:1"               // XEP-0355 before 0.4
 	nsDelegation2 = "urn:xmpp:delegation:2"               // XEP-0355

@@ -295,44 +295,34 @@ func testHostsDiffer(t *testing.T, srv server) {
 	wantOneStream(ctx, t, w)
 }
 
-// Several instances are the component on ejabberd, which lets each have what
-// comes: one that has seen no announcement answers the queries that it gets.
+// ejabberd lets in a second instance, and shares queries between the two: the
+// younger one finds out, says so and goes, and ejabberd takes the delegation with
+// it. The older one serves on.
 func TestTwoInstances(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
 	w := start(t, setup{server: ejabberd, own: true}) // when one leaves, no delegation is left
 	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
 	second := run(t, w.opts)
-	if err := second.WaitReady(ctx); err != nil {
+	said := func(r *harness.Rosterd, what string) func() bool {
+		return func() bool { return strings.Contains(r.Log(), what) }
+	}
+	poll(ctx, t, said(second, "another rosterd is connected as contacts.example.org"), func() string { return "the younger says nothing" })
+	poll(ctx, t, said(w.rosterd, "roster queries of example.org have ceased to be delegated"), func() string { return "the older does not notice" })
+	waitReadyz(ctx, t, second, http.StatusServiceUnavailable, "another rosterd is connected")
+	if err := w.rosterd.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	clients := []harness.Client{w.login(ctx, t, gosrc, "juliet@example.org/balcony"), w.login(ctx, t, slixmpp, "juliet@example.org/phone")}
-	for range 20 {
-		for _, client := range clients {
-			wantRoster(ctx, t, client, item("Romeo"))
+	poll(ctx, t, func() bool { // that is no empty roster meanwhile
+		items, err := juliet.Roster(ctx)
+		if err == nil && len(items) != 1 {
+			t.Errorf("roster %+v", items)
 		}
-	}
-	for i, r := range []*harness.Rosterd{w.rosterd, second} {
-		values, err := r.Scrape(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ok := values[`rosterd_queries_total{result="ok"}`]; ok == 0 || ok == 40 {
-			t.Errorf("instance %d has answered %v of 40 queries", i, ok)
-		}
-		// Which of them is told of the presence privilege is chance.
-		best := values[way("example.org", "delegated", ejabberd.push(), "relayed")] + values[way("example.org", "delegated", ejabberd.push(), "server")]
-		if best != 1 || values["rosterd_reconnects_total"] != 0 {
-			t.Errorf("instance %d: %v reconnects, or another way than the best", i, values["rosterd_reconnects_total"])
-		}
-	}
-	// ejabberd takes the delegation from both. That is no empty roster.
-	if code, err := second.Stop(ctx); code != 0 || err != nil {
-		t.Errorf("exit code %d, %v", code, err)
-	}
-	for range 10 {
-		if items, err := clients[0].Roster(ctx); err == nil && len(items) != 1 {
-			t.Errorf("roster %+v when one of two instances has left", items)
-		}
-	}
+		return err == nil
+	}, func() string { return "no roster" })
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.refresh(ctx, t, "juliet")
+	wantPushes(ctx, t, juliet, item("Nurse"))
 }

@@ -343,3 +343,32 @@ func TestLostAnswerBeforeAKill(t *testing.T) {
 		w.expect("push a changed romeo Romeo")
 	})
 }
+
+// Who is there and did not ask here is told everything, from then on as others
+// are: with what was fetched a moment ago, or else with another fetch.
+func TestUnasked(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"a moment ago": time.Second, "long ago": recent} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, Limits{}, func(t *testing.T, w *world) {
+				full := mustJID(t, "juliet@example.org/a")
+				w.backend.set("juliet", "romeo@example.org R", "nurse@example.org N")
+				w.sessions.Connected(full)
+				w.Want(full.Bare())
+				synctest.Wait()
+				w.expect()
+				time.Sleep(wait)
+				fetched := w.backend.fetches()
+				w.Unasked(full)
+				time.Sleep(time.Minute)
+				w.expect("push a added nurse N", "push a added romeo R")
+				if again := w.backend.fetches() - fetched; (again > 0) != (wait == recent) {
+					t.Errorf("fetched %d times", again)
+				}
+				w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org N")
+				w.refreshJuliet()
+				synctest.Wait()
+				w.expect("push a changed romeo Romeo")
+			})
+		})
+	}
+}

@@ -238,6 +238,7 @@ func (m *Manager) Unasked(full jid.JID) {
 	defer m.mu.Unlock()
 	m.Sessions.Interested(full)
 	m.forgettable(full.Bare(), false)
+	m.add(full.Bare()).unasked = true
 	m.lose(full, false)
 }
 

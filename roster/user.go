@@ -20,6 +20,7 @@ type user struct {
 	hurry   chan struct{}    // a query came: do not wait for a background place
 	settled []settled        // what became of pushes
 	lost    map[jid.JID]bool // resources whose reply was lost, and whether they are known to use versions
+	unasked bool             // some of those did not ask here: it does not take a fetch to tell them
 	due     [][]byte         // notes of those that are to be written
 	resting *list.Element    // in the cache; nil: there is something to do
 	known   *Roster          // the last known roster, for others; nil: none, or not loaded
@@ -101,8 +102,8 @@ func (m *Manager) serve(u *user) {
 func (m *Manager) next(u *user) bool {
 	for {
 		m.mu.Lock()
-		done, lost := u.settled, u.lost
-		u.settled, u.lost = nil, nil
+		done, lost, unasked := u.settled, u.lost, u.unasked
+		u.settled, u.lost, u.unasked = nil, nil, false
 		fetch := len(u.queries) > 0 || u.next != nil
 		saved := !u.dirty || len(u.flying) > 0 && u.notes < maxUnsaved
 		if !fetch && saved && len(done) == 0 && len(lost) == 0 {
@@ -118,7 +119,11 @@ func (m *Manager) next(u *user) bool {
 		if len(lost) > 0 {
 			m.noteAsked(u)
 			u.doubtAll(lost)
-			m.fell(u, 0)
+			if unasked && u.last != nil && !u.stale && time.Since(u.fetched) < recent {
+				m.tell(u, u.last, nil, nil)
+			} else {
+				m.fell(u, 0)
+			}
 		}
 		for _, s := range done {
 			m.settle(u, s)
@@ -131,6 +136,10 @@ func (m *Manager) next(u *user) bool {
 		}
 	}
 }
+
+// recent is how old a roster may be that resources are told without another fetch:
+// it was fetched because of their presence.
+const recent = 10 * time.Second
 
 // settle notes what became of pushes.
 func (m *Manager) settle(u *user, s settled) {
