@@ -71,6 +71,7 @@ type Timing struct {
 	Close     time.Duration // how long the server may take to close the stream; 3 s
 	Prove     time.Duration // how often is proven that delegated queries arrive; 30 s
 	ProveSoon time.Duration // how often while there is a doubt; 1 s
+	Arrive    time.Duration // how much later than the answer to what was sent behind it a probe may come; 5 s
 	Ask       time.Duration // how often is looked for resources to ask whether they are there; 2 s
 	Report    time.Duration // how long a server may take to report on a new stream who is there; 5 s
 	Silent    time.Duration // silence of a resource after which it is asked; 90 s, and see askAll
@@ -84,7 +85,7 @@ func (t Timing) withDefaults() Timing {
 		{&t.Dial, 15 * time.Second}, {&t.MinRetry, time.Second}, {&t.MaxRetry, 60 * time.Second},
 		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Stanza, 5 * time.Minute}, {&t.Write, 30 * time.Second},
 		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Close, 3 * time.Second},
-		{&t.Prove, 30 * time.Second}, {&t.ProveSoon, time.Second}, {&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
+		{&t.Prove, 30 * time.Second}, {&t.ProveSoon, time.Second}, {&t.Arrive, 5 * time.Second}, {&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
 	} {
 		if *d.field == 0 {
 			*d.field = d.value

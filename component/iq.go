@@ -125,6 +125,17 @@ func (t *tracker) forget(id string) (was bool) {
 	return was
 }
 
+// giveUp drops an IQ that has neither been answered nor come back to us.
+func (t *tracker) giveUp(id string) (was bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w := t.waiting[id]; w != nil && !w.arrived {
+		delete(t.waiting, id)
+		return true
+	}
+	return false
+}
+
 // expire gives up the IQs whose time is over at now.
 func (t *tracker) expire(now time.Time) {
 	t.mu.Lock()

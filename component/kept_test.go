@@ -70,7 +70,7 @@ func TestNothingKeepsAStanza(t *testing.T) {
 				case "message":
 					c.handleMessage(s, e)
 				default:
-					c.handlePresence(&stream{}, e, []byte(data))
+					c.handlePresence(&stream{grants: newGrants([]string{"example.org"})}, e, []byte(data))
 				}
 				ping := s.iqs // what was asked because of it is answered
 				for id, w := range ping.waiting {

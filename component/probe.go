@@ -105,9 +105,26 @@ func (c *Component) prove(s *stream, host string) {
 			c.missed(s, host, before)
 		}
 	})
-	if ok && !s.out.offer(c.probe(id, host)) {
+	if !ok || !s.out.offer(c.probe(id, host)) {
 		s.iqs.forget(id)
+		return
 	}
+	// A server may drop it. It reads in order: when it has answered a ping behind
+	// it, the probe does not come any more.
+	c.sendPing(s, "behind-"+c.nobodyAt(host), func(a answer) {
+		if a.iq == nil {
+			return
+		}
+		time.AfterFunc(c.opts.Timing.Arrive, func() {
+			switch {
+			case !s.iqs.giveUp(id):
+			case before.queries == arrivalProven:
+				c.missed(s, host, before)
+			default:
+				c.untestable(s, host)
+			}
+		})
+	})
 }
 
 // reached notes that a host's query has come through its delegation.

@@ -18,13 +18,24 @@ func delegatedProbe(id string) string {
 	return delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='"+id+"' from='contacts.example.org/rosterd' to='example.org'>"+rosterGet+"</iq>")
 }
 
+// nextProbe is the next probe, where next shows them.
+func (k *link) nextProbe() *element {
+	k.t.Helper()
+	for {
+		e := k.nextElement()
+		if e.child(nsRoster, "query") != nil {
+			return e
+		}
+	}
+}
+
 // An announcement alone is no proof.
 func TestAnnouncementIsNoProof(t *testing.T) {
 	r := start(t, only)
 	k := r.server.serve()
 	k.showProbes = true
 	k.send("%s", delegationOnly+mayPush)
-	probe := k.nextElement()
+	probe := k.nextProbe()
 	if probe.get("from") != "contacts.example.org/rosterd" || probe.get("to") != "example.org" || probe.child(nsRoster, "query") == nil {
 		t.Fatalf("got %+v", probe)
 	}
@@ -171,9 +182,9 @@ func TestTwoRosterds(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 		// It looks: the first of its probes the other has, the next nobody.
-		id := k.nextElement().get("id")
+		id := k.nextProbe().get("id")
 		k.send("<iq type='error' id='%s' from='example.org'><error type='cancel'><conflict xmlns='%s'/></error></iq>", id, nsStanzas)
-		id = k.nextElement().get("id")
+		id = k.nextProbe().get("id")
 		if !r.Connected() {
 			t.Fatal("the older has gone")
 		}
@@ -418,6 +429,38 @@ func TestServerThatKeepsTheQueries(t *testing.T) {
 			notes, err := r.Ready()
 			if cannot != (w.Query == QueryNone) || cannot != (err != nil) || cannot && !strings.Contains(err.Error(), name+" 2.7.0") || !cannot && w.Query != QueryPlain {
 				t.Errorf("%+v, %q, %v", w, notes, err)
+			}
+		})
+	}
+}
+
+// A server may drop probes, COMPAT ejabberd where the component has no privilege
+// (any more): what is behind a probe tells that it does not come.
+func TestProbesThatAreDropped(t *testing.T) {
+	for _, proven := range []bool{false, true} {
+		t.Run(fmt.Sprint("proven before ", proven), func(t *testing.T) {
+			r := start(t, only, func(o *Options) { o.Timing.Arrive = time.Millisecond; o.Timing.Prove = 50 * time.Millisecond })
+			k := r.server.serve()
+			if proven {
+				r.announced(t, k)
+			} else {
+				k.send("%s", delegationOnly+noPrivilege)
+			}
+			k.showProbes = true
+			for !strings.Contains(r.log.String(), "have ceased to be delegated") && r.Status().Hosts[0].Query != QueryDelegated || proven && r.Connected() {
+				data, _, err := k.f.next()
+				if err != nil {
+					break
+				}
+				if e, err := decodeElement(data); err == nil && strings.HasPrefix(e.get("to"), "behind-nobody-") {
+					k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", e.get("id"), e.get("to"), nsStanzas)
+				}
+			}
+			if !proven && r.counted(t, "rosterd_reconnects_total") != 0 {
+				t.Error("the stream has ended")
+			}
+			if proven {
+				r.server.serve()
 			}
 		})
 	}
