@@ -169,7 +169,7 @@ func (k *link) next() string {
 		if err != nil || !whole {
 			k.t.Fatalf("reading: %v", err)
 		}
-		learns := strings.Contains(string(data), "to='rosterd-asks-for-nobody-")
+		learns := strings.Contains(string(data), "to='Rosterd-Asks-For-Nobody-")
 		identifies := strings.Contains(string(data), "<query xmlns='jabber:iq:version'/>")
 		if (k.all || !learns) && (k.showProbes || !identifies && !k.probed(string(data))) {
 			return string(data)
