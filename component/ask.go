@@ -127,7 +127,7 @@ func (c *Component) vanished(s *stream, now time.Time) {
 // ask asks a resource for a sign of life (XEP-0199). None is no sign that it is
 // gone: the client may sleep.
 func (c *Component) ask(s *stream, full jid.JID) {
-	c.sendPing(s, full.String(), func(a answer) {
+	c.sendPing(s, c.address(full), func(a answer) {
 		tells, _ := c.tells.Load(full.Domain())
 		switch {
 		case a.iq == nil:
@@ -162,7 +162,8 @@ func (c *Component) makeSure(s *stream, full jid.JID) {
 		c.pushNothing(s, g.privilege, full)
 	case PushDirect:
 		// From the user himself; his answer would go to him, the server's to us.
-		c.sendPingFrom(s, full.Bare().String(), full.String(), func(a answer) {
+		to := c.address(full)
+		c.sendPingFrom(s, bareOf(to), to, func(a answer) {
 			if a.iq != nil && mayBeGone(a.iq) {
 				c.gone(full)
 			}
@@ -180,8 +181,8 @@ func (c *Component) makeSure(s *stream, full jid.JID) {
 // removed that nobody ever had. Whatever else is pushed meanwhile, before or
 // after it, the roster is the same.
 func (c *Component) pushNothing(s *stream, ns string, full jid.JID) {
-	user := full.Bare().String()
-	id, ok := s.iqs.register(user, func(a answer) {
+	to := c.address(full)
+	id, ok := s.iqs.register(bareOf(to), func(a answer) {
 		if a.iq == nil {
 			return
 		}
@@ -195,7 +196,7 @@ func (c *Component) pushNothing(s *stream, ns string, full jid.JID) {
 	if !ok {
 		return
 	}
-	b := appendPrivileged(id, c.opts.Domain, ns, full)
+	b := appendPrivileged(id, c.names.domain(), ns, to)
 	b = append(b, "<query xmlns='"+nsRoster+"'><item jid='"+c.nobody+"@"+c.opts.Domain+"' subscription='remove'/></query></iq></privileged_iq></iq>"...)
 	if !s.out.offer(b) {
 		s.iqs.forget(id)
@@ -208,35 +209,58 @@ func (c *Component) reportedOn(s *stream, full jid.JID) bool {
 	return s.grants.of(full.Domain()).presence && c.sessions.Available(full) && !slices.Contains(c.sessions.Unheard(s.began), full)
 }
 
-// learn finds out how a server answers for a resource that is not there. Where
-// its error has a text, as ejabberd's has, it can be told from what clients
-// answer who do not know XEP-0199. Until it has answered, what an earlier stream
-// taught holds. By then a host has also reported who is there, if it does so: it
-// does at once, and answers this afterwards.
+// learn finds out how a server answers for a resource that is not there, and
+// whether an address comes back as it was sent: then it stamps those of users as
+// they were typed. Where its error has a text, as ejabberd's has, it can be told
+// from what clients answer who do not know XEP-0199. Until it has answered, what an
+// earlier stream taught holds of the error. By then a host has also reported who is
+// there, if it does so: it does at once, and answers this afterwards.
 func (c *Component) learn(s *stream, host string) {
-	c.sendPing(s, "rosterd-asks-for-nobody-"+strings.ToLower(rand.Text())+"@"+host+"/nowhere", func(a answer) {
-		if a.iq == nil {
-			return
-		}
-		s.report.LoadOrStore(host, time.Now())
-		if errorCondition(a.iq) == "service-unavailable" {
-			c.tells.Store(host, serverSaysGone(a.iq))
-		}
-	})
+	for _, spelling := range c.names.candidates(host) {
+		to := "Rosterd-Asks-For-Nobody-" + rand.Text() + "@" + spelling + "/nowhere"
+		c.sendPingAs(s, to, strings.ToLower(to), func(a answer) {
+			if a.iq == nil {
+				return
+			}
+			s.report.LoadOrStore(host, time.Now())
+			condition := errorCondition(a.iq)
+			if condition == "service-unavailable" {
+				c.tells.Store(host, serverSaysGone(a.iq))
+			}
+			if condition == "" || elsewhere[condition] {
+				return // it is not the server that the users have
+			}
+			c.names.host(spelling)
+			stamps := stampsPrepared
+			if a.iq.get("from") == to {
+				stamps = stampsTyped
+			}
+			s.grants.change(host, func(g *grant) { g.stamps = stamps })
+		})
+	}
 }
 
 // sendPing asks for a sign of life and does not block: where the server takes
 // nothing now, nobody is asked.
 func (c *Component) sendPing(s *stream, to string, callback func(answer)) {
-	c.sendPingFrom(s, c.opts.Domain, to, callback)
+	c.sendPingFrom(s, c.names.domain(), to, callback)
 }
 
 // sendPingFrom is sendPing from an address that the server takes.
 func (c *Component) sendPingFrom(s *stream, from, to string, callback func(answer)) {
-	id, ok := s.iqs.register(to, callback)
-	if !ok {
-		return
+	if id, ok := s.iqs.register(to, callback); ok {
+		c.offerPing(s, id, from, to, callback)
 	}
+}
+
+// sendPingAs is sendPing to an address that the server may prepare.
+func (c *Component) sendPingAs(s *stream, to, prepared string, callback func(answer)) {
+	if id, ok := s.iqs.registerAs(to, prepared, callback); ok {
+		c.offerPing(s, id, c.names.domain(), to, callback)
+	}
+}
+
+func (c *Component) offerPing(s *stream, id, from, to string, callback func(answer)) {
 	if !s.out.offer(appendPing(id, from, to)) && s.iqs.forget(id) {
 		callback(answer{lost: true})
 	}
@@ -248,7 +272,7 @@ func appendPing(id, from, to string) []byte {
 	return append(b, "<ping xmlns='"+nsPing+"'/></iq>"...)
 }
 
-// nobodyAt is an address at which a server answers for a host at once: as
+// nobodyAt is an address at which a server answers for a host, as it spells it, at once: as
 // nobody is there, with an error (RFC 6121, section 8.5.1). COMPAT ejabberd from
 // 24.10 on, which passes on no ping to the host itself.
 func (c *Component) nobodyAt(host string) string { return c.nobody + "@" + host + "/nowhere" }

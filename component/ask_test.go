@@ -44,7 +44,7 @@ func restored(t *testing.T, announced, learnt string, change ...func(*Options)) 
 	for e.get("to") == "example.org" {
 		e = k.nextElement() // on a slow machine the host is asked for a sign of life first
 	}
-	if !strings.HasPrefix(e.get("to"), "rosterd-asks-for-nobody-") {
+	if !strings.HasPrefix(e.get("to"), "Rosterd-Asks-For-Nobody-") {
 		t.Fatalf("got %+v", e)
 	}
 	k.send(learnt, e.get("id"), e.get("to"))

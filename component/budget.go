@@ -88,16 +88,18 @@ func newLimit(burst int, perSecond float64) *limit {
 }
 
 // within reports whether a query is within the budget of who sent it, a JID as
-// the server stamped it, and takes it out of that.
-func (c *Component) within(from string) bool {
+// the server stamped it, and takes it out of that. A user has one budget, however
+// his address is spelled.
+func (c *Component) within(from string, u sender) bool {
 	if c.limit == nil {
 		return true
 	}
-	bare, _, _ := strings.Cut(from, "/")
-	_, domain, _ := strings.Cut(bare, "@")
-	all := c.limit.strangers
-	if c.hosts[domain] {
+	bare, all := bareOf(from), c.limit.strangers
+	if !u.full.IsZero() {
 		all = c.limit.users
+		if u.bare != "" {
+			bare = u.full.Bare().String()
+		}
 	}
 	if len(bare) <= maxBare && all.take(bare, time.Now()) {
 		return true

@@ -116,6 +116,8 @@ type Sessions interface {
 	Connected(full jid.JID) (news bool)
 	Gone(full jid.JID)
 	Heard(full jid.JID)
+	Spell(full jid.JID, bare string)
+	Spelled(full jid.JID) string
 	Unheard(since time.Time) []jid.JID
 	Available(full jid.JID) bool
 	IsInterested(full jid.JID) bool
@@ -125,7 +127,8 @@ type Sessions interface {
 // concurrent use.
 type Component struct {
 	opts         Options
-	hosts        map[string]bool
+	hosts        map[string]bool // prepared
+	names        *names
 	sessions     Sessions
 	rosters      Rosters // set by Run before anything else happens
 	hub          *presence.Hub
@@ -157,7 +160,7 @@ func New(o Options, sessions Sessions) *Component {
 	if o.MaxStanza == 0 {
 		o.MaxStanza = maxSent
 	}
-	c := &Component{opts: o, hosts: make(map[string]bool), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
+	c := &Component{opts: o, hosts: make(map[string]bool), names: newNames(o.Domain, o.Hosts), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
 		nobody: "nobody-" + strings.ToLower(rand.Text()), born: time.Now().UnixMicro(), limit: newLimit(o.QueriesBurst, o.QueriesPerSecond),
 		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16), streamless: newCauses(time.Minute, 64)}
 	for _, host := range o.Hosts {
@@ -193,7 +196,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	retry := c.newBackoff()
 	afresh := false // the server was seen to be down
 	for established := 0; ctx.Err() == nil; {
-		s, err := open(ctx, c.options(), c.idPrefix(), &c.buffers)
+		s, err := c.open(ctx)
 		if err == nil {
 			s.newcomers.afresh, afresh = afresh, false
 			if established++; established > 1 {
@@ -235,6 +238,27 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 func serverDown(err error) bool {
 	var ended *StreamError
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &ended) && ended.Condition == "system-shutdown"
+}
+
+// open connects to the server, which may have the component's domain in another
+// spelling.
+func (c *Component) open(ctx context.Context) (*stream, error) {
+	s, err := open(ctx, c.options(), c.names.domain(), c.idPrefix(), &c.buffers)
+	if noComponent(err) && c.names.other() {
+		var again error
+		if s, again = open(ctx, c.options(), c.names.domain(), c.idPrefix(), &c.buffers); !noComponent(again) {
+			return s, again
+		}
+		c.names.other()
+	}
+	return s, err
+}
+
+// noComponent reports whether the server says that it has no such component: ejabberd
+// says no more than that there is none with this secret.
+func noComponent(err error) bool {
+	var refused *StreamError
+	return errors.As(err, &refused) && refused.Handshake && (refused.Condition == "host-unknown" || refused.Condition == "not-authorized")
 }
 
 // restrict makes the component send from its own domain alone if the server

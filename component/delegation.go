@@ -25,13 +25,14 @@ const (
 	queryOverdue   = "timeout"   // the backend did not answer within 25 s
 	queryBusy      = "busy"      // too many queries waited
 	queryLimited   = "limited"   // the sender's budget of queries was used up
+	queryAmbiguous = "ambiguous" // two accounts of the server could be the sender
 	queryForbidden = "forbidden" // somebody asked for the roster of somebody else
 	querySet       = "not_allowed"
 	queryOther     = "invalid" // not a roster query
 )
 
 // QueryResults are all values of the label.
-var QueryResults = []string{queryOK, queryStale, queryFailed, queryOverdue, queryBusy, queryLimited, queryForbidden, querySet, queryOther}
+var QueryResults = []string{queryOK, queryStale, queryFailed, queryOverdue, queryBusy, queryLimited, queryAmbiguous, queryForbidden, querySet, queryOther}
 
 // delegated is what the answer to a forwarded query must repeat (XEP-0355,
 // section 4.3), or to one that was sent to the component itself: then only inner
@@ -46,7 +47,7 @@ type delegated struct {
 // over. The host has stamped the outer IQ; the inner sender gets his own
 // roster alone.
 func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
-	host := iq.get("from")
+	host, _ := c.names.host(iq.get("from"))
 	var inner *element
 	if forwarded := delegation.child(nsForward, "forwarded"); forwarded != nil {
 		inner = forwarded.child(stanza.NSClient, "iq")
@@ -57,19 +58,24 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		return
 	}
 	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.name.Space), inner: replyTo(inner)}
-	if inner.get("from") == c.prober() {
+	from := inner.get("from")
+	if from == c.prober() {
 		c.arrived(s, host, d, inner.get("id"))
 		return
 	}
 	c.reached(s, host)
-	full, own := ownQuery(inner, host)
+	u, err := c.sender(s, from)
 	payload := inner.only()
 	switch {
-	case !c.within(inner.get("from")): // whoever sent it, be it for his own roster or not
+	case !c.within(from, u): // whoever sent it, be it for his own roster or not
 		c.offer(s, d.refusal(errResourceConstraint))
-	case !own:
+	case err == errAmbiguous:
+		c.ambiguous(from)
+		c.count(queryAmbiguous)
+		c.offer(s, d.refusal(errForbidden))
+	case err != nil || !isOwn(u, inner, host):
 		c.opts.Logger.Debug("query for somebody else's roster refused",
-			"from", short(inner.get("from")), "to", short(inner.get("to")))
+			"from", short(from), "to", short(inner.get("to")))
 		c.count(queryForbidden)
 		c.offer(s, d.refusal(errForbidden))
 	case payload == nil:
@@ -82,7 +88,7 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		c.count(querySet)
 		c.offer(s, d.refusal(errNotAllowed))
 	default:
-		c.query(s, d, full, payload)
+		c.query(s, d, u, payload)
 	}
 }
 
@@ -90,42 +96,51 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 // as clients do where the server delegates nothing. It can only be about his
 // own roster.
 func (c *Component) handlePlain(s *stream, iq *element) bool {
-	full, ok := stampedUser(iq.get("from"))
-	if !ok || !c.hosts[full.Domain()] {
+	from := iq.get("from")
+	u, err := c.sender(s, from)
+	if err == errNobody {
 		return false
 	}
 	switch {
-	case !c.within(iq.get("from")):
+	case !c.within(from, u):
 		c.refuse(s, iq, errResourceConstraint)
+		return true
+	case err != nil:
+		c.ambiguous(from)
+		c.count(queryAmbiguous)
+		c.refuse(s, iq, errForbidden)
 		return true
 	case iq.get("type") == string(stanza.IQTypeSet):
 		c.count(querySet)
 		c.refuse(s, iq, errNotAllowed)
 		return true
 	}
-	c.query(s, delegated{inner: replyTo(iq)}, full, iq.only())
+	c.query(s, delegated{inner: replyTo(iq)}, u, iq.only())
 	return true
 }
 
-// ownQuery reports who asks, and whether for his own roster: a user of the host
-// that forwarded the query, to no address or to his own bare JID. On the
-// servers any user, and any stranger, can have a query forwarded that is
-// addressed to somebody else.
-func ownQuery(inner *element, host string) (full jid.JID, own bool) {
-	full, ok := stampedUser(inner.get("from"))
-	if !ok || full.Domain() != host {
-		return jid.JID{}, false
+// isOwn reports whether a sender asks for his own roster: a user of the host that
+// forwarded the query, to no address or to his own bare JID. On the servers any
+// user, and any stranger, can have a query forwarded that is addressed to somebody
+// else.
+func isOwn(u sender, inner *element, host string) bool {
+	if u.full.Domain() != host {
+		return false
 	}
-	if to, has := inner.attr("to"); has {
-		account, err := jid.ParseStamped(to)
-		return full, err == nil && account == full.Bare()
+	to, has := inner.attr("to")
+	if !has {
+		return true
 	}
-	return full, true
+	account, err := jid.ParseStamped(to)
+	return err == nil && account == u.full.Bare()
 }
 
 // query hands a roster get over, to be answered when the roster is there.
-func (c *Component) query(s *stream, d delegated, full jid.JID, query *element) {
+func (c *Component) query(s *stream, d delegated, u sender, query *element) {
 	began := time.Now()
+	full := u.full
+	c.another(u)
+	c.sessions.Spell(full, u.bare)
 	s.newcomers.asked(full)
 	c.presences.Login(full)
 	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
@@ -142,9 +157,10 @@ func (c *Component) query(s *stream, d delegated, full jid.JID, query *element) 
 		default:
 			c.count(queryOK)
 		}
+		a.Roster = c.names.roster(a.Roster)
 		data, rest := d.result(a, c.opts.MaxStanza, c.buffers.get)
 		c.answer(full, d, data)
-		return rest
+		return c.names.read(rest)
 	})
 	switch {
 	case err != nil:

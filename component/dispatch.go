@@ -79,14 +79,14 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 		c.opts.Logger.Debug("request dropped whose answer would be too long", "from", short(from))
 		return
 	}
-	if c.hosts[from] && fromEjabberd(iq) && !s.grants.of(from).unconfirmed {
-		s.grants.change(from, func(g *grant) { g.unconfirmed = true })
+	if host, ok := c.names.host(from); ok && fromEjabberd(iq) && !s.grants.of(host).unconfirmed {
+		s.grants.change(host, func(g *grant) { g.unconfirmed = true })
 	}
 	payload := iq.only()
 	switch {
 	case payload == nil:
 		c.refuse(s, iq, errServiceUnavailable)
-	case isDelegation(payload) && c.hosts[from] && iq.get("type") == string(stanza.IQTypeSet):
+	case isDelegation(payload) && c.isHost(from) && iq.get("type") == string(stanza.IQTypeSet):
 		c.handleDelegated(s, iq, payload)
 	case payload.is(nsRoster, "query") && c.addressed(iq) && c.handlePlain(s, iq):
 	case iq.get("type") == string(stanza.IQTypeGet) && c.addressed(iq):
@@ -100,7 +100,7 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 // node or a resource at its domain.
 func (c *Component) addressed(e *element) bool {
 	to, has := e.attr("to")
-	return !has || to == c.opts.Domain
+	return !has || c.names.isOwn(to)
 }
 
 // handleGet answers what is asked of the component itself.
@@ -126,7 +126,13 @@ func (c *Component) handleGet(s *stream, iq, payload *element) {
 // mayDelegate reports whether a server may ask what it shall announce: one that
 // is not served would be refused what it delegated then, and its users with it.
 func (c *Component) mayDelegate(from string) bool {
-	return c.hosts[from] || strings.ContainsAny(from, "@/")
+	return c.isHost(from) || strings.ContainsAny(from, "@/")
+}
+
+// isHost reports whether a served host is the sender.
+func (c *Component) isHost(from string) bool {
+	_, ok := c.names.host(from)
+	return ok
 }
 
 // discoInfo fills in the answer to a disco#info query (XEP-0030), also at the
@@ -209,19 +215,6 @@ func (c *Component) offer(s *stream, data []byte) (ok bool) {
 	return ok
 }
 
-// stampedUser is the resource that a server stamped as the sender. The server
-// has prepared the address. Where our preparation of the localpart differs, so
-// do our notions of who is who, and two accounts of the server could be one
-// here: such a sender is nobody.
-func stampedUser(from string) (full jid.JID, ok bool) {
-	full, err := jid.ParseStamped(strings.Clone(from)) // which is kept, and the stanza is not
-	local, _, _ := strings.Cut(from, "@")
-	if err != nil || full.Local() == "" || full.IsBare() || full.Local() != local {
-		return jid.JID{}, false
-	}
-	return full, true
-}
-
 // handlePresence notes which resources are connected (XEP-0356, section 7).
 // Only the server can stamp a full JID of a served domain; whoever sends
 // presence to the component himself tells only of himself.
@@ -230,16 +223,23 @@ func (c *Component) handlePresence(s *stream, e *element, data []byte) {
 	if kind != "" && kind != "unavailable" {
 		return
 	}
-	full, ok := stampedUser(e.get("from"))
-	if !ok || !c.hosts[full.Domain()] || !c.addressed(e) {
+	from := e.get("from")
+	u, err := c.sender(s, from)
+	if err == errAmbiguous && c.addressed(e) {
+		c.ambiguous(from)
+	}
+	if err != nil || !c.addressed(e) {
 		return
 	}
+	full := u.full
 	var says []byte
 	if c.hub != nil && data != nil {
 		says = payload(data)
 	}
 	if kind == "" {
+		c.another(u)
 		first := c.sessions.Connected(full)
+		c.sessions.Spell(full, u.bare)
 		s.newcomers.reported(full, first && c.wasThere(s, full, e))
 		c.presences.Available(full, says)
 		if first {
@@ -249,8 +249,10 @@ func (c *Component) handlePresence(s *stream, e *element, data []byte) {
 		}
 		return
 	}
-	c.presences.Unavailable(full, says)
-	c.gone(full)
+	if c.sessions.Spelled(full) == u.bare { // else another session has its place by now
+		c.presences.Unavailable(full, says)
+		c.gone(full)
+	}
 }
 
 // gone notes that a resource is no longer connected.
@@ -266,14 +268,15 @@ func (c *Component) gone(full jid.JID) {
 // handleMessage looks for announcements. Only those of a served host count:
 // anybody can send a message.
 func (c *Component) handleMessage(s *stream, e *element) {
-	host := strings.Clone(e.get("from")) // which is kept, and the stanza is not
+	from := e.get("from")
 	if e.get("type") == "error" {
-		c.bounced(host)
+		c.bounced(s, from)
 		return
 	}
+	host, served := c.names.host(from)
 	for _, child := range e.children {
-		if !c.hosts[host] {
-			c.foreign(host, child)
+		if !served {
+			c.foreign(from, child)
 			continue
 		}
 		switch {
@@ -300,9 +303,9 @@ func (c *Component) handleMessage(s *stream, e *element) {
 
 // bounced notes that a message to a resource came back: it is not there. What a
 // user sends himself tells only of himself.
-func (c *Component) bounced(from string) {
-	if full, ok := stampedUser(from); ok && c.hosts[full.Domain()] {
-		c.gone(full)
+func (c *Component) bounced(s *stream, from string) {
+	if u, err := c.sender(s, from); err == nil {
+		c.gone(u.full)
 	}
 }
 
@@ -315,7 +318,7 @@ func (c *Component) foreign(from string, e *element) {
 	if strings.ContainsAny(from, "@/") {
 		return // users, who may say anything
 	}
-	if _, now := c.strangers.log(from); now {
+	if _, now := c.strangers.log(strings.Clone(from)); now {
 		c.opts.Logger.Warn("announcement ignored: its sender is not one of xmpp.hosts", "from", short(from))
 	}
 }

@@ -190,7 +190,7 @@ func TestPresence(t *testing.T) {
 		"<presence from='romeo@example.org'/>",
 		"<presence from='example.org/x'/>",
 		"<presence from='romeo@sub.example.org/x'/>",
-		"<presence from='Romeo@example.org/x'/>", // no server prepares it so
+		"<presence from='ro\u00dfmeo@example.org/x'/>", // nobody knows yet how the server would prepare it
 		"<presence/>",
 		"<presence type='probe' from='romeo@example.org/x'/>",
 		"<presence type='error' from='romeo@example.org/x'/>",

@@ -16,14 +16,15 @@ const nsExchange = "http://jabber.org/protocol/rosterx" // XEP-0144
 func (p *pushes) exchange(s *stream, to []jid.JID, changes []roster.Change) {
 	room := p.c.opts.MaxStanza - maxQuery
 	for _, full := range to {
-		room = min(room, p.c.opts.MaxStanza-maxQuery-len(xmltext.AppendEscaped(nil, full.String())))
+		room = min(room, p.c.opts.MaxStanza-maxQuery-len(xmltext.AppendEscaped(nil, p.c.address(full))))
 	}
+	written := p.c.names.changes(changes)
 	for len(changes) > 0 {
-		payload, n := appendExchange(nil, changes, room)
+		payload, n := appendExchange(nil, written, room)
 		for _, full := range to {
 			// A headline is for those who are there (RFC 6121, section 8.5.2.1.1):
 			// any other kind a server may keep for the next login.
-			b := appendMessage(nil, stanza.Attrs{Type: stanza.MessageTypeHeadline, From: p.c.opts.Domain, To: full.String()})
+			b := appendMessage(nil, stanza.Attrs{Type: stanza.MessageTypeHeadline, From: p.c.names.domain(), To: p.c.address(full)})
 			err := p.put(s, append(append(b, payload...), "</message>"...))
 			for _, change := range changes[:n] {
 				if err != nil {
@@ -33,7 +34,7 @@ func (p *pushes) exchange(s *stream, to []jid.JID, changes []roster.Change) {
 				}
 			}
 		}
-		changes = changes[n:]
+		changes, written = changes[n:], written[n:]
 	}
 }
 

@@ -80,6 +80,7 @@ func (c *Component) behindAnswers(s *stream, host string, to []jid.JID) {
 	}
 	began := time.Now()
 	done := make(chan struct{}, 1)
+	host = c.names.write(host)
 	id, ok := s.iqs.register(host, func(answer) { done <- struct{}{} })
 	if !ok || s.out.put(c.probe(id, host), nil) != nil {
 		return

@@ -13,6 +13,7 @@ type grant struct {
 	keeps      string // the software that lets no roster query come here; "": none that is known
 	privilege  string // namespace in which privileges were announced; "": none, or not yet
 	push       bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
+	stamps     string // how users' names are stamped; "": not known
 	presence   bool   // presences of the host's users are reported (XEP-0356, section 7)
 
 	// unconfirmed: COMPAT ejabberd, where no client's answer to a push comes back.

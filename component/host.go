@@ -19,16 +19,24 @@ func (c *Component) Lacks(ctx context.Context, host string) bool {
 	if s == nil {
 		return false
 	}
-	lacks := make(chan bool, 1)
-	c.sendPing(s, c.nobodyAt(host), func(a answer) {
-		lacks <- a.iq != nil && a.iq.get("type") == string(stanza.IQTypeError) && elsewhere[errorCondition(a.iq)]
-	})
-	select {
-	case is := <-lacks:
-		return is
-	case <-ctx.Done():
-		return false
+	candidates := c.names.candidates(host)
+	lacks := make(chan bool, len(candidates))
+	for _, spelling := range candidates {
+		c.sendPing(s, c.nobodyAt(spelling), func(a answer) {
+			lacks <- a.iq != nil && a.iq.get("type") == string(stanza.IQTypeError) && elsewhere[errorCondition(a.iq)]
+		})
 	}
+	for range candidates {
+		select {
+		case is := <-lacks:
+			if !is {
+				return false
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // Whether the server takes stanzas from every address of the served hosts, as
@@ -58,7 +66,7 @@ func (c *Component) takesAny(s *stream) string {
 // what follows, see [Component.prove], says that it does.
 func (c *Component) tryAddress(s *stream) {
 	if c.unrestricted.Load() {
-		a := stanza.Attrs{Type: stanza.IQTypeResult, Id: s.iqs.id(), From: c.opts.Hosts[0], To: c.opts.Domain}
+		a := stanza.Attrs{Type: stanza.IQTypeResult, Id: s.iqs.id(), From: c.names.write(c.opts.Hosts[0]), To: c.names.domain()}
 		s.out.offer(append(appendOpen([]byte("<iq"), "", a), "</iq>"...))
 	}
 }
@@ -71,7 +79,14 @@ var keepers = []string{"jabberd"} // jabberd2, tried: 2.7.0
 // identify finds out whether roster queries of a host that does not delegate can
 // come here at all. COMPAT jabberd2: they cannot, even if they are addressed to us.
 func (c *Component) identify(s *stream, host string) {
-	id, ok := s.iqs.register(host, func(a answer) {
+	for _, spelling := range c.names.candidates(host) {
+		c.identifyAs(s, host, spelling)
+	}
+}
+
+// identifyAs is identify of a host that may have this spelling.
+func (c *Component) identifyAs(s *stream, host, spelling string) {
+	id, ok := s.iqs.register(spelling, func(a answer) {
 		var version struct {
 			Name    string `xml:"query>name"`
 			Version string `xml:"query>version"`
@@ -92,7 +107,7 @@ func (c *Component) identify(s *stream, host string) {
 	if !ok {
 		return
 	}
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.opts.Domain, To: host})
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.names.domain(), To: spelling})
 	if !s.out.offer(append(b, "<query xmlns='"+nsVersion+"'/></iq>"...)) {
 		s.iqs.forget(id)
 	}

@@ -37,6 +37,7 @@ type tracker struct {
 type wait struct {
 	id       string
 	from     string // who must answer
+	prepared string // the same, as the server may prepare it; "": it does not
 	deadline time.Time
 	callback func(answer)
 	arrived  bool // it came back to us, see probe
@@ -49,12 +50,18 @@ func newTracker(timeout time.Duration, prefix string) *tracker {
 // register notes, before it is sent, an IQ that from will answer, and returns
 // its id. callback is called once. It fails when the stream has ended.
 func (t *tracker) register(from string, callback func(answer)) (id string, ok bool) {
+	return t.registerAs(from, "", callback)
+}
+
+// registerAs is register for an address that the answer may have as the server
+// prepares it.
+func (t *tracker) registerAs(from, prepared string, callback func(answer)) (id string, ok bool) {
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
 		return "", false
 	}
-	w := &wait{id: t.next(), from: from, deadline: time.Now().Add(t.timeout), callback: callback}
+	w := &wait{id: t.next(), from: from, prepared: prepared, deadline: time.Now().Add(t.timeout), callback: callback}
 	t.waiting[w.id] = w
 	if len(t.order) > 2*len(t.waiting)+1024 { // one unanswered IQ keeps answered ones behind it
 		t.order = slices.DeleteFunc(t.order, func(w *wait) bool { return t.waiting[w.id] != w })
@@ -93,7 +100,7 @@ func (t *tracker) next() string {
 func (t *tracker) answered(from string, iq *element) bool {
 	t.mu.Lock()
 	w := t.waiting[iq.get("id")]
-	if w == nil || w.from != from {
+	if w == nil || from == "" || from != w.from && from != w.prepared {
 		t.mu.Unlock()
 		return false
 	}

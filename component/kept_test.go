@@ -48,6 +48,7 @@ func TestNothingKeepsAStanza(t *testing.T) {
 		"a stranger's announcement":   "<message from='example.com'><privilege xmlns='urn:xmpp:privilege:2'/>" + long + "</message>",
 		"a message that came back":    "<message type='error' from='" + juliet + "'>" + long + "</message>",
 		"a presence":                  "<presence from='" + juliet + "'>" + long + "</presence>",
+		"a name as it was typed":      "<presence from='JULIET@Example.Org/balcony'>" + long + "</presence>",
 		"a query that is not allowed": query("<iq xmlns='jabber:client' type='get' id='1' from='romeo@example.com/x' to='juliet@example.org'>" + rosterGet + "</iq>"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +71,7 @@ func TestNothingKeepsAStanza(t *testing.T) {
 				case "message":
 					c.handleMessage(s, e)
 				default:
-					c.handlePresence(&stream{grants: newGrants([]string{"example.org"})}, e, []byte(data))
+					c.handlePresence(s, e, []byte(data))
 				}
 				ping := s.iqs // what was asked because of it is answered
 				for id, w := range ping.waiting {

@@ -111,7 +111,9 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 				return
 			case unended > t.Ping && now.Sub(asked) > t.Ping/2:
 				asked = now
-				c.sendPing(s, c.nobodyAt(c.opts.Hosts[0]), func(answer) {}) // being heard is enough
+				for _, spelling := range c.names.known(c.opts.Hosts) {
+					c.sendPing(s, c.nobodyAt(spelling), func(answer) {}) // being heard is enough
+				}
 			}
 		}
 	}

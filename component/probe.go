@@ -37,9 +37,9 @@ func (e *Rival) Error() string { return "another rosterd is connected as " + e.D
 
 // prober is the address that probes are from. COMPAT Prosody, which does not
 // delegate what is from the component's bare domain.
-func (c *Component) prober() string { return c.opts.Domain + "/rosterd" }
+func (c *Component) prober() string { return c.names.domain() + "/rosterd" }
 
-// probe makes a probe. In the answer to it, ours says that it came back.
+// probe makes a probe of a host, as the server spells it. In the answer to it, ours says that it came back.
 func (c *Component) probe(id, host string) []byte {
 	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.prober(), To: host})
 	return append(b, "<query xmlns='"+nsRoster+"'/></iq>"...)
@@ -90,13 +90,22 @@ func (c *Component) proveAll(ctx context.Context, s *stream) {
 // prove sends a probe and draws the conclusion from what becomes of it. It does
 // not block: where the server takes nothing now, there is no probe.
 func (c *Component) prove(s *stream, host string) {
+	for _, spelling := range c.names.candidates(host) {
+		c.proveAs(s, host, spelling)
+	}
+}
+
+// proveAs is prove of a host that may have this spelling. Another one's answer says
+// nothing.
+func (c *Component) proveAs(s *stream, host, spelling string) {
 	before := s.grants.of(host)
-	id, ok := s.iqs.register(host, func(a answer) {
+	id, ok := s.iqs.register(spelling, func(a answer) {
 		s.takesAny.Store(!a.lost)
 		switch {
 		case a.lost:
 		case a.ours:
 			c.reached(s, host)
+		case spelling != c.names.write(host):
 		case a.iq == nil:
 			c.untestable(s, host)
 		case errorCondition(a.iq) == errConflict.condition:
@@ -105,19 +114,20 @@ func (c *Component) prove(s *stream, host string) {
 			c.missed(s, host, before)
 		}
 	})
-	if !ok || !s.out.offer(c.probe(id, host)) {
+	if !ok || !s.out.offer(c.probe(id, spelling)) {
 		s.iqs.forget(id)
 		return
 	}
 	// A server may drop it. It reads in order: when it has answered a ping behind
 	// it, the probe does not come any more.
-	c.sendPing(s, "behind-"+c.nobodyAt(host), func(a answer) {
+	c.sendPing(s, "behind-"+c.nobodyAt(spelling), func(a answer) {
 		if a.iq == nil {
 			return
 		}
+		s.takesAny.Store(true)
 		time.AfterFunc(c.opts.Timing.Arrive, func() {
 			switch {
-			case !s.iqs.giveUp(id):
+			case !s.iqs.giveUp(id), spelling != c.names.write(host):
 			case before.queries == arrivalProven:
 				c.missed(s, host, before)
 			default:

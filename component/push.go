@@ -56,8 +56,9 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		p.exchange(s, to, changes)
 		return nil
 	}
-	for _, change := range changes {
-		payload := appendChange(nil, change)
+	written := c.names.changes(changes)
+	for i, change := range changes {
+		payload := appendChange(nil, written[i])
 		for _, full := range to {
 			if way == PushDirect {
 				p.sendDirect(s, full, change, payload)
@@ -117,13 +118,13 @@ type sentPush struct {
 }
 
 func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, payload []byte) {
-	user := full.Bare().String()
-	id, ok := s.iqs.register(user, func(a answer) { p.answered(full, change, a) })
+	to := p.c.address(full)
+	id, ok := s.iqs.register(bareOf(to), func(a answer) { p.answered(full, change, a) })
 	if !ok {
 		p.fail(change, errPushLost)
 		return
 	}
-	b := append(append(appendPrivileged(id, p.c.opts.Domain, ns, full), payload...), "</iq></privileged_iq></iq>"...)
+	b := append(append(appendPrivileged(id, p.c.names.domain(), ns, to), payload...), "</iq></privileged_iq></iq>"...)
 	if err := p.put(s, b); err != nil && s.iqs.forget(id) {
 		p.fail(change, err)
 		return
@@ -131,12 +132,12 @@ func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, 
 	p.ids = append(p.ids, sentPush{id, change})
 }
 
-// appendPrivileged makes the beginning of a privileged IQ to a resource, in its
+// appendPrivileged makes the beginning of a privileged IQ to a full address, in its
 // user's name, up to the payload (XEP-0356, section 6).
-func appendPrivileged(id, from, ns string, full jid.JID) []byte {
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, From: from, To: full.Bare().String()})
+func appendPrivileged(id, from, ns, to string) []byte {
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, From: from, To: bareOf(to)})
 	b = append(append(append(b, "<privileged_iq xmlns='"...), ns...), "'>"...)
-	return appendRequest(b, stanza.NSClient, stanza.Attrs{Type: stanza.IQTypeSet, Id: id, To: full.String()})
+	return appendRequest(b, stanza.NSClient, stanza.Attrs{Type: stanza.IQTypeSet, Id: id, To: to})
 }
 
 // put queues a stanza. When the queue had no room for one, the others do not wait.
@@ -161,7 +162,8 @@ func (p *pushes) put(s *stream, data []byte) error {
 // an unrestricted component do. The client's answer goes to that address, too:
 // nobody hears of it here.
 func (p *pushes) sendDirect(s *stream, full jid.JID, change roster.Change, payload []byte) {
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: s.iqs.id(), From: full.Bare().String(), To: full.String()})
+	to := p.c.address(full)
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: s.iqs.id(), From: bareOf(to), To: to})
 	if err := p.put(s, append(append(b, payload...), "</iq>"...)); err != nil {
 		p.fail(change, err)
 		return

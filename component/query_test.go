@@ -157,7 +157,7 @@ func TestOnlyOnesOwnRoster(t *testing.T) {
 		{"the host as sender", " from='example.org/x'", " to='example.org/x'", "auth", "forbidden"},
 		{"nobody", "", "", "auth", "forbidden"},
 		// Two accounts of a server that prepares otherwise, and one of ours.
-		{"prepared otherwise", " from='Ɐ@example.org/x'", " to='Ɐ@example.org/x'", "auth", "forbidden"},
+		{"prepared otherwise", " from='wei\u00DF@example.org/x'", " to='wei\u00DF@example.org/x'", "auth", "forbidden"},
 		{"garbage", " from='@@' to='&lt;'", " from='&lt;' to='@@'", "auth", "forbidden"},
 	}
 	for _, tt := range tests {

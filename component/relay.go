@@ -60,7 +60,7 @@ func (r relay) Relay(p presence.Stanza) error {
 	case !r.c.relays(r.s.grants.of(host)):
 		return nil
 	}
-	a := stanza.Attrs{From: p.From.String(), To: p.To.String()}
+	a := stanza.Attrs{From: r.c.written(p.From), To: r.c.address(p.To)}
 	if p.Unavailable {
 		a.Type = stanza.PresenceTypeUnavailable
 	}

@@ -169,7 +169,7 @@ func (k *link) next() string {
 		if err != nil || !whole {
 			k.t.Fatalf("reading: %v", err)
 		}
-		learns := strings.Contains(string(data), "to='rosterd-asks-for-nobody-")
+		learns := strings.Contains(string(data), "to='Rosterd-Asks-For-Nobody-")
 		behind := strings.Contains(string(data), "to='behind-nobody-") // a probe
 		identifies := strings.Contains(string(data), "<query xmlns='jabber:iq:version'/>")
 		if (k.all || !learns) && (k.showProbes || !identifies && !behind && !k.probed(string(data))) {

@@ -62,7 +62,7 @@ type stream struct {
 }
 
 // open connects, opens the stream and does the handshake, within o.Dial.
-func open(ctx context.Context, o Options, idPrefix string, spare *buffers) (*stream, error) {
+func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffers) (*stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timing.Dial)
 	defer cancel()
 	conn, err := Dial(ctx, o.Address, o.TLS)
@@ -81,7 +81,7 @@ func open(ctx context.Context, o Options, idPrefix string, spare *buffers) (*str
 		newcomers: newcomers{met: make(map[jid.JID]bool)}}
 	s.out.spare = spare
 	s.framer = newFramer(s, maxStanza)
-	if err := s.handshake(o.Domain, o.Secret); err != nil {
+	if err := s.handshake(domain, o.Secret); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no handshake within %s: %w", o.Timing.Dial, ctx.Err())

@@ -81,7 +81,7 @@ func (c *Component) askForRead(s *stream) {
 	if n == 0 {
 		return
 	}
-	c.sendPing(s, c.nobodyAt(c.opts.Hosts[0]), func(a answer) {
+	c.sendPing(s, c.nobodyAt(c.names.known(c.opts.Hosts)[0]), func(a answer) {
 		if a.lost { // or there was no room to ask
 			n = 0
 		}
@@ -94,13 +94,13 @@ func (c *Component) askForRead(s *stream) {
 // when nobody has answered in time, or when the stream was lost first. It blocks
 // while the queue to the server is full.
 func (c *Component) behind(s *stream, host string, callback func(answer)) {
-	to := c.nobodyAt(host)
+	to := c.nobodyAt(c.names.write(host))
 	id, ok := s.iqs.register(to, callback)
 	if !ok {
 		callback(answer{lost: true})
 		return
 	}
-	if s.out.put(appendPing(id, c.opts.Domain, to), nil) != nil && s.iqs.forget(id) {
+	if s.out.put(appendPing(id, c.names.domain(), to), nil) != nil && s.iqs.forget(id) {
 		callback(answer{lost: true})
 	}
 }

@@ -29,10 +29,10 @@ type Config struct {
 // XMPP is the component's connection to the server (XEP-0114).
 type XMPP struct {
 	Address    string   // host:port of the server's component port
-	Domain     string   // the component's own domain, prepared by RFC 7622
+	Domain     string   // the component's own domain, prepared: in U-labels
 	Secret     Secret   // shared with the server
 	SecretFile string   // from which Load read Secret, or ""
-	Hosts      []string // the domains whose users are served, prepared by RFC 7622
+	Hosts      []string // the domains whose users are served, prepared: in U-labels
 	// Unrestricted says that the server takes stanzas from every address of
 	// Hosts, which is more than XEP-0114 promises.
 	Unrestricted bool

@@ -28,6 +28,10 @@ type server struct {
 	// (XEP-0356, section 6), which ejabberd has from 24.10 on.
 	privilegedIQ bool
 
+	// unicodeHosts says that the server's hosts have U-labels, even if they are set
+	// up with A-labels, as in ejabberd after 24.12.
+	unicodeHosts bool
+
 	// endsTold says that the component is told of the end of a session whose
 	// client says nothing.
 	endsTold bool
@@ -55,6 +59,7 @@ var (
 	ejabberd = server{
 		name: "ejabberd", start: startEjabberd, unrestricted: true, pushed: "sent", slow: true,
 		privilegedIQ:  harness.Versions(os.Getenv("E2E_SUITE"))["ejabberd"] >= "24.10",
+		unicodeHosts:  harness.Versions(os.Getenv("E2E_SUITE"))["ejabberd"] >= "25",
 		componentGone: "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
 		foreignResource: "item-not-found", expanded: "service-unavailable", depth: 2000, // 5000 end its process
 	}

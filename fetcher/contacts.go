@@ -16,7 +16,7 @@ import (
 // The reasons to skip an entry, as label values: it has no JID that a contact of
 // this user can have.
 const (
-	reasonJID       = "jid"        // none, or not one (RFC 7622)
+	reasonJID       = "jid"        // none, or not one
 	reasonResource  = "resource"   // a contact is a bare JID (RFC 6121, section 2.1.2.3)
 	reasonSelf      = "self"       // the user's own
 	reasonDouble    = "double"     // an entry before it is the item of this contact

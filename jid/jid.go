@@ -1,6 +1,10 @@
 // Package jid is the address of an XMPP entity (RFC 7622): parsed, prepared
 // and comparable.
 //
+// The localpart is prepared as servers do it, by nodeprep (RFC 6122, appendix A):
+// who is who is theirs to say. [MatchLocal] says how sure that is of a name that
+// a server did not prepare.
+//
 // A [JID] holds prepared parts, so two addresses of one entity are equal as Go
 // values: == compares them, and a JID or its [JID.Bare] is fit to be a map key.
 // (The one exception is named at [ParseStamped].)
@@ -11,6 +15,8 @@ import (
 	"errors"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 )
 
 // maxPart is the length in bytes up to which each part of a JID may grow (RFC
@@ -22,7 +28,7 @@ const maxPart = 1023
 // comes from outside, and whoever reports the error knows how to quote it.
 var (
 	errNotUTF8        = errors.New("jid: not UTF-8")
-	errLocal          = errors.New("jid: localpart is no RFC 7622 localpart")
+	errLocal          = errors.New("jid: localpart is none that servers take (RFC 6122, appendix A)")
 	errLocalLength    = errors.New("jid: localpart is not 1 to 1023 bytes long")
 	errDomain         = errors.New("jid: domainpart is neither a domain name nor an IP address")
 	errDomainLength   = errors.New("jid: domainpart is not 1 to 1023 bytes long")
@@ -36,8 +42,8 @@ var (
 // JIDs are comparable values and safe for concurrent use.
 type JID struct{ local, domain, resource string }
 
-// Parse makes a JID of its text, each part prepared by RFC 7622. It takes a
-// trailing dot off the domain.
+// Parse makes a JID of its text: the localpart prepared by nodeprep, the other
+// parts by RFC 7622. It takes a trailing dot off the domain.
 //
 // The errors of this package are short, and never contain the address.
 func Parse(s string) (JID, error) { return parse(s, prepareResource) }
@@ -109,6 +115,22 @@ func (j JID) Resource() string { return j.resource }
 
 // Bare is j without its resource.
 func (j JID) Bare() JID { return JID{local: j.local, domain: j.domain} }
+
+// Spelled is j with another spelling of its domain, to be written: it is not
+// prepared, and equal to no JID that is.
+func (j JID) Spelled(domain string) JID {
+	j.domain = domain
+	return j
+}
+
+// ASCIIDomain is a prepared domain with A-labels (RFC 5890) in place of U-labels,
+// or the domain itself if it has none.
+func ASCIIDomain(domain string) string {
+	if ascii, err := idna.Punycode.ToASCII(domain); err == nil && !strings.HasPrefix(domain, "[") {
+		return ascii
+	}
+	return domain
+}
 
 // IsBare reports whether j has no resource.
 func (j JID) IsBare() bool { return j.resource == "" }

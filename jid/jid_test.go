@@ -21,11 +21,11 @@ func TestParse(t *testing.T) {
 		{"example 4, at sign in resourcepart", "juliet@example.com/foo@bar", JID{"juliet", "example.com", "foo@bar"}},
 		{"example 5, escaped space", `foo\20bar@example.com`, JID{`foo\20bar`, "example.com", ""}},
 		{"example 6", "fussball@example.com", JID{"fussball", "example.com", ""}},
-		{"example 7, sharp s stays", "fu\u00DFball@example.com", JID{"fu\u00DFball", "example.com", ""}},
+		{"example 7, but servers fold sharp s", "fu\u00DFball@example.com", JID{"fussball", "example.com", ""}},
 		{"example 8", "\u03C0@example.com", JID{"\u03C0", "example.com", ""}},
 		{"example 9, capital sigma", "\u03A3@example.com/foo", JID{"\u03C3", "example.com", "foo"}},
 		{"example 10, small sigma", "\u03C3@example.com/foo", JID{"\u03C3", "example.com", "foo"}},
-		{"example 11, final sigma stays", "\u03C2@example.com/foo", JID{"\u03C2", "example.com", "foo"}},
+		{"example 11, but servers fold final sigma", "\u03C2@example.com/foo", JID{"\u03C3", "example.com", "foo"}},
 		{"example 12, symbol in resourcepart", "king@example.com/\u265A", JID{"king", "example.com", "\u265A"}},
 		{"example 13, domain only", "example.com", JID{"", "example.com", ""}},
 		{"example 14", "example.com/foobar", JID{"", "example.com", "foobar"}},
@@ -34,8 +34,8 @@ func TestParse(t *testing.T) {
 		{"example 17, space in localpart", "foo bar@example.com", JID{}},
 		{"example 18, leading space in resourcepart", "juliet@example.com/ foo", JID{}},
 		{"example 19, empty localpart and resourcepart", "@example.com/", JID{}},
-		{"example 20, character with a compatibility equivalent", "henry\u2163@example.com", JID{}},
-		{"example 21, symbol in localpart", "\u265A@example.com", JID{}},
+		{"example 20, but servers have a character with a compatibility equivalent", "henry\u2163@example.com", JID{"henryiv", "example.com", ""}},
+		{"example 21, but servers have a symbol in localpart", "\u265A@example.com", JID{"\u265A", "example.com", ""}},
 		{"example 22, no domainpart", "juliet@", JID{}},
 		{"example 23, resourcepart alone", "/foobar", JID{}},
 
@@ -61,7 +61,8 @@ func TestParse(t *testing.T) {
 		{"localpart too long", long + "a@example.org", JID{}},
 		{"domainpart too long", long + "a", JID{}},
 		{"resourcepart too long", "example.org/" + long + "a", JID{}},
-		{"localpart too long once prepared", strings.Repeat("\u023A", maxPart/2) + "@example.org", JID{}}, // 2 bytes, lower case 3
+		{"localpart too long once prepared", strings.Repeat("\uFDFA", maxPart/3) + "@example.org", JID{}}, // 3 bytes, decomposed 33
+		{"localpart of nothing", "\u00AD@example.org", JID{}},
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {

@@ -12,44 +12,6 @@ import (
 // Most addresses are lower-case ASCII already. Each prepare function knows them
 // by one look at their bytes and returns its argument, without allocation.
 
-// localForbidden are the characters that a localpart must not have although
-// the profile allows them (RFC 7622, section 3.3.1).
-const localForbidden = `"&'/:<>@`
-
-// prepareLocal enforces the UsernameCaseMapped profile and the further rules of
-// RFC 7622, section 3.3.
-func prepareLocal(s string) (string, error) {
-	if len(s) == 0 || len(s) > maxPart {
-		return "", errLocalLength
-	}
-	if !plainLocal(s) {
-		var ok bool
-		if s, ok = settle(s, precis.UsernameCaseMapped.String); !ok {
-			return "", errLocal
-		}
-		// Looked for now and not before: the width mapping makes '@' of U+FF20.
-		if strings.ContainsAny(s, localForbidden) {
-			return "", errLocal
-		}
-		if len(s) == 0 || len(s) > maxPart {
-			return "", errLocalLength
-		}
-	}
-	return s, nil
-}
-
-func plainLocal(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c <= ' ', c >= 0x7F, 'A' <= c && c <= 'Z':
-			return false
-		case c == '"', c == '&', c == '\'', c == '/', c == ':', c == '<', c == '>', c == '@': // localForbidden
-			return false
-		}
-	}
-	return true
-}
-
 // prepareResource enforces the OpaqueString profile (RFC 7622, section 3.4).
 func prepareResource(s string) (string, error) {
 	if len(s) == 0 || len(s) > maxPart {

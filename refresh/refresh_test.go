@@ -357,3 +357,31 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// A name in the application's spelling is the user whom the server makes of it, or
+// fails.
+func TestNamesAsTheApplicationSpellsThem(t *testing.T) {
+	for name, want := range map[string]string{
+		"Hei\u00DF": "heiss@example.org", "b\u00B2": "b2@example.org", "\u20AC": "\u20AC@example.org", "\u2665@EXAMPLE.org": "\u2665@example.org",
+		"jose\u0301": "jos\u00E9@example.org", "\uFB03": "ffi@example.org", "\u023A": "\u023A@example.org", "a\u00ADb": "ab@example.org",
+		"a b": "", "\u2100": "", "\u00AD": "", "\u05D0a": "", "\uFF20": "",
+	} {
+		r := start(t)
+		body, _ := json.Marshal([]string{name})
+		code, answer, _ := r.ask("POST", Path, string(body))
+		if want == "" {
+			if code != 500 || answer.Failed[name] != errNoJID.Error() || len(r.asked) > 0 {
+				t.Errorf("%+q: %d, %+v, asked %q", name, code, answer, r.asked)
+			}
+			continue
+		}
+		if code != 200 || answer.Updated != 1 || !reflect.DeepEqual(r.asked, []string{want}) {
+			t.Errorf("%+q: %d, %+v, asked %q", name, code, answer, r.asked)
+		}
+	}
+	r := start(t, func(o *Options) { o.Hosts = []string{"b\u00FCcher.example", "example.org"} })
+	code, answer, _ := r.ask("POST", Path, `["Juliet@xn--bcher-kva.example", "juliet@B\u00DCCHER.example"]`)
+	if code != 200 || answer.Updated != 1 || !reflect.DeepEqual(r.asked, []string{"juliet@b\u00FCcher.example"}) {
+		t.Errorf("%d, %+v, asked %q", code, answer, r.asked)
+	}
+}

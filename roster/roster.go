@@ -94,6 +94,19 @@ func New(items []Item) *Roster {
 	return newRoster(xml, len(parts))
 }
 
+// Spelled is a roster of the same version whose items are written otherwise, as
+// spell makes them.
+func (r *Roster) Spelled(spell func(Item) Item) *Roster {
+	items := r.Items()
+	for i := range items {
+		items[i] = spell(items[i])
+	}
+	spelled := New(items)
+	version := r.Version()
+	spelled.version.Store(&version)
+	return spelled
+}
+
 // Len is the number of items.
 func (r *Roster) Len() int {
 	if r == nil {

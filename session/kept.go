@@ -15,12 +15,13 @@ type Store interface {
 }
 
 // A record of a user is recordFormat, and for each resource its flags, its
-// length and its name.
+// length and its name, and with flagSpelled the same of its user's address.
 const (
 	recordFormat = 1
 
 	flagInterested = 1
 	flagAvailable  = 2
+	flagSpelled    = 4
 )
 
 // Load makes a table of what a store has kept, in which it is kept from then on.
@@ -41,28 +42,44 @@ func Load(s Store) (*Table, error) {
 // restore adds what a record has of a user.
 func (t *Table) restore(user jid.JID, record []byte) {
 	var list []resource
-	for len(record) > 1 && len(list) < MaxResources {
+	for len(record) > 0 && len(list) < MaxResources {
 		flags := record[0]
-		size, n := binary.Uvarint(record[1:])
-		if n <= 0 || size > uint64(len(record)-1-n) {
+		name, rest, ok := cut(record[1:])
+		if !ok {
 			break
 		}
-		name := record[1+n:][:size]
-		record = record[1+n+int(size):]
-		full, err := jid.ParseStamped(user.String() + "/" + string(name))
-		if err != nil {
+		r := resource{interested: flags&flagInterested != 0, available: flags&flagAvailable != 0}
+		if flags&flagSpelled != 0 {
+			var bare []byte
+			if bare, rest, ok = cut(rest); !ok {
+				break
+			}
+			r.bare = string(bare)
+		}
+		record = rest
+		var err error
+		if r.full, err = jid.ParseStamped(user.String() + "/" + string(name)); err != nil {
 			continue
 		}
-		r := resource{full: full, interested: flags&flagInterested != 0, available: flags&flagAvailable != 0}
 		list = append(list, r)
 		t.connected++
 		if r.interested {
 			t.interested++
 		}
+		t.spelled.Add(spellings(r.bare))
 	}
 	if len(list) > 0 {
 		t.users[user] = list
 	}
+}
+
+// cut cuts a text off a record, of which its length stands before it.
+func cut(record []byte) (text, rest []byte, ok bool) {
+	size, n := binary.Uvarint(record)
+	if n <= 0 || size > uint64(len(record)-n) {
+		return nil, nil, false
+	}
+	return record[n:][:size], record[n+int(size):], true
 }
 
 func (r resource) flags() (flags byte) {
@@ -71,6 +88,9 @@ func (r resource) flags() (flags byte) {
 	}
 	if r.available {
 		flags |= flagAvailable
+	}
+	if r.bare != "" {
+		flags |= flagSpelled
 	}
 	return flags
 }
@@ -88,8 +108,14 @@ func (t *Table) save(user jid.JID) {
 	}
 	b := []byte{recordFormat}
 	for _, r := range list {
-		b = binary.AppendUvarint(append(b, r.flags()), uint64(len(r.full.Resource())))
-		b = append(b, r.full.Resource()...)
+		b = appendText(append(b, r.flags()), r.full.Resource())
+		if r.bare != "" {
+			b = appendText(b, r.bare)
+		}
 	}
 	t.store.Put(store.Sessions, user.String(), b)
+}
+
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }

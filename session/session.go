@@ -10,6 +10,7 @@ package session
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rosterd/jid"
@@ -29,10 +30,13 @@ type Table struct {
 	users      map[jid.JID][]resource // by bare JID, never empty, in the order they were seen
 	connected  int
 	interested int
+
+	spelled atomic.Int64 // resources whose user's address is stamped in another spelling; changed with mu held
 }
 
 type resource struct {
 	full       jid.JID
+	bare       string // the user's address as the server stamps it; "": as full says
 	interested bool
 	available  bool      // its presence was reported
 	heard      time.Time // last sign of it
@@ -61,6 +65,43 @@ func (t *Table) Interested(full jid.JID) (news bool) {
 	return news
 }
 
+// Spell notes that a resource is connected, and how the server stamps its user's
+// address: bare, or, if that is "", as the JID says. COMPAT ejabberd, which stamps
+// an address as it was typed at login.
+func (t *Table) Spell(full jid.JID, bare string) {
+	if bare == "" && t.spelled.Load() == 0 {
+		return // as nearly always: then the table need not know it yet
+	}
+	t.note(full, func(r *resource) {
+		t.spelled.Add(spellings(bare) - spellings(r.bare))
+		r.bare = bare
+	})
+}
+
+// spellings is 1 for an address that is stamped in another spelling.
+func spellings(bare string) int64 {
+	if bare == "" {
+		return 0
+	}
+	return 1
+}
+
+// Spelled is the user's address as the server stamps it for a resource; "": as the
+// JID says, or the resource is not connected.
+func (t *Table) Spelled(full jid.JID) string {
+	if t.spelled.Load() == 0 {
+		return ""
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.users[full.Bare()] {
+		if r.full == full {
+			return r.bare
+		}
+	}
+	return ""
+}
+
 // note notes a sign of a resource, and what change says of it.
 func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	t.mu.Lock()
@@ -77,10 +118,10 @@ func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 		t.connected++
 	}
 	list[i].heard = time.Now()
-	before := list[i].flags()
+	flags, bare := list[i].flags(), list[i].bare
 	change(&list[i])
 	t.users[user] = list
-	if news || list[i].flags() != before {
+	if news || list[i].flags() != flags || list[i].bare != bare {
 		t.save(user)
 	}
 	return news
@@ -146,6 +187,7 @@ func (t *Table) remove(list []resource, i int) []resource {
 	if list[i].interested {
 		t.interested--
 	}
+	t.spelled.Add(-spellings(list[i].bare))
 	return slices.Delete(list, i, i+1)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rosterd/jid"
+	"rosterd/store"
 )
 
 func full(t testing.TB, s string) jid.JID {
@@ -109,5 +110,42 @@ func TestTableConcurrently(t *testing.T) {
 	work.Wait()
 	if c, i := table.Counts(); c != 0 || i != 0 || table.HasConnected(full(t, "juliet@example.org")) {
 		t.Errorf("%d connected, %d interested", c, i)
+	}
+}
+
+// The address of each resource is as it was stamped last, for as long as it is there.
+func TestSpellings(t *testing.T) {
+	kept := store.NewMemory()
+	table := load(t, kept)
+	a, b := full(t, "juliet@example.org/a"), full(t, "juliet@example.org/b")
+	table.Spell(a, "") // nothing to note
+	if n, _ := table.Counts(); n != 0 {
+		t.Errorf("%d connected", n)
+	}
+	table.Spell(a, "JULIET@Example.org")
+	table.Interested(a)
+	table.Connected(b)
+	for _, table := range []*Table{table, load(t, kept)} {
+		if x, y := table.Spelled(a), table.Spelled(b); x != "JULIET@Example.org" || y != "" {
+			t.Errorf("spelled %q, %q", x, y)
+		}
+		if n, interested := table.Counts(); n != 2 || interested != 1 {
+			t.Errorf("%d connected, %d interested", n, interested)
+		}
+	}
+	table.Spell(a, "")
+	if got := load(t, kept).Spelled(a); table.Spelled(a) != "" || got != "" {
+		t.Errorf("still spelled, kept %q", got)
+	}
+	table.Spell(b, "JuliEt@example.org")
+	table.Gone(b)
+	if table.Spelled(b) != "" || table.spelled.Load() != 0 {
+		t.Error("still spelled")
+	}
+	for i := range MaxResources + 1 {
+		table.Spell(full(t, fmt.Sprint("juliet@example.org/", i)), "jULIET@example.org")
+	}
+	if n := table.spelled.Load(); n != MaxResources {
+		t.Errorf("%d spelled", n)
 	}
 }

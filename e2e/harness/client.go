@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +64,7 @@ type ClientOptions struct {
 	Address  string // host:port of the server
 	JID      string // full: the resource is asked for
 	Password string
+	Bound    string // the bare JID that the server gives; "": that of JID
 
 	// RefusePushes answers each roster push with an error. Only the client of
 	// gosrc.io/xmpp can do that; slixmpp answers by itself.
@@ -119,7 +121,7 @@ func newSession(opts ClientOptions) (*session, error) {
 
 func (s *session) bare() string {
 	bare, _, _ := strings.Cut(s.opts.JID, "/")
-	return bare
+	return cmp.Or(s.opts.Bound, bare)
 }
 
 // trusted says whether a client may accept a roster push from this address: it
