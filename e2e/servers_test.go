@@ -60,7 +60,7 @@ var (
 	ejabberdVersion = harness.Versions(os.Getenv("E2E_SUITE"))["ejabberd"]
 	ejabberd        = server{
 		name: "ejabberd", start: startEjabberd, unrestricted: true, pushed: "sent", slow: true,
-		privilegedIQ:  ejabberdVersion >= "24.10", dropsApproved: strings.HasPrefix(ejabberdVersion, "24."),
+		privilegedIQ: ejabberdVersion >= "24.10", dropsApproved: strings.HasPrefix(ejabberdVersion, "24."),
 		componentGone: "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
 		foreignResource: "item-not-found", expanded: "service-unavailable", depth: 2000, // 5000 end its process
 	}
