@@ -127,7 +127,7 @@ install_packages() {
 		if listed; then
 			say "nothing to install"
 			return
-		elif ! $apt update >"$log" 2>&1; then
+		elif ! $apt update >"$log" 2>&1; then # offline, perhaps
 			say "nothing to install, but apt-get update failed: there may be security updates"
 			return
 		fi
@@ -157,7 +157,11 @@ install_packages() {
 		erlang-base) disable erlang-base epmd.service epmd.socket ;;
 		esac >>"$log" 2>&1
 	done
-	say "installed${missing:+ $missing}${updates:+ the updates of $updates}"
+	if [ -z "$missing$updates" ]; then
+		say "nothing to install"
+		return
+	fi
+	say "installed${missing:+ $missing}${updates:+ the updates of ${updates% }}"
 }
 
 # The roots of other releases, kept between runs. The tests look here, too.
@@ -186,7 +190,7 @@ make_root() { # suite, packages
 	debian=$(mirror Debian)
 	debian=${debian:-http://deb.debian.org/debian}
 	security=$(mirror Debian-Security)
-	rm -rf --one-file-system "$root"
+	rm -rf --one-file-system "$root" "${roots:?}/$suite"
 	unfinished=$root
 	debootstrap --variant=minbase "$suite" "$root" "$debian" || return 1
 	# sid has no security updates: they are in it.
@@ -201,7 +205,6 @@ make_root() { # suite, packages
 	unshare --mount sh -e -c 'mount -t proc proc "$1/proc"; in="chroot $1"; apt=$2; shift 2
 		$in $apt update; $in $apt dist-upgrade; $in $apt install --no-install-recommends "$@"; $in apt-get clean' \
 		- "$root" "$apt" "$@" || return 1
-	rm -rf --one-file-system "${roots:?}/$suite"
 	mv "$root" "$roots/$suite"
 	unfinished=
 }
@@ -213,7 +216,6 @@ prepare_root() { # suite, packages
 	elif make_root "$@" >"$log" 2>&1; then
 		say "made $roots/$1"
 	else
-		tail -n 50 "$log" >&2
 		return 1
 	fi
 }
@@ -221,7 +223,10 @@ prepare_root() { # suite, packages
 install_packages 9>&-
 if $matrix; then
 	mkdir -p "$roots"
-	prepare_root trixie prosody prosody-modules ejabberd jabberd2 9>&- || fail "Debian 13 could not be installed, see above"
+	prepare_root trixie prosody prosody-modules ejabberd jabberd2 9>&- || {
+		tail -n 50 "$log" >&2
+		fail "Debian 13 could not be installed, see above"
+	}
 	# What is in sid today may not be installable tomorrow.
-	prepare_root sid prosody prosody-modules ejabberd 9>&- || say "sid could not be installed, see above: its servers are not tested"
+	prepare_root sid prosody prosody-modules ejabberd 9>&- || say "sid could not be installed: $(tail -n 1 "$log")"
 fi

@@ -117,10 +117,14 @@ func (c *rawComponent) serve(dec *xml.Decoder) {
 			if query.To != "" {
 				from = " from='" + query.To + "'"
 			}
+			host := stanza.From
+			if stanza.Delegation.XMLName.Space == "urn:xmpp:delegation:1" {
+				host += "/x" // COMPAT: ejabberd 24.10 to 24.12, as above
+			}
 			c.send(fmt.Sprintf("<iq type='result' id='%s' to='%s' from='%s'><delegation xmlns='%s'>"+
 				"<forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='result' id='%s' to='%s'%s>"+
 				"<query xmlns='jabber:iq:roster'>%s</query></iq></forwarded></delegation></iq>",
-				stanza.ID, stanza.From, stanza.To, stanza.Delegation.XMLName.Space, query.ID, query.From, from, rawItem))
+				stanza.ID, host, stanza.To, stanza.Delegation.XMLName.Space, query.ID, query.From, from, rawItem))
 		}
 	}
 }

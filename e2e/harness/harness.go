@@ -1,6 +1,6 @@
 // Package harness runs what an end-to-end test of rosterd needs: a private
-// Prosody or ejabberd, a contacts backend that can misbehave, the built rosterd, and two
-// client libraries that nobody here wrote. It is plain library code without the
+// Prosody, ejabberd or jabberd2, a contacts backend that can misbehave, the built
+// rosterd, and two client libraries that nobody here wrote. It is plain library code without the
 // testing package, so that the demo shows what the tests prove.
 //
 // Every server listens on 127.0.0.1 and keeps its files in a folder of its own;
