@@ -98,8 +98,11 @@ func (t Timing) withDefaults() Timing {
 type Rosters interface {
 	// Get asks for the roster of a resource's user. Unless it returns an error,
 	// reply is called once; it may block while the server reads slowly. Or same is
-	// true: the resource has the roster, and is to be told just that.
+	// true: the resource has the roster, and is to be told just that. If Get returns
+	// an error, or replies without a roster, the resource is told everything later.
 	Get(full jid.JID, version *string, reply roster.Reply) (same bool, err error)
+	// Refused says that a resource was refused to change these contacts' items.
+	Refused(full jid.JID, contacts []jid.JID)
 	// Undelivered says that a reply was lost with the stream.
 	Undelivered(full jid.JID)
 	// Unasked says that a resource is connected that has not asked here: it may have
