@@ -43,7 +43,7 @@ func (h *Hub) become(now time.Duration) {
 		}
 		h.letGo(u)
 	}
-	if h.running && !h.settled && h.settleAt <= now {
+	if h.running && !h.settled && h.settleAt <= now && h.recalls.len() == 0 {
 		h.settled = true
 		for u := range h.users() {
 			h.bringInLine(u)
@@ -55,7 +55,7 @@ func (h *Hub) become(now time.Duration) {
 func (h *Hub) wait(now time.Duration) time.Duration {
 	wait := time.Hour
 	until := func(at time.Duration) { wait = min(wait, at-now) }
-	if h.live.len()+h.asks.len() > 0 {
+	if h.live.len()+h.asks.len()+h.recalls.len() > 0 {
 		until(now)
 	}
 	if h.align.len() > 0 {

@@ -108,6 +108,9 @@ type Hub struct {
 	wants fifo[dated] // to ask Rosters.Want for
 	fades fifo[dated] // has what is forgotten after Linger
 
+	before  map[jid.JID]*before // of users that an earlier rosterd may have shown, by bare JID; since Recall
+	recalls fifo[jid.JID]       // those of them of whom it is not known yet who saw them
+
 	running  bool
 	settled  bool          // the server had the time to report who is there
 	settleAt time.Duration // when it will have had
@@ -120,7 +123,7 @@ type Hub struct {
 func New(hosts []string, rosters Rosters, limits Limits) *Hub {
 	h := &Hub{
 		hosts: make(map[string]bool, len(hosts)), rosters: rosters, limits: limits.withDefaults(),
-		born: time.Now(), wake: make(chan struct{}, 1), ids: make(map[jid.JID]uint32),
+		born: time.Now(), wake: make(chan struct{}, 1), ids: make(map[jid.JID]uint32), before: make(map[jid.JID]*before),
 	}
 	for _, host := range hosts {
 		h.hosts[host] = true

@@ -112,6 +112,14 @@ func (h *Hub) end() {
 // askRosters asks for rosters that are not known.
 func (h *Hub) askRosters() {
 	for range maxTurns {
+		user, ok := h.nextRecall()
+		if !ok {
+			break
+		}
+		last, known := h.rosters.Known(user) // before it is fetched anew, as a rule
+		h.recalled(user, last, known)
+	}
+	for range maxTurns {
 		u, bare := h.nextAsk()
 		if u == nil {
 			break

@@ -116,6 +116,15 @@ func (u *user) find(full jid.JID) *resource {
 	return nil
 }
 
+// isAvailable reports whether a resource is available. None is of the nil user.
+func (u *user) isAvailable(full jid.JID) bool {
+	if u == nil {
+		return false
+	}
+	r := u.find(full)
+	return r != nil && !r.gone
+}
+
 // pair finds the pair with the other, or where it belongs.
 func (u *user) pair(to uint32) (int, bool) {
 	return slices.BinarySearchFunc(u.pairs, to, func(p pair, to uint32) int { return cmp.Compare(p.to, to) })

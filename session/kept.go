@@ -2,6 +2,8 @@ package session
 
 import (
 	"encoding/binary"
+	"slices"
+	"time"
 
 	"rosterd/jid"
 	"rosterd/store"
@@ -11,16 +13,19 @@ import (
 // block.
 type Store interface {
 	Put(kind store.Kind, key string, record []byte)
+	Note(kind store.Kind, key string, note []byte)
 	Each(kind store.Kind, f func(key string, e store.Entry) error) error
 }
 
 // A record of a user is recordFormat, and for each resource its flags, its
-// length and its name.
+// length and its name. A note is the name of one that has become available: others
+// are told of it at once, and the record is written later.
 const (
 	recordFormat = 1
 
 	flagInterested = 1
 	flagAvailable  = 2
+	flagLeft       = 4 // it is not connected any more: a departure
 )
 
 // Load makes a table of what a store has kept, in which it is kept from then on.
@@ -30,8 +35,17 @@ func Load(s Store) (*Table, error) {
 	t := NewTable()
 	t.store = s
 	err := s.Each(store.Sessions, func(key string, e store.Entry) error {
-		if user, err := jid.Parse(key); err == nil && user.IsBare() && len(e.Record) > 0 && e.Record[0] == recordFormat {
+		user, err := jid.Parse(key)
+		if err != nil || !user.IsBare() {
+			return nil
+		}
+		if len(e.Record) > 0 && e.Record[0] == recordFormat {
 			t.restore(user, e.Record[1:])
+		}
+		for _, note := range e.Notes {
+			if full, err := jid.ParseStamped(user.String() + "/" + string(note)); err == nil && full.Resource() != "" {
+				t.restored(resource{full: full, available: true})
+			}
 		}
 		return nil
 	})
@@ -40,8 +54,8 @@ func Load(s Store) (*Table, error) {
 
 // restore adds what a record has of a user.
 func (t *Table) restore(user jid.JID, record []byte) {
-	var list []resource
-	for len(record) > 1 && len(list) < MaxResources {
+	now := time.Now()
+	for len(record) > 1 && len(t.users[user]) < MaxResources {
 		flags := record[0]
 		size, n := binary.Uvarint(record[1:])
 		if n <= 0 || size > uint64(len(record)-1-n) {
@@ -50,18 +64,30 @@ func (t *Table) restore(user jid.JID, record []byte) {
 		name := record[1+n:][:size]
 		record = record[1+n+int(size):]
 		full, err := jid.ParseStamped(user.String() + "/" + string(name))
-		if err != nil {
-			continue
+		switch {
+		case err != nil:
+		case flags&flagLeft != 0:
+			t.leave(full, now)
+		default:
+			t.restored(resource{full: full, interested: flags&flagInterested != 0, available: flags&flagAvailable != 0})
 		}
-		r := resource{full: full, interested: flags&flagInterested != 0, available: flags&flagAvailable != 0}
-		list = append(list, r)
+	}
+}
+
+// restored adds a resource, or what is new of it.
+func (t *Table) restored(r resource) {
+	user := r.full.Bare()
+	list := t.users[user]
+	i := slices.IndexFunc(list, func(known resource) bool { return known.full == r.full })
+	switch {
+	case i >= 0:
+		list[i].available = list[i].available || r.available
+	case len(list) < MaxResources:
+		t.users[user] = append(list, r)
 		t.connected++
 		if r.interested {
 			t.interested++
 		}
-	}
-	if len(list) > 0 {
-		t.users[user] = list
 	}
 }
 
@@ -81,15 +107,29 @@ func (t *Table) save(user jid.JID) {
 	if t.store == nil {
 		return
 	}
-	list := t.users[user]
-	if len(list) == 0 {
+	list, left := t.users[user], t.left[user]
+	if len(list)+len(left) == 0 {
 		t.store.Put(store.Sessions, user.String(), nil)
 		return
 	}
 	b := []byte{recordFormat}
+	add := func(flags byte, full jid.JID) {
+		b = binary.AppendUvarint(append(b, flags), uint64(len(full.Resource())))
+		b = append(b, full.Resource()...)
+	}
+	for _, d := range left {
+		add(flagLeft, d.full)
+	}
 	for _, r := range list {
-		b = binary.AppendUvarint(append(b, r.flags()), uint64(len(r.full.Resource())))
-		b = append(b, r.full.Resource()...)
+		add(r.flags(), r.full)
 	}
 	t.store.Put(store.Sessions, user.String(), b)
+}
+
+// noteAvailable notes in the store, if there is one, that a resource is available:
+// what is noted is not lost with the process. t.mu is held.
+func (t *Table) noteAvailable(full jid.JID) {
+	if t.store != nil {
+		t.store.Note(store.Sessions, full.Bare().String(), []byte(full.Resource()))
+	}
 }
