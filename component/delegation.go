@@ -196,7 +196,7 @@ func (c *Component) told(full jid.JID, a roster.Answer, began time.Time) {
 	case a.Same:
 		answer = "current" // as the client says, or soon, by pushes
 	case a.Roster == nil:
-		answer = "error"
+		answer = "none"
 	}
 	c.opts.Logger.Debug("roster query answered", "user", full, "answer", answer, "items", a.Roster.Len(), "took", time.Since(began), "err", a.Err)
 }

@@ -14,6 +14,7 @@ import (
 const (
 	nsRoster      = "jabber:iq:roster"                    // RFC 6121, section 2
 	nsPing        = "urn:xmpp:ping"                       // XEP-0199
+	nsBlocking    = "urn:xmpp:blocking"                   // XEP-0191
 	nsVersion     = "jabber:iq:version"                   // XEP-0092
 	nsDelay       = "urn:xmpp:delay"                      // XEP-0203
 	nsForward     = "urn:xmpp:forward:0"                  // XEP-0297

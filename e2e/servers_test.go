@@ -28,6 +28,10 @@ type server struct {
 	// (XEP-0356, section 6), which ejabberd has from 24.10 on.
 	privilegedIQ bool
 
+	// blocksAnswered says that the server tells the component whom a user has
+	// blocked: ejabberd 24.12 takes the question and does not answer.
+	blocksAnswered bool
+
 	// endsTold says that the component is told of the end of a session whose
 	// client says nothing.
 	endsTold bool
@@ -48,14 +52,15 @@ type server struct {
 
 var (
 	prosody = server{
-		name: "prosody", start: startProsody, pushed: "ok", privilegedIQ: true, endsTold: true,
+		name: "prosody", start: startProsody, pushed: "ok", privilegedIQ: true, blocksAnswered: true, endsTold: true,
 		componentGone: "component disconnected: " + domain, unknownComponent: "host-unknown", depth: 30_000,
 		foreignResource: "forbidden", expanded: "policy-violation",
 	}
 	ejabberd = server{
 		name: "ejabberd", start: startEjabberd, unrestricted: true, pushed: "sent", slow: true,
-		privilegedIQ:  harness.Versions(os.Getenv("E2E_SUITE"))["ejabberd"] >= "24.10",
-		componentGone: "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
+		privilegedIQ:   harness.Versions(os.Getenv("E2E_SUITE"))["ejabberd"] >= "24.10",
+		blocksAnswered: harness.Versions(os.Getenv("E2E_SUITE"))["ejabberd"] > "24.12",
+		componentGone:  "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
 		foreignResource: "item-not-found", expanded: "service-unavailable", depth: 2000, // 5000 end its process
 	}
 	servers = []server{prosody, ejabberd}

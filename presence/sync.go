@@ -92,6 +92,11 @@ func (h *Hub) tellUser(u *user, batch []Stanza, limit int) []Stanza {
 		w.pos = listers[i] + 1
 		other := h.nodes[listers[i]].user
 		if j, ok := other.pair(u.id); ok {
+			if !h.knowsBlocks(other) { // it is for other's walk, then
+				other.source.mark()
+				h.enqueue(other)
+				continue
+			}
 			batch = h.sync(other, &other.pairs[j], batch)
 		}
 	}

@@ -44,6 +44,8 @@ type user struct {
 	wanted   bool // Want was called, on this stream
 	fading   bool // in fades
 
+	blocks blocks
+
 	turns int           // how often the user got into live, each time less than Calm after the last
 	turn  time.Duration // when that was
 }
