@@ -165,6 +165,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	})
 	if cfg.XMPP.Unrestricted && cfg.XMPP.Presence != "off" {
 		hub := presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
+		hub.Recall(sessions.Shown())
 		a.manager.Watch(hub)
 		a.component.Relay(hub)
 	}

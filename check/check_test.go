@@ -170,6 +170,7 @@ func announced(host, delegated, permissions string) string {
 }
 
 const (
+	permBlocking = "<perm access='iq'><namespace ns='urn:xmpp:blocking' type='get'/></perm>"
 	permIQ       = "<perm access='iq'><namespace ns='jabber:iq:roster' type='set'/></perm>"
 	permPresence = "<perm access='presence' type='managed_entity'/>"
 	nsRoster     = "jabber:iq:roster"
@@ -270,7 +271,12 @@ func TestServer(t *testing.T) {
 			want: []string{"warn example.org: does not delegate"}},
 		{name: "no push", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,
 			want: []string{"warn example.org: does not permit roster pushes"}, lines: []string{`iq = { ["jabber:iq:roster"] = "set" };`}},
-		{name: "no push, unrestricted", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,
+		{name: "block lists unknown", serve: speaks(announced("example.org", nsRoster, permIQ+permPresence)), ok: true, xmpp: map[string]any{"unrestricted": true, "presence": "auto"},
+			want:  []string{"warn example.org: does not say whom users have blocked"},
+			lines: []string{`in privileged_entities, in ["contacts.example.org"], in iq: ["urn:xmpp:blocking"] = "get";`, `{get: contacts_component}`}},
+		{name: "block lists known", serve: speaks(announced("example.org", nsRoster, permPresence+permBlocking)), ok: true, xmpp: map[string]any{"unrestricted": true, "presence": "auto"},
+			lines: []string{"ok   example.org: permits to ask whom users have blocked"}},
+		{name: "no push, unrestricted", serve: speaks(announced("example.org", nsRoster, permPresence+permBlocking)), ok: true,
 			xmpp: map[string]any{"unrestricted": true, "presence": "auto"}, lines: []string{"changes are pushed from the user's address", "presence between contacts is relayed",
 				"ok   the server takes stanzas from the users' addresses"}},
 		{name: "unrestricted, and the server is not", serve: strict(all), ok: false, xmpp: map[string]any{"unrestricted": true, "presence": "auto"},
@@ -354,7 +360,7 @@ func TestRunning(t *testing.T) {
 		Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true}
 	other, relayed := good, good
 	other.Host = "example.net"
-	relayed.Presence = component.PresenceRelayed
+	relayed.Presence, relayed.BlockingPermitted = component.PresenceRelayed, true
 	mine := component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good}}
 	with := func(any string, w component.Ways) component.Status {
 		s := mine

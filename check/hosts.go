@@ -31,6 +31,7 @@ func (c *checker) host(w component.Ways, status component.Status, lacks func(str
 	}
 	c.push(w, need)
 	c.presence(w, need)
+	c.blocking(w, need)
 	c.ways(w)
 }
 
@@ -50,6 +51,18 @@ func (c *checker) push(w component.Ways, need needed) {
 		c.warn("%s: announces no privileges, %s", w.Host, follows)(need.lines()...)
 	default:
 		c.warn("%s: does not permit roster pushes (privilege iq, set, jabber:iq:roster), %s", w.Host, follows)(need.lines()...)
+	}
+}
+
+// blocking says, where presence is relayed, whether blocked contacts are spared it.
+func (c *checker) blocking(w component.Ways, need needed) {
+	switch {
+	case w.Presence != component.PresenceRelayed:
+	case w.BlockingPermitted:
+		c.ok("%s: permits to ask whom users have blocked (privilege iq, get, urn:xmpp:blocking): these are not sent their presence", w.Host)
+	default:
+		need.blocking = true
+		c.warn("%s: does not say whom users have blocked (privilege iq, get, urn:xmpp:blocking): blocked contacts are sent their presence", w.Host)(need.lines()...)
 	}
 }
 

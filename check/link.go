@@ -116,6 +116,7 @@ func (c *checker) lacking(ctx context.Context, link *component.Component, status
 type absent struct{}
 
 func (absent) Get(jid.JID, *string, roster.Reply) (bool, error) { return false, roster.ErrStopping }
+func (absent) Refused(jid.JID, []jid.JID)                       {}
 func (absent) Undelivered(jid.JID)                              {}
 func (absent) Unasked(jid.JID)                                  {}
 func (absent) Gone(jid.JID)                                     {}

@@ -6,9 +6,9 @@ import "fmt"
 type needed struct {
 	host, domain string
 
-	delegation, push, presence bool
-	announced                  bool // privileges were, if not these
-	unrestricted               bool
+	delegation, push, presence, blocking bool
+	announced                            bool // privileges were, if not these
+	unrestricted                         bool
 
 	// Some host has announced something, so that Prosody has the module loaded
 	// on the Component, too.
@@ -33,6 +33,8 @@ func (n needed) prosody() []string {
 		lines = append(lines, fmt.Sprintf(`    privileged_entities = { [%q] = { presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`, n.domain))
 	case n.push:
 		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: iq = { ["jabber:iq:roster"] = "set" };`, n.domain))
+	case n.blocking:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q], in iq: ["urn:xmpp:blocking"] = "get";`, n.domain))
 	case n.presence:
 		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: presence = "managed_entity";`, n.domain))
 	}
@@ -57,6 +59,10 @@ func (n needed) ejabberd() []string {
 	}
 	if n.presence {
 		lines = append(lines, "    mod_privilege: {presence: {managed_entity: contacts_component}}")
+	}
+	if n.blocking {
+		lines = append(lines, `  modules:`, `    in mod_privilege: iq: {"urn:xmpp:blocking": {get: contacts_component}}`,
+			"  (ejabberd has this from 24.10 on, and answers in 26.07; before, nobody can know)")
 	}
 	if n.push && !n.unrestricted {
 		lines = append(lines, "  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true",

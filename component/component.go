@@ -67,6 +67,7 @@ type Timing struct {
 	Stanza    time.Duration // time without a whole stanza after which the stream is given up; 5 min
 	Write     time.Duration // one write to the server; 30 s
 	Answer    time.Duration // how long the answer to an IQ is waited for; 60 s
+	Blocks    time.Duration // how long a host that never answered may take to say whom a user has blocked; 5 s
 	Announce  time.Duration // how long announcements are waited for before they count as missing; 10 s
 	Close     time.Duration // how long the server may take to close the stream; 3 s
 	Prove     time.Duration // how often is proven that delegated queries arrive; 30 s
@@ -84,7 +85,7 @@ func (t Timing) withDefaults() Timing {
 	}{
 		{&t.Dial, 15 * time.Second}, {&t.MinRetry, time.Second}, {&t.MaxRetry, 60 * time.Second},
 		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Stanza, 5 * time.Minute}, {&t.Write, 30 * time.Second},
-		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Close, 3 * time.Second},
+		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Blocks, 5 * time.Second}, {&t.Close, 3 * time.Second},
 		{&t.Prove, 30 * time.Second}, {&t.ProveSoon, time.Second}, {&t.Arrive, 5 * time.Second}, {&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
 	} {
 		if *d.field == 0 {
@@ -98,8 +99,11 @@ func (t Timing) withDefaults() Timing {
 type Rosters interface {
 	// Get asks for the roster of a resource's user. Unless it returns an error,
 	// reply is called once; it may block while the server reads slowly. Or same is
-	// true: the resource has the roster, and is to be told just that.
+	// true: the resource has the roster, and is to be told just that. If Get returns
+	// an error, or replies without a roster, the resource is told everything later.
 	Get(full jid.JID, version *string, reply roster.Reply) (same bool, err error)
+	// Refused says that a resource was refused to change these contacts' items.
+	Refused(full jid.JID, contacts []jid.JID)
 	// Undelivered says that a reply was lost with the stream.
 	Undelivered(full jid.JID)
 	// Unasked says that a resource is connected that has not asked here: it may have
@@ -142,6 +146,7 @@ type Component struct {
 	limit       *limit  // of queries; of the goroutine that reads; nil: none
 	undelivered *causes // of pushes, since the stream began
 	unanswered  *causes // of roster queries
+	unlisted    *causes // of block lists
 	strangers   *causes // hosts that announce something and are not served
 	lacking     *causes // what better ways need
 	streamless  *causes // of attempts to connect, since the stream before
@@ -162,7 +167,7 @@ func New(o Options, sessions Sessions) *Component {
 	}
 	c := &Component{opts: o, hosts: make(map[string]bool), names: newNames(o.Domain, o.Hosts), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
 		nobody: "nobody-" + strings.ToLower(rand.Text()), born: time.Now().UnixMicro(), limit: newLimit(o.QueriesBurst, o.QueriesPerSecond),
-		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16), streamless: newCauses(time.Minute, 64)}
+		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), unlisted: newCauses(time.Hour, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16), streamless: newCauses(time.Minute, 64)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
 	}

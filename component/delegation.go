@@ -69,6 +69,9 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 	switch {
 	case !c.within(from, u): // whoever sent it, be it for his own roster or not
 		c.offer(s, d.refusal(errResourceConstraint))
+		if err == nil && isOwn(u, inner, host) {
+			c.refusedSet(s, d, u.full, inner)
+		}
 	case err == errAmbiguous:
 		c.ambiguous(from)
 		c.count(queryAmbiguous)
@@ -86,7 +89,8 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		c.offer(s, d.refusal(errServiceUnavailable))
 	case inner.get("type") == string(stanza.IQTypeSet):
 		c.count(querySet)
-		c.offer(s, d.refusal(errNotAllowed))
+		c.offer(s, d.refusal(errManagedElsewhere))
+		c.refusedSet(s, d, u.full, inner)
 	default:
 		c.query(s, d, u, payload)
 	}
@@ -101,22 +105,44 @@ func (c *Component) handlePlain(s *stream, iq *element) bool {
 	if err == errNobody {
 		return false
 	}
+	d := delegated{inner: replyTo(iq)}
 	switch {
 	case !c.within(from, u):
 		c.refuse(s, iq, errResourceConstraint)
-		return true
+		if err == nil {
+			c.refusedSet(s, d, u.full, iq)
+		}
 	case err != nil:
 		c.ambiguous(from)
 		c.count(queryAmbiguous)
 		c.refuse(s, iq, errForbidden)
-		return true
 	case iq.get("type") == string(stanza.IQTypeSet):
 		c.count(querySet)
-		c.refuse(s, iq, errNotAllowed)
-		return true
+		c.refuse(s, iq, errManagedElsewhere)
+		c.refusedSet(s, d, u.full, iq)
+	default:
+		c.query(s, d, u, iq.only())
 	}
-	c.query(s, delegated{inner: replyTo(iq)}, u, iq.only())
 	return true
+}
+
+// refusedSet sees to it that a resource whose roster set was refused is pushed what
+// is true of the contacts that it named: some clients show what they asked for.
+func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *element) {
+	query := iq.only()
+	if iq.get("type") != string(stanza.IQTypeSet) || query == nil || !query.is(nsRoster, "query") {
+		return
+	}
+	var contacts []jid.JID
+	for _, item := range query.children {
+		if contact, err := jid.Parse(strings.Clone(item.get("jid"))); err == nil && item.is(nsRoster, "item") {
+			contacts = append(contacts, contact)
+		}
+	}
+	if d.ns != "" {
+		s.fence.note(full)
+	}
+	c.rosters.Refused(full, contacts)
 }
 
 // isOwn reports whether a sender asks for his own roster: a user of the host that
@@ -144,13 +170,15 @@ func (c *Component) query(s *stream, d delegated, u sender, query *element) {
 	s.newcomers.asked(full)
 	c.presences.Login(full)
 	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
-	same, err := c.rosters.Get(full, versionIn(query), func(a roster.Answer) (rest []roster.Item) {
+	version := versionIn(query)
+	named := version != nil
+	same, err := c.rosters.Get(full, version, func(a roster.Answer) (rest []roster.Item) {
 		defer took()
 		defer c.told(full, a, began)
 		switch {
 		case a.Roster == nil:
 			c.failed(full, a.Err)
-			c.answer(full, d, d.refusal(waitError(a.Err)))
+			c.answer(full, d, named, d.failure(named, a.Err))
 			return nil
 		case a.Err != nil:
 			c.stale(full, a.Err)
@@ -159,13 +187,13 @@ func (c *Component) query(s *stream, d delegated, u sender, query *element) {
 		}
 		a.Roster = c.names.roster(a.Roster)
 		data, rest := d.result(a, c.opts.MaxStanza, c.buffers.get)
-		c.answer(full, d, data)
+		c.answer(full, d, named, data)
 		return c.names.read(rest)
 	})
 	switch {
 	case err != nil:
 		c.failed(full, err)
-		c.offer(s, d.refusal(waitError(err)))
+		c.offer(s, d.failure(named, err))
 		c.told(full, roster.Answer{Err: err}, began)
 	case same:
 		c.count(queryOK)
@@ -185,7 +213,7 @@ func (c *Component) told(full jid.JID, a roster.Answer, began time.Time) {
 	case a.Same:
 		answer = "current" // as the client says, or soon, by pushes
 	case a.Roster == nil:
-		answer = "error"
+		answer = "none"
 	}
 	c.opts.Logger.Debug("roster query answered", "user", full, "answer", answer, "items", a.Roster.Len(), "took", time.Since(began), "err", a.Err)
 }
@@ -221,8 +249,8 @@ func (c *Component) same(s *stream, full jid.JID, d delegated) {
 // answer sends the answer to a roster get, on the stream that is there now:
 // COMPAT Prosody takes it on a later stream than that of the query, and would
 // let the client wait for good without it. If the queue to the server has no
-// room for it, the answer is an error.
-func (c *Component) answer(full jid.JID, d delegated, data []byte) {
+// room for it, the answer is that of a failure.
+func (c *Component) answer(full jid.JID, d delegated, named bool, data []byte) {
 	s, _ := c.current()
 	if s != nil && d.ns != "" {
 		s.fence.note(full) // first: whoever sees the answer may send the next thing
@@ -232,7 +260,7 @@ func (c *Component) answer(full jid.JID, d delegated, data []byte) {
 		err = s.out.put(data, nil)
 	}
 	if errors.Is(err, errQueueFull) {
-		c.offer(s, d.refusal(errResourceConstraint))
+		c.offer(s, d.failure(named, roster.ErrBusy))
 	}
 	if err != nil || !c.sent(s, full) {
 		c.rosters.Undelivered(full)
@@ -241,11 +269,11 @@ func (c *Component) answer(full jid.JID, d delegated, data []byte) {
 
 func (c *Component) count(result string) { c.opts.Metrics.Queries.WithLabelValues(result).Inc() }
 
-// failed counts a roster get that is answered with an error, and logs it; one
+// failed counts a roster get for which there is no roster, and logs it; one
 // cause that concerns many users is one line a minute.
 func (c *Component) failed(full jid.JID, err error) {
 	if silent, now := c.unanswered.log(err.Error()); now {
-		c.opts.Logger.Warn("roster query answered with an error", "user", full.Bare(), "err", err, "not_logged_before", silent)
+		c.opts.Logger.Warn("roster query answered without a roster", "user", full.Bare(), "err", err, "not_logged_before", silent)
 	}
 	switch {
 	case errors.Is(err, roster.ErrOverdue):
@@ -301,6 +329,9 @@ func (d delegated) result(a roster.Answer, limit int, get func(n int) []byte) (d
 		}
 	}
 	if len(others) == 0 {
+		if a.Named {
+			return d.same(), long
+		}
 		return d.refusal(errBackend), nil
 	}
 	data, rest = d.result(roster.Answer{Roster: roster.New(others), Named: a.Named}, limit, get)
@@ -311,6 +342,18 @@ func (d delegated) result(a roster.Answer, limit int, get func(n int) []byte) (d
 // 2.6.3).
 func (d delegated) same() []byte {
 	return d.wrap(stanza.IQTypeResult, func(b []byte) []byte { return b })
+}
+
+// failure is the answer to a roster get for which there is no roster now. Some
+// clients never come online after an error. Who names a version, if only the empty
+// one, can be told to go on with what he has (RFC 6121, section 2.6.3), which is not
+// to say that his roster is empty; he is pushed everything later, unless rosterd
+// stops, which knows of no later.
+func (d delegated) failure(named bool, err error) []byte {
+	if named && !errors.Is(err, roster.ErrStopping) {
+		return d.same()
+	}
+	return d.refusal(waitError(err))
 }
 
 // refusal is the answer that carries an error.

@@ -54,6 +54,8 @@ func (c *Component) begun(s *stream, data []byte, refusal stanzaError) {
 		c.handlePresence(s, e, nil)
 	case e.is(stanza.NSComponent, "iq") && isRequest(e) && c.repeatable(e):
 		c.refuse(s, e, refusal)
+	case e.is(stanza.NSComponent, "iq"): // whoever waits for it hears that there is nothing to read
+		c.handleIQ(s, e)
 	}
 }
 
@@ -89,6 +91,7 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 	case isDelegation(payload) && c.isHost(from) && iq.get("type") == string(stanza.IQTypeSet):
 		c.handleDelegated(s, iq, payload)
 	case payload.is(nsRoster, "query") && c.addressed(iq) && c.handlePlain(s, iq):
+	case c.handleBlockPush(s, iq, payload):
 	case iq.get("type") == string(stanza.IQTypeGet) && c.addressed(iq):
 		c.handleGet(s, iq, payload)
 	default:
@@ -286,9 +289,11 @@ func (c *Component) handleMessage(s *stream, e *element) {
 			}
 			c.prove(s, host)
 		case child.is(nsPrivilege1, "privilege"), child.is(nsPrivilege2, "privilege"):
-			before, after := s.grants.change(host, privilegesAnnounced(child))
+			announced := privilegesAnnounced(child)
+			c.blocksOf(host, announced) // first: once they are granted, presences are relayed
+			before, after := s.grants.change(host, announced)
 			if before != after {
-				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.name.Space, "push", after.push, "presence", after.presence)
+				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.name.Space, "push", after.push, "presence", after.presence, "blocking", after.blocks)
 			}
 			if after.presence && !before.presence {
 				c.learn(s, host)

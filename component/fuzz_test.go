@@ -28,10 +28,11 @@ func (fuzzRosters) Get(full jid.JID, _ *string, reply roster.Reply) (bool, error
 	return false, nil
 }
 
-func (fuzzRosters) Undelivered(jid.JID) {}
-func (fuzzRosters) Unasked(jid.JID)     {}
-func (fuzzRosters) Gone(jid.JID)        {}
-func (fuzzRosters) Resume(string)       {}
+func (fuzzRosters) Undelivered(jid.JID)        {}
+func (fuzzRosters) Refused(jid.JID, []jid.JID) {}
+func (fuzzRosters) Unasked(jid.JID)            {}
+func (fuzzRosters) Gone(jid.JID)               {}
+func (fuzzRosters) Resume(string)              {}
 
 // FuzzHandle takes whatever comes on a stream through framer, decoder and
 // dispatcher. Nothing panics, only a stream error ends the stream, every get and

@@ -15,6 +15,8 @@ type grant struct {
 	push       bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
 	stamps     string // how users' names are stamped; "": not known
 	presence   bool   // presences of the host's users are reported (XEP-0356, section 7)
+	blocks     bool   // whom its users have blocked can be asked by privileged IQ
+	lists      bool   // and that was answered
 
 	// unconfirmed: COMPAT ejabberd, where no client's answer to a push comes back.
 	unconfirmed bool
@@ -85,24 +87,28 @@ func delegationAnnounced(e *element) func(*grant) {
 // 4.2), which replaces an earlier one.
 func privilegesAnnounced(e *element) func(*grant) {
 	return func(g *grant) {
-		g.privilege, g.push, g.presence = strings.Clone(e.name.Space), false, false
+		g.privilege, g.push, g.presence, g.blocks = strings.Clone(e.name.Space), false, false, false
 		for _, perm := range e.children {
 			switch kind := perm.get("type"); {
 			case !perm.is(e.name.Space, "perm"):
 			case perm.get("access") == "presence":
 				g.presence = kind == "managed_entity" || kind == "roster"
 			case perm.get("access") == "iq":
-				g.push = permitsPush(perm)
+				g.push = permits(perm, nsRoster, "set")
+				g.blocks = permits(perm, nsBlocking, "get")
 			}
 		}
 	}
 }
 
-// permitsPush reports whether the permission of IQs has roster sets among them.
-func permitsPush(perm *element) bool {
-	for _, ns := range perm.children {
-		kind := ns.get("type")
-		if ns.is(perm.name.Space, "namespace") && ns.get("ns") == nsRoster && (kind == "set" || kind == "both") {
+// permits reports whether the permission of IQs has some of a namespace among them.
+// COMPAT Prosody, whose mod_privilege puts each namespace into the one before.
+func permits(within *element, namespace, kind string) bool {
+	for _, ns := range within.children {
+		if !ns.is(within.name.Space, "namespace") {
+			continue
+		}
+		if ns.get("ns") == namespace && (ns.get("type") == kind || ns.get("type") == "both") || permits(ns, namespace, kind) {
 			return true
 		}
 	}

@@ -28,10 +28,11 @@ func (k *keeper) Get(full jid.JID, version *string, reply roster.Reply) (bool, e
 	k.kept = append(k.kept, full, version, reply)
 	return false, nil
 }
-func (k *keeper) Undelivered(full jid.JID) { k.kept = append(k.kept, full) }
-func (k *keeper) Unasked(full jid.JID)     { k.kept = append(k.kept, full) }
-func (k *keeper) Gone(full jid.JID)        { k.kept = append(k.kept, full) }
-func (k *keeper) Resume(domain string)     { k.kept = append(k.kept, domain) }
+func (k *keeper) Undelivered(full jid.JID)   { k.kept = append(k.kept, full) }
+func (k *keeper) Refused(jid.JID, []jid.JID) {}
+func (k *keeper) Unasked(full jid.JID)       { k.kept = append(k.kept, full) }
+func (k *keeper) Gone(full jid.JID)          { k.kept = append(k.kept, full) }
+func (k *keeper) Resume(domain string)       { k.kept = append(k.kept, domain) }
 
 // A stanza of up to 1 MiB, of which all texts are parts, is not kept because of a
 // few bytes of it: not by queries that wait, nor by what was announced.

@@ -132,12 +132,16 @@ func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, 
 	p.ids = append(p.ids, sentPush{id, change})
 }
 
-// appendPrivileged makes the beginning of a privileged IQ to a full address, in its
-// user's name, up to the payload (XEP-0356, section 6).
+// appendPrivileged makes the beginning of a privileged IQ set to a full address, in
+// its user's name, up to the payload (XEP-0356, section 6).
 func appendPrivileged(id, from, ns, to string) []byte {
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: id, From: from, To: bareOf(to)})
+	return appendPrivilegedIQ(stanza.IQTypeSet, id, from, ns, to)
+}
+
+func appendPrivilegedIQ(kind stanza.StanzaType, id, from, ns, to string) []byte {
+	b := appendRequest(nil, "", stanza.Attrs{Type: kind, Id: id, From: from, To: bareOf(to)})
 	b = append(append(append(b, "<privileged_iq xmlns='"...), ns...), "'>"...)
-	return appendRequest(b, stanza.NSClient, stanza.Attrs{Type: stanza.IQTypeSet, Id: id, To: to})
+	return appendRequest(b, stanza.NSClient, stanza.Attrs{Type: kind, Id: id, To: to})
 }
 
 // put queues a stanza. When the queue had no room for one, the others do not wait.
@@ -254,17 +258,11 @@ func pushResult(iq *element) (result, cond string) {
 		}
 		return pushGone, ""
 	}
-	for _, ns := range [...]string{nsPrivilege1, nsPrivilege2} {
-		if w := iq.child(ns, "privilege"); w != nil {
-			if f := w.child(nsForward, "forwarded"); f != nil {
-				if inner := f.child(stanza.NSClient, "iq"); inner != nil && inner.get("type") == string(stanza.IQTypeError) {
-					if inner.lang() {
-						return pushUnanswered, "" // it is the client's own, which has got the push
-					}
-					return pushGone, ""
-				}
-			}
+	if inner := privileged(iq); inner != nil && inner.get("type") == string(stanza.IQTypeError) {
+		if inner.lang() {
+			return pushUnanswered, "" // it is the client's own, which has got the push
 		}
+		return pushGone, ""
 	}
 	return pushOK, ""
 }

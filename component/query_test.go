@@ -28,7 +28,15 @@ func answered(ns, inner string) string {
 
 func innerError(id, attrs, kind, condition string) string {
 	return "<iq xmlns='jabber:client' type='error' id='" + id + "'" + attrs + "><error type='" + kind + "'><" + condition +
-		" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+		" xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>" + text(condition) + "</error></iq>"
+}
+
+// text is what is said beside a condition to whoever reads it.
+func text(condition string) string {
+	if condition != "not-allowed" {
+		return ""
+	}
+	return "<text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas' xml:lang='en'>" + managedElsewhere + "</text>"
 }
 
 func TestRosterGet(t *testing.T) {
@@ -129,7 +137,7 @@ func TestFailuresAreWaitErrors(t *testing.T) {
 					k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='1' from='"+juliet+"'>"+rosterGet+"</iq>"))
 					k.expect(answered(nsDelegation2, innerError("1", " to='"+juliet+"'", "wait", condition)))
 				}
-				if n := strings.Count(r.log.String(), "roster query answered with an error"); n != 1 {
+				if n := strings.Count(r.log.String(), "roster query answered without a roster"); n != 1 {
 					t.Errorf("logged %d times", n)
 				}
 			})

@@ -20,6 +20,8 @@ type Presences interface {
 	Login(full jid.JID)
 	Alive(full jid.JID)
 	Align(user jid.JID)
+	Blocking(host string, can bool)
+	BlocksChanged(user jid.JID)
 }
 
 // nobody is the Presences of a component that relays none.
@@ -30,6 +32,8 @@ func (nobody) Unavailable(jid.JID, []byte) {}
 func (nobody) Login(jid.JID)               {}
 func (nobody) Alive(jid.JID)               {}
 func (nobody) Align(jid.JID)               {}
+func (nobody) Blocking(string, bool)       {}
+func (nobody) BlocksChanged(jid.JID)       {}
 
 const (
 	// maxPayload is how many bytes of a presence's children are relayed. Of a

@@ -236,6 +236,7 @@ type rosters struct {
 	busy    error
 	gone    []string
 	lost    chan jid.JID
+	refused chan string // if not nil, calls of Refused
 	unasked chan jid.JID
 	resumed chan string
 	rest    chan []roster.Item // if not nil, what replies could not hold
@@ -269,6 +270,12 @@ func (r *rosters) Gone(full jid.JID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = append(r.gone, full.String())
+}
+
+func (r *rosters) Refused(full jid.JID, contacts []jid.JID) {
+	if r.refused != nil {
+		r.refused <- fmt.Sprint(full, " ", contacts)
+	}
 }
 
 func (r *rosters) Undelivered(full jid.JID) { r.lost <- full }

@@ -40,13 +40,14 @@ type Ways struct {
 	Privileges        string `json:"privileges,omitempty"` // the namespace in which it announced privileges; "": none, or not yet
 	PushPermitted     bool   `json:"push_permitted"`       // roster pushes by privileged IQ
 	PresencePermitted bool   `json:"presence_permitted"`   // presences are reported
+	BlockingPermitted bool   `json:"blocking_permitted"`   // block lists can be asked for
 }
 
 // ways are those of a host at present. late says that announcements which have
 // not come will not come any more.
 func (c *Component) ways(host string, g grant, late bool) Ways {
 	w := Ways{Host: host, Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer,
-		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence}
+		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks}
 	switch {
 	case w.Delegation:
 		if g.queries == arrivalUntestable {

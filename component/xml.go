@@ -14,6 +14,7 @@ import (
 const (
 	nsRoster      = "jabber:iq:roster"                    // RFC 6121, section 2
 	nsPing        = "urn:xmpp:ping"                       // XEP-0199
+	nsBlocking    = "urn:xmpp:blocking"                   // XEP-0191
 	nsVersion     = "jabber:iq:version"                   // XEP-0092
 	nsDelay       = "urn:xmpp:delay"                      // XEP-0203
 	nsForward     = "urn:xmpp:forward:0"                  // XEP-0297
@@ -93,25 +94,33 @@ func (r reply) append(b []byte, inner string, kind stanza.StanzaType) []byte {
 // appendError appends a stanza error (RFC 6120, section 8.3.2).
 func appendError(b []byte, e stanzaError) []byte {
 	b = xmltext.AppendAttr(append(b, "<error"...), "type", e.kind)
-	b = append(append(append(b, "><"...), e.condition...), " xmlns='"+nsStanzas+"'/></error>"...)
-	return b
+	b = append(append(append(b, "><"...), e.condition...), " xmlns='"+nsStanzas+"'/>"...)
+	if e.text != "" {
+		b = append(xmltext.AppendEscaped(append(b, "<text xmlns='"+nsStanzas+"' xml:lang='en'>"...), e.text), "</text>"...)
+	}
+	return append(b, "</error>"...)
 }
 
-// stanzaError is a stanza error's type and condition.
-type stanzaError struct{ kind, condition string }
+// stanzaError is a stanza error's type, condition, and what a person is to read.
+type stanzaError struct{ kind, condition, text string }
 
 // The errors rosterd gives.
 var (
-	errServiceUnavailable = stanzaError{"cancel", "service-unavailable"}
-	errBadRequest         = stanzaError{"modify", "bad-request"}
-	errPolicyViolation    = stanzaError{"modify", "policy-violation"}
-	errForbidden          = stanzaError{"auth", "forbidden"}
-	errConflict           = stanzaError{"cancel", "conflict"}
-	errNotAllowed         = stanzaError{"cancel", "not-allowed"}
-	errResourceConstraint = stanzaError{"wait", "resource-constraint"}
-	errTimeout            = stanzaError{"wait", "remote-server-timeout"}
-	errBackend            = stanzaError{"wait", "internal-server-error"}
+	errServiceUnavailable = stanzaError{kind: "cancel", condition: "service-unavailable"}
+	errBadRequest         = stanzaError{kind: "modify", condition: "bad-request"}
+	errPolicyViolation    = stanzaError{kind: "modify", condition: "policy-violation"}
+	errForbidden          = stanzaError{kind: "auth", condition: "forbidden"}
+	errConflict           = stanzaError{kind: "cancel", condition: "conflict"}
+	errNotAllowed         = stanzaError{kind: "cancel", condition: "not-allowed"}
+	errManagedElsewhere   = stanzaError{kind: "cancel", condition: "not-allowed", text: managedElsewhere}
+	errResourceConstraint = stanzaError{kind: "wait", condition: "resource-constraint"}
+	errTimeout            = stanzaError{kind: "wait", condition: "remote-server-timeout"}
+	errBackend            = stanzaError{kind: "wait", condition: "internal-server-error"}
 )
+
+// managedElsewhere is what clients show to who has tried to change a contact.
+const managedElsewhere = "This contact list is kept by the service that your account belongs to. " +
+	"It cannot be changed here, only there."
 
 const (
 	// maxSent is the default of Options.MaxStanza. COMPAT Prosody, which ends the

@@ -20,12 +20,16 @@ VirtualHost "example.org"
   }
 
   -- What rosterd may do (XEP-0356). It needs two things: to hear which users
-  -- come and go (presence), and to send roster pushes in their names (iq).
-  -- It does not use the other two.
+  -- come and go (presence), and to send roster pushes in their names (iq). If it
+  -- relays presence, it also asks whom they have blocked. It does not use the
+  -- other two.
   privileged_entities = {
     ["contacts.example.org"] = {
       presence = "managed_entity";
-      iq = { ["jabber:iq:roster"] = "set" };
+      iq = {
+        ["jabber:iq:roster"] = "set";
+        ["urn:xmpp:blocking"] = "get";
+      };
       roster = "both";
       message = "outgoing";
     };

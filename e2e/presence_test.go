@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -613,4 +615,142 @@ func attributes(n int) string {
 		fmt.Fprintf(&b, " a%d=''", i)
 	}
 	return b.String()
+}
+
+// dropped reports whether a client was told that a full JID is unavailable since
+// the stanza number from: there are some that drop a resource for nothing else.
+func dropped(client harness.Client, from int, full string) bool {
+	return slices.ContainsFunc(client.Stanzas()[from:], func(s harness.Stanza) bool {
+		return s.Name == "presence" && s.Type == "unavailable" && s.From == full
+	})
+}
+
+// rosterd is killed, and a contact leaves meanwhile, with one client or with both,
+// or a moment before the kill: it is taken back from each full JID.
+func TestGhosts(t *testing.T) { onRelaying(t, testGhosts) }
+
+func testGhosts(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := start(t, setup{server: srv, settings: map[string]any{"state.path": filepath.Join(t.TempDir(), "state.db")}})
+	w.backend.Set("juliet", contacts("Mercutio", "Nurse"))
+	w.backend.Set("mercutio", contacts("Juliet"))
+	w.backend.Set("nurse", contacts("Juliet"))
+	const juliet = "juliet@example.org/balcony"
+	const piazza, tavern, kitchen, hall = "mercutio@example.org/piazza", "mercutio@example.org/tavern", "nurse@example.org/kitchen", "nurse@example.org/hall"
+	clients := map[string]harness.Client{}
+	for _, full := range []string{juliet, piazza, tavern, kitchen, hall} {
+		clients[full] = w.login(ctx, t, gosrc, full)
+		roster(ctx, t, clients[full])
+	}
+	there := clients[juliet]
+	for _, full := range []string{piazza, tavern, kitchen, hall} {
+		waitSeen(ctx, t, there, full, "available")
+	}
+	w.rosterd.Kill()
+	for _, full := range []string{piazza, tavern, hall} {
+		show(t, clients[full], "unavailable")
+		if err := clients[full].Ping(ctx, "example.org"); err != nil { // the server has handled it
+			t.Fatal(err)
+		}
+	}
+	from := len(there.Stanzas())
+	w.rosterd = run(t, w.opts)
+	if err := w.rosterd.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// COMPAT ejabberd, which does not say who is there: their clients do.
+	show(t, there, "")
+	show(t, clients[kitchen], "away")
+	for _, full := range []string{piazza, tavern, hall} {
+		poll(ctx, t, func() bool { return dropped(there, from, full) }, func() string {
+			return fmt.Sprintf("%s is still there; arrived: %q", full, presences(there))
+		})
+	}
+	waitSeen(ctx, t, there, kitchen, "away")
+	for _, s := range there.Stanzas()[from:] {
+		if s.Name == "presence" && s.Type == "unavailable" && !strings.Contains(s.From, "/") {
+			t.Errorf("taken back from the bare JID: %s", s.XML)
+		}
+	}
+}
+
+// Whom a user has blocked is shown nothing more of that user, where the server says
+// whom: not the next presence, not to a new client of theirs, not why the user
+// leaves; and all again when the user has unblocked them (XEP-0191).
+func TestBlockedContact(t *testing.T) {
+	onRelaying(t, func(t *testing.T, srv server) {
+		if srv.blocksAnswered {
+			testBlockedContact(t, srv)
+		} else {
+			testBlockListIsNotSaid(t, srv)
+		}
+	})
+}
+
+// Where nobody says who is blocked, presence is not held up for that, or once.
+func testBlockListIsNotSaid(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := start(t, setup{server: srv})
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.backend.Set("romeo", contacts("Juliet"))
+	const juliet, street = "juliet@example.org/balcony", "romeo@example.org/street"
+	there := w.login(ctx, t, gosrc, street)
+	late := w.login(ctx, t, gosrc, juliet)
+	for _, state := range []string{"dnd", "xa"} {
+		show(t, late, state)
+		waitSeen(ctx, t, there, juliet, state)
+	}
+	wantOneStream(ctx, t, w)
+}
+
+func testBlockedContact(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := start(t, setup{server: srv})
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.backend.Set("romeo", contacts("Juliet"))
+	w.backend.Set("nurse", contacts("Juliet"))
+	const juliet, street, home, kitchen = "juliet@example.org/balcony", "romeo@example.org/street", "romeo@example.org/home", "nurse@example.org/kitchen"
+	clients := map[string]harness.Client{}
+	for _, full := range []string{juliet, street, kitchen} {
+		clients[full] = w.login(ctx, t, gosrc, full)
+		roster(ctx, t, clients[full])
+	}
+	waitSeen(ctx, t, clients[street], juliet, "available")
+	block := func(what, whom string) {
+		t.Helper()
+		id := what + whom
+		if answer := request(ctx, t, clients[juliet], id, iq("set", id, "", "<"+what+" xmlns='urn:xmpp:blocking'><item jid='"+whom+"'/></"+what+">")); answer.Type != "result" {
+			t.Fatalf("answered %s", answer.XML)
+		}
+	}
+	secret := func(client harness.Client) {
+		t.Helper()
+		for _, xml := range presences(client) {
+			if strings.Contains(xml, "secret") {
+				t.Errorf("was shown %s", xml)
+			}
+		}
+	}
+	for _, whom := range []string{"romeo@example.org", "romeo@example.org/street"} {
+		block("block", whom)
+		send(t, clients[juliet], "<presence><show>dnd</show><status>secret</status></presence>")
+		waitSeen(ctx, t, clients[kitchen], juliet, "dnd")
+		waitSeen(ctx, t, clients[street], juliet, "unavailable")
+		late := w.login(ctx, t, slixmpp, home)
+		roster(ctx, t, late)
+		send(t, clients[juliet], "<presence><show>xa</show><status>secret</status></presence>")
+		waitSeen(ctx, t, clients[kitchen], juliet, "xa")
+		secret(clients[street])
+		wantUnseen(t, late, "juliet@example.org")
+		late.Close()
+		block("unblock", whom)
+		send(t, clients[juliet], "<presence/>")
+		waitSeen(ctx, t, clients[street], juliet, "available")
+	}
+	block("block", "romeo@example.org")
+	send(t, clients[juliet], "<presence type='unavailable'><status>secret</status></presence>")
+	waitSeen(ctx, t, clients[kitchen], juliet, "unavailable")
+	waitSeen(ctx, t, clients[street], juliet, "unavailable")
+	secret(clients[street])
+	wantOneStream(ctx, t, w)
 }

@@ -203,31 +203,46 @@ func testContactsURL(t *testing.T, srv server) {
 	}
 }
 
-// A user cannot change a roster that the backend owns (RFC 6121, section 2.1.5),
-// and loses nothing by trying.
+// A user cannot change a roster that the backend owns (RFC 6121, section 2.1.5).
+// Whoever tries is told why, in words, and what is true: some clients show what
+// they asked for. Other clients of theirs are told nothing.
 func TestSetIsRefused(t *testing.T) { onServers(t, testSetIsRefused) }
 
 func testSetIsRefused(t *testing.T, srv server) {
 	w := start(t, setup{server: srv})
-	sets := map[string]string{
-		"add":               "<query xmlns='jabber:iq:roster'><item jid='nurse@example.org' name='Nurse'/></query>",
-		"remove":            "<query xmlns='jabber:iq:roster'><item jid='romeo@example.org' subscription='remove'/></query>",
-		"nothing":           "<query xmlns='jabber:iq:roster'/>",
-		"white space in it": "\n  <query xmlns='jabber:iq:roster'><item jid='nurse@example.org'/></query>\n",
+	romeo, noNurse := item("Romeo"), harness.Item{JID: "nurse@example.org", Subscription: "remove"}
+	sets := []struct {
+		name, set string
+		undone    []harness.Item
+	}{
+		{"add", "<query xmlns='jabber:iq:roster'><item jid='nurse@example.org' name='Nurse'/></query>", []harness.Item{noNurse}},
+		{"remove", "<query xmlns='jabber:iq:roster'><item jid='romeo@example.org' subscription='remove'/></query>", []harness.Item{romeo}},
+		{"rename", "<query xmlns='jabber:iq:roster'><item jid='romeo@example.org' name='R'><group>Foes</group></item></query>", []harness.Item{romeo}},
+		{"several", "<query xmlns='jabber:iq:roster'><item jid='romeo@example.org'/><item jid='nurse@example.org'/></query>", []harness.Item{romeo, noNurse}},
+		{"nothing", "<query xmlns='jabber:iq:roster'/>", nil},
+		{"white space in it", "\n  <query xmlns='jabber:iq:roster'><item jid='nurse@example.org'/></query>\n", []harness.Item{noNurse}},
 	}
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
-			w.backend.Set("juliet", contacts("Romeo"))
-			client := w.login(ctx, t, lib, "juliet@example.org/"+lib.name)
-			wantRoster(ctx, t, client, item("Romeo"))
-			for name, set := range sets {
-				id := "set " + name
-				wantError(t, request(ctx, t, client, id, iq("set", id, "", set)), "not-allowed")
+			user := map[string]string{"gosrc": "juliet", "slixmpp": "mercutio"}[lib.name]
+			w.backend.Set(user, contacts("Romeo"))
+			client := w.login(ctx, t, lib, user+"@example.org/"+lib.name)
+			wantRoster(ctx, t, client, romeo)
+			other := w.login(ctx, t, gosrc, user+"@example.org/other")
+			wantRoster(ctx, t, other, romeo)
+			for _, c := range sets {
+				id := "set " + c.name
+				refused := request(ctx, t, client, id, iq("set", id, "", c.set))
+				wantError(t, refused, "not-allowed")
+				if !strings.Contains(refused.XML, "It cannot be changed here") {
+					t.Errorf("%s says nothing to a person", refused.XML)
+				}
+				wantPushes(ctx, t, client, c.undone...)
 			}
-			wantQuiet(ctx, t, client)
-			wantRoster(ctx, t, client, item("Romeo"))
+			wantQuiet(ctx, t, other)
+			wantRoster(ctx, t, client, romeo)
 		})
 	}
 }

@@ -35,6 +35,9 @@ type server struct {
 	// dropsApproved says that privileged pushes arrive without approved (RFC 6121,
 	// section 3.4): ejabberd 24.12 writes them anew, with what it knows.
 	dropsApproved bool
+	// blocksAnswered says that the server tells the component whom a user has
+	// blocked: ejabberd 24.12 takes the question and does not answer.
+	blocksAnswered bool
 
 	// endsTold says that the component is told of the end of a session whose
 	// client says nothing.
@@ -56,7 +59,7 @@ type server struct {
 
 var (
 	prosody = server{
-		name: "prosody", start: startProsody, pushed: "ok", privilegedIQ: true, endsTold: true,
+		name: "prosody", start: startProsody, pushed: "ok", privilegedIQ: true, blocksAnswered: true, endsTold: true,
 		componentGone: "component disconnected: " + domain, unknownComponent: "host-unknown", depth: 30_000,
 		foreignResource: "forbidden", expanded: "policy-violation",
 	}
@@ -64,7 +67,8 @@ var (
 	ejabberd        = server{
 		name: "ejabberd", start: startEjabberd, unrestricted: true, pushed: "sent", slow: true,
 		privilegedIQ: ejabberdVersion >= "24.10", dropsApproved: strings.HasPrefix(ejabberdVersion, "24."), unicodeHosts: ejabberdVersion >= "25",
-		componentGone: "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
+		blocksAnswered: ejabberdVersion > "24.12",
+		componentGone:  "Remove delegation of namespace", unknownComponent: "not-authorized", checksFrom: true,
 		foreignResource: "item-not-found", expanded: "service-unavailable", depth: 2000, // 5000 end its process
 	}
 	servers = []server{prosody, ejabberd}

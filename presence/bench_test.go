@@ -93,9 +93,10 @@ func inUse() uint64 {
 	return m.HeapAlloc
 }
 
-func (c *crowd) Known(user jid.JID) (*roster.Roster, bool) { return c.rosters[c.index[user]], true }
-func (c *crowd) Want(jid.JID)                              {}
-func (c *crowd) Relay(Stanza) error                        { c.sent++; return nil }
+func (c *crowd) Known(user jid.JID) (*roster.Roster, bool)      { return c.rosters[c.index[user]], true }
+func (c *crowd) Want(jid.JID)                                   {}
+func (c *crowd) Blocked(_ jid.JID, reply func([]jid.JID, bool)) { reply(nil, true) }
+func (c *crowd) Relay(Stanza) error                             { c.sent++; return nil }
 
 // run does what Hub.Run does until there is nothing to do.
 func (c *crowd) run() {

@@ -21,9 +21,9 @@ func (h *Hub) decide(batch []Stanza) ([]Stanza, time.Duration) {
 	h.become(now)
 	batch = h.news(batch)
 	if h.alignAt <= now {
-		n := len(batch)
-		batch = h.bring(batch, n+min(max(h.limits.Rate/16, 1), maxBatch))
-		h.alignAt = now + time.Duration(len(batch)-n)*time.Second/time.Duration(h.limits.Rate)
+		n, asks := len(batch), 0
+		batch, asks = h.bring(batch, n+min(max(h.limits.Rate/16, 1), maxBatch))
+		h.alignAt = now + time.Duration(len(batch)-n+asks)*time.Second/time.Duration(h.limits.Rate)
 	}
 	return batch, h.wait(now)
 }
@@ -43,7 +43,7 @@ func (h *Hub) become(now time.Duration) {
 		}
 		h.letGo(u)
 	}
-	if h.running && !h.settled && h.settleAt <= now {
+	if h.running && !h.settled && h.settleAt <= now && h.recalls.len() == 0 {
 		h.settled = true
 		for u := range h.users() {
 			h.bringInLine(u)
@@ -55,7 +55,7 @@ func (h *Hub) become(now time.Duration) {
 func (h *Hub) wait(now time.Duration) time.Duration {
 	wait := time.Hour
 	until := func(at time.Duration) { wait = min(wait, at-now) }
-	if h.live.len()+h.asks.len() > 0 {
+	if h.live.len()+h.asks.len()+h.recalls.len()+h.blockAsks.len() > 0 {
 		until(now)
 	}
 	if h.align.len() > 0 {
@@ -102,6 +102,10 @@ func (h *Hub) enqueue(u *user) {
 func (h *Hub) news(batch []Stanza) []Stanza {
 	for turns := 0; turns < maxTurns && h.live.len() > 0 && len(batch) < maxBatch; turns++ {
 		u := h.live.pop()
+		if u.source.on && !h.knowsBlocks(u) {
+			u.blocks.parked = true
+			continue
+		}
 		if u.source.on {
 			batch = h.tellOthers(u, &u.source, batch, maxBatch)
 		}
@@ -130,10 +134,17 @@ func (h *Hub) bringInLine(u *user) {
 	}
 }
 
-// bring adds to batch, until it has limit stanzas, what brings users in line.
-func (h *Hub) bring(batch []Stanza, limit int) []Stanza {
-	for turns := 0; turns < maxTurns && h.align.len() > 0; turns++ {
+// bring adds to batch, until it has limit stanzas, what brings users in line, and
+// says how many block lists are asked for.
+func (h *Hub) bring(batch []Stanza, limit int) (_ []Stanza, asks int) {
+	for turns := 0; turns < maxTurns && h.align.len() > 0 && asks < limit; turns++ {
 		u := h.align.first()
+		if u.review.on && !h.knowsBlocks(u) {
+			h.align.pop()
+			u.blocks.review = true
+			asks++
+			continue
+		}
 		for u.review.on && len(batch) < limit {
 			batch = h.tellOthers(u, &u.review, batch, limit)
 		}
@@ -149,7 +160,7 @@ func (h *Hub) bring(batch []Stanza, limit int) []Stanza {
 		u.aligning = false
 		h.letGo(u)
 	}
-	return batch
+	return batch, asks
 }
 
 // fade sees to it that what is gone is forgotten after a while.

@@ -30,6 +30,7 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 	// is no news. He is brought in line with all others.
 	replay := !h.settled && !r.gone && r.heard < h.lost
 	r.payload, r.changed, r.heard = payload, h.clock, h.now()
+	u.blocks.outdate()
 	if first {
 		r.joined, r.fresh = h.clock, false
 	}
@@ -127,6 +128,7 @@ func (h *Hub) unavailable(u *user, i int, payload []byte) {
 		return
 	}
 	r.payload, r.changed, r.gone, r.fade = payload, h.clock, true, untold
+	u.blocks.outdate()
 	u.source.mark()
 	h.enqueue(u)
 }

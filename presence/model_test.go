@@ -73,6 +73,7 @@ type model struct {
 	doubt   map[[2]jid.JID]bool            // client, full JID: shown by a rosterd before this one
 	backend map[jid.JID]*roster.Roster     // what is true of the rosters
 	known   map[jid.JID]*roster.Roster     // what roster.Manager knows
+	blocked map[jid.JID]map[jid.JID]bool   // user -> whom that user has blocked: bare JIDs, or a domain
 }
 
 func newModel(t *testing.T, seed uint64) *model {
@@ -80,6 +81,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		t: t, rand: rand.New(rand.NewPCG(seed, seed)), cut: func() {},
 		there: make(map[jid.JID]string), shown: make(map[jid.JID]map[jid.JID]string), doubt: make(map[[2]jid.JID]bool),
 		backend: make(map[jid.JID]*roster.Roster), known: make(map[jid.JID]*roster.Roster),
+		blocked: make(map[jid.JID]map[jid.JID]bool),
 	}
 	for i := range 8 {
 		m.all = append(m.all, address(fmt.Sprintf("u%d", i)))
@@ -144,6 +146,60 @@ func (l *line) Relay(s Stanza) error {
 	}
 }
 
+// Blocked is answered in its turn, with what is true then.
+func (l *line) Blocked(user jid.JID, reply func([]jid.JID, bool)) {
+	l.m.mu.Lock()
+	wait := time.Duration(l.m.rand.IntN(300)) * time.Millisecond
+	l.m.mu.Unlock()
+	time.AfterFunc(wait, func() {
+		l.m.mu.Lock()
+		list := slices.Collect(maps.Keys(l.m.blocked[user]))
+		l.m.mu.Unlock()
+		reply(list, l.ctx.Err() == nil)
+	})
+}
+
+// block lets a user block or unblock somebody, of which rosterd hears with the next
+// presence.
+func (m *model) block() {
+	user := m.all[m.rand.IntN(8)] // of the host that can be asked
+	whom := m.all[m.rand.IntN(len(m.all))]
+	if m.rand.IntN(8) == 0 {
+		whom = domainJID("b.example")
+	}
+	m.mu.Lock()
+	m.note("%s blocks or unblocks %s", name(user), name(whom))
+	if m.blocked[user] == nil {
+		m.blocked[user] = make(map[jid.JID]bool)
+	}
+	if m.blocked[user][whom] {
+		delete(m.blocked[user], whom)
+	} else {
+		m.blocked[user][whom] = true
+	}
+	m.mu.Unlock()
+	for _, full := range m.resources() {
+		if full.Bare() == user {
+			m.available(full, true)
+			break
+		}
+	}
+}
+
+func domainJID(domain string) jid.JID {
+	j, err := jid.New("", domain, "")
+	if err != nil {
+		panic(err)
+	}
+	return j
+}
+
+// opens reports whether a user shows himself to another. m.mu is held.
+func (m *model) opens(user, to jid.JID) bool {
+	item, listed := m.backend[user].Item(to)
+	return listed && opens(item) && !m.blocked[user][to] && !m.blocked[user][domainJID(to.Domain())]
+}
+
 // serve is the server: it delivers stanzas in their order.
 func (l *line) serve() {
 	for {
@@ -195,6 +251,7 @@ func (m *model) begin() {
 		cancel()
 		work.Wait()
 	}
+	m.hub.Blocking("a.example", true)
 	synctest.Wait()
 }
 
@@ -302,6 +359,8 @@ func (m *model) step() {
 		m.mu.Unlock()
 	case n < 85:
 		m.lose()
+	case n < 89:
+		m.block()
 	default:
 		time.Sleep(time.Duration(m.rand.IntN(1 << m.rand.IntN(31))))
 	}
@@ -366,15 +425,13 @@ func (m *model) check() {
 	defer m.mu.Unlock()
 	for client, shown := range m.shown {
 		for full, payload := range m.there {
-			item, listed := m.backend[full.Bare()].Item(client.Bare())
-			if listed && opens(item) && full.Bare() != client.Bare() && shown[full] != payload {
+			if m.opens(full.Bare(), client.Bare()) && full.Bare() != client.Bare() && shown[full] != payload {
 				m.t.Errorf("%s is shown %q of %s and not %q", name(client), shown[full], name(full), payload)
 			}
 		}
 		for full := range shown {
 			_, there := m.there[full]
-			item, listed := m.backend[full.Bare()].Item(client.Bare())
-			if !there || !listed || !opens(item) {
+			if !there || !m.opens(full.Bare(), client.Bare()) {
 				if !m.cannotKnow(client, full) {
 					m.t.Errorf("%s is shown %s", name(client), name(full))
 				}

@@ -39,6 +39,10 @@ type Stanza struct {
 // the stream is gone: then it returns an error.
 type Sender interface {
 	Relay(Stanza) error
+	// Blocked asks a user's server, which can be asked, whom the user has blocked
+	// (XEP-0191). reply is called once, from any goroutine: with what was answered,
+	// or not ok if that was nothing of use. Blocked may block as Relay does.
+	Blocked(user jid.JID, reply func(list []jid.JID, ok bool))
 }
 
 // Rosters is who knows the rosters. Its methods do not block; users are bare
@@ -60,6 +64,7 @@ type Limits struct {
 	Rate      int           // stanzas per second that bring clients in line on a new stream; 2,000
 	Settle    time.Duration // how long the server may take to report, on a new stream, who is there; 10 s
 	Linger    time.Duration // how long unavailable presence may still be lost with the stream; 60 s
+	BlockAge  time.Duration // how old a block list may be by which a user is shown to who comes online; 1 min
 	Burst     int           // how often a user's presence is sent at once, each time less than Calm after the last; 10
 	Calm      time.Duration // how long a user's presence is held back after that; 2 s
 }
@@ -76,7 +81,7 @@ func (l Limits) withDefaults() Limits {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&l.WantAfter, time.Second}, {&l.Settle, 10 * time.Second}, {&l.Linger, time.Minute}, {&l.Calm, 2 * time.Second}} {
+	}{{&l.WantAfter, time.Second}, {&l.Settle, 10 * time.Second}, {&l.Linger, time.Minute}, {&l.Calm, 2 * time.Second}, {&l.BlockAge, time.Minute}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}
@@ -108,6 +113,13 @@ type Hub struct {
 	wants fifo[dated] // to ask Rosters.Want for
 	fades fifo[dated] // has what is forgotten after Linger
 
+	before  map[jid.JID]*before // of users that an earlier rosterd may have shown, by bare JID; since Recall
+	recalls fifo[jid.JID]       // those of them of whom it is not known yet who saw them
+
+	blocking  map[string]bool // hosts whose block lists can be asked for, on this stream
+	blockAsks fifo[*user]     // to ask Sender.Blocked for
+	streams   uint64          // counts them
+
 	running  bool
 	settled  bool          // the server had the time to report who is there
 	settleAt time.Duration // when it will have had
@@ -120,7 +132,8 @@ type Hub struct {
 func New(hosts []string, rosters Rosters, limits Limits) *Hub {
 	h := &Hub{
 		hosts: make(map[string]bool, len(hosts)), rosters: rosters, limits: limits.withDefaults(),
-		born: time.Now(), wake: make(chan struct{}, 1), ids: make(map[jid.JID]uint32),
+		born: time.Now(), wake: make(chan struct{}, 1), ids: make(map[jid.JID]uint32), before: make(map[jid.JID]*before),
+		blocking: make(map[string]bool),
 	}
 	for _, host := range hosts {
 		h.hosts[host] = true

@@ -44,6 +44,7 @@ func (h *Hub) send(ctx context.Context, s Sender) error {
 	var batch []Stanza
 	for ctx.Err() == nil {
 		h.askRosters()
+		h.askBlocks(s)
 		var wait time.Duration
 		batch, wait = h.decide(batch[:0])
 		for _, stanza := range batch {
@@ -72,6 +73,7 @@ func (h *Hub) begin() error {
 		return errors.New("presence: the stream before has not ended")
 	}
 	h.running = true
+	h.streams++
 	h.settleAt = h.now() + h.limits.Settle
 	for u := range h.users() {
 		u.aligned = false
@@ -90,6 +92,7 @@ func (h *Hub) end() {
 	h.running, h.settled = false, false
 	h.lost = max(h.now(), 1)
 	h.clock++
+	h.forgetBlocks()
 	for h.align.len() > 0 {
 		u := h.align.pop()
 		u.aligning, u.review = false, walk{}
@@ -111,6 +114,14 @@ func (h *Hub) end() {
 
 // askRosters asks for rosters that are not known.
 func (h *Hub) askRosters() {
+	for range maxTurns {
+		user, ok := h.nextRecall()
+		if !ok {
+			break
+		}
+		last, known := h.rosters.Known(user) // before it is fetched anew, as a rule
+		h.recalled(user, last, known)
+	}
 	for range maxTurns {
 		u, bare := h.nextAsk()
 		if u == nil {

@@ -68,6 +68,10 @@ type stage struct {
 	asked  func(jid.JID) // called by Known, unless nil
 	known  map[jid.JID]*roster.Roster
 	wanted []string
+
+	blocked    map[string][]jid.JID // by user
+	lists      []string             // of whom they were asked
+	unanswered chan func()          // if not nil, answers to be given
 }
 
 func newStage(t *testing.T, limits Limits) *stage {
@@ -113,6 +117,18 @@ func (s *stage) Relay(stanza Stanza) error {
 	}
 	s.sent = append(s.sent, text(stanza))
 	return nil
+}
+
+func (s *stage) Blocked(user jid.JID, reply func([]jid.JID, bool)) {
+	s.mu.Lock()
+	s.lists = append(s.lists, name(user))
+	answer, blocked := s.unanswered, s.blocked[name(user)]
+	s.mu.Unlock()
+	if answer != nil {
+		answer <- func() { reply(blocked, true) }
+		return
+	}
+	reply(blocked, true)
 }
 
 func (s *stage) Known(user jid.JID) (*roster.Roster, bool) {

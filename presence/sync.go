@@ -92,6 +92,11 @@ func (h *Hub) tellUser(u *user, batch []Stanza, limit int) []Stanza {
 		w.pos = listers[i] + 1
 		other := h.nodes[listers[i]].user
 		if j, ok := other.pair(u.id); ok {
+			if !h.knowsBlocks(other) { // it is for other's walk, then
+				other.source.mark()
+				h.enqueue(other)
+				continue
+			}
 			batch = h.sync(other, &other.pairs[j], batch)
 		}
 	}
@@ -100,8 +105,7 @@ func (h *Hub) tellUser(u *user, batch []Stanza, limit int) []Stanza {
 }
 
 // sweep goes on telling a user that contacts are not available who are not, or
-// may not be seen by him: from the bare JID, which is the answer to a probe
-// (RFC 6121, section 4.3.2). It is through when batch has less than limit.
+// may not be seen by him. It is through when batch has less than limit.
 func (h *Hub) sweep(u *user, batch []Stanza, limit int) []Stanza {
 	if u.available == 0 {
 		return batch
@@ -109,8 +113,8 @@ func (h *Hub) sweep(u *user, batch []Stanza, limit int) []Stanza {
 	to := h.nodes[u.id].jid
 	for items := u.roster.Items(); u.swept < len(items) && len(batch) < limit; u.swept++ {
 		item := items[u.swept]
-		if sees(item) && h.hosts[item.JID.Domain()] && item.JID != to && !h.mayShow(item.JID, u.id) {
-			batch = append(batch, Stanza{From: item.JID, To: to, Unavailable: true})
+		if sees(item) && h.hosts[item.JID.Domain()] && item.JID != to {
+			batch = h.sweepContact(item.JID, to, h.mayShow(item.JID, u.id), batch)
 		}
 	}
 	return batch

@@ -100,7 +100,7 @@ func (h *Hub) setRoster(u *user, now *roster.Roster) {
 	}
 	if old == nil {
 		for _, item := range now.Items() {
-			if opens(item) {
+			if u.mayOpen(item) {
 				h.allow(u, item.JID)
 			}
 		}
@@ -109,7 +109,7 @@ func (h *Hub) setRoster(u *user, now *roster.Roster) {
 	}
 	for _, change := range roster.Diff(old, now) {
 		before, _ := old.Item(change.Item.JID)
-		may, might := change.Action != roster.Removed && opens(change.Item), opens(before)
+		may, might := change.Action != roster.Removed && u.mayOpen(change.Item), u.mayOpen(before)
 		switch {
 		case may && !might:
 			h.allow(u, change.Item.JID)

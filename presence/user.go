@@ -44,6 +44,8 @@ type user struct {
 	wanted   bool // Want was called, on this stream
 	fading   bool // in fades
 
+	blocks blocks
+
 	turns int           // how often the user got into live, each time less than Calm after the last
 	turn  time.Duration // when that was
 }
@@ -114,6 +116,15 @@ func (u *user) find(full jid.JID) *resource {
 		}
 	}
 	return nil
+}
+
+// isAvailable reports whether a resource is available. None is of the nil user.
+func (u *user) isAvailable(full jid.JID) bool {
+	if u == nil {
+		return false
+	}
+	r := u.find(full)
+	return r != nil && !r.gone
 }
 
 // pair finds the pair with the other, or where it belongs.

@@ -789,6 +789,28 @@ func (m *model) refresh(user string) {
 	}()
 }
 
+// edit is a client that shows a change of its own before it was answered, and keeps
+// it though it is refused. A set that does not reach rosterd, or is lost with it, is
+// an error of the server's, and that client's affair. m.mu is held, and given up
+// meanwhile.
+func (m *model) edit(c *modelClient) {
+	p := m.process
+	if !c.online || !c.asked || c.waits || m.stream == nil || p.mortal() {
+		return
+	}
+	contact := string(rune('a'+m.rand.IntN(6))) + "@example.net"
+	if had, has := c.items[contact]; has && m.rand.IntN(2) == 0 {
+		delete(c.items, contact)
+	} else {
+		c.items[contact] = held{"mine", had.at} // 0: from nobody, hence it may vanish
+	}
+	m.logf("%s shows [%s] after an edit that is refused", c.full, c.listed())
+	m.mu.Unlock()
+	p.Refused(c.full, []jid.JID{mustJID(m.t, contact)})
+	synctest.Wait() // a kill before it was noted is as if the set had not come
+	m.mu.Lock()
+}
+
 // do does one thing.
 func (m *model) do() {
 	c := m.clients[m.rand.IntN(len(m.clients))]
@@ -812,10 +834,12 @@ func (m *model) do() {
 		} else {
 			m.login(c)
 		}
-	case n < 57:
+	case n < 55:
 		if c.online {
 			m.ask(c)
 		}
+	case n < 57:
+		m.edit(c)
 	case n < 64:
 		m.broken = !m.broken
 		m.logf("backend broken: %v", m.broken)

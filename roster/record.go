@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"iter"
 	"slices"
 	"strconv"
 	"time"
@@ -250,6 +251,18 @@ func (t *touches) add(address []byte) {
 	*t = append(binary.AppendUvarint(*t, uint64(len(address))), address...)
 }
 
+func (t *touches) addContact(contact jid.JID) {
+	t.add(xmltext.AppendEscaped(nil, contact.String()))
+}
+
+func touchingAll(version string, contacts iter.Seq[jid.JID]) touches {
+	t := touching(version, 0)
+	for contact := range contacts {
+		t.addContact(contact)
+	}
+	return t
+}
+
 // apply adds to a state what a note says that may have happened since. It may do
 // so any number of times: what a client may have or not is told again.
 func (s *state) apply(user jid.JID, note []byte) {
@@ -272,7 +285,7 @@ func (s *state) apply(user jid.JID, note []byte) {
 		s.mistrust(string(version))
 	}
 	for len(d.b) > 0 && !d.bad {
-		if contact, err := jid.Parse(xmltext.Unescape(d.bytes())); err == nil && contact.IsBare() {
+		if contact, err := jid.Parse(xmltext.Unescape(d.bytes())); err == nil {
 			s.owe([]jid.JID{contact})
 		}
 	}
@@ -349,8 +362,8 @@ func (d *decoder) time() time.Time {
 }
 
 func (d *decoder) contact() jid.JID {
-	j, err := jid.Parse(string(d.bytes()))
-	if err != nil || !j.IsBare() {
+	j, err := jid.Parse(string(d.bytes())) // a client may name one with a resource
+	if err != nil {
 		d.bad = true
 	}
 	return j

@@ -40,6 +40,9 @@ func (m *Manager) round(u *user) {
 		return
 	}
 	m.fall(u, queries, err)
+	if u.last == nil {
+		m.oweRefused(u)
+	}
 	switch held := (*heldError)(nil); {
 	case errors.As(err, &held):
 		m.fell(u, time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter)))
@@ -91,6 +94,12 @@ func (m *Manager) fall(u *user, queries []query, err error) {
 	a := Answer{Err: err}
 	if u.last != nil && u.covered() && (m.Rules.MaxStale == 0 || time.Since(u.fetched) <= m.Rules.MaxStale) {
 		a.Roster = u.last
+		for i := range queries {
+			if q := &queries[i]; q.version != nil && u.named(*q.version, u.last) == u.last {
+				q.has, q.same = u.last, u.has(q.full, u.last)
+				u.told[q.full] = told{roster: u.last, asked: time.Now(), versioned: true}
+			}
+		}
 	}
 	m.deliver(u, m.answer(u, queries, a), nil, nil)
 }
@@ -186,6 +195,7 @@ func (m *Manager) attend(u *user) {
 		return
 	}
 	m.noteAsked(u)
+	m.correct(u)
 	now := time.Now()
 	if late := m.take(u, func(q query) bool { return !q.deadline.After(now) }); len(late) > 0 {
 		m.fall(u, late, ErrOverdue)

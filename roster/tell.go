@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
 )
 
@@ -15,6 +14,7 @@ type delivery struct {
 	to            []jid.JID
 	before, after told
 	changes       []Change
+	partial       bool // the client may lack more than these: it is told no version to be trusted
 }
 
 // tell makes now the last known roster: it answers the queries with it, and
@@ -47,7 +47,7 @@ func (m *Manager) tell(u *user, now *Roster, queries []query, p *pending) {
 			after.before, after.asked = t.before, t.asked
 		}
 		if c := changes(t, now, owed, u.former); len(c) > 0 {
-			deliveries = append(deliveries, delivery{others, t, after, c})
+			deliveries = append(deliveries, delivery{to: others, before: t, after: after, changes: c})
 			continue
 		}
 		u.setTold(others, after)
@@ -86,13 +86,15 @@ func (m *Manager) answer(u *user, queries []query, a Answer) []delivery {
 		if a.Roster != nil {
 			t = t.asks(a.Roster)
 		} else {
-			t.doubt = true
+			// A client that named a version goes on with what it has, of which nobody
+			// here knows: no version that it is told counts before it asks again.
+			t.doubt, t.asked = true, time.Time{}
 		}
 		u.told[q.full] = t
 		if items := q.reply(a); len(items) > 0 {
 			failed := t
 			failed.doubt = true
-			rest = append(rest, delivery{[]jid.JID{q.full}, failed, t, added(items)})
+			rest = append(rest, delivery{to: []jid.JID{q.full}, before: failed, after: t, changes: added(items)})
 			if a.Named {
 				m.note(u, touching(a.Roster.Version(), 0))
 			}
@@ -123,7 +125,7 @@ func (m *Manager) noteTouched(u *user, now *Roster, deliveries []delivery) {
 	}
 	for _, d := range deliveries {
 		for _, c := range d.changes {
-			note.add(xmltext.AppendEscaped(nil, c.Item.JID.String()))
+			note.addContact(c.Item.JID)
 		}
 	}
 	if now != u.last || len(deliveries) > 0 {
@@ -195,7 +197,7 @@ func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struc
 				u.versions = nil
 			}
 			u.versions = addLast(u.versions, d.after.roster.Version(), maxVersions)
-			nameAll(d.changes, d.after.roster.Version(), m.surely(u.jid, d.before.asked))
+			nameAll(d.changes, d.after.roster.Version(), !d.partial && m.surely(u.jid, d.before.asked))
 		}
 		f := &flight{contacts: make([]jid.JID, len(d.changes))}
 		for i, c := range d.changes {

@@ -22,6 +22,7 @@ type user struct {
 	lost    map[jid.JID]bool // resources whose reply was lost, and whether they are known to use versions
 	unasked bool             // some of those did not ask here: it does not take a fetch to tell them
 	due     [][]byte         // notes of those that are to be written
+	refused refusals         // of changes
 	resting *list.Element    // in the cache; nil: there is something to do
 	known   *Roster          // the last known roster, for others; nil: none, or not loaded
 
@@ -104,9 +105,9 @@ func (m *Manager) next(u *user) bool {
 		m.mu.Lock()
 		done, lost, unasked := u.settled, u.lost, u.unasked
 		u.settled, u.lost, u.unasked = nil, nil, false
-		fetch := len(u.queries) > 0 || u.next != nil
+		fetch := len(u.queries) > 0 || u.next != nil || len(u.refused) > 0 && u.last == nil && !u.behind
 		saved := !u.dirty || len(u.flying) > 0 && u.notes < maxUnsaved
-		if !fetch && saved && len(done) == 0 && len(lost) == 0 {
+		if !fetch && saved && len(done) == 0 && len(lost) == 0 && len(u.refused) == 0 {
 			u.running = false
 			m.inLine(u)
 			if !u.dirty && len(u.flying) == 0 && (u.suspect == nil || !m.Sessions.HasConnected(u.jid)) {
@@ -128,9 +129,11 @@ func (m *Manager) next(u *user) bool {
 		for _, s := range done {
 			m.settle(u, s)
 		}
+		m.correct(u)
 		if fetch {
 			return true
 		}
+		m.oweRefused(u)
 		if len(u.flying) == 0 || u.notes >= maxUnsaved {
 			m.save(u)
 		}

@@ -2,6 +2,8 @@ package session
 
 import (
 	"encoding/binary"
+	"slices"
+	"time"
 
 	"rosterd/jid"
 	"rosterd/store"
@@ -11,17 +13,21 @@ import (
 // block.
 type Store interface {
 	Put(kind store.Kind, key string, record []byte)
+	Note(kind store.Kind, key string, note []byte)
 	Each(kind store.Kind, f func(key string, e store.Entry) error) error
 }
 
 // A record of a user is recordFormat, and for each resource its flags, its
-// length and its name, and with flagSpelled the same of its user's address.
+// length and its name, and with flagSpelled the same of its user's address. A note
+// is the name of one that has become available: others are told of it at once, and
+// the record is written later.
 const (
 	recordFormat = 1
 
 	flagInterested = 1
 	flagAvailable  = 2
 	flagSpelled    = 4
+	flagLeft       = 8 // it is not connected any more: a departure
 )
 
 // Load makes a table of what a store has kept, in which it is kept from then on.
@@ -31,8 +37,17 @@ func Load(s Store) (*Table, error) {
 	t := NewTable()
 	t.store = s
 	err := s.Each(store.Sessions, func(key string, e store.Entry) error {
-		if user, err := jid.Parse(key); err == nil && user.IsBare() && len(e.Record) > 0 && e.Record[0] == recordFormat {
+		user, err := jid.Parse(key)
+		if err != nil || !user.IsBare() {
+			return nil
+		}
+		if len(e.Record) > 0 && e.Record[0] == recordFormat {
 			t.restore(user, e.Record[1:])
+		}
+		for _, note := range e.Notes {
+			if full, err := jid.ParseStamped(user.String() + "/" + string(note)); err == nil && full.Resource() != "" {
+				t.restored(resource{full: full, available: true})
+			}
 		}
 		return nil
 	})
@@ -41,8 +56,8 @@ func Load(s Store) (*Table, error) {
 
 // restore adds what a record has of a user.
 func (t *Table) restore(user jid.JID, record []byte) {
-	var list []resource
-	for len(record) > 0 && len(list) < MaxResources {
+	now := time.Now()
+	for len(record) > 0 && len(t.users[user]) < MaxResources {
 		flags := record[0]
 		name, rest, ok := cut(record[1:])
 		if !ok {
@@ -61,15 +76,29 @@ func (t *Table) restore(user jid.JID, record []byte) {
 		if r.full, err = jid.ParseStamped(user.String() + "/" + string(name)); err != nil {
 			continue
 		}
-		list = append(list, r)
+		if flags&flagLeft != 0 {
+			t.leave(r.full, now)
+		} else {
+			t.restored(r)
+		}
+	}
+}
+
+// restored adds a resource, or what is new of it.
+func (t *Table) restored(r resource) {
+	user := r.full.Bare()
+	list := t.users[user]
+	i := slices.IndexFunc(list, func(known resource) bool { return known.full == r.full })
+	switch {
+	case i >= 0:
+		list[i].available = list[i].available || r.available
+	case len(list) < MaxResources:
+		t.users[user] = append(list, r)
 		t.connected++
 		if r.interested {
 			t.interested++
 		}
 		t.spelled.Add(spellings(r.bare))
-	}
-	if len(list) > 0 {
-		t.users[user] = list
 	}
 }
 
@@ -101,14 +130,20 @@ func (t *Table) save(user jid.JID) {
 	if t.store == nil {
 		return
 	}
-	list := t.users[user]
-	if len(list) == 0 {
+	list, left := t.users[user], t.left[user]
+	if len(list)+len(left) == 0 {
 		t.store.Put(store.Sessions, user.String(), nil)
 		return
 	}
 	b := []byte{recordFormat}
+	add := func(flags byte, full jid.JID) {
+		b = appendText(append(b, flags), full.Resource())
+	}
+	for _, d := range left {
+		add(flagLeft, d.full)
+	}
 	for _, r := range list {
-		b = appendText(append(b, r.flags()), r.full.Resource())
+		add(r.flags(), r.full)
 		if r.bare != "" {
 			b = appendText(b, r.bare)
 		}
@@ -118,4 +153,12 @@ func (t *Table) save(user jid.JID) {
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// noteAvailable notes in the store, if there is one, that a resource is available:
+// what is noted is not lost with the process. t.mu is held.
+func (t *Table) noteAvailable(full jid.JID) {
+	if t.store != nil {
+		t.store.Note(store.Sessions, full.Bare().String(), []byte(full.Resource()))
+	}
 }

@@ -1,8 +1,10 @@
 package session
 
 import (
+	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rosterd/jid"
@@ -73,4 +75,63 @@ func FuzzRestore(f *testing.F) {
 			t.Errorf("%d connected, %d interested, %d listed", connected, interested, n)
 		}
 	})
+}
+
+// behind is a store whose records are lost with the process: what is noted is not.
+type behind struct{ *store.Memory }
+
+func (behind) Put(store.Kind, string, []byte) {}
+
+// What others may have been told of is known after a kill: who has become available
+// a moment before, and who has left a short time before, but not for ever.
+func TestShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kept := store.NewMemory()
+		table := load(t, kept)
+		hall, street, tomb := full(t, "tybalt@example.org/hall"), full(t, "tybalt@example.org/street"), full(t, "paris@example.net/tomb")
+		table.Connected(hall)
+		table.Connected(street)
+		table.Interested(full(t, "tybalt@example.org/asked-only"))
+		table.Connected(tomb)
+		table.Gone(tomb)
+		table.Gone(hall)
+		table.Connected(hall)
+		table.Gone(hall)
+		want := func(table *Table, all ...jid.JID) {
+			t.Helper()
+			got := table.Shown()
+			slices.SortFunc(got, jid.JID.Compare)
+			if slices.SortFunc(all, jid.JID.Compare); !slices.Equal(got, all) {
+				t.Errorf("shown %v, not %v", got, all)
+			}
+		}
+		want(load(t, kept), hall, street, tomb)
+		killed := load(t, behind{kept})
+		killed.Connected(full(t, "nurse@example.org/kitchen"))
+		killed.Gone(street) // which is lost
+		again := load(t, kept)
+		want(again, hall, street, tomb, full(t, "nurse@example.org/kitchen"))
+		if connected, interested := again.Counts(); connected != 3 || interested != 1 || again.HasConnected(tomb.Bare()) {
+			t.Errorf("%d connected, %d interested", connected, interested)
+		}
+		time.Sleep(Linger)
+		again.Connected(street) // something happens
+		want(again, street, full(t, "nurse@example.org/kitchen"))
+		want(load(t, kept), street, full(t, "nurse@example.org/kitchen"))
+		if e, err := kept.Get(store.Sessions, "paris@example.net"); err != nil || !e.Empty() {
+			t.Errorf("kept of who has left long ago: %v, %v", e, err)
+		}
+	})
+}
+
+func TestDeparturesAreBounded(t *testing.T) {
+	table := NewTable()
+	for i := range 3 * MaxResources {
+		j := full(t, fmt.Sprintf("tybalt@example.org/%d", i))
+		table.Connected(j)
+		table.Gone(j)
+	}
+	if n := len(table.Shown()); n != MaxResources {
+		t.Errorf("%d are kept", n)
+	}
 }

@@ -30,9 +30,21 @@ type Table struct {
 	users      map[jid.JID][]resource // by bare JID, never empty, in the order they were seen
 	connected  int
 	interested int
+	left       map[jid.JID][]departure // by bare JID, never empty
+	purged     time.Time               // when those of long ago were forgotten
 
 	spelled atomic.Int64 // resources whose user's address is stamped in another spelling; changed with mu held
 }
+
+// departure is a resource that was available, and left a short time ago: that it did
+// may be lost with the process.
+type departure struct {
+	full jid.JID
+	at   time.Time
+}
+
+// Linger is for how long a departure is kept.
+const Linger = time.Minute
 
 type resource struct {
 	full       jid.JID
@@ -44,7 +56,7 @@ type resource struct {
 
 // NewTable makes an empty table.
 func NewTable() *Table {
-	return &Table{users: make(map[jid.JID][]resource)}
+	return &Table{users: make(map[jid.JID][]resource), left: make(map[jid.JID][]departure)}
 }
 
 // Connected notes that a resource is connected, as its presence was reported,
@@ -106,11 +118,15 @@ func (t *Table) Spelled(full jid.JID) string {
 func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.purge(time.Now())
 	user := full.Bare()
 	list := t.users[user]
 	i := slices.IndexFunc(list, func(r resource) bool { return r.full == full })
 	if news = i < 0; news {
 		if len(list) == MaxResources {
+			if list[0].available {
+				t.leave(list[0].full, time.Now())
+			}
 			list = t.remove(list, 0)
 		}
 		i = len(list)
@@ -121,6 +137,9 @@ func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	flags, bare := list[i].flags(), list[i].bare
 	change(&list[i])
 	t.users[user] = list
+	if list[i].flags()&^flags&flagAvailable != 0 {
+		t.noteAvailable(full) // before others are told
+	}
 	if news || list[i].flags() != flags || list[i].bare != bare {
 		t.save(user)
 	}
@@ -173,6 +192,11 @@ func (t *Table) Gone(full jid.JID) {
 	if i < 0 {
 		return
 	}
+	now := time.Now()
+	t.purge(now)
+	if list[i].available {
+		t.leave(full, now)
+	}
 	if list = t.remove(list, i); len(list) == 0 {
 		delete(t.users, user)
 	} else {
@@ -189,6 +213,55 @@ func (t *Table) remove(list []resource, i int) []resource {
 	}
 	t.spelled.Add(-spellings(list[i].bare))
 	return slices.Delete(list, i, i+1)
+}
+
+// leave notes a departure. t.mu is held.
+func (t *Table) leave(full jid.JID, now time.Time) {
+	user := full.Bare()
+	list := slices.DeleteFunc(t.left[user], func(d departure) bool { return d.full == full })
+	list = append(list, departure{full, now})
+	t.left[user] = list[max(0, len(list)-MaxResources):]
+}
+
+// purge forgets the departures of long ago, now and then. t.mu is held.
+func (t *Table) purge(now time.Time) {
+	if now.Sub(t.purged) < Linger {
+		return
+	}
+	t.purged = now
+	for user, list := range t.left {
+		kept := slices.DeleteFunc(list, func(d departure) bool { return now.Sub(d.at) >= Linger })
+		if len(kept) == len(list) {
+			continue
+		}
+		if t.left[user] = kept; len(kept) == 0 {
+			delete(t.left, user)
+		}
+		t.save(user)
+	}
+}
+
+// Shown are the resources whose presence others may have been told: those that are
+// available, and those that left a short time ago.
+func (t *Table) Shown() []jid.JID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var shown []jid.JID
+	for _, list := range t.users {
+		for _, r := range list {
+			if r.available {
+				shown = append(shown, r.full)
+			}
+		}
+	}
+	for user, list := range t.left {
+		for _, d := range list {
+			if !slices.ContainsFunc(t.users[user], func(r resource) bool { return r.full == d.full && r.available }) {
+				shown = append(shown, d.full)
+			}
+		}
+	}
+	return shown
 }
 
 // HasConnected reports whether a user (a bare JID) has a connected resource.

@@ -20,7 +20,7 @@ type Client interface {
 
 	// Roster asks for the roster, as the library does it, and returns what the
 	// library understood, in the order of the answer. An error that was
-	// answered is a *StanzaError.
+	// answered is a *StanzaError, and a result without a roster ErrUnchanged.
 	Roster(ctx context.Context) ([]Item, error)
 
 	// WaitPush waits for the next roster push (RFC 6121, section 2.1.6) in the
@@ -85,6 +85,10 @@ type Item struct {
 	Approved                     bool // gosrc.io/xmpp does not know it: always false
 	Groups                       []string
 }
+
+// ErrUnchanged is a roster get that was answered with an empty result: the client
+// has what is current (RFC 6121, section 2.6.3).
+var ErrUnchanged = errors.New("the roster has not changed")
 
 // StanzaError is a stanza error as a client library understood it (RFC 6120,
 // section 8.3).

@@ -41,6 +41,8 @@ modules:
   mod_disco: {}
   mod_roster: {versioning: true}
   mod_ping: {}
+  mod_privacy: {}
+  mod_blocking: {}
 %s
 `, yaml(o.Hosts()), s.c2s, s.service, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), yaml(o.Component), o.ModulesYAML)
 	fmt.Fprintln(&b, "append_host_config:")
@@ -65,7 +67,11 @@ func (g Grants) modules(version string) []string {
 		if g.NoPresence {
 			presence = ""
 		}
-		iq := `iq: {"jabber:iq:roster": {set: contacts_component}}, `
+		blocking := `, "urn:xmpp:blocking": {get: contacts_component}`
+		if g.NoBlocking {
+			blocking = ""
+		}
+		iq := `iq: {"jabber:iq:roster": {set: contacts_component}` + blocking + `}, `
 		if g.NoPrivilegeIQ || version < "24.10" {
 			iq = ""
 		}

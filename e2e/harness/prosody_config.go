@@ -31,7 +31,7 @@ s2s_ports = {}
 http_ports = {}
 https_ports = {}
 run_as_root = true
-modules_enabled = { "roster", "saslauth", "disco", "ping" }
+modules_enabled = { "roster", "saslauth", "disco", "ping", "blocklist" }
 modules_disabled = { "s2s", "tls" }
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
@@ -68,7 +68,11 @@ func (g Grants) lua(to string) string {
 		fmt.Fprintln(&b, `    presence = "managed_entity",`)
 	}
 	if !g.NoPrivilegeIQ {
-		fmt.Fprintln(&b, `    iq = { ["jabber:iq:roster"] = "set" },`)
+		blocking := `, ["urn:xmpp:blocking"] = "get"`
+		if g.NoBlocking {
+			blocking = ""
+		}
+		fmt.Fprintf(&b, "    iq = { [\"jabber:iq:roster\"] = \"set\"%s },\n", blocking)
 	}
 	fmt.Fprintln(&b, "  } }")
 	return b.String()

@@ -168,6 +168,7 @@ type Grants struct {
 	NoDelegation  bool // do not delegate jabber:iq:roster (XEP-0355)
 	NoPrivilegeIQ bool // do not allow privileged IQs (XEP-0356, section 6)
 	NoPresence    bool // do not forward presence (XEP-0356, section 7)
+	NoBlocking    bool // do not let block lists be asked for by privileged IQ (XEP-0191)
 
 	// Plain is a host that knows neither XEP: it announces nothing at all.
 	Plain bool

@@ -34,6 +34,7 @@ type slixmppLine struct {
 	Items       []slixmppItem `json:"items"`
 	Error       string        `json:"error"`
 	StanzaError *StanzaError  `json:"stanza_error"`
+	Unchanged   bool          `json:"unchanged"`
 }
 
 type slixmppItem struct {
@@ -135,6 +136,8 @@ func (c *slixmppClient) Roster(ctx context.Context) ([]Item, error) {
 		return nil, err
 	case answer.StanzaError != nil:
 		return nil, answer.StanzaError
+	case answer.Unchanged:
+		return nil, ErrUnchanged
 	}
 	return itemsOfSlixmpp(answer.Items), nil
 }
