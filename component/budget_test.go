@@ -173,7 +173,7 @@ func TestMaxStanzaOfPushes(t *testing.T) {
 				k.answerPing()
 			}
 			o := receive(t, outcome)
-			if fmt.Sprint(o.Owed) != "[c1@example.org]" || o.Err == nil || o.Lost {
+			if fmt.Sprint(o.Owed) != "[c1@example.org]" || o.Err == nil || o.Lost || !o.Refused {
 				t.Errorf("outcome %+v", o)
 			}
 			k.quiet()

@@ -61,18 +61,22 @@ func TestServerThatEndsNoStanza(t *testing.T) {
 		"an element":      "<message from='example.org'>",
 		"an attribute":    "<message from='",
 		"a CDATA section": "<message><![CDATA[",
-		"a comment":       "<!--",
+		"a comment":       "<message><!--",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := faulty(t, func(o *Options) { o.Timing.Ping, o.Timing.Stanza = 20*time.Millisecond, 300*time.Millisecond })
 			k := r.server.serve()
 			k.send("%s", begin)
+			piece := "<iq from='example.org'/>"
+			if strings.HasSuffix(begin, "='") {
+				piece = "example.org/" // a < would end it
+			}
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
 				for { // until the component closes
-					if _, err := io.WriteString(k.Conn, "<iq from='example.org'/>"); err != nil {
+					if _, err := io.WriteString(k.Conn, piece); err != nil {
 						return
 					}
 					time.Sleep(time.Millisecond)
@@ -450,7 +454,7 @@ func TestPrivilegesTakenInTheMiddleOfAPush(t *testing.T) {
 	outcome := r.push(t, "balcony")
 	id := k.nextElement().get("id")
 	k.send("<message from='example.org'><privilege xmlns='urn:xmpp:privilege:2'/></message>"+
-		"<iq type='error' id='%s' from='juliet@example.org'><error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>275", id)
+		"<iq type='error' id='%s' from='juliet@example.org'><error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>", id)
 	if o := receive(t, outcome); o.Err == nil || o.Lost || fmt.Sprint(o.Owed) != "[romeo@example.org]" {
 		t.Errorf("outcome %+v", o)
 	}

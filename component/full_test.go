@@ -43,7 +43,7 @@ func TestPushesThatDoNotFit(t *testing.T) {
 			if took := time.Since(began); took > 50*time.Second { // 100 s if each waited
 				t.Errorf("it took %v", took)
 			}
-			if o := receive(t, outcome); len(o.Owed) != 1000 || o.Err == nil || o.Lost {
+			if o := receive(t, outcome); len(o.Owed) != 1000 || o.Err == nil || o.Lost || o.Refused {
 				t.Errorf("%d owed, lost %v, %v", len(o.Owed), o.Lost, o.Err)
 			}
 			if n := r.counted(t, "rosterd_pushes_total", "added", "lost"); n != 1000 {

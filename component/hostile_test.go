@@ -311,11 +311,7 @@ func oddQueries() map[string]struct{ attrs, payload, condition string } {
 		"no id, set":                        {" type='set'", rosterGet, "not-allowed"},
 		"an empty id":                       {" type='get' id=''", rosterGet, ""},
 		"an id of quotes and breaks":        {" type='get' id='&apos;&quot;&lt;&gt;&amp;&#10;&#9;&#13;\u2028\U0010ffff'", rosterGet, ""},
-		"an id like markup":                 {" type='get' id=\"'/><stream:error/>\"", rosterGet, "bad-request"}, // a < cannot stand there
-		"invalid UTF-8 in the id":           {" type='get' id='\xff'", rosterGet, "bad-request"},
-		"invalid UTF-8 in the text":         {get, in("", "\xc3\x28\xed\xa0\x80"), "bad-request"},
-		"overlong UTF-8":                    {get, in("", "\xc0\xaf\xf8\x88\x80\x80\x80"), "bad-request"},
-		"characters XML forbids":            {get, in("", "\x00\x01\x1f"), "bad-request"},
+		"characters XML forbids":            {get, in("", "\ufffe\uffff"), "bad-request"},
 		"characters XML forbids, escaped":   {get, in(" a='&#x0;&#xb;'", "&#xFFFF;"), "bad-request"},
 		"noncharacters and such":            {get, in("", "\u0085\u2028\ufeff\u202e\U0001fffe"), ""},
 		"an entity of nobody":               {get, in("", "&lol;"), "bad-request"},
@@ -355,7 +351,7 @@ func TestOddQueries(t *testing.T) {
 			}
 			condition := odd.condition
 			switch {
-			case strings.Contains(odd.attrs, " a1=") || strings.Contains(odd.attrs, "<") || strings.Contains(odd.attrs, "\xff"):
+			case strings.Contains(odd.attrs, " a1="):
 				return // not even its opening tag can be read
 			case odd.payload == "" || strings.HasPrefix(odd.payload, rosterGet+rosterGet):
 				condition = unavailable // no request that is known

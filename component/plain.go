@@ -49,6 +49,7 @@ const (
 	valueByte             // may be in the value of an attribute, if it is not its quote
 	textByte              // may be between tags
 	spaceByte             // between attributes
+	plainByte             // may be in any value
 )
 
 var class = func() (t [256]byte) {
@@ -63,6 +64,9 @@ var class = func() (t [256]byte) {
 			t[c] = valueByte
 		default:
 			t[c] = valueByte | textByte
+		}
+		if t[c]&valueByte != 0 && c != '\'' && c != '"' {
+			t[c] |= plainByte
 		}
 		switch {
 		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_':

@@ -102,6 +102,7 @@ type pushes struct {
 	mu      sync.Mutex
 	left    int
 	owed    map[jid.JID]struct{}
+	passing bool // one failed for a reason that may pass
 	outcome roster.Outcome
 	settled func(roster.Outcome)
 
@@ -279,6 +280,7 @@ func (p *pushes) fail(change roster.Change, err error) {
 	p.owed[change.Item.JID] = struct{}{}
 	p.outcome.Err = err
 	p.outcome.Lost = p.outcome.Lost || errors.Is(err, roster.ErrNotConnected)
+	p.passing = p.passing || resultOf(err) != pushRefused
 	p.mu.Unlock()
 	p.done()
 }
@@ -295,6 +297,7 @@ func (p *pushes) done() {
 	for contact := range p.owed {
 		p.outcome.Owed = append(p.outcome.Owed, contact)
 	}
+	p.outcome.Refused = p.outcome.Err != nil && !p.passing
 	p.settled(p.outcome)
 }
 

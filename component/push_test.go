@@ -113,7 +113,7 @@ func TestPushAnswers(t *testing.T) {
 			outcome := r.push(t, "balcony")
 			k.send(tt.answer, k.nextElement().get("id"))
 			o := receive(t, outcome)
-			if (o.Err != nil) != tt.err || (len(o.Owed) != 0) != tt.err || o.Lost {
+			if (o.Err != nil) != tt.err || (len(o.Owed) != 0) != tt.err || o.Lost || o.Refused != tt.err {
 				t.Errorf("outcome %+v", o)
 			}
 			if n := r.counted(t, "rosterd_pushes_total", "changed", tt.result); n != 1 {
@@ -123,6 +123,21 @@ func TestPushAnswers(t *testing.T) {
 				t.Errorf("%d sessions, want %d", n, tt.sessions)
 			}
 		})
+	}
+}
+
+// What one resource refuses and the other one may get in a moment is not refused.
+func TestPushRefusedAndLost(t *testing.T) {
+	r := start(t)
+	k := r.server.serve()
+	r.announced(t, k)
+	outcome := r.push(t, "balcony", "garden")
+	k.send("<iq type='error' id='%s' from='juliet@example.org'><error type='auth'><not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>", k.nextElement().get("id"))
+	k.next()
+	k.quiet()
+	k.Close()
+	if o := receive(t, outcome); o.Err == nil || o.Refused || len(o.Owed) != 1 {
+		t.Errorf("outcome %+v", o)
 	}
 }
 
@@ -164,7 +179,7 @@ func TestPushBeforeTheAnnouncement(t *testing.T) {
 	r := start(t)
 	k := r.server.serve()
 	k.quiet()
-	if o := receive(t, r.push(t, "balcony")); o.Err == nil || !o.Lost {
+	if o := receive(t, r.push(t, "balcony")); o.Err == nil || !o.Lost || o.Refused {
 		t.Errorf("outcome %+v", o)
 	}
 }
@@ -177,14 +192,14 @@ func TestPushesAreLostWithTheStream(t *testing.T) {
 	k.next()
 	k.next()
 	k.Close()
-	if o := receive(t, outcome); o.Err == nil || !o.Lost || fmt.Sprint(o.Owed) != "[romeo@example.org]" {
+	if o := receive(t, outcome); o.Err == nil || !o.Lost || o.Refused || fmt.Sprint(o.Owed) != "[romeo@example.org]" {
 		t.Errorf("outcome %+v", o)
 	}
 	r.server.accept() // it comes back, and does not get further
 	if r.Connected() {
 		t.Error("connected before the handshake")
 	}
-	if o := receive(t, r.push(t, "balcony")); o.Err == nil || !o.Lost {
+	if o := receive(t, r.push(t, "balcony")); o.Err == nil || !o.Lost || o.Refused {
 		t.Errorf("outcome while down %+v", o)
 	}
 }

@@ -104,7 +104,7 @@ func (s *stream) handshake(domain, secret string) error {
 	}
 	reply, err := s.framer.header()
 	if err != nil {
-		return fmt.Errorf("opening the stream: %w", err)
+		return fmt.Errorf("opening the stream: %w", foreign(err))
 	}
 	id, err := stanza.InitStream(xml.NewDecoder(bytes.NewReader(reply)))
 	if err != nil {
@@ -118,7 +118,7 @@ func (s *stream) handshake(domain, secret string) error {
 	if err == io.EOF {
 		return errors.New("handshake: the server closed the stream")
 	} else if err != nil {
-		return fmt.Errorf("handshake: %w", err)
+		return fmt.Errorf("handshake: %w", foreign(err))
 	}
 	e, err := decodeElement(data)
 	switch {
@@ -130,6 +130,14 @@ func (s *stream) handshake(domain, secret string) error {
 		return errors.New("handshake: the server does not speak XEP-0114")
 	}
 	return nil
+}
+
+// foreign says what it most likely means that a stream which begins is no XML.
+func foreign(err error) error {
+	if errors.Is(err, errNotWellFormed) || errors.Is(err, errRestrictedXML) {
+		return fmt.Errorf("what answers is no XMPP server: %w", err)
+	}
+	return err
 }
 
 // Read reads from the connection, for the framer, and notes that the server was

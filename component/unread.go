@@ -45,10 +45,15 @@ func (u *unread) ask() int {
 	return len(u.sent)
 }
 
-// read forgets the first n answers, and lets ask ask again.
+// read forgets the first n answers, and lets ask ask again. When the stream has
+// ended, nothing is left to forget: a request that was given up for a newer one may
+// tell so as late as that.
 func (u *unread) read(n int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.closed {
+		return
+	}
 	u.asking = false
 	u.sent = append([]jid.JID(nil), u.sent[n:]...)
 }

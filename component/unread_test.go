@@ -58,3 +58,27 @@ func TestUnreadIsBounded(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// The request for a sign that answers were read is given up for newer ones, when the
+// stream has just ended: that the answers are in doubt was said by then.
+func TestUnreadGivenUpBehindTheEndOfTheStream(t *testing.T) {
+	r := start(t, func(o *Options) { o.Timing.Ping = time.Hour })
+	r.server.serve().quiet()
+	s, _ := r.Component.current()
+	full, _ := jid.Parse("nurse@example.org/hall")
+	for range 3 {
+		r.sent(s, full)
+	}
+	r.askForRead(s)
+	if doubtful := s.unread.close(); len(doubtful) != 1 {
+		t.Errorf("in doubt: %v", doubtful)
+	}
+	for range maxUnanswered + 1 {
+		if _, ok := s.iqs.register("example.org", func(answer) {}); !ok {
+			t.Fatal("closed")
+		}
+	}
+	if r.sent(s, full) || s.unread.ask() != 0 {
+		t.Error("an answer is noted on a stream that has ended")
+	}
+}

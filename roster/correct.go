@@ -123,7 +123,7 @@ func (m *Manager) oweRefused(u *user) {
 		for contact := range contacts {
 			u.owe([]jid.JID{contact})
 		}
-		m.fell(u, 0)
+		m.fell(u, soon)
 	}
 }
 

@@ -140,7 +140,7 @@ func TestRefusedQueryIsMadeUpFor(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		close(w.backend.hold)
-		time.Sleep(2 * firstRetry)
+		time.Sleep(2 * soon.least)
 		if sent := w.took(); !slices.Contains(sent, "push b changed romeo Romeo") {
 			t.Errorf("sent %q", sent)
 		}

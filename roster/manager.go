@@ -41,8 +41,7 @@ type Manager struct {
 	cancel     context.CancelFunc
 	work       sync.WaitGroup // of the agenda
 	crew       *crew          // of users, and of their fetches
-	background chan struct{}  // a place for each fetch that no query waits for
-	retrying   chan struct{}  // a place for each user of the agenda: half of those, so that refreshes have the others
+	background *places        // for fetches that no query waits for
 
 	mu      sync.Mutex
 	stopped bool
@@ -68,10 +67,10 @@ func NewManager(o Options) (*Manager, error) {
 	o.Limits = o.Limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Manager{
-		Options: o, agenda: newAgenda(), reports: newReports(), alarm: rate.Sometimes{Interval: time.Minute},
+		Options: o, reports: newReports(), alarm: rate.Sometimes{Interval: time.Minute},
 		started: time.Now(), ctx: ctx, cancel: cancel, crew: newCrew(ctx),
-		background: make(chan struct{}, o.Limits.Background),
-		retrying:   make(chan struct{}, max(1, o.Limits.Background/2)),
+		background: newPlaces(o.Limits.Background),
+		agenda:     newAgenda(max(1, o.Limits.Background/2)), // refreshes have the others
 		users:      make(map[jid.JID]*user),
 	}
 	if err := m.restore(); err != nil {
@@ -172,7 +171,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 		}
 		if !connected {
 			m.reports.note(user)
-			m.mark(user, 0)
+			m.mark(user, soon)
 			continue
 		}
 		p, err := m.refresh(user)

@@ -456,7 +456,7 @@ func TestResumedBeforeThePushIsLost(t *testing.T) {
 		w.Resume("example.org")
 		w.expect()
 		settle(Outcome{Owed: []jid.JID{mustJID(t, "romeo@example.org")}, Lost: true, Err: errors.New("lost")})
-		time.Sleep(lastRetry)
+		time.Sleep(soon.most)
 		w.expect("push a changed romeo R")
 	})
 }

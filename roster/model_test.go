@@ -925,8 +925,8 @@ func (m *model) run() {
 	m.settle()
 	p := m.process
 	p.mu.Lock()
-	if len(p.users) != p.cache.users.Len() || p.waiting != 0 || len(p.background) != 0 || len(p.retrying) != 0 {
-		m.wrong("%d users, %d queries, %d fetches, %d tries left", len(p.users), p.waiting, len(p.background), len(p.retrying))
+	if len(p.users) != p.cache.users.Len() || p.waiting != 0 || len(p.background.lines) != 0 || p.agenda.tried() != 0 {
+		m.wrong("%d users, %d queries, %d fetches, %d tries left", len(p.users), p.waiting, len(p.background.lines), p.agenda.tried())
 	}
 	p.mu.Unlock()
 	if c := p.Counts(); c.Marked != 0 || c.Resync != 0 {

@@ -70,6 +70,9 @@ type Outcome struct {
 	Owed []jid.JID
 	// Lost says that the stream broke: a new one may deliver.
 	Lost bool
+	// Refused says that nothing but a refusal, which will most likely be repeated,
+	// has kept them from being delivered.
+	Refused bool
 	// Err is why, nil if nothing is owed.
 	Err error
 }

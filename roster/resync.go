@@ -26,7 +26,7 @@ func (m *Manager) restore() error {
 	}
 	return m.Store.Each(store.Marks, func(key string, _ store.Entry) error {
 		if user, err := jid.Parse(key); err == nil {
-			m.agenda.mark(user, 0)
+			m.agenda.mark(user, soon)
 		}
 		return nil
 	})
@@ -45,7 +45,7 @@ func (m *Manager) busy(user jid.JID) bool {
 // something. It does not block.
 func (m *Manager) Resume(domain string) {
 	m.resumed.Store(domain, time.Now())
-	m.agenda.add(m.Sessions.Users(domain))
+	m.agenda.add(domain, m.Sessions.Users(domain))
 }
 
 // surely reports whether a resource to which something was sent at a time is
@@ -75,10 +75,10 @@ func (m *Manager) absent(user jid.JID) bool {
 }
 
 // mark notes that a user is to be refreshed once more, see [agenda.mark].
-func (m *Manager) mark(user jid.JID, wait time.Duration) {
+func (m *Manager) mark(user jid.JID, p pause) {
 	m.marks.Lock()
 	defer m.marks.Unlock()
-	if m.agenda.mark(user, wait) {
+	if m.agenda.mark(user, p) {
 		m.Store.Put(store.Marks, user.String(), []byte{recordFormat})
 	}
 }
@@ -112,11 +112,7 @@ func (m *Manager) inLine(u *user) {
 // try brings a user of the agenda in line.
 func (m *Manager) try(e entry) {
 	if m.absent(e.user) {
-		return
-	}
-	select {
-	case m.retrying <- struct{}{}:
-	case <-m.ctx.Done():
+		m.agenda.leave(e)
 		return
 	}
 	if e.marked {
@@ -126,10 +122,10 @@ func (m *Manager) try(e entry) {
 	}
 	p, err := m.refresh(e.user)
 	if err != nil {
-		return
+		return // stopped
 	}
 	m.work.Go(func() {
-		defer func() { <-m.retrying }()
+		defer m.agenda.leave(e)
 		select {
 		case <-p.done:
 		case <-m.ctx.Done():

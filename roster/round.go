@@ -43,12 +43,12 @@ func (m *Manager) round(u *user) {
 	if u.last == nil {
 		m.oweRefused(u)
 	}
-	switch held := (*heldError)(nil); {
-	case errors.As(err, &held):
-		m.fell(u, time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter)))
-	default:
-		m.fell(u, 0)
+	wait := soon
+	if held := (*heldError)(nil); errors.As(err, &held) {
+		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
+		wait = pause{confirm, confirm}
 	}
+	m.fell(u, wait)
 	m.finish(p, err)
 }
 
@@ -128,13 +128,15 @@ func (m *Manager) place(u *user) (release func()) {
 	if urgent {
 		return func() {}
 	}
+	t := m.background.enter(u.jid.Domain())
 	select {
-	case m.background <- struct{}{}:
-		return func() { <-m.background }
+	case <-t.ready:
+		return func() { m.background.leave(t) }
 	case <-u.hurry:
 		m.noteAsked(u)
 	case <-m.ctx.Done():
 	}
+	m.background.leave(t)
 	return func() {}
 }
 

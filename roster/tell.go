@@ -222,7 +222,7 @@ func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struc
 			u.setTold(d.to, d.before)
 			delete(u.flying, f)
 			u.owe(slices.Collect(maps.Keys(owed)))
-			m.fell(u, 0)
+			m.fell(u, soon)
 			m.mu.Lock()
 			one(Outcome{Err: err})
 			m.mu.Unlock()

@@ -123,7 +123,7 @@ func (m *Manager) next(u *user) bool {
 			if unasked && u.last != nil && !u.stale && time.Since(u.fetched) < recent {
 				m.tell(u, u.last, nil, nil)
 			} else {
-				m.fell(u, 0)
+				m.fell(u, soon)
 			}
 		}
 		for _, s := range done {
@@ -153,15 +153,19 @@ func (m *Manager) settle(u *user, s settled) {
 		for _, version := range u.versions {
 			u.mistrust(version)
 		}
-		m.fell(u, 0)
+		if s.outcome.Refused {
+			m.fell(u, seldom)
+		} else {
+			m.fell(u, soon)
+		}
 	}
 }
 
 // fell notes that a user is not in line, and is to be tried again, see
 // [agenda.mark].
-func (m *Manager) fell(u *user, wait time.Duration) {
+func (m *Manager) fell(u *user, p pause) {
 	u.behind, u.stale, u.dirty = true, true, true
-	m.mark(u.jid, wait)
+	m.mark(u.jid, p)
 }
 
 // maxUnsaved is how many notes are written before a user's state is saved though
