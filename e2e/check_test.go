@@ -218,7 +218,7 @@ func TestCheck(t *testing.T) {
 			{name: "unrestricted is off", works: true, complaints: []string{"warn example.org: does not permit roster pushes"},
 				lines: []string{linesCheckFrom, "xmpp.unrestricted: true", "ejabberd 23.01 has no privilege iq"}, absent: []string{linesModDelegate, linesModPresence}},
 		}},
-		{"ejabberd that checks addresses", startEjabberd, harness.ServerOptions{}, []misconfiguration{{
+		{"ejabberd that checks addresses", startEjabberd, grants(harness.Grants{NoPrivilegeIQ: true}), []misconfiguration{{
 			name: "unrestricted, and the server is not", settings: onEjabberd,
 			complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream", "warn example.org: does not permit roster pushes", seenOffline},
 			lines:      []string{"check_from: false"}}}},
