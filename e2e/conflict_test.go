@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,8 +10,9 @@ import (
 	"rosterd/e2e/harness"
 )
 
-// Two more rosterds of the same domain: the server refuses them. They try again
-// each second, and never take the place of the first, which serves all the time.
+// Two more rosterds of the same domain: a Prosody refuses them. They come back each
+// second, and never take the place of the first, which serves all the time, until
+// it is gone.
 func TestConflict(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
@@ -23,12 +25,12 @@ func TestConflict(t *testing.T) {
 		run(t, harness.RosterdOptions{Server: w.server, ContactsURL: w.backend.URL()}),
 		run(t, harness.RosterdOptions{Server: w.server, ContactsURL: w.backend.URL()}),
 	}
-	const attempts = 3
-	for n := 1; n <= attempts; n++ { // which takes 3 s at least
+	const attempts = 5
+	for n := 1; n <= attempts; n++ { // which takes 4 s at least
 		for _, other := range others {
 			poll(ctx, t, func() bool { return refusals(other) >= n }, func() string { return fmt.Sprintf("no attempt %d", n) })
 		}
-		names := []string{"Nurse", "Paris", "Tybalt"}[:n]
+		names := []string{"Nurse", "Paris", "Tybalt", "Mercutio", "Benvolio"}[:n]
 		w.backend.Set("juliet", contacts(append(names, "Romeo")...))
 		w.refresh(ctx, t, "juliet")
 		wantPushes(ctx, t, juliet, item(names[n-1]))
@@ -43,6 +45,25 @@ func TestConflict(t *testing.T) {
 	}
 	wantOneStream(ctx, t, w)
 	wantRequests(t, w, "juliet", 1+attempts)
+
+	w.rosterd.Kill()
+	next, cancel := context.WithTimeout(ctx, atOnce)
+	defer cancel()
+	ready := make(chan *harness.Rosterd, len(others))
+	for _, other := range others {
+		go func() {
+			if other.WaitReady(next) == nil {
+				ready <- other
+			}
+		}()
+	}
+	select {
+	case w.rosterd = <-ready:
+	case <-next.Done():
+		t.Fatal("nobody has taken the place of the first")
+	}
+	waitBest(ctx, t, w)
+	wantRoster(next, t, juliet, item("Romeo"), item("Nurse"), item("Paris"), item("Tybalt"), item("Mercutio"), item("Benvolio"))
 }
 
 // refusals are how often a rosterd was refused because of another: the log has

@@ -68,6 +68,7 @@ type setup struct {
 	own      bool           // no server that other tests have used: it is stopped
 	counts   bool           // the test counts fetches: none are made for presence
 	unready  bool           // do not wait until rosterd is ready: it will not be
+	later    bool           // do not start rosterd: see world.connect
 }
 
 // world is an XMPP server, a contacts backend and rosterd, connected.
@@ -118,19 +119,28 @@ func start(t *testing.T, s setup) *world {
 		url = w.backend.BaseURL() + s.path
 	}
 	w.opts = harness.RosterdOptions{Server: w.server, ContactsURL: url, Settings: settings, Env: s.env}
-	w.rosterd = run(t, w.opts)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("%s's log:\n%s", w.kind.name, tail(w.server.Log()))
 		}
 	})
-	if s.unready {
-		return w
+	switch {
+	case s.later:
+	case s.unready:
+		w.rosterd = run(t, w.opts)
+	default:
+		w.connect(ctx, t)
 	}
+	return w
+}
+
+// connect starts rosterd, and waits until it is ready.
+func (w *world) connect(ctx context.Context, t *testing.T) {
+	t.Helper()
+	w.rosterd = run(t, w.opts)
 	if err := w.rosterd.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return w
 }
 
 // run starts a rosterd that ends with the test, and without a data race: the one

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -84,6 +85,13 @@ func (l *link) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.sent.Write(b)
+}
+
+// wrote is how often rosterd has written a text.
+func (l *link) wrote(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.sent.String(), text)
 }
 
 // cut breaks the connection, and every new one until mend.

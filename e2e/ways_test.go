@@ -297,7 +297,7 @@ func testHostsDiffer(t *testing.T, srv server) {
 
 // ejabberd lets in a second instance, and shares queries between the two: the
 // younger one finds out, says so and goes, and ejabberd takes the delegation with
-// it. The older one serves on.
+// it. The older one serves on, and the younger one when the older is gone.
 func TestTwoInstances(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
@@ -330,4 +330,16 @@ func TestTwoInstances(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
+	// The younger one takes over at its next attempt, a minute after the first.
+	w.rosterd.Kill()
+	w.rosterd = second
+	if err := second.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waitBest(ctx, t, w)
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
+	w.backend.Set("juliet", contacts("Nurse"))
+	w.refresh(ctx, t, "juliet")
+	waitBrought(ctx, t, juliet, removed("Romeo"))
 }
