@@ -146,6 +146,9 @@ func (l *link) write(b []byte) error {
 	return err
 }
 
+// probed is the id of the queries that are the component's own.
+const probed = "probed"
+
 // handle appends what follows from a stanza. l.mu is held.
 func (l *link) handle(b, s []byte, now time.Time) []byte {
 	t := tag(s)
@@ -156,7 +159,7 @@ func (l *link) handle(b, s []byte, now time.Time) []byte {
 		return append(b, "</stream:stream>"...)
 	case !bytes.HasPrefix(t, []byte("<iq")):
 	case bytes.HasPrefix(s[len(t):], []byte("<delegation")):
-		if l.flow != nil {
+		if l.flow != nil && string(attr(t, "id")) != probed {
 			b = l.flow.answered(b, attr(t, "id"), s, now)
 		}
 	case bytes.HasPrefix(s[len(t):], []byte("<privileged_iq")):
@@ -167,6 +170,10 @@ func (l *link) handle(b, s []byte, now time.Time) []byte {
 		b = append(b, "' to='"+domain+"'><privilege xmlns='urn:xmpp:privilege:2'><forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='result' id='"...)
 		b = append(append(b, attr(iq, "id")...), "' from='"...)
 		b = append(append(b, attr(iq, "to")...), "'/></forwarded></privilege></iq>"...)
+	case bytes.HasPrefix(s[len(t):], []byte("<query xmlns='jabber:iq:roster'")): // it proves the delegation with one of its own
+		b = fmt.Appendf(b, "<iq type='set' id='"+probed+"' from='"+host+"' to='"+domain+"'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
+			"<iq xmlns='jabber:client' type='get' id='%s' from='%s' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", attr(t, "id"), attr(t, "from"), attr(t, "to"))
+		b = fmt.Appendf(b, "<iq type='result' id='%s' from='%s' to='%s'/>", attr(t, "id"), attr(t, "to"), attr(t, "from"))
 	case string(attr(t, "type")) == "get": // a ping, or what else is asked of the server
 		b = fmt.Appendf(b, "<iq type='result' id='%s' from='%s' to='%s'/>", attr(t, "id"), attr(t, "to"), domain)
 	}

@@ -102,7 +102,7 @@ func speaks(stanzas string) func(net.Conn) {
 				return
 			}
 			id, to := attribute(tag, "id"), attribute(tag, "to")
-			if strings.HasPrefix(tag, "<iq type='result'") && to == "contacts.example.org" {
+			if strings.HasPrefix(tag, "<iq type='result'") && to == "contacts.example.org/rosterd" {
 				_, _ = io.WriteString(conn, tag+"</iq>") // as servers do that take every address
 			}
 			if id == "" || !strings.HasPrefix(tag, "<iq type='get'") {
@@ -110,12 +110,12 @@ func speaks(stanzas string) func(net.Conn) {
 			}
 			payload, _ := r.ReadString('>')
 			answer, from := "<iq type='result' id='%s' from='%s' to='contacts.example.org'/>", to
-			switch _, to, _ = strings.Cut("@"+strings.TrimSuffix(to, "/nowhere"), "@"); {
-			case !strings.HasSuffix(to, "example.org"):
+			switch host := strings.TrimSuffix(to[strings.LastIndex(to, "@")+1:], "/nowhere"); {
+			case !strings.HasSuffix(host, "example.org"):
 				answer = refusal("not-allowed")
-			case strings.Contains(payload, nsRoster) && delegates(stanzas, to): // a probe comes back
+			case strings.Contains(payload, nsRoster) && delegates(stanzas, host): // a probe comes back
 				fmt.Fprintf(conn, "<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
-					"<iq xmlns='jabber:client' type='get' id='%s' from='%s' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", to, id, attribute(tag, "from"), to)
+					"<iq xmlns='jabber:client' type='get' id='%s' from='%s' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", host, id, attribute(tag, "from"), to)
 				answer = refusal("not-allowed")
 			case strings.Contains(payload, nsRoster):
 				answer = refusal("service-unavailable")
@@ -143,7 +143,7 @@ func strict(stanzas string) func(net.Conn) {
 type strictConn struct{ net.Conn }
 
 func (c *strictConn) Write(p []byte) (int, error) {
-	if bytes.HasPrefix(p, []byte("<iq type='result'")) && attribute(string(p), "from") == "example.org" && attribute(string(p), "to") == "contacts.example.org" {
+	if bytes.HasPrefix(p, []byte("<iq type='result'")) && bytes.HasSuffix(p, []byte("></iq>")) && attribute(string(p), "from") == "example.org" && attribute(string(p), "to") == "contacts.example.org/rosterd" {
 		_, _ = io.WriteString(c.Conn, refused("invalid-from"))
 		c.Conn.Close()
 	}

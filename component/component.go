@@ -17,6 +17,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -202,7 +203,9 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	afresh := false // the server was seen to be down
 	for established := 0; ctx.Err() == nil; {
 		s, err := c.open(ctx)
-		if err == nil {
+		if err != nil {
+			afresh = afresh || noServer(err)
+		} else {
 			s.newcomers.afresh, afresh = afresh, false
 			if established++; established > 1 {
 				c.opts.Metrics.Reconnects.Inc()
@@ -211,6 +214,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 			c.set(s, nil)
 			c.streamless.reset()
 			err = c.serve(ctx, s)
+			afresh = shutDown(err)
 			c.restrict(err)
 			if time.Since(s.began) > retry.max {
 				retry.reset()
@@ -223,7 +227,6 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 		if ctx.Err() != nil {
 			return
 		}
-		afresh = afresh || serverDown(err)
 		pause := c.pauseAfter(err, retry)
 		level := slog.LevelWarn
 		silent, now := c.streamless.log(err.Error())
@@ -239,10 +242,17 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	}
 }
 
-// serverDown reports whether an error says that the server itself has ended.
-func serverDown(err error) bool {
+// shutDown reports whether a stream has ended with the server itself.
+func shutDown(err error) bool {
 	var ended *StreamError
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &ended) && ended.Condition == "system-shutdown"
+	return errors.As(err, &ended) && ended.Condition == "system-shutdown"
+}
+
+// noServer reports whether an attempt to connect has failed as there is no server,
+// or none behind what takes the connections in its place.
+func noServer(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // open connects to the server, which may have the component's domain in another

@@ -127,10 +127,15 @@ func (c *Component) handlePlain(s *stream, iq *element) bool {
 }
 
 // refusedSet sees to it that a resource whose roster set was refused is pushed what
-// is true of the contacts that it named: some clients show what they asked for.
+// is true of the contacts that it named: some clients show what they asked for. A
+// suggestion (XEP-0144) is no push: where there are no others, users would be asked
+// to confirm what they did not want.
 func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *element) {
 	query := iq.only()
 	if iq.get("type") != string(stanza.IQTypeSet) || query == nil || !query.is(nsRoster, "query") {
+		return
+	}
+	if host := full.Domain(); c.ways(host, s.grants.of(host), c.late(s)).Push == PushExchange {
 		return
 	}
 	var contacts []jid.JID

@@ -80,9 +80,9 @@ func (c *Component) behindAnswers(s *stream, host string, to []jid.JID) {
 	}
 	began := time.Now()
 	done := make(chan struct{}, 1)
-	host = c.names.write(host)
-	id, ok := s.iqs.register(host, func(answer) { done <- struct{}{} })
-	if !ok || s.out.put(c.probe(id, host), nil) != nil {
+	address := c.probeAddress(c.names.write(host))
+	id, ok := s.iqs.register(address, func(answer) { done <- struct{}{} })
+	if !ok || s.out.put(c.probe(id, address), nil) != nil {
 		return
 	}
 	timer := time.NewTimer(fenceWait)

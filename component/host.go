@@ -63,10 +63,11 @@ func (c *Component) takesAny(s *stream) string {
 // tryAddress tries it with the first thing that is sent on a stream: one that nobody
 // acts on, to the component itself. A server that does not take it ends the stream,
 // which is better than to lose somebody's push in this way, much later. Any answer to
-// what follows, see [Component.prove], says that it does.
+// what follows, see [Component.prove], says that it does. It has a resource: COMPAT
+// ejabberd 24.12, where mod_privilege fails at an answer without payload to a domain.
 func (c *Component) tryAddress(s *stream) {
 	if c.unrestricted.Load() {
-		a := stanza.Attrs{Type: stanza.IQTypeResult, Id: s.iqs.id(), From: c.names.write(c.opts.Hosts[0]), To: c.names.domain()}
+		a := stanza.Attrs{Type: stanza.IQTypeResult, Id: s.iqs.id(), From: c.names.write(c.opts.Hosts[0]), To: c.prober()}
 		s.out.offer(append(appendOpen([]byte("<iq"), "", a), "</iq>"...))
 	}
 }

@@ -129,9 +129,6 @@ func (c *Component) missing(s *stream) {
 				c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
 			}
 		}
-		if w.Query == QueryPlain {
-			c.identify(s, host)
-		}
 		c.learn(s, host)
 		if g := s.grants.of(host); g.privilege == "" {
 			c.rosters.Resume(host) // nothing will be announced any more

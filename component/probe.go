@@ -13,9 +13,10 @@ import (
 	"gosrc.io/xmpp/stanza"
 )
 
-// A probe is a roster query of our own to a served host. Where the host delegates
-// to us, it comes back to us for an answer, as its users' queries do; and the
-// answer then takes the way that theirs take.
+// A probe is a roster query of our own to a served host's users, to nobody of them.
+// Where the host delegates to us, it comes back to us for an answer, as theirs do;
+// and the answer then takes the way that theirs take. COMPAT ejabberd, which
+// delegates what goes to the host itself apart from that, and earlier.
 //
 // What was announced is no proof: servers forget a delegation and do not say so.
 // COMPAT ejabberd takes it away when another connection of the component ends;
@@ -39,9 +40,12 @@ func (e *Rival) Error() string { return "another rosterd is connected as " + e.D
 // delegate what is from the component's bare domain.
 func (c *Component) prober() string { return c.names.domain() + "/rosterd" }
 
-// probe makes a probe of a host, as the server spells it. In the answer to it, ours says that it came back.
-func (c *Component) probe(id, host string) []byte {
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.prober(), To: host})
+// probeAddress is the address that probes of a host, as the server spells it, are to.
+func (c *Component) probeAddress(spelling string) string { return c.nobody + "@" + spelling }
+
+// probe makes a probe. In the answer to it, ours says that it came back.
+func (c *Component) probe(id, to string) []byte {
+	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.prober(), To: to})
 	return append(b, "<query xmlns='"+nsRoster+"'/></iq>"...)
 }
 
@@ -71,6 +75,9 @@ func (c *Component) proveAll(ctx context.Context, s *stream) {
 		}
 	}
 	all()
+	for _, host := range c.opts.Hosts {
+		c.identify(s, host)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -99,7 +106,8 @@ func (c *Component) prove(s *stream, host string) {
 // nothing.
 func (c *Component) proveAs(s *stream, host, spelling string) {
 	before := s.grants.of(host)
-	id, ok := s.iqs.register(spelling, func(a answer) {
+	to := c.probeAddress(spelling)
+	id, ok := s.iqs.register(to, func(a answer) {
 		s.takesAny.Store(!a.lost)
 		switch {
 		case a.lost:
@@ -114,7 +122,7 @@ func (c *Component) proveAs(s *stream, host, spelling string) {
 			c.missed(s, host, before)
 		}
 	})
-	if !ok || !s.out.offer(c.probe(id, spelling)) {
+	if !ok || !s.out.offer(c.probe(id, to)) {
 		s.iqs.forget(id)
 		return
 	}

@@ -15,6 +15,7 @@ func TestRefusedSet(t *testing.T) {
 	r := start(t, func(o *Options) { o.QueriesBurst, o.QueriesPerSecond = 2, 0.0001 })
 	r.rosters.refused = make(chan string, 8)
 	k := r.server.serve()
+	r.announced(t, k)
 	set := "<query xmlns='jabber:iq:roster'><item jid='nurse@example.org' name='N'/><x xmlns='urn:x' jid='x@example.org'/>" +
 		"<item jid='Paris@Example.org/hall' subscription='remove'/><item/><item jid='@'/></query>"
 	const named = "[nurse@example.org paris@example.org/hall]"

@@ -87,7 +87,7 @@ func (s *server) accept() *link {
 // triesAddress reports whether a stanza is the one with which a component tries whether
 // the server takes every address.
 func triesAddress(data string) bool {
-	return strings.HasPrefix(data, "<iq type='result'") && strings.Contains(data, "to='contacts.example.org'></iq>")
+	return strings.HasPrefix(data, "<iq type='result'") && strings.Contains(data, "to='contacts.example.org/rosterd'></iq>")
 }
 
 // serve takes a connection and accepts the handshake.
@@ -131,7 +131,7 @@ func (k *link) send(format string, args ...any) {
 var (
 	delegations = regexp.MustCompile(`<message from='([^'@/]+)'[^>]*><delegation [^>]*>(<delegated namespace='jabber:iq:roster')?`)
 	forwards    = regexp.MustCompile(`<iq type='set' id='D' from='([^'@/]+)'[^>]*><delegation `)
-	probes      = regexp.MustCompile(`^<iq type='get' id='([^']+)' from='contacts.example.org/rosterd' to='([^'@/]+)'><query xmlns='jabber:iq:roster'/></iq>$`)
+	probes      = regexp.MustCompile(`^<iq type='get' id='([^']+)' from='contacts.example.org/rosterd' to='(nobody-[^'@/]+@([^'@/]+))'><query xmlns='jabber:iq:roster'/></iq>$`)
 	ids         = regexp.MustCompile(` id='([^']*)'`)
 )
 
@@ -139,13 +139,13 @@ var (
 // a stanza belongs to one: a host that was announced to delegate does so.
 func (k *link) probed(stanza string) bool {
 	if p := probes.FindStringSubmatch(stanza); p != nil {
-		id, host := p[1], p[2]
+		id, to, host := p[1], p[2], p[3]
 		k.probes[id] = true
 		if k.delegates[host] {
 			k.send("<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='%s'><forwarded xmlns='%s'>"+
-				"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org/rosterd' to='%s'>%s</iq></forwarded></delegation></iq>", host, nsDelegation2, nsForward, id, host, rosterGet)
+				"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org/rosterd' to='%s'>%s</iq></forwarded></delegation></iq>", host, nsDelegation2, nsForward, id, to, rosterGet)
 		}
-		k.send("<iq type='error' id='%s' from='%s' to='contacts.example.org/rosterd'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", id, host, nsStanzas)
+		k.send("<iq type='error' id='%s' from='%s' to='contacts.example.org/rosterd'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", id, to, nsStanzas)
 		return true
 	}
 	if triesAddress(stanza) {

@@ -47,7 +47,14 @@ type fakeSession struct {
 // fakeQuery is a roster query that waits for the component.
 type fakeQuery struct {
 	full, id string // of the client; of the component itself for its own
+	to       string // of its own
 	timer    *time.Timer
+}
+
+// own reports whether the component itself asks.
+func (q *fakeQuery) own() bool {
+	bare, _, _ := strings.Cut(q.full, "/")
+	return bare == component
 }
 
 func startFake(h habit, j *journal, rng *rand.Rand) (*fake, error) {
@@ -187,7 +194,7 @@ func (s *fakeSession) query(id string) {
 func (f *fake) delegate(from, to, id string) {
 	f.nextID++
 	outer := fmt.Sprint("d", f.nextID)
-	q := &fakeQuery{full: from, id: id}
+	q := &fakeQuery{full: from, id: id, to: to}
 	f.queries[outer] = q
 	if f.habit.patience > 0 {
 		q.timer = time.AfterFunc(f.habit.patience, func() { f.timeOut(outer) })
@@ -221,9 +228,9 @@ func (f *fake) forget(outer string) *fakeQuery {
 
 // reply gives an answer to who asked. f.mu is held.
 func (f *fake) reply(q *fakeQuery, list []Item, condition string) {
-	if q.full == component {
+	if q.own() {
 		f.send("<iq type='error' from='%s' to='%s' id='%s'><error type='cancel'><not-allowed xmlns='%s'/></error></iq>",
-			host, component, q.id, nsStanzas)
+			q.to, q.full, q.id, nsStanzas)
 		return
 	}
 	s := f.sessions[q.full] // perhaps another one than the one that asked

@@ -236,7 +236,7 @@ func (f *fake) handle(s *fakeStream, e *element, detour *mailbox) {
 		}
 		f.push(to, e.rosterItems()) // whatever becomes of it, nobody hears of it
 	case kind == "get" && e.payload(nsRoster) != nil:
-		f.delegate(component, host, id)
+		f.delegate(e.get("from"), to, id)
 	case kind == "get" && e.payload(nsPing) != nil:
 		f.pinged(to, id)
 	}
@@ -266,7 +266,7 @@ func (f *fake) answer(e *element, detour *mailbox) {
 	case inner == nil || inner.name.Space != nsClient || inner.get("to") != q.full || inner.get("id") != q.id:
 		f.journal.violation("a wrong answer to the query of %s", q.full)
 		return
-	case f.habit.addressed && q.full != component && inner.get("from") != strings.Split(q.full, "/")[0]:
+	case f.habit.addressed && !q.own() && inner.get("from") != strings.Split(q.full, "/")[0]:
 		f.journal.violation("the answer for %s comes from %q", q.full, inner.get("from"))
 		return
 	}
