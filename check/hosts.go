@@ -14,6 +14,9 @@ func (c *checker) host(w component.Ways, status component.Status, lacks func(str
 	}
 	const follows = "its users' clients get no roster from rosterd unless they ask the component itself"
 	switch {
+	case w.Query == component.QueryNone:
+		c.fail("%s", w.Missing[0])("README, Set-up on other servers, has those that can be served")
+		return
 	case !w.Delegation && !need.announced && lacks(w.Host):
 		c.fail("%s: the server does not have this domain", w.Host)("xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")
 		return

@@ -65,7 +65,8 @@ func (n needed) ejabberd() []string {
 			"  (ejabberd has this from 24.10 on, and answers in 26.07; before, nobody can know)")
 	}
 	if n.push && !n.unrestricted {
-		lines = append(lines, "  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true",
+		lines = append(lines, `  in mod_privilege, from 24.10 on: iq: {"jabber:iq:roster": {set: contacts_component}}; or, with older ones:`,
+			"  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true",
 			"  (ejabberd 23.01 has no privilege iq: this is the way to roster pushes there)")
 	}
 	return lines

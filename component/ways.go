@@ -71,7 +71,7 @@ func (c *Component) ways(host string, g grant, late bool) Ways {
 		w.Push = PushDirect
 	case w.Query == QueryDelegated:
 		w.Missing = append(w.Missing, fmt.Sprintf("%s does not permit roster pushes, so changes are sent as roster item exchange (XEP-0144), on which few clients act; "+
-			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd: check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster))
+			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd from 24.10 on: iq: {\"%s\": {set: …}} in mod_privilege; before: check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster, nsRoster))
 	}
 	switch {
 	case c.relays(g):
