@@ -75,7 +75,8 @@ func (f *fence) waits(to []jid.JID) bool {
 // behindAnswers waits until the answers to resources of a host, if there were
 // any a short time ago, have gone to the clients.
 func (c *Component) behindAnswers(s *stream, host string, to []jid.JID) {
-	if !s.fence.waits(to) || s.grants.of(host).queries == arrivalUntestable {
+	g := s.grants.of(host)
+	if !s.fence.waits(to) || g.queries == arrivalUntestable || !g.probed && c.late(s) {
 		return
 	}
 	began := time.Now()

@@ -10,6 +10,7 @@ type grant struct {
 	delegation string // namespace in which jabber:iq:roster is delegated; "": nothing was announced
 	filtered   bool   // only some of the queries are
 	queries    arrival
+	probed     bool   // a probe came: as long as queries come, probes do
 	keeps      string // the software that lets no roster query come here; "": none that is known
 	privilege  string // namespace in which privileges were announced; "": none, or not yet
 	push       bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
@@ -28,7 +29,7 @@ type arrival int
 const (
 	arrivalUnknown    arrival = iota
 	arrivalProven             // one came, and no probe has missed us since
-	arrivalMissed             // somebody else answered a probe
+	arrivalMissed             // somebody else answered a probe, or it was lost
 	arrivalUntestable         // nobody answered a probe
 )
 
@@ -74,7 +75,7 @@ func (g *grants) change(host string, f func(*grant)) (before, after grant) {
 // 4.2), which replaces an earlier one.
 func delegationAnnounced(e *element) func(*grant) {
 	return func(g *grant) {
-		g.delegation, g.filtered, g.queries = "", false, arrivalUnknown
+		g.delegation, g.filtered, g.queries, g.probed = "", false, arrivalUnknown, false
 		for _, c := range e.children {
 			if c.is(e.name.Space, "delegated") && c.get("namespace") == nsRoster {
 				g.delegation, g.filtered = strings.Clone(e.name.Space), c.child(e.name.Space, "attribute") != nil

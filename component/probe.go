@@ -112,7 +112,7 @@ func (c *Component) proveAs(s *stream, host, spelling string) {
 		switch {
 		case a.lost:
 		case a.ours:
-			c.reached(s, host)
+			c.probed(s, host)
 		case spelling != c.names.write(host):
 		case a.iq == nil:
 			c.untestable(s, host)
@@ -136,7 +136,7 @@ func (c *Component) proveAs(s *stream, host, spelling string) {
 		time.AfterFunc(c.opts.Timing.Arrive, func() {
 			switch {
 			case !s.iqs.giveUp(id), spelling != c.names.write(host):
-			case before.queries == arrivalProven:
+			case before.probed:
 				c.missed(s, host, before)
 			default:
 				c.untestable(s, host)
@@ -157,6 +157,14 @@ func (c *Component) reached(s *stream, host string) {
 	c.opts.Logger.Info("roster queries arrive", "host", host)
 }
 
+// probed notes that a probe has come.
+func (c *Component) probed(s *stream, host string) {
+	if !s.grants.of(host).probed {
+		s.grants.change(host, func(g *grant) { g.probed = true })
+	}
+	c.reached(s, host)
+}
+
 // untestable notes that nobody answers probes.
 func (c *Component) untestable(s *stream, host string) {
 	s.grants.change(host, func(g *grant) {
@@ -166,20 +174,20 @@ func (c *Component) untestable(s *stream, host string) {
 	})
 }
 
-// missed notes that the server has answered a probe itself. It ends the stream if
-// the host's queries arrived before the probe was sent, or should have for long,
-// by what was announced.
+// missed notes that the server has answered a probe itself, or lost it. It ends the
+// stream if probes arrived before, or should have for long, by what was announced.
+// Where users' queries arrive and no probe ever did, a probe tells nothing.
 func (c *Component) missed(s *stream, host string, before grant) {
-	s.grants.change(host, func(g *grant) {
+	_, after := s.grants.change(host, func(g *grant) {
 		switch {
-		case g.queries == arrivalProven && before.queries != arrivalProven: // one came meanwhile
-		case g.filtered:
+		case g.queries == arrivalProven && !(before.queries == arrivalProven && before.probed): // a query came meanwhile, or no probe ever did
+		case g.filtered && !before.probed:
 			g.queries = arrivalUntestable // a probe is none of the queries that are delegated
 		default:
 			g.queries = arrivalMissed
 		}
 	})
-	if before.queries == arrivalProven || before.queries == arrivalMissed && before.delegation != "" && !before.filtered {
+	if after.queries == arrivalMissed && (before.queries == arrivalProven || before.queries == arrivalMissed && before.delegation != "") {
 		s.end(&Undelegated{host})
 	}
 }
@@ -190,7 +198,7 @@ func (c *Component) missed(s *stream, host string, before grant) {
 func (c *Component) arrived(s *stream, host string, probe delegated, id string) {
 	if s.iqs.arrive(id) {
 		c.offer(s, probe.refusal(errNotAllowed))
-		c.reached(s, host)
+		c.probed(s, host)
 		return
 	}
 	c.offer(s, probe.refusal(errConflict))

@@ -466,3 +466,54 @@ func TestProbesThatAreDropped(t *testing.T) {
 		})
 	}
 }
+
+// Users' queries that arrive say nothing of probes: where none ever did, a probe that
+// is answered by the server, or lost, ends no stream.
+func TestQueriesThatArriveWithoutProbes(t *testing.T) {
+	const (
+		filtered = "<message from='example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'><attribute name='ver'/></delegated></delegation></message>"
+		answered = true
+	)
+	for name, test := range map[string]struct {
+		announced string
+		probes    bool // are answered by the server, or else lost
+	}{
+		"filtered":             {filtered, answered},
+		"filtered and lost":    {filtered, !answered},
+		"announced":            {delegationOnly, answered},
+		"no privilege":         {delegationOnly + noPrivilege, !answered}, // COMPAT ejabberd from 24.10 on
+		"nothing is announced": {"", answered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, only, func(o *Options) { o.Timing.Arrive = time.Millisecond; o.Timing.Prove = 20 * time.Millisecond })
+			k := r.server.serve()
+			k.showProbes = true
+			k.send("%s", test.announced+delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='q' from='nurse@example.org/hall'><query xmlns='jabber:iq:roster' ver=''/></iq>"))
+			for n := 0; n < 8; {
+				data := k.next()
+				e, err := decodeElement([]byte(data))
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch p := probes.FindStringSubmatch(data); {
+				case p != nil && test.probes:
+					k.send(notHere, p[1])
+					n++
+				case strings.HasPrefix(e.get("to"), "behind-nobody-"):
+					k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", e.get("id"), e.get("to"), nsStanzas)
+					if !test.probes {
+						n++
+					}
+				}
+			}
+			k.showProbes = false
+			k.quiet()
+			if got := r.Status().Hosts[0]; got.Query != QueryDelegated {
+				t.Errorf("got %+v", got)
+			}
+			if n := r.counted(t, "rosterd_reconnects_total"); n != 0 || strings.Contains(r.log.String(), "have ceased to be delegated") {
+				t.Errorf("%v reconnects, log:\n%s", n, r.log.String())
+			}
+		})
+	}
+}
