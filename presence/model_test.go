@@ -58,13 +58,14 @@ func TestModel(t *testing.T) {
 
 // model is a server with its clients, the backend, and a hub.
 type model struct {
-	t    *testing.T
-	rand *rand.Rand
-	log  []string
-	hub  *Hub
-	all  []jid.JID // bare JIDs of users, served and not
-	cut  func()    // ends the stream: what is on its way is lost
-	next int       // payload
+	t     *testing.T
+	rand  *rand.Rand // of the goroutine that makes the steps
+	waits *rand.Rand // guarded by mu
+	log   []string
+	hub   *Hub
+	all   []jid.JID // bare JIDs of users, served and not
+	cut   func()    // ends the stream: what is on its way is lost
+	next  int       // payload
 
 	mu      sync.Mutex
 	slow    time.Duration                  // how long the server takes for a stanza
@@ -78,7 +79,7 @@ type model struct {
 
 func newModel(t *testing.T, seed uint64) *model {
 	m := &model{
-		t: t, rand: rand.New(rand.NewPCG(seed, seed)), cut: func() {},
+		t: t, rand: rand.New(rand.NewPCG(seed, seed)), waits: rand.New(rand.NewPCG(seed, 1)), cut: func() {},
 		there: make(map[jid.JID]string), shown: make(map[jid.JID]map[jid.JID]string), doubt: make(map[[2]jid.JID]bool),
 		backend: make(map[jid.JID]*roster.Roster), known: make(map[jid.JID]*roster.Roster),
 		blocked: make(map[jid.JID]map[jid.JID]bool),
@@ -149,7 +150,7 @@ func (l *line) Relay(s Stanza) error {
 // Blocked is answered in its turn, with what is true then.
 func (l *line) Blocked(user jid.JID, reply func([]jid.JID, bool)) {
 	l.m.mu.Lock()
-	wait := time.Duration(l.m.rand.IntN(300)) * time.Millisecond
+	wait := time.Duration(l.m.waits.IntN(300)) * time.Millisecond
 	l.m.mu.Unlock()
 	time.AfterFunc(wait, func() {
 		l.m.mu.Lock()
