@@ -78,13 +78,14 @@ func (n *newcomers) gone(full jid.JID) {
 	delete(n.met, full)
 }
 
-// due returns those who have not asked within their time, as far as it is known
-// here: if not afresh, the table of sessions knows better.
+// due returns those who have not asked within their time, nor gone, as far as it is
+// known here: if not afresh, the table of sessions knows better.
 func (n *newcomers) due(now time.Time) (due []jid.JID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for len(n.waiting) > 0 && now.Sub(n.waiting[0].seen) >= askWithin {
-		if full := n.waiting[0].full; !n.met[full] {
+		full := n.waiting[0].full
+		if asked, met := n.met[full]; !asked && (met || !n.afresh) {
 			due = append(due, full)
 		}
 		n.waiting = n.waiting[1:]
@@ -103,8 +104,8 @@ func (c *Component) wasThere(s *stream, full jid.JID, presence *element) bool {
 func (c *Component) tellNewcomers(s *stream, now time.Time) {
 	for _, full := range s.newcomers.due(now) {
 		g := s.grants.of(full.Domain())
-		if !g.delegated() || !s.newcomers.afresh && c.sessions.IsInterested(full) {
-			continue
+		if !g.delegated() || !s.newcomers.afresh && (c.sessions.IsInterested(full) || !c.sessions.Available(full)) {
+			continue // or gone again
 		}
 		c.rosters.Unasked(full)
 	}

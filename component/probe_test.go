@@ -340,6 +340,14 @@ func TestNewcomers(t *testing.T) {
 				n.reported(full("b"), true) // another session
 				time.Sleep(askWithin)
 				check(t, n, "b")
+				n.reported(full("d"), true)
+				n.gone(full("d"))
+				time.Sleep(askWithin)
+				if afresh {
+					check(t, n, "")
+				} else {
+					check(t, n, "d") // the table of sessions knows of d
+				}
 				for i := range maxNewcomers + 10 {
 					n.reported(full(strconv.Itoa(i)), true)
 				}
@@ -378,6 +386,13 @@ func TestNewcomersAreTold(t *testing.T) {
 	k.send("<presence from='juliet@example.org/ejabberd' to='contacts.example.org'/>")
 	if got := receive(t, r.rosters.unasked); got.Resource() != "ejabberd" {
 		t.Errorf("told %s", got)
+	}
+	// Nobody is who has gone meanwhile, or else there would be a session again.
+	k.send("<presence from='juliet@example.org/left' to='contacts.example.org'/><presence type='unavailable' from='juliet@example.org/left' to='contacts.example.org'/>")
+	k.quiet()
+	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	if n := len(r.rosters.unasked); n != 0 {
+		t.Errorf("%s is told", receive(t, r.rosters.unasked))
 	}
 }
 
