@@ -136,7 +136,8 @@ func testRefreshDuringQuery(t *testing.T, srv server) {
 	wantPushes(ctx, t, juliet, item("Nurse"))
 	var order []string
 	for _, s := range juliet.Stanzas() {
-		if s.Payload.Space == "jabber:iq:roster" {
+		// What ejabberd still had to say to an earlier session of that name is no matter.
+		if s.Payload.Space == "jabber:iq:roster" && (s.ID == "old" || s.Type == "set") {
 			order = append(order, s.Type)
 		}
 	}
