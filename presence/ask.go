@@ -28,6 +28,7 @@ func (h *Hub) nextAsk() (*user, jid.JID) {
 		return nil, jid.JID{}
 	}
 	u := h.asks.pop()
+	u.askedAt = h.clock
 	return u, h.nodes[u.id].jid
 }
 
@@ -38,6 +39,10 @@ func (h *Hub) asked(u *user, now *roster.Roster, ok bool) {
 	defer h.mu.Unlock()
 	switch {
 	case u.known || u.available == 0:
+	case u.leftAt > u.askedAt:
+		h.asks.push(u) // what was told since the user was last away, Known may not have known
+		h.signal()
+		return // still asking
 	case ok:
 		h.know(u, now)
 	case !u.wanted:

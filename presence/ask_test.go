@@ -112,3 +112,23 @@ func TestToldWhileKnownIsAsked(t *testing.T) {
 		s.expect("the newer counts", "x/1>z@c.example: hi")
 	})
 }
+
+// What Known returns may be older than what was told while the user was away for a
+// moment.
+func TestAwayWhileKnownIsAsked(t *testing.T) {
+	play(t, Limits{}, func(t *testing.T, s *stage) {
+		s.roster("x", "y from")
+		s.roster("y")
+		once := true
+		s.asked = func(user jid.JID) {
+			if name(user) == "x" && once {
+				once = false
+				s.hub.Unavailable(address("x/1"), nil)
+				s.roster("x", "z@c.example from")
+				s.hub.Available(address("x/1"), []byte("back"))
+			}
+		}
+		s.on("y/1", "x/1")
+		s.expect("the newer counts", "x/1>z@c.example: back")
+	})
+}

@@ -121,7 +121,7 @@ func (h *Hub) unavailable(u *user, i int, payload []byte) {
 	if u.available--; u.available == 0 {
 		h.left(u)
 		// Nobody may look for changes of his roster while he is away.
-		u.known, u.wanted = false, false
+		u.known, u.wanted, u.leftAt = false, false, h.clock
 	}
 	if !r.shown {
 		u.resources = slices.Delete(u.resources, i, i+1)

@@ -35,14 +35,16 @@ type user struct {
 	review walk // over pairs, on a new stream
 	swept  int  // items of the roster that the sweep after the review is done with
 
-	holds    int  // queues that the user is in
-	queued   bool // in live or later
-	aligning bool // in align
-	aligned  bool // by Align, on this stream
-	owed     bool // to be put there when the roster is known
-	asking   bool // in asks or wants
-	wanted   bool // Want was called, on this stream
-	fading   bool // in fades
+	holds    int    // queues that the user is in
+	queued   bool   // in live or later
+	aligning bool   // in align
+	aligned  bool   // by Align, on this stream
+	owed     bool   // to be put there when the roster is known
+	asking   bool   // in asks or wants
+	wanted   bool   // Want was called, on this stream
+	askedAt  uint64 // the fact before which Known was asked
+	leftAt   uint64 // the fact that nobody was available any more
+	fading   bool   // in fades
 
 	blocks blocks
 
