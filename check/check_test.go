@@ -119,6 +119,8 @@ func speaks(stanzas string) func(net.Conn) {
 				answer = refusal("not-allowed")
 			case strings.Contains(payload, nsRoster):
 				answer = refusal("service-unavailable")
+			case strings.Contains(payload, "jabber:iq:version") && strings.HasSuffix(stanzas, jabberd):
+				answer = "<iq type='result' id='%s' from='%s' to='contacts.example.org'><query xmlns='jabber:iq:version'><name>jabberd</name><version>2.6.1</version></query></iq>"
 			}
 			fmt.Fprintf(conn, answer, id, from)
 		}
@@ -133,6 +135,13 @@ func refusal(condition string) string {
 func delegates(stanzas, host string) bool {
 	return strings.Contains(stanzas, "<message from='"+host+"' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'/>")
 }
+
+// jabberd is what a server announces that says that it is jabberd2: nothing.
+const jabberd = "<presence from='example.org' to='contacts.example.org'/>"
+
+// older is the probe of another rosterd, which has been connected for long.
+const older = "<iq type='set' id='D0' from='example.org' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
+	"<iq xmlns='jabber:client' type='get' id='1-ABCDEFGHIJKLM-1' from='contacts.example.org/rosterd' to='example.org'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>"
 
 // strict is such a server that ends the stream at another address than the
 // component's.
@@ -270,10 +279,10 @@ func TestServer(t *testing.T) {
 		{name: "other delegation", serve: speaks(announced("example.org", "urn:x", permIQ+permPresence)), ok: true,
 			want: []string{"warn example.org: does not delegate"}},
 		{name: "no push", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,
-			want: []string{"warn example.org: does not permit roster pushes"}, lines: []string{`iq = { ["jabber:iq:roster"] = "set" };`}},
+			want: []string{"warn example.org: does not permit roster pushes"}, lines: []string{`iq = { ["jabber:iq:roster"] = "set" };`, `in mod_privilege: iq: {"jabber:iq:roster": {set: rosterd}}`}},
 		{name: "block lists unknown", serve: speaks(announced("example.org", nsRoster, permIQ+permPresence)), ok: true, xmpp: map[string]any{"unrestricted": true, "presence": "auto"},
 			want:  []string{"warn example.org: does not say whom users have blocked"},
-			lines: []string{`in privileged_entities, in ["contacts.example.org"], in iq: ["urn:xmpp:blocking"] = "get";`, `{get: contacts_component}`}},
+			lines: []string{`in privileged_entities, in ["contacts.example.org"], in iq: ["urn:xmpp:blocking"] = "get";`, `{get: rosterd}`}},
 		{name: "block lists known", serve: speaks(announced("example.org", nsRoster, permPresence+permBlocking)), ok: true, xmpp: map[string]any{"unrestricted": true, "presence": "auto"},
 			lines: []string{"ok   example.org: permits to ask whom users have blocked"}},
 		{name: "no push, unrestricted", serve: speaks(announced("example.org", nsRoster, permPresence+permBlocking)), ok: true,
@@ -295,6 +304,9 @@ func TestServer(t *testing.T) {
 			want: []string{"warn example.org: does not report who comes and goes"}},
 		{name: "nothing", serve: speaks(""), ok: true, want: []string{"warn example.org: announces nothing"},
 			lines: []string{`Component "contacts.example.org"`, "clients have to ask the component"}},
+		{name: "no query can come", serve: speaks(jabberd), want: []string{`FAIL example.org runs "jabberd 2.6.1", which answers every roster query from its own rosters`}},
+		{name: "another rosterd", serve: speaks(older), want: []string{"FAIL handshake: another rosterd is connected as contacts.example.org"},
+			lines: []string{"stop the other rosterd"}},
 		{name: "one of two hosts", serve: speaks(all), ok: false, xmpp: map[string]any{"hosts": []string{"example.org", "example.net"}},
 			want: []string{"FAIL example.net: the server does not have this domain"}},
 	} {

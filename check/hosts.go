@@ -15,7 +15,7 @@ func (c *checker) host(w component.Ways, status component.Status, lacks func(str
 	const follows = "its users' clients get no roster from rosterd unless they ask the component itself"
 	switch {
 	case w.Query == component.QueryNone:
-		c.fail("%s", w.Missing[0])("README, Set-up on other servers, has those that can be served")
+		c.fail("%s", w.Missing[0])("README.md, Set-up on other servers, has those that can be served")
 		return
 	case !w.Delegation && !need.announced && lacks(w.Host):
 		c.fail("%s: the server does not have this domain", w.Host)("xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")
@@ -85,7 +85,6 @@ func (c *checker) presence(w component.Ways, need needed) {
 var queryWays = map[string]string{
 	component.QueryDelegated: "roster queries are delegated",
 	component.QueryPlain:     "clients have to ask the component for their roster",
-	component.QueryNone:      "no roster query can come to rosterd: the server answers all of them itself",
 	component.QueryUnknown:   "how roster queries arrive is not known yet",
 }
 
@@ -103,7 +102,7 @@ var presenceWays = map[string]string{
 // ways says which ways will be used, and whom the users will see.
 func (c *checker) ways(w component.Ways) {
 	tell := c.ok
-	if w.Query == component.QueryUnknown || w.Query == component.QueryNone {
+	if w.Query == component.QueryUnknown {
 		tell = c.fail
 	}
 	tell("%s: %s; %s; %s", w.Host, queryWays[w.Query], pushWays[w.Push], presenceWays[w.Presence])

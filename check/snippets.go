@@ -46,28 +46,28 @@ func (n needed) prosody() []string {
 
 func (n needed) ejabberd() []string {
 	lines := []string{"ejabberd.yml:"}
-	modules := n.delegation || n.presence
+	push := n.push && !n.unrestricted
 	if n.delegation || n.presence && !n.announced {
-		lines = append(lines, "  acl: {contacts_component: {server: "+n.domain+"}}",
-			"  access_rules: {contacts_component: {allow: contacts_component}}")
+		lines = append(lines, "  acl: {rosterd: {server: "+n.domain+"}}",
+			"  access_rules: {rosterd: {allow: rosterd}}")
 	}
-	if modules {
+	if n.delegation || n.presence || n.blocking || push {
 		lines = append(lines, "  modules:")
 	}
 	if n.delegation {
-		lines = append(lines, `    mod_delegation: {namespaces: {"jabber:iq:roster": {access: contacts_component}}}`)
+		lines = append(lines, `    mod_delegation: {namespaces: {"jabber:iq:roster": {access: rosterd}}}`)
 	}
 	if n.presence {
-		lines = append(lines, "    mod_privilege: {presence: {managed_entity: contacts_component}}")
+		lines = append(lines, "    mod_privilege: {presence: {managed_entity: rosterd}}")
 	}
 	if n.blocking {
-		lines = append(lines, `  modules:`, `    in mod_privilege: iq: {"urn:xmpp:blocking": {get: contacts_component}}`,
+		lines = append(lines, `    in mod_privilege: iq: {"urn:xmpp:blocking": {get: rosterd}}`,
 			"  (ejabberd has this from 24.10 on, and answers in 26.07; before, nobody can know)")
 	}
-	if n.push && !n.unrestricted {
-		lines = append(lines, `  in mod_privilege, from 24.10 on: iq: {"jabber:iq:roster": {set: contacts_component}}; or, with older ones:`,
-			"  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true",
-			"  (ejabberd 23.01 has no privilege iq: this is the way to roster pushes there)")
+	if push {
+		lines = append(lines, `    in mod_privilege: iq: {"jabber:iq:roster": {set: rosterd}}`,
+			"  or, before 24.10, which has no privilege iq:",
+			"  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true")
 	}
 	return lines
 }

@@ -101,7 +101,7 @@ const ReasonConnecting = "connecting"
 type Status struct {
 	Connected bool   `json:"connected"`
 	Reason    string `json:"reason,omitempty"`    // why not
-	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, if one is
+	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see Rival
 	Domain    string `json:"domain"`
 	Address   string `json:"address"`
 	// Any is whether the server takes stanzas from every address of its hosts: one
@@ -118,6 +118,8 @@ func (c *Component) Status() Status {
 		status.Reason = why.Error()
 		if ended := (*StreamError)(nil); errors.As(why, &ended) {
 			status.Condition = ended.Condition
+		} else if errors.As(why, new(*Rival)) {
+			status.Condition = "conflict"
 		}
 		return status
 	}

@@ -155,8 +155,8 @@ const (
 	linesPushes      = `    in privileged_entities, in ["contacts.example.org"]: iq = { ["jabber:iq:roster"] = "set" };`
 	linesPresence    = `    in privileged_entities, in ["contacts.example.org"]: presence = "managed_entity";`
 	linesEntities    = `    privileged_entities = { ["contacts.example.org"] = { presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`
-	linesModDelegate = `    mod_delegation: {namespaces: {"jabber:iq:roster": {access: contacts_component}}}`
-	linesModPresence = `    mod_privilege: {presence: {managed_entity: contacts_component}}`
+	linesModDelegate = `    mod_delegation: {namespaces: {"jabber:iq:roster": {access: rosterd}}}`
+	linesModPresence = `    mod_privilege: {presence: {managed_entity: rosterd}}`
 	linesCheckFrom   = `on the listener ejabberd_service, check_from: false`
 )
 
@@ -216,7 +216,7 @@ func TestCheck(t *testing.T) {
 		}},
 		{"ejabberd without iq", startEjabberd, harness.ServerOptions{AnyFromAddress: true, Grants: harness.Grants{NoPrivilegeIQ: true}}, []misconfiguration{
 			{name: "unrestricted is off", works: true, complaints: []string{"warn example.org: does not permit roster pushes"},
-				lines: []string{linesCheckFrom, "xmpp.unrestricted: true", "ejabberd 23.01 has no privilege iq"}, absent: []string{linesModDelegate, linesModPresence}},
+				lines: []string{linesCheckFrom, "xmpp.unrestricted: true", `in mod_privilege: iq: {"jabber:iq:roster": {set: rosterd}}`}, absent: []string{linesModDelegate, linesModPresence}},
 		}},
 		{"ejabberd that checks addresses", startEjabberd, grants(harness.Grants{NoPrivilegeIQ: true}), []misconfiguration{{
 			name: "unrestricted, and the server is not", settings: onEjabberd,
@@ -228,7 +228,7 @@ func TestCheck(t *testing.T) {
 			lines:      []string{linesModDelegate, linesDelegations}, absent: []string{linesModPresence + ":", linesCheckFrom + ";"}}}},
 		{"plain ejabberd", startEjabberd, grants(harness.Grants{Plain: true}), []misconfiguration{{
 			name: "modules missing", works: true, complaints: []string{announcesNothing},
-			lines: []string{linesModDelegate, linesModPresence, linesCheckFrom, "access_rules: {contacts_component: {allow: contacts_component}}"}}}},
+			lines: []string{linesModDelegate, linesModPresence, linesCheckFrom, "access_rules: {rosterd: {allow: rosterd}}"}}}},
 	} {
 		t.Run(where.name, func(t *testing.T) {
 			t.Parallel()
