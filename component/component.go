@@ -6,8 +6,8 @@
 // once or hands it over; it never waits for the server, the backend or a
 // client. One goroutine writes, from a bounded queue. A third looks after
 // keep-alive and IQs that nobody answers, a fourth asks resources that were not
-// heard of whether they are there, and a fifth relays presence, if that is to be
-// done. They live as long as a stream; [Component.Run] starts them, waits for
+// heard of whether they are there, a fifth proves that queries arrive, and a sixth
+// relays presence, if that is to be done. They live as long as a stream; [Component.Run] starts them, waits for
 // them, and connects again.
 package component
 
