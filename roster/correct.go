@@ -8,9 +8,14 @@ import (
 	"rosterd/store"
 )
 
-// maxRefused bounds the contacts of a resource that wait to be told again. With
-// more, the others stay as the client shows them until it asks.
-const maxRefused = 1000
+const (
+	// maxRefused bounds the contacts of a resource that wait to be told again. With
+	// more, the others stay as the client shows them until it asks.
+	maxRefused = 1000
+	// maxCorrecting is how many contacts a user's resources are being told of again
+	// when the others wait: one set names many, and nobody waits to send the next.
+	maxCorrecting = 100
+)
 
 // refusals are the contacts that resources were refused to change, and that their
 // clients may show otherwise than they are.
@@ -27,16 +32,6 @@ func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
 		return
 	}
 	u := m.add(full.Bare())
-	version := ""
-	if u.known != nil {
-		version = u.known.Version()
-	}
-	note := touchingAll(version, slices.Values(contacts))
-	if m.stopped { // for the next process
-		m.Store.Note(store.Users, u.jid.String(), note)
-		return
-	}
-	u.due = append(u.due, note)
 	if u.refused == nil {
 		u.refused = make(refusals)
 	}
@@ -45,11 +40,22 @@ func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
 		named = make(map[jid.JID]struct{})
 		u.refused[full] = named
 	}
+	var news []jid.JID // of the others, that is noted
 	for _, contact := range contacts {
-		if len(named) < maxRefused {
+		if _, waits := named[contact]; !waits && len(named) < maxRefused {
 			named[contact] = struct{}{}
+			news = append(news, contact)
 		}
 	}
+	if len(news) == 0 {
+		return
+	}
+	note := touchingAll(u.knownVersion(), slices.Values(news))
+	if m.stopped { // for the next process
+		m.Store.Note(store.Users, u.jid.String(), note)
+		return
+	}
+	u.due = append(u.due, note)
 	m.attendTo(u)
 	m.start(u)
 }
@@ -68,6 +74,22 @@ func (r *Roster) with(changes []Change) *Roster {
 		}
 	}
 	return New(items)
+}
+
+// knownVersion is that of the last known roster, or "". Manager.mu is held.
+func (u *user) knownVersion() string {
+	if u.known == nil {
+		return ""
+	}
+	return u.known.Version()
+}
+
+// noteRefused notes what resources were refused to change, and wait to be told, in
+// place of the notes that ended with a record. m.mu is held.
+func (m *Manager) noteRefused(u *user) {
+	for _, contacts := range u.refused {
+		m.note(u, touchingAll(u.knownVersion(), maps.Keys(contacts)))
+	}
 }
 
 // takeRefused is what resources were refused to change.
@@ -89,7 +111,7 @@ func (m *Manager) correct(u *user) {
 		return
 	}
 	m.noteAsked(u) // that it was refused
-	if u.last == nil {
+	if u.last == nil || u.correcting >= maxCorrecting {
 		return
 	}
 	for full, contacts := range m.takeRefused(u) {

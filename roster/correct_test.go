@@ -2,8 +2,10 @@ package roster
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"rosterd/jid"
 )
@@ -188,4 +190,80 @@ func TestVersionAfterAFailure(t *testing.T) {
 			t.Errorf("pushes name %q", versions)
 		}
 	})
+}
+
+// A user who sends sets faster than the clients are told what is true fills neither
+// the queue to the server nor the memory: the others wait, each contact once.
+func TestFloodOfRefusedSets(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		pushed := 0
+		var settle []func(Outcome)
+		w.Pusher = pusherFunc(func(_ []jid.JID, changes []Change, settled func(Outcome)) error {
+			pushed += len(changes)
+			settle = append(settle, settled)
+			return nil
+		})
+		w.backend.set("juliet", "nurse@example.org Angelica")
+		w.ask("balcony")
+		w.took()
+		for i := range 3000 {
+			w.refused("balcony", fmt.Sprintf("peter%d@example.org", i%1500), "nurse@example.org")
+			if i%10 == 0 {
+				w.took()
+			}
+		}
+		w.took()
+		if pushed < maxCorrecting || pushed > 2*maxCorrecting {
+			t.Fatalf("%d contacts at a time", pushed)
+		}
+		w.Manager.mu.Lock()
+		defer w.Manager.mu.Unlock()
+		u := w.users[mustJID(t, "juliet@example.org")]
+		if n := len(u.refused[mustJID(t, "juliet@example.org/balcony")]); n > maxRefused || len(u.due) > 0 {
+			t.Errorf("%d wait, %d notes", n, len(u.due))
+		}
+	})
+}
+
+// Those that wait are told when those before are settled, be that in the next
+// process.
+func TestRefusedSetsThatWait(t *testing.T) {
+	for name, then := range map[string]func(*world){
+		"settled":            nil,
+		"rosterd is killed":  func(w *world) { w.restart(true) },
+		"rosterd is stopped": func(w *world) { w.restart(false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inKept(t, func(t *testing.T, w *world) {
+				w.backend.set("juliet", "nurse@example.org Angelica")
+				w.ask("balcony")
+				w.took()
+				var settle []func(Outcome)
+				pusher := w.Manager.Pusher
+				w.Manager.Pusher = pusherFunc(func(_ []jid.JID, _ []Change, settled func(Outcome)) error {
+					settle = append(settle, settled)
+					return nil
+				})
+				for i := range maxCorrecting + 1 {
+					w.refused("balcony", fmt.Sprintf("peter%d@example.org", i))
+					w.took()
+				}
+				w.refused("balcony", "paris@example.org")
+				w.took()
+				w.Manager.Pusher = pusher
+				if then != nil {
+					then(w)
+					w.Resume("example.org")
+				} else {
+					for _, settled := range settle {
+						settled(Outcome{})
+					}
+				}
+				time.Sleep(time.Hour) // the removal of so many is to be confirmed
+				if got := w.took(); !slices.Contains(got, "push balcony removed paris ") {
+					t.Errorf("sent %q", got)
+				}
+			})
+		})
+	}
 }

@@ -3,6 +3,8 @@ package roster
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -305,6 +307,10 @@ func (m *Manager) Close() {
 	defer m.mu.Unlock()
 	for _, u := range m.users { // their pushes are not confirmed
 		u.doubtAll(u.lost)
+		for _, contacts := range u.refused {
+			u.owe(slices.Collect(maps.Keys(contacts)))
+			u.dirty = true // if it is loaded, else that is noted
+		}
 		m.save(u)
 	}
 }

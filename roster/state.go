@@ -40,7 +40,10 @@ type told struct {
 }
 
 // flight is what was pushed at once.
-type flight struct{ contacts []jid.JID }
+type flight struct {
+	contacts []jid.JID
+	partial  bool // see [delivery]
+}
 
 // asks is what is known of a resource when it has asked and now is its answer.
 func (t told) asks(now *Roster) told {

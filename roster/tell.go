@@ -199,7 +199,7 @@ func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struc
 			u.versions = addLast(u.versions, d.after.roster.Version(), maxVersions)
 			nameAll(d.changes, d.after.roster.Version(), !d.partial && m.surely(u.jid, d.before.asked))
 		}
-		f := &flight{contacts: make([]jid.JID, len(d.changes))}
+		f := &flight{contacts: make([]jid.JID, len(d.changes)), partial: d.partial}
 		for i, c := range d.changes {
 			f.contacts[i] = c.Item.JID
 		}
@@ -207,6 +207,7 @@ func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struc
 			u.flying = make(map[*flight]struct{})
 		}
 		u.flying[f] = struct{}{}
+		u.correcting += f.corrects()
 		u.setTold(d.to, d.after)
 		began := time.Now()
 		err := m.Pusher.Push(d.to, d.changes, func(o Outcome) {
@@ -220,7 +221,7 @@ func (m *Manager) deliver(u *user, deliveries []delivery, owed map[jid.JID]struc
 		if err != nil {
 			m.tellPushed(u, d, err, began)
 			u.setTold(d.to, d.before)
-			delete(u.flying, f)
+			u.land(f)
 			u.owe(slices.Collect(maps.Keys(owed)))
 			m.fell(u, soon)
 			m.mu.Lock()

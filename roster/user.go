@@ -42,6 +42,8 @@ type user struct {
 	behind  bool      // the last try failed: the user is marked
 	asof    uint64    // what is noted in the agenda up to here is done with the last try
 	suspect *suspect
+
+	correcting int // contacts that some of the resources are being told of again, see correct
 }
 
 // turn is a mutex that may be held for long, as by who waits for the server: made of
@@ -106,8 +108,9 @@ func (m *Manager) next(u *user) bool {
 		done, lost, unasked := u.settled, u.lost, u.unasked
 		u.settled, u.lost, u.unasked = nil, nil, false
 		fetch := len(u.queries) > 0 || u.next != nil || len(u.refused) > 0 && u.last == nil && !u.behind
+		refused := len(u.due) > 0 || len(u.refused) > 0 && (u.last == nil || u.correcting < maxCorrecting)
 		saved := !u.dirty || len(u.flying) > 0 && u.notes < maxUnsaved
-		if !fetch && saved && len(done) == 0 && len(lost) == 0 && len(u.refused) == 0 {
+		if !fetch && saved && len(done) == 0 && len(lost) == 0 && !refused {
 			u.running = false
 			m.inLine(u)
 			if !u.dirty && len(u.flying) == 0 && (u.suspect == nil || !m.Sessions.HasConnected(u.jid)) {
@@ -129,13 +132,19 @@ func (m *Manager) next(u *user) bool {
 		for _, s := range done {
 			m.settle(u, s)
 		}
+		m.noteAsked(u)
 		m.correct(u)
 		if fetch {
 			return true
 		}
-		m.oweRefused(u)
+		if u.last == nil {
+			m.oweRefused(u)
+		}
 		if len(u.flying) == 0 || u.notes >= maxUnsaved {
 			m.save(u)
+			m.mu.Lock()
+			m.noteRefused(u)
+			m.mu.Unlock()
 		}
 	}
 }
@@ -146,7 +155,7 @@ const recent = 10 * time.Second
 
 // settle notes what became of pushes.
 func (m *Manager) settle(u *user, s settled) {
-	delete(u.flying, s.flight)
+	u.land(s.flight)
 	u.dirty = true
 	if s.outcome.Err != nil {
 		u.owe(s.outcome.Owed)
@@ -159,6 +168,20 @@ func (m *Manager) settle(u *user, s settled) {
 			m.fell(u, soon)
 		}
 	}
+}
+
+// land ends a flight.
+func (u *user) land(f *flight) {
+	delete(u.flying, f)
+	u.correcting -= f.corrects()
+}
+
+// corrects is how many contacts somebody is told of again.
+func (f *flight) corrects() int {
+	if f.partial {
+		return len(f.contacts)
+	}
+	return 0
 }
 
 // fell notes that a user is not in line, and is to be tried again, see
