@@ -512,7 +512,7 @@ func TestQueriesThatArriveWithoutProbes(t *testing.T) {
 				}
 				switch p := probes.FindStringSubmatch(data); {
 				case p != nil && test.probes:
-					k.send(notHere, p[1])
+					k.send(notHere, p[1], p[2])
 					n++
 				case strings.HasPrefix(e.get("to"), "behind-nobody-"):
 					k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", e.get("id"), e.get("to"), nsStanzas)
