@@ -154,7 +154,7 @@ func (c *Component) alive(full jid.JID) {
 func (c *Component) makeSure(s *stream, full jid.JID) {
 	host := full.Domain()
 	g := s.grants.of(host)
-	if !g.push && g.privilege == "" && !c.late(s) {
+	if !announcedPush(g, c.late(s)) {
 		return // it is asked again, when it is known what can be done
 	}
 	switch c.ways(host, g, c.late(s)).Push {

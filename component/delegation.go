@@ -135,7 +135,8 @@ func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *element
 	if iq.get("type") != string(stanza.IQTypeSet) || query == nil || !query.is(nsRoster, "query") {
 		return
 	}
-	if host := full.Domain(); c.ways(host, s.grants.of(host), c.late(s)).Push == PushExchange {
+	host := full.Domain()
+	if g, late := s.grants.of(host), c.late(s); announcedPush(g, late) && c.ways(host, g, late).Push == PushExchange {
 		return
 	}
 	var contacts []jid.JID

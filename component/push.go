@@ -76,11 +76,14 @@ func (c *Component) pushWay(host string) (s *stream, g grant, way string, err er
 		return nil, grant{}, "", errPushLost
 	}
 	g = s.grants.of(host)
-	if !g.push && g.privilege == "" && !c.late(s) {
+	if !announcedPush(g, c.late(s)) {
 		return nil, grant{}, "", errNotAnnounced
 	}
 	return s, g, c.ways(host, g, c.late(s)).Push, nil
 }
+
+// announcedPush reports whether it is known by now how a host lets rosterd push.
+func announcedPush(g grant, late bool) bool { return g.push || g.privilege != "" || late }
 
 // pushed counts n pushes of a change.
 func (c *Component) pushed(change roster.Change, result string, n int) {

@@ -99,3 +99,23 @@ func TestFailureWhereAVersionIsNamed(t *testing.T) {
 		k.expect(answered(nsDelegation1, "<iq xmlns='jabber:client' type='result' id='v' to='nurse@example.org/hall'></iq>"))
 	})
 }
+
+// A set that is refused before the host has announced what it permits is made up for
+// when it has; only where changes are known to be suggestions, nothing is suggested.
+func TestRefusedSetBeforeAnnouncements(t *testing.T) {
+	set := delegate(nsDelegation2, "<iq xmlns='jabber:client' type='set' id='1' from='tybalt@example.org/street'><query xmlns='jabber:iq:roster'><item jid='nurse@example.org' subscription='remove'/></query></iq>")
+	r := start(t, only)
+	r.rosters.refused = make(chan string, 8)
+	k := r.server.serve()
+	k.send("%s", set)
+	k.refused("not-allowed")
+	if got, want := receive(t, r.rosters.refused), "tybalt@example.org/street [nurse@example.org]"; got != want {
+		t.Errorf("refused %s, not %s", got, want)
+	}
+	k.send("%s", delegationOnly+noPrivilege+set)
+	k.refused("not-allowed")
+	k.quiet()
+	if len(r.rosters.refused) > 0 {
+		t.Errorf("refused %s", <-r.rosters.refused)
+	}
+}
