@@ -113,6 +113,8 @@ func speaks(stanzas string) func(net.Conn) {
 			switch host := strings.TrimSuffix(to[strings.LastIndex(to, "@")+1:], "/nowhere"); {
 			case !strings.HasSuffix(host, "example.org"):
 				answer = refusal("not-allowed")
+			case strings.Contains(payload, nsRoster) && strings.HasSuffix(stanzas, dropping):
+				continue
 			case strings.Contains(payload, nsRoster) && delegates(stanzas, host): // a probe comes back
 				fmt.Fprintf(conn, "<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
 					"<iq xmlns='jabber:client' type='get' id='%s' from='%s' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", host, id, attribute(tag, "from"), to)
@@ -138,6 +140,9 @@ func delegates(stanzas, host string) bool {
 
 // jabberd is what a server announces that says that it is jabberd2: nothing.
 const jabberd = "<presence from='example.org' to='contacts.example.org'/>"
+
+// dropping is what a server announces at last that drops probes: nothing.
+const dropping = "<presence from='example.org/dropping' to='contacts.example.org'/>"
 
 // older is the probe of another rosterd, which has been connected for long.
 const older = "<iq type='set' id='D0' from='example.org' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
@@ -219,7 +224,7 @@ func run(t *testing.T, settings map[string]map[string]any, user string) (output 
 	}
 	var out strings.Builder
 	ok = Run(t.Context(), Options{File: file, User: user, Version: "1.0", Out: &out,
-		Timing: component.Timing{Announce: 300 * time.Millisecond}, Fetcher: newFetcher})
+		Timing: component.Timing{Announce: 300 * time.Millisecond, Arrive: 50 * time.Millisecond}, Fetcher: newFetcher})
 	if strings.Contains(out.String(), secret) {
 		t.Errorf("tells a secret:\n%s", out.String())
 	}
@@ -276,6 +281,8 @@ func TestServer(t *testing.T) {
 		{name: "another error", serve: speaks(refused("resource-constraint")), want: []string{"FAIL handshake: "}, lines: []string{"what does the server's log say?"}},
 		{name: "no delegation", serve: speaks(announced("example.org", "", permIQ+permPresence)), ok: true,
 			want: []string{"warn example.org: does not delegate"}, lines: []string{"delegations = {", "mod_delegation"}},
+		{name: "delegation that cannot be proven", serve: speaks(all + dropping), ok: true,
+			want: []string{"warn example.org: says that it delegates"}, lines: []string{"roster queries are delegated"}},
 		{name: "other delegation", serve: speaks(announced("example.org", "urn:x", permIQ+permPresence)), ok: true,
 			want: []string{"warn example.org: does not delegate"}},
 		{name: "no push", serve: speaks(announced("example.org", nsRoster, permPresence)), ok: true,

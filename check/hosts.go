@@ -29,6 +29,9 @@ func (c *checker) host(w component.Ways, status component.Status, lacks func(str
 		need.delegation = true
 		c.warn("%s: does not delegate jabber:iq:roster to %s: %s", w.Host, need.domain, follows)(need.lines()...)
 		need.delegation = false
+	case w.Unproven:
+		c.warn("%s: says that it delegates jabber:iq:roster to %s, but does not answer what would prove it", w.Host, need.domain)(
+			"ejabberd from 25.03 on: in mod_privilege, any privilege for " + need.domain)
 	default:
 		c.ok("%s: delegates jabber:iq:roster to %s", w.Host, need.domain)
 	}

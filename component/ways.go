@@ -36,7 +36,8 @@ type Ways struct {
 	Missing  []string `json:"missing,omitempty"` // what a better way needs, one sentence each
 
 	// What the host has announced, or shown.
-	Delegation        bool   `json:"delegation"`           // of jabber:iq:roster: its queries arrive
+	Delegation        bool   `json:"delegation"`           // of jabber:iq:roster: its queries arrive, or
+	Unproven          bool   `json:"unproven,omitempty"`   // are said to: nobody answers probes
 	Privileges        string `json:"privileges,omitempty"` // the namespace in which it announced privileges; "": none, or not yet
 	PushPermitted     bool   `json:"push_permitted"`       // roster pushes by privileged IQ
 	PresencePermitted bool   `json:"presence_permitted"`   // presences are reported
@@ -50,7 +51,7 @@ func (c *Component) ways(host string, g grant, late bool) Ways {
 		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks}
 	switch {
 	case w.Delegation:
-		if g.queries == arrivalUntestable {
+		if w.Unproven = g.queries == arrivalUntestable; w.Unproven {
 			w.Missing = append(w.Missing, fmt.Sprintf("it cannot be proven that %s delegates %s to %s: it does not answer %s; "+
 				"ejabberd from 25.03 on: any privilege in mod_privilege", host, nsRoster, c.opts.Domain, c.opts.Domain))
 		}

@@ -1,5 +1,5 @@
--- rosterd on Prosody 0.12, as Debian 12 has it (packages prosody and
--- prosody-modules). Put it into /etc/prosody/conf.d/rosterd.cfg.lua, with your
+-- rosterd on Prosody, from 0.12, which Debian 12 has, to 13.0 (packages prosody
+-- and prosody-modules). Put it into /etc/prosody/conf.d/rosterd.cfg.lua, with your
 -- own domains and secret, and restart Prosody. README.md, "Set-up on Prosody",
 -- goes through it.
 --
