@@ -188,11 +188,10 @@ make_root() { # suite, packages
 	shift
 	root=$roots/$suite.new
 	debian=$(mirror Debian)
-	debian=${debian:-http://deb.debian.org/debian}
 	security=$(mirror Debian-Security)
 	rm -rf --one-file-system "$root" "${roots:?}/$suite"
 	unfinished=$root
-	debootstrap --variant=minbase "$suite" "$root" "$debian" || return 1
+	debootstrap --variant=minbase "$suite" "$root" ${debian:+"$debian"} || return 1
 	# sid has no security updates: they are in it.
 	if [ "$suite" != sid ] && [ -n "$security" ]; then
 		echo "deb $security $suite-security main" >>"$root/etc/apt/sources.list"
