@@ -123,6 +123,23 @@ func TestBackend(t *testing.T) {
 	}
 }
 
+// TestLongNames holds the users of the tags to one contact, whose name is as long
+// as theirs says, and to one tag.
+func TestLongNames(t *testing.T) {
+	for u, escaped := range map[user]int{{'n', 30_000, 0}: 30_000, {'q', 30_000, 0}: 180_000, {'n', 10, 1}: 10} {
+		var contacts map[string]getContact
+		if err := json.Unmarshal(u.appendJSON(nil, 0), &contacts); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(contacts["long@"+host].Name); len(contacts) != 1 || n != u.contacts {
+			t.Errorf("%s: %d contacts, the name has %d bytes", u, len(contacts), n)
+		}
+		if n := len(attr(tag(u.appendXML(nil)), "name")); n != escaped {
+			t.Errorf("%s: the name has %d bytes in XML", u, n)
+		}
+	}
+}
+
 // TestEchoOnFake runs echo against the fake server: whole rosters, versions, and
 // pushes.
 func TestEchoOnFake(t *testing.T) {

@@ -121,13 +121,18 @@ func (c *client) ask(kind, payload string) ([]byte, error) {
 	if err := c.say("<iq type='" + kind + "' id='ask'>" + payload + "</iq>"); err != nil {
 		return nil, err
 	}
+	return c.answer("ask")
+}
+
+// answer waits for the answer to an IQ.
+func (c *client) answer(id string) ([]byte, error) {
 	for {
 		s, err := c.until("<iq")
 		if err != nil {
 			return nil, err
 		}
 		t := tag(s)
-		if string(attr(t, "id")) != "ask" {
+		if string(attr(t, "id")) != id {
 			continue
 		}
 		if string(attr(t, "type")) != "result" {

@@ -100,6 +100,7 @@ func (b *bench) parts() ([]part, error) {
 			names = append(names, name)
 			all[name] = func() part { return b.onServer(name, v) }
 		}
+		names, all["tags"] = append(names, "tags"), b.tags
 	default:
 		return nil, fmt.Errorf("-server: %q is neither prosody nor ejabberd", b.server)
 	}

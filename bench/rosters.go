@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"rosterd/internal/xmltext"
 )
 
 // host is the domain of all users, and domain that of the component.
@@ -16,7 +18,8 @@ const (
 
 // A user's name says what his roster is: "u200-17" is user 17 of those with 200
 // contacts, drawn from all people; "p1000-3" is one whose contacts are the users
-// "e0-0" to "e0-999". So the processes of a run need no common data.
+// "e0-0" to "e0-999". "n30000-0" has one contact, whose name has that many
+// bytes; "q30000-0", too, and each of these is six in XML. So the processes of a run need no common data.
 type user struct {
 	kind     byte
 	contacts int
@@ -69,7 +72,7 @@ var people = sync.OnceValue(func() []person {
 func newPerson(local, name, group string) person {
 	return person{
 		json: fmt.Sprintf(`"%s@%s":{"name":"%s","groups":{"%s":true}}`, local, host, name, group),
-		xml:  fmt.Sprintf(`<item jid='%s@%s' subscription='both' name='%s'><group>%s</group></item>`, local, host, name, group),
+		xml:  fmt.Sprintf(`<item jid='%s@%s' subscription='both' name='%s'><group>%s</group></item>`, local, host, xmltext.AppendEscaped(nil, name), group),
 	}
 }
 
@@ -77,11 +80,16 @@ func newPerson(local, name, group string) person {
 // Each odd version has one contact more than the even ones: what changes from
 // one version to the next is one item, which every server takes for a change.
 func (u user) each(version int, f func(person)) {
-	if u.kind == 'p' {
+	switch u.kind {
+	case 'n':
+		f(newPerson("long", strings.Repeat("n", u.contacts), "Friends"))
+	case 'q':
+		f(newPerson("long", strings.Repeat("'", u.contacts), "Friends"))
+	case 'p':
 		for i := range u.contacts {
 			f(newPerson(user{'e', 0, i}.String(), "Somebody", "Online"))
 		}
-	} else {
+	default:
 		all := people()
 		at, step := mix(2*u.index)%population, 1+mix(2*u.index+1)%(population-1)
 		for range u.contacts {
