@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rosterd/internal/xmltext"
 	"rosterd/roster"
 )
 
@@ -57,7 +58,7 @@ func (d *decoder) fields(item *roster.Item, contact string, c *cursor) {
 			d.ignore(contact, key, value)
 		}
 	}
-	if len(item.Name) > maxText {
+	if len(xmltext.AppendEscaped(nil, item.Name)) > maxText { // it is written into one tag
 		d.ignore(contact, fieldName, tooLong)
 		item.Name = ""
 	}
