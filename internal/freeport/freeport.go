@@ -19,8 +19,8 @@ import (
 // the process listens there until it ends.
 const (
 	firstPort  = 10_000
-	portBlock  = 1_400
-	portBlocks = 16
+	portBlock  = 2_800
+	portBlocks = 8
 )
 
 // own is the block of this process. It is taken before any test runs: the
@@ -50,8 +50,8 @@ func claim() *block {
 }
 
 // Find finds n different ports of 127.0.0.1 on which nothing listens. None of
-// them is given again before more than a thousand others were, in this process,
-// nor in any other that uses this package, of which 16 may run at a time.
+// them is given again before more than two thousand others were, in this process,
+// nor in any other that uses this package, of which 8 may run at a time.
 func Find(n int) ([]int, error) { return own.find(n) }
 
 func (b *block) find(n int) ([]int, error) {
