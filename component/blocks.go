@@ -25,18 +25,12 @@ func (r relay) Blocked(user jid.JID, reply func(list []jid.JID, ok bool)) {
 		reply(nil, false)
 		return
 	}
-	// Presence waits for the answer: not for long, even of a server that answers.
 	var id string
 	timer := time.AfterFunc(time.Hour, func() {
-		if !r.s.iqs.forget(id) {
-			return
-		}
-		if r.s.grants.of(user.Domain()).lists {
-			r.c.unsaid(user.Domain(), "no answer")
-		} else {
+		if r.s.iqs.forget(id) {
 			r.c.mute(r.s, user.Domain())
+			reply(nil, false)
 		}
-		reply(nil, false)
 	})
 	to := r.c.written(user)
 	id, ok := r.s.iqs.register(to, func(a answer) {
@@ -51,7 +45,9 @@ func (r relay) Blocked(user jid.JID, reply func(list []jid.JID, ok bool)) {
 		reply(nil, false)
 		return
 	}
-	timer.Reset(r.c.opts.Timing.Blocks)
+	if !g.lists {
+		timer.Reset(r.c.opts.Timing.Blocks)
+	}
 	b := appendPrivilegedIQ(stanza.IQTypeGet, id, r.c.names.domain(), g.privilege, to)
 	err := r.s.out.putLow(append(b, "<blocklist xmlns='"+nsBlocking+"'/></iq></privileged_iq></iq>"...))
 	if err != nil && r.s.iqs.forget(id) {

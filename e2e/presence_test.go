@@ -705,7 +705,7 @@ func testBlockListIsNotSaid(t *testing.T, srv server) {
 
 func testBlockedContact(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: srv})
+	w := start(t, setup{server: srv, own: true}) // the server keeps whom juliet has blocked
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
 	w.backend.Set("romeo", contacts("Juliet"))
 	w.backend.Set("nurse", contacts("Juliet"))
