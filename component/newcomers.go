@@ -12,8 +12,7 @@ import (
 // server's own roster. They count as interested resources, and are told everything.
 //
 // Where it cannot be told whether they were there before, they have a while to ask,
-// as clients do at login.
-// It is safe for concurrent use.
+// as clients do at login. It is safe for concurrent use.
 type newcomers struct {
 	// afresh says that the server has been started since the stream before: the
 	// sessions that are known have ended, and those that bear their names are
@@ -94,8 +93,8 @@ func (n *newcomers) due(now time.Time) (due []jid.JID) {
 }
 
 // wasThere reports whether a resource of which nothing was known may have been
-// there before this stream. Its server says so of those that it reports when we
-// come (XEP-0203), COMPAT but for ejabberd, which does not report them then.
+// there before this stream. A server marks those that it reports when we connect
+// (XEP-0203). COMPAT ejabberd does not report them then, and marks nobody.
 func (c *Component) wasThere(s *stream, full jid.JID, presence *element) bool {
 	return presence.child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed
 }

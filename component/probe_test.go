@@ -29,6 +29,20 @@ func (k *link) nextProbe() *element {
 	}
 }
 
+// missProbes answers n probes as a server that does not delegate them.
+func (k *link) missProbes(n int) {
+	k.t.Helper()
+	k.showProbes = true
+	for n > 0 {
+		if p := probes.FindStringSubmatch(k.next()); p != nil {
+			k.send(notHere, p[1], p[2])
+			n--
+		}
+	}
+	k.showProbes = false
+	k.quiet()
+}
+
 // An announcement alone is no proof.
 func TestAnnouncementIsNoProof(t *testing.T) {
 	r := start(t, only)
@@ -99,15 +113,7 @@ func TestDelegationThatNeverWorks(t *testing.T) {
 func TestPlainHostIsProbed(t *testing.T) {
 	r := start(t, only, func(o *Options) { o.Timing.Prove = 5 * time.Millisecond; o.Timing.Announce = time.Nanosecond })
 	k := r.server.serve()
-	k.showProbes = true
-	for n := 0; n < 5; {
-		if p := probes.FindStringSubmatch(k.next()); p != nil {
-			k.send(notHere, p[1], p[2])
-			n++
-		}
-	}
-	k.showProbes = false
-	k.quiet()
+	k.missProbes(5)
 	if got := r.Status().Hosts[0]; got.Query != QueryPlain {
 		t.Errorf("got %+v", got)
 	}
@@ -136,16 +142,8 @@ func TestProbesWithoutAnswer(t *testing.T) {
 func TestFilteredDelegation(t *testing.T) {
 	r := start(t, only, func(o *Options) { o.Timing.Prove = 5 * time.Millisecond })
 	k := r.server.serve()
-	k.showProbes = true
 	k.send("<message from='example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'><attribute name='ver'/></delegated></delegation></message>")
-	for n := 0; n < 5; {
-		if p := probes.FindStringSubmatch(k.next()); p != nil {
-			k.send(notHere, p[1], p[2])
-			n++
-		}
-	}
-	k.showProbes = false
-	k.quiet()
+	k.missProbes(5)
 	if got := r.Status().Hosts[0]; got.Query != QueryDelegated {
 		t.Errorf("got %+v", got)
 	}
