@@ -46,8 +46,8 @@ func Diff(old, now *Roster) []Change {
 	return changes
 }
 
-// removes is how many items of old the roster now does not have.
-func removes(old, now *Roster) (n int) {
+// Removes is how many items of old the roster now does not have.
+func Removes(old, now *Roster) (n int) {
 	if old.Len() == 0 || old == now {
 		return 0
 	}

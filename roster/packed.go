@@ -2,6 +2,7 @@ package roster
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"sync"
 
@@ -17,12 +18,66 @@ func newRoster(xml []byte, n int) *Roster {
 	return r
 }
 
-// pack makes the roster small: from then on XML unpacks it each time, until
-// unpack is called.
-func (r *Roster) pack() {
+// Pack makes the roster small: from then on XML unpacks it each time.
+func (r *Roster) Pack() {
+	if r == nil {
+		return
+	}
 	if packed := r.packed(); packed != nil {
 		r.body.Store(&body{packed: packed})
 	}
+}
+
+// Packed is the roster compressed, to be kept; [Unpack] reads it. The caller must not modify
+// it.
+func (r *Roster) Packed() []byte {
+	if r == nil {
+		return nil
+	}
+	if packed := r.packed(); packed != nil {
+		return append([]byte{isPacked}, packed...)
+	}
+	return append([]byte{isPlain}, r.XML()...)
+}
+
+// How a kept roster begins.
+const (
+	isPlain  = 0
+	isPacked = 1
+)
+
+var errDamaged = errors.New("a damaged roster")
+
+// Unpack is the roster of which data is what [Roster.Packed] was, n its number of items, and
+// version its version. A roster that lost items is an error, never a shorter roster.
+func Unpack(data []byte, n int, version string) (*Roster, error) {
+	if len(data) == 0 {
+		return nil, errDamaged
+	}
+	b := body{xml: data[1:]}
+	switch data[0] {
+	case isPlain:
+	case isPacked:
+		b.packed = b.xml
+		size, err := s2.DecodedLen(b.packed)
+		if err != nil || size > maxUnpacked {
+			return nil, errDamaged
+		}
+		if b.xml, err = s2.Decode(nil, b.packed); err != nil {
+			return nil, errDamaged
+		}
+	default:
+		return nil, errDamaged
+	}
+	if n != bytes.Count(b.xml, []byte(itemOpen)) {
+		return nil, errDamaged
+	}
+	r := &Roster{n: n}
+	r.body.Store(&b)
+	if version != "" {
+		r.version.Store(&version)
+	}
+	return r, nil
 }
 
 // packed is the roster packed, or nil if it is too short for that to be worth it.
@@ -32,7 +87,7 @@ func (r *Roster) packed() []byte {
 		return nil
 	}
 	if b.packed == nil {
-		w := workshops.Get().(*workshop)
+		w := scratches.Get().(*scratch)
 		if n := s2.MaxEncodedLen(len(b.xml)); cap(w.xml) < n {
 			w.xml = make([]byte, n)
 		}
@@ -43,13 +98,6 @@ func (r *Roster) packed() []byte {
 	return b.packed
 }
 
-// unpack makes the roster fast again.
-func (r *Roster) unpack() {
-	if b := r.body.Load(); b != nil && b.xml == nil {
-		r.body.Store(&body{xml: r.XML(), packed: b.packed})
-	}
-}
-
 // minPacked is the length of XML from which on it is packed, and maxUnpacked up to
 // which it is read back, in bytes.
 const (
@@ -57,8 +105,8 @@ const (
 	maxUnpacked = 256 << 20
 )
 
-// size is how many bytes the roster takes.
-func (r *Roster) size() int {
+// MemorySize is how many bytes the roster takes, about.
+func (r *Roster) MemorySize() int {
 	if r == nil {
 		return 0
 	}
@@ -131,25 +179,25 @@ func appendUnpacked(b, packed []byte) []byte {
 // has checksums.
 func panicDamaged(err error) { panic("roster: " + err.Error()) }
 
-// part is where in the XML of a workshop an item is. It has no pointers: it is
+// part is where in the XML of a scratch an item is. It has no pointers: it is
 // moved often.
 type part struct{ from, addressEnd, end, index int }
 
-// workshop is memory to make rosters in, which is used again.
-type workshop struct {
+// scratch is memory to make rosters in, which is used again.
+type scratch struct {
 	xml   []byte
 	parts []part
 }
 
-func (w *workshop) address(p part) []byte { return w.xml[p.from+len(itemOpen) : p.addressEnd] }
+func (w *scratch) address(p part) []byte { return w.xml[p.from+len(itemOpen) : p.addressEnd] }
 
-var workshops = sync.Pool{New: func() any { return new(workshop) }}
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
-// maxWorkshop bounds what is kept of a workshop, in bytes.
-const maxWorkshop = 1 << 20
+// maxScratch bounds what is kept of a scratch, in bytes.
+const maxScratch = 1 << 20
 
-func (w *workshop) leave() {
-	if cap(w.xml) <= maxWorkshop && cap(w.parts) <= maxWorkshop/32 {
-		workshops.Put(w)
+func (w *scratch) leave() {
+	if cap(w.xml) <= maxScratch && cap(w.parts) <= maxScratch/32 {
+		scratches.Put(w)
 	}
 }

@@ -1,7 +1,6 @@
-// Package roster is the domain of rosterd: what a user's roster is, how two
-// rosters differ, and who decides which one is the last known (RFC 6121,
-// section 2). It does no I/O of its own: contacts come from a [Source], roster
-// pushes leave through a [Pusher].
+// Package roster has the values of a roster (RFC 6121, section 2): its items, how two
+// rosters differ, its version, and what is said of it between the packages. It decides
+// nothing and does no I/O.
 package roster
 
 import (
@@ -69,7 +68,7 @@ type Roster struct {
 
 // New makes a roster of items. Of several items with one JID the first counts.
 func New(items []Item) *Roster {
-	w := workshops.Get().(*workshop)
+	w := scratches.Get().(*scratch)
 	defer w.leave()
 	w.xml, w.parts = w.xml[:0], w.parts[:0]
 	sorted := true
@@ -165,16 +164,31 @@ func itemsOf(xml []byte) []Item {
 	return list
 }
 
-// Item is the item of a contact, if the roster has it.
-func (r *Roster) Item(contact jid.JID) (Item, bool) {
-	begins := append(xmltext.AppendEscaped([]byte(itemOpen), contact.String()), '\'')
-	xml := r.XML()
-	i := bytes.Index(xml, begins)
-	if i < 0 {
-		return Item{}, false
+// Lookup is the items of contacts, in their order: the zero Item where the roster has none.
+// It reads the roster once, however many contacts there are.
+func (r *Roster) Lookup(contacts []jid.JID) []Item {
+	found := make([]Item, len(contacts))
+	places := make(map[string][]int, len(contacts))
+	for i, contact := range contacts {
+		written := string(xmltext.AppendEscaped(nil, contact.String()))
+		places[written] = append(places[written], i)
 	}
-	data, _ := firstItem(xml[i:])
-	return parseItem(data)
+	for data := range items(r.XML()) {
+		if len(places) == 0 {
+			break
+		}
+		list := places[string(address(data))]
+		if list == nil {
+			continue
+		}
+		delete(places, string(address(data)))
+		if item, ok := parseItem(data); ok {
+			for _, i := range list {
+				found[i] = item
+			}
+		}
+	}
+	return found
 }
 
 // Equal reports whether two rosters would look the same to a client.

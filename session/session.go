@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"rosterd/jid"
+	"rosterd/store"
 )
 
 // MaxResources is how many resources of one user are kept. A server may fail to
@@ -137,11 +138,8 @@ func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	flags, bare := list[i].flags(), list[i].bare
 	change(&list[i])
 	t.users[user] = list
-	if list[i].flags()&^flags&flagAvailable != 0 {
-		t.noteAvailable(full) // before others are told
-	}
 	if news || list[i].flags() != flags || list[i].bare != bare {
-		t.save(user)
+		t.put(list[i], news || list[i].flags() != flags)
 	}
 	return news
 }
@@ -197,12 +195,18 @@ func (t *Table) Gone(full jid.JID) {
 	if list[i].available {
 		t.leave(full, now)
 	}
+	if t.store != nil {
+		if list[i].available {
+			t.store.PutResource(store.Resource{JID: full.String(), Left: now}, false)
+		} else {
+			t.store.DeleteResource(full.String())
+		}
+	}
 	if list = t.remove(list, i); len(list) == 0 {
 		delete(t.users, user)
 	} else {
 		t.users[user] = list
 	}
-	t.save(user)
 }
 
 // remove takes the resource at i out of list and of the counts. t.mu is held.
@@ -237,7 +241,6 @@ func (t *Table) purge(now time.Time) {
 		if t.left[user] = kept; len(kept) == 0 {
 			delete(t.left, user)
 		}
-		t.save(user)
 	}
 }
 

@@ -1,0 +1,459 @@
+package users
+
+import (
+	"container/list"
+	"errors"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// user is one user's actor: a mailbox and a loop, which runs while there is something to
+// do and alone touches all that follows the mailbox. Nothing in it waits: a fetch, a push
+// and a write to the store are started, and post what became of them.
+type user struct {
+	m     *Manager
+	jid   jid.JID
+	known atomic.Pointer[roster.Roster] // the last known roster, for others
+	mail  mailbox
+
+	asking  atomic.Int32  // queries that are not answered
+	resting *list.Element // in the cache; nil: there is something to do. Belongs to Manager.mu
+	size    int           // bytes there. Belongs to Manager.mu
+
+	state
+	loaded     bool
+	dirty      bool                             // the store has an older state
+	kept       *roster.Roster                   // that the store has
+	dated      time.Time                        // when it was fetched, as the store has it
+	queries    []query                          // that wait for a fetch
+	refreshes  []*call                          // that wait for a fetch that has not begun
+	fetching   *fetching                        // nil: none is under way
+	failed     bool                             // the last try did, and the user is marked
+	done       *uint64                          // the generation of a fetch that did not; nil: the retry queue knows
+	suspect    *suspect                         // see guard
+	refused    map[jid.JID]map[jid.JID]struct{} // contacts that wait to be corrected, by resource
+	correcting int                              // contacts that are being corrected
+	deadline   *time.Timer                      // of the first query
+	stopping   bool
+	then       func() // what is done when the state is on disk; nothing else is until then
+}
+
+// The events of a user's loop.
+type (
+	event interface{}
+
+	asked     struct{ query }        // a resource asks for the roster
+	refresh   struct{ call *call }   // the backend says that the roster changed
+	permitted struct{ batch *batch } // a fetch that no query waits for may begin
+	fetched   struct {
+		roster.Fetched
+		err error
+	}
+	overdue      struct{} // a query has waited for long
+	acknowledged struct { // pushes were answered, or given up
+		push    *push
+		outcome roster.Outcome
+	}
+	undelivered struct { // a resource may have missed anything
+		full      jid.JID
+		versioned bool // it uses versions, as far as is known
+		unasked   bool // it has not asked here
+	}
+	refused struct { // a resource may show these contacts otherwise than they are
+		full     jid.JID
+		contacts []jid.JID
+	}
+	gone     struct{} // nobody of the user is connected
+	stopping struct{}
+)
+
+// query is a resource that waits for its roster.
+type query struct {
+	full     jid.JID
+	deadline time.Time
+	version  *string // of the roster that the client says it has; nil: it uses no versions
+	reply    roster.Reply
+	never    bool // the resource was never told anything
+}
+
+// fetching is a fetch that is under way.
+type fetching struct {
+	at         time.Time // when it began
+	generation uint64    // of the retry queue then
+	calls      []*call   // that it is for
+}
+
+// enqueue posts an event, and reports whether the loop is to be woken for it.
+func (u *user) enqueue(e event) (first bool) {
+	if first = u.mail.post(e); first {
+		u.m.active.Add(1)
+	}
+	return first
+}
+
+// post gives an event to the loop. It does not block.
+func (u *user) post(e event) {
+	if u.enqueue(e) {
+		u.wake()
+	}
+}
+
+// wake runs the loop.
+func (u *user) wake() {
+	if u.m.closed.Load() {
+		u.run()
+		return
+	}
+	u.m.pool.run(u.run)
+}
+
+// run is the loop. It ends when no event is left, or when the state is being written
+// before something is told: then it is run again when that is done.
+func (u *user) run() {
+	for {
+		if then := u.then; then != nil {
+			u.then = nil
+			then()
+		} else {
+			u.handle(u.mail.take())
+		}
+		if u.then != nil {
+			if !u.stopping && !u.m.closed.Load() {
+				u.save(func() { u.m.pool.run(u.run) })
+				return
+			}
+			u.save(nil) // nothing is told any more
+			continue
+		}
+		if u.mail.last() {
+			u.rest()
+		}
+		if !u.mail.handled() {
+			u.m.end()
+			return
+		}
+	}
+}
+
+// commit has the state written, and then called when a kill of the process cannot lose it.
+func (u *user) commit(then func()) { u.then = then }
+
+func (u *user) handle(e event) {
+	if !u.loaded {
+		u.load()
+	}
+	switch e := e.(type) {
+	case asked:
+		u.ask(e.query)
+	case refresh:
+		u.refresh(e.call)
+	case permitted:
+		u.permit(e.batch)
+	case fetched:
+		u.received(e)
+	case overdue:
+		u.overdue()
+	case acknowledged:
+		u.acknowledge(e.push, e.outcome)
+	case undelivered:
+		u.undelivered(e)
+	case refused:
+		u.refuse(e.full, e.contacts)
+	case gone:
+	case stopping:
+		u.stopping = true
+	}
+}
+
+// ask answers a query, or lets it wait for a fetch.
+func (u *user) ask(q query) {
+	t, told := u.told[q.full]
+	q.never = !told || t.doubt && t.since.IsZero()
+	current := told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
+	if u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.young() {
+		if current { // it has all that it was told
+			t.asked = time.Now()
+			u.told[q.full] = t
+			u.answered(q)
+			q.reply(roster.Answer{Roster: u.last, Named: true, Version: *q.version, Same: true})
+			return
+		}
+		u.tells(q.full, q.version != nil)
+		u.commit(func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) })
+		return
+	}
+	u.queries = append(u.queries, q)
+	u.watch()
+	if u.fetching == nil {
+		u.fetch(nil)
+	}
+	// Should rosterd be killed before the answer, the next one has to know that it was
+	// asked. The session is kept, which will do if nothing is known yet; and a client that
+	// says it has what it was told learns nothing new, whatever happens.
+	if u.last != nil && !current {
+		u.tells(q.full, q.version != nil)
+		u.commit(func() {})
+	}
+}
+
+// answered counts a query as answered.
+func (u *user) answered(query) {
+	u.m.waiting.Add(-1)
+	u.asking.Add(-1)
+}
+
+// watch lets the first query that waits be seen to when it is overdue.
+func (u *user) watch() {
+	if len(u.queries) == 0 {
+		if u.deadline != nil {
+			u.deadline.Stop()
+		}
+		return
+	}
+	wait := time.Until(u.queries[0].deadline)
+	if u.deadline == nil {
+		u.deadline = time.AfterFunc(wait, func() { u.post(overdue{}) })
+		return
+	}
+	u.deadline.Reset(wait)
+}
+
+// overdue answers the queries that waited for too long.
+func (u *user) overdue() {
+	now := time.Now()
+	n := 0
+	for n < len(u.queries) && !u.queries[n].deadline.After(now) {
+		n++
+	}
+	late := u.queries[:n]
+	u.queries = slices.Clone(u.queries[n:])
+	u.watch()
+	u.fail(late, roster.ErrOverdue)
+}
+
+// maxRefreshes is how many calls of [Manager.Refresh] wait for one user before those are
+// dropped for which nobody waits any more.
+const maxRefreshes = 64
+
+func (u *user) refresh(c *call) {
+	if u.stopping {
+		c.finish(u.jid, roster.ErrStopping)
+		return
+	}
+	if len(u.refreshes) >= maxRefreshes {
+		u.refreshes = slices.DeleteFunc(u.refreshes, func(c *call) bool { return c.abandoned.Load() })
+	}
+	u.refreshes = append(u.refreshes, c)
+}
+
+// permit begins the fetch that a batch is for, if there is still something to fetch.
+func (u *user) permit(b *batch) {
+	switch {
+	case u.stopping || u.fetching != nil: // what is left then is asked for again
+		b.skip()
+	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid):
+		u.m.retries.done(u.jid, u.m.retries.now(), 0)
+		b.skip()
+	default:
+		u.fetch(b)
+	}
+}
+
+// fetch begins a fetch: with a batch, or alone and at once if that is nil. Refreshes that
+// wait share it.
+func (u *user) fetch(b *batch) {
+	m := u.m
+	r := roster.Request{User: u.jid, Hurry: len(u.queries) > 0, Reported: len(u.refreshes) > 0 || u.reported()}
+	if u.last != nil {
+		r.Validator = u.validator
+	}
+	u.fetching = &fetching{at: m.reports.now(), generation: m.retries.now(), calls: u.refreshes}
+	u.refreshes = nil
+	if b != nil {
+		b.fetch(u, r)
+		return
+	}
+	m.start(func() { m.fetch(u, r) })
+}
+
+// errNothing is for a [Source] that says of nothing that it is still the same.
+var errNothing = errors.New("the backend gave no roster")
+
+// received tells the clients what the backend said, or what is known if it failed.
+func (u *user) received(e fetched) {
+	m, f, queries := u.m, u.fetching, u.queries
+	u.fetching, u.queries = nil, nil
+	u.watch()
+	if len(u.refreshes) > 0 { // they came meanwhile
+		defer m.retries.refresh(u.jid)
+	}
+	err := e.err
+	switch {
+	case err != nil && m.ctx.Err() != nil:
+		err = roster.ErrStopping
+	case err == nil && e.Roster == nil && u.last == nil:
+		err = errNothing
+	case err == nil && e.Roster == nil:
+		e.Roster = u.last // not modified
+	}
+	if err == nil {
+		err = u.guard(e.Fetched)
+	}
+	if err == nil {
+		u.apply(e.Fetched, f, queries)
+		return
+	}
+	u.fail(queries, err)
+	b := soon
+	if held := (*heldError)(nil); errors.As(err, &held) {
+		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
+		b = backoff{confirm, confirm}
+	}
+	u.retry(err, b)
+	for _, c := range f.calls {
+		c.finish(u.jid, err)
+	}
+	u.correct()
+}
+
+// retry marks the user: they are fetched again after a pause.
+func (u *user) retry(why error, b backoff) {
+	u.failed, u.outdated, u.dirty = true, true, true
+	u.m.retries.mark(u.jid, why.Error(), b)
+}
+
+// fail answers queries though the fetch failed, or is late: with the last known roster, if
+// there is one that is not too old.
+func (u *user) fail(queries []query, err error) {
+	if len(queries) == 0 {
+		return
+	}
+	a := roster.Answer{Err: err}
+	if age := u.m.Rules.MaxStale; u.last != nil && u.covered() && (age == 0 || time.Since(u.fetched) <= age) {
+		a.Roster = u.last
+	}
+	u.answer(queries, a, nil)
+}
+
+// undelivered notes that a resource may have missed anything, and has it told everything.
+func (u *user) undelivered(e undelivered) {
+	u.doubt(e.full, e.versioned)
+	if e.unasked && u.last != nil && !u.outdated && time.Since(u.fetched) < recent && u.fetching == nil && !u.stopping {
+		u.tell(u.last, nil, nil)
+		return
+	}
+	u.retry(errUndelivered, soon)
+	u.commit(func() {})
+}
+
+// recent is how old a roster may be that resources are told without another fetch: it was
+// fetched because of their presence.
+const recent = 10 * time.Second
+
+var errUndelivered = errors.New("a client may have missed its roster")
+
+const (
+	// maxRefused bounds the contacts of a resource that wait to be corrected. With more,
+	// the others stay as the client shows them until it asks.
+	maxRefused = 1000
+	// maxCorrecting is how many contacts of a user are being corrected when the others
+	// wait: one set names many, and nobody waits to send the next.
+	maxCorrecting = 100
+)
+
+// refuse notes contacts that a resource may show otherwise than they are.
+func (u *user) refuse(full jid.JID, contacts []jid.JID) {
+	if u.refused == nil {
+		u.refused = make(map[jid.JID]map[jid.JID]struct{})
+	}
+	named := u.refused[full]
+	if named == nil {
+		named = make(map[jid.JID]struct{})
+		u.refused[full] = named
+	}
+	news := false
+	for _, contact := range contacts {
+		if _, waits := named[contact]; !waits && len(named) < maxRefused {
+			named[contact], news = struct{}{}, true
+		}
+	}
+	if !news {
+		return
+	}
+	u.epoch++ // what the client shows now is not what its version names
+	if t, told := u.told[full]; told && t.doubt && t.since.IsZero() {
+		t.since = time.Now() // it shows something, though it was never told
+		u.told[full] = t
+	}
+	u.commit(u.correct)
+}
+
+// correct pushes to the resources that were refused a change what is true, if it is known.
+func (u *user) correct() {
+	switch {
+	case len(u.refused) == 0 || u.correcting >= maxCorrecting || u.stopping:
+		return
+	case u.last == nil && u.fetching == nil && !u.failed:
+		u.m.retries.refresh(u.jid)
+		return
+	case u.last == nil && u.fetching != nil:
+		return
+	case u.last == nil:
+		u.missRefused()
+		u.retry(errUndelivered, soon)
+		return
+	}
+	refused := u.refused
+	u.refused = nil
+	for full, contacts := range refused {
+		d := delivery{to: []jid.JID{full}, versioned: u.told[full].versioned, partial: true}
+		for _, c := range again(u.last, slices.Collect(maps.Keys(contacts))) {
+			if _, missed := u.missed[c.Item.JID]; c.Action == roster.Changed || !missed {
+				d.changes = append(d.changes, c)
+			} // else somebody was told more than is known here, and all are told again
+		}
+		if len(d.changes) > 0 {
+			u.push(u.prepare(d, nil))
+		}
+	}
+}
+
+// missRefused leaves what waits to be corrected for later, as nobody knows what is true.
+func (u *user) missRefused() {
+	for _, contacts := range u.refused {
+		for contact := range contacts {
+			u.miss(contact)
+		}
+	}
+	u.refused = nil
+}
+
+// rest is called when no event is left: the state is written behind, and the user rests if
+// nothing is to be done.
+func (u *user) rest() {
+	m := u.m
+	if u.done != nil && len(u.inFlight) == 0 {
+		if !u.failed {
+			m.retries.done(u.jid, *u.done, u.look())
+		}
+		u.done = nil
+	}
+	if u.dirty && (len(u.inFlight) == 0 || u.stopping) {
+		u.save(nil)
+	}
+	if u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 ||
+		u.suspect != nil && m.Sessions.HasConnected(u.jid) {
+		return
+	}
+	u.last.Pack()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u.mail.last() { // what comes by the user's name comes with the lock held
+		m.cache.add(m.users, u)
+	}
+}

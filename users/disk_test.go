@@ -1,0 +1,182 @@
+package users
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/store"
+)
+
+// disk is a store as one on a disk is: what is put is written behind, in order, and lost if
+// the process is killed first. What somebody waits for is written at once, with all before.
+type disk struct {
+	mu     sync.Mutex
+	now    tables // what the process sees
+	kept   tables // what the next one will
+	behind []change
+	killed bool
+	ended  time.Time
+	act    func(func()) bool // reports whether the process lives to do it; nil: it does
+	puts   atomic.Int64      // of users
+}
+
+type change struct {
+	at time.Time
+	do func(*tables)
+}
+
+type tables struct {
+	users     map[string]store.User
+	resources map[string]store.Resource
+	marks     map[string]string
+}
+
+func (t tables) clone() tables {
+	return tables{maps.Clone(t.users), maps.Clone(t.resources), maps.Clone(t.marks)}
+}
+
+func newDisk() *disk {
+	t := tables{make(map[string]store.User), make(map[string]store.Resource), make(map[string]string)}
+	return &disk{now: t, kept: t.clone()}
+}
+
+// change does something, on the disk if it comes to that.
+func (d *disk) change(atOnce bool, do func(*tables)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	do(&d.now)
+	lives := func() {
+		if !d.killed {
+			d.behind = append(d.behind, change{time.Now(), do})
+		}
+		if atOnce {
+			d.write(len(d.behind))
+		}
+	}
+	if d.act == nil {
+		lives()
+	} else {
+		d.act(lives)
+	}
+}
+
+// write writes the first n of what is behind. d.mu is held.
+func (d *disk) write(n int) {
+	for _, c := range d.behind[:n] {
+		c.do(&d.kept)
+	}
+	d.behind = d.behind[n:]
+}
+
+// flush writes the next n of what is behind, or all if n is negative. Nothing is behind for
+// longer than a second.
+func (d *disk) flush(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n < 0 || n > len(d.behind) {
+		n = len(d.behind)
+	}
+	for n < len(d.behind) && time.Since(d.behind[n].at) >= time.Second {
+		n++
+	}
+	d.write(n)
+}
+
+// kill loses what is behind, and what comes.
+func (d *disk) kill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.killed, d.behind = true, nil
+}
+
+// next is the disk of the next process; the one before ended at a time.
+func (d *disk) next(ended time.Time) *disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := &disk{now: d.kept.clone(), ended: ended}
+	for name, u := range n.now.users {
+		if u.Answered.After(ended.Add(-30 * time.Second)) {
+			u.Unsure = true
+			n.now.users[name] = u
+		}
+	}
+	n.kept = n.now.clone()
+	return n
+}
+
+// knowsOf reports whether the next process will know that a resource asked, and may have no
+// answer.
+func (d *disk) knowsOf(full jid.JID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.kept.resources[full.String()].Interested {
+		return false
+	}
+	u := d.kept.users[full.Bare().String()]
+	i := slices.IndexFunc(u.Told, func(t store.Told) bool { return t.Resource == full.Resource() })
+	return i < 0 || u.Told[i].Doubt
+}
+
+func (d *disk) User(jid string) (store.User, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now.users[jid], nil
+}
+
+func (d *disk) PutUser(u store.User, withRoster bool, done func()) {
+	d.change(done != nil, func(t *tables) {
+		put := u
+		if !withRoster {
+			put.Roster = t.users[u.JID].Roster
+		}
+		t.users[u.JID] = put
+	})
+	d.puts.Add(1)
+	if done != nil {
+		go done()
+	}
+}
+
+func (d *disk) DeleteUser(jid string) {
+	d.change(false, func(t *tables) { delete(t.users, jid) })
+}
+
+func (d *disk) PutResource(r store.Resource, soon bool) {
+	d.change(soon, func(t *tables) { t.resources[r.JID] = r })
+}
+
+func (d *disk) DeleteResource(full string) {
+	d.change(false, func(t *tables) { delete(t.resources, full) })
+}
+
+func (d *disk) Resources(each func(store.Resource) error) error {
+	d.mu.Lock()
+	list := maps.Clone(d.now.resources)
+	d.mu.Unlock()
+	for _, r := range list {
+		if err := each(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disk) Mark(user, why string) { d.change(false, func(t *tables) { t.marks[user] = why }) }
+
+func (d *disk) Unmark(user string) { d.change(false, func(t *tables) { delete(t.marks, user) }) }
+
+func (d *disk) Marks(each func(user, why string, since time.Time) error) error {
+	d.mu.Lock()
+	list := maps.Clone(d.now.marks)
+	d.mu.Unlock()
+	for user, why := range list {
+		if err := each(user, why, time.Time{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package users
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+	"rosterd/store"
+)
+
+// save puts the state into the store. done, unless it is nil, is called when a kill of the
+// process cannot lose it.
+func (u *user) save(done func()) {
+	u.dirty, u.dated = false, u.fetched
+	if done == nil && u.last == nil && len(u.told) == 0 && len(u.missed) == 0 && len(u.inFlight) == 0 && len(u.refused) == 0 {
+		u.kept = nil
+		u.m.Store.DeleteUser(u.jid.String())
+		return
+	}
+	withRoster := u.last != u.kept
+	u.kept = u.last
+	u.m.Store.PutUser(u.record(), withRoster, done) // from here on the loop may run again
+}
+
+// record is the state as it is kept. Should rosterd be killed, whatever is in flight may
+// have been lost: it is kept as missed, or its resource as in doubt.
+func (u *user) record() store.User {
+	r := store.User{
+		JID: u.jid.String(), Roster: u.last.Packed(), Items: u.last.Len(), Fetched: u.fetched, Validator: u.validator,
+		NotFound: u.missing, Outdated: u.outdated, Epoch: u.epoch,
+	}
+	if u.last != nil {
+		r.Version = u.last.Version()
+	}
+	told, missed := maps.Clone(u.told), make(map[jid.JID]struct{}, len(u.missed))
+	for p := range u.inFlight {
+		if p.whole != (jid.JID{}) {
+			if t, ok := told[p.whole]; ok {
+				t.doubt = true
+				told[p.whole] = t
+			}
+			continue
+		}
+		for _, contact := range p.contacts {
+			missed[contact] = struct{}{}
+		}
+	}
+	for _, contacts := range u.refused {
+		maps.Copy(missed, contacts)
+	}
+	maps.Copy(missed, u.missed)
+	for full, t := range told {
+		r.Told = append(r.Told, store.Told{Resource: full.Resource(), Versioned: t.versioned, Doubt: t.doubt, Asked: t.asked, Since: t.since})
+		if t.asked.After(r.Answered) {
+			r.Answered = t.asked
+		}
+	}
+	for contact := range missed {
+		r.Missed = append(r.Missed, contact.String())
+	}
+	slices.Sort(r.Missed)
+	for _, f := range u.former {
+		r.Former = append(r.Former, store.Former{Contact: f.contact.String(), Removed: f.removed})
+	}
+	return r
+}
+
+// load takes the state from the store.
+func (u *user) load() {
+	u.state = u.m.read(u.jid)
+	u.loaded, u.kept, u.dated = true, u.last, u.fetched
+	u.known.Store(u.last)
+}
+
+// read is what the store has of a user. If that is damaged, nothing is known of them: the
+// clients are told everything.
+func (m *Manager) read(user jid.JID) state {
+	r, err := m.Store.User(user.String())
+	var s state
+	if err == nil {
+		s, err = stateOf(user, r)
+	}
+	if err != nil {
+		m.unreadable.Do(func() { m.Logger.Error("what was kept of a user cannot be read", "user", user, "err", err) })
+		return state{}
+	}
+	return s
+}
+
+// unsent is how long an answer may wait to be written to the server. A stream that takes
+// nothing for so long is given up.
+const unsent = 30 * time.Second
+
+var errRecord = errors.New("a damaged record")
+
+// stateOf is the state that was kept.
+func stateOf(user jid.JID, r store.User) (state, error) {
+	s := state{
+		fetched: r.Fetched, validator: r.Validator, missing: r.NotFound, outdated: r.Outdated, epoch: r.Epoch,
+	}
+	if r.Version != "" {
+		var err error
+		if s.last, err = roster.Unpack(r.Roster, r.Items, r.Version); err != nil {
+			return state{}, fmt.Errorf("%w: %w", errRecord, err)
+		}
+	}
+	ended := len(r.Missed) > 0
+	for _, t := range r.Told {
+		full, err := jid.ParseStamped(user.String() + "/" + t.Resource)
+		if err != nil {
+			return state{}, errRecord
+		}
+		ended = ended || t.Doubt
+		s.set(full, told{versioned: t.Versioned, doubt: t.Doubt || r.Unsure && t.Asked.After(r.Answered.Add(-unsent)), asked: t.Asked, since: t.Since})
+	}
+	for _, name := range r.Missed {
+		contact, err := jid.Parse(name) // a client may name one with a resource
+		if err != nil {
+			return state{}, errRecord
+		}
+		s.miss(contact)
+	}
+	for _, f := range r.Former {
+		contact, err := jid.Parse(f.Contact)
+		if err != nil {
+			return state{}, errRecord
+		}
+		s.former = append(s.former, former{contact, f.Removed})
+	}
+	if ended { // something was under way when the process before ended
+		s.epoch++
+	}
+	return s, nil
+}

@@ -1,0 +1,42 @@
+package users
+
+import (
+	"hash/maphash"
+	"sync/atomic"
+	"time"
+
+	"rosterd/jid"
+)
+
+// reports remembers when the backend said that somebody's roster changed and nothing
+// was fetched for that: they had no connected resource, say. What was fetched before
+// is outdated. It takes no memory for each user: two who share a slot are both
+// outdated, which costs the other one a fetch. It is safe for concurrent use.
+type reports struct {
+	seed  maphash.Seed
+	clock atomic.Int64       // the latest time that now returned
+	last  [4096]atomic.Int64 // of the last report
+}
+
+func newReports() *reports { return &reports{seed: maphash.MakeSeed()} }
+
+// now is the time, and later than any that it returned before.
+func (r *reports) now() time.Time {
+	for {
+		before := r.clock.Load()
+		if now := max(time.Now().UnixNano(), before+1); r.clock.CompareAndSwap(before, now) {
+			return time.Unix(0, now)
+		}
+	}
+}
+
+func (r *reports) slot(user jid.JID) *atomic.Int64 {
+	return &r.last[maphash.Comparable(r.seed, user)%uint64(len(r.last))]
+}
+
+func (r *reports) note(user jid.JID) { r.slot(user).Store(r.now().UnixNano()) }
+
+// since reports whether a user may have been reported after a time.
+func (r *reports) since(user jid.JID, then time.Time) bool {
+	return r.slot(user).Load() > then.UnixNano()
+}

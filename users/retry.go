@@ -1,0 +1,493 @@
+package users
+
+import (
+	"container/heap"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// backoff is how long a user waits for the next try: least at first, twice as long with
+// each try that fails, most at last.
+type backoff struct{ least, most time.Duration }
+
+var (
+	// soon is for what may pass at any time. A backend that is well again is asked
+	// sooner, see [Manager.Hasten].
+	soon = backoff{time.Second, 30 * time.Second}
+	// seldom is for what will most likely be refused again. A new stream or a refresh
+	// tries at once.
+	seldom = backoff{time.Second, time.Hour}
+)
+
+// after is how long to wait after some tries that failed.
+func (b backoff) after(tries int) time.Duration {
+	if b.least == b.most {
+		return b.most
+	}
+	wait := min(b.least<<min(tries, 16), b.most)
+	return wait*3/4 + rand.N(wait/4) // those who failed at the same moment do not try again at the same moment
+}
+
+const (
+	// lastLook is how long a user whom the backend does not know waits at most to be
+	// looked at again.
+	lastLook = 10 * time.Minute
+	// bulkFetches is how many fetches for several users are under way for a domain:
+	// while some are with the backend, others are decoded.
+	bulkFetches = 4
+)
+
+// The reasons for a fetch that no query waits for. In each domain the first three take
+// turns; nobody waits for the last.
+const (
+	forRefresh = iota // the backend says that the roster changed
+	forFailure        // the last try failed: the user is marked
+	forResync         // somebody may have missed something
+	forLook           // the backend does not know the user
+	reasons
+)
+
+// retryQueue is who is to be fetched though no query waits, and when. It bounds how
+// many are fetched at a time, and is fair: domains take turns, and where several have
+// something to do, none takes all places, so that a backend that is slow or down holds
+// up its own users alone. It is safe for concurrent use.
+type retryQueue struct {
+	permit    func(*batch)            // called without the lock; does not block
+	connected func() bool             // without a stream, nothing but refreshes goes on
+	batchSize func(domain string) int // see Source
+	marks     Marks
+	limiter   *rate.Limiter // of what is no refresh
+
+	mu      sync.Mutex
+	entries map[jid.JID]*entry // bounded by the users connected
+	domains []*domainQueue     // the next one in front
+	free    int                // places: how many more fetches may be under way
+	retries int                // of those, how many may go to what is no refresh
+	marked  int                // entries
+	resyncs int                // entries that are not marked, and are forResync
+	timer   *time.Timer
+	stopped bool
+
+	generation atomic.Uint64 // counts what was noted; changed with mu held
+	tried      atomic.Uint64 // tries of marked users, ever
+}
+
+type domainQueue struct {
+	name    string
+	due     [reasons]entryHeap
+	turn    int // of the first three reasons
+	fetches int // under way
+	retries int // of those, what is no refresh
+}
+
+// idle reports whether nothing is to be fetched, or under way.
+func (d *domainQueue) idle() bool {
+	for i := range d.due {
+		if len(d.due[i]) > 0 {
+			return false
+		}
+	}
+	return d.fetches == 0
+}
+
+// hasRoom reports whether one of several domains may take one more of the places that are
+// free: as long as it leaves the others as many as it has.
+func hasRoom(domains, taken, free int) bool {
+	return free > 0 && (domains == 1 || taken < free)
+}
+
+type entry struct {
+	user       jid.JID
+	domain     *domainQueue
+	at         time.Time // not before
+	reason     int
+	marked     bool   // see Manager.mark
+	tries      int    // that failed
+	looks      int    // that found the user unknown
+	trying     bool   // one of the queue's own tries is under way
+	generation uint64 // of what was noted last
+	index      int    // in the heap; -1: its fetch is permitted
+}
+
+// Marks keeps who is to be tried again over a restart. Its methods do not block.
+type Marks interface {
+	Mark(user, why string)
+	Unmark(user string)
+}
+
+func newRetryQueue(places, perSecond int, marks Marks) *retryQueue {
+	q := &retryQueue{
+		marks: marks, entries: make(map[jid.JID]*entry), free: places, retries: max(1, places/2),
+		// A few together, who can be asked for in one request.
+		limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/5)),
+	}
+	q.timer = time.AfterFunc(time.Hour, q.dispatch)
+	q.timer.Stop()
+	return q
+}
+
+// refresh lets users be fetched as soon as there is room. It is called by whoever has
+// told their loops why.
+func (q *retryQueue) refresh(users ...jid.JID) {
+	q.mu.Lock()
+	for _, user := range users {
+		q.schedule(q.entry(user), forRefresh, time.Now())
+	}
+	q.mu.Unlock()
+	q.dispatch()
+}
+
+// mark notes that a try failed: the next comes after a pause.
+func (q *retryQueue) mark(user jid.JID, why string, b backoff) {
+	q.mu.Lock()
+	e := q.entry(user)
+	if !e.marked {
+		q.count(e, -1)
+		e.marked = true
+		q.count(e, 1)
+		q.marks.Mark(user.String(), why)
+	}
+	now := time.Now()
+	wait := b.after(e.tries)
+	if e.trying {
+		e.tries++
+	} else if e.index >= 0 && e.reason != forLook {
+		wait = min(wait, e.at.Sub(now)) // somebody else's failure is no reason to wait for longer
+	}
+	if e.index < 0 || e.reason != forRefresh { // a refresh that waits is first
+		q.schedule(e, forFailure, now.Add(wait))
+	}
+	q.mu.Unlock()
+	q.dispatch()
+}
+
+// resync notes that users of a domain may have missed something.
+func (q *retryQueue) resync(domain string, users []jid.JID) {
+	q.mu.Lock()
+	q.domain(domain) // which has its share from now on
+	for _, user := range users {
+		e := q.entry(user)
+		e.tries = 0
+		reason := forResync
+		if e.marked {
+			reason = forFailure
+		}
+		q.schedule(e, reason, time.Now())
+	}
+	q.mu.Unlock()
+	q.dispatch()
+}
+
+// hasten lets the marked users of some domains be tried at once.
+func (q *retryQueue) hasten(domains []string) {
+	q.mu.Lock()
+	now := time.Now()
+	for _, e := range q.entries {
+		if e.index >= 0 && e.at.After(now) && e.marked && slices.Contains(domains, e.user.Domain()) {
+			q.schedule(e, e.reason, now)
+		}
+	}
+	q.mu.Unlock()
+	q.dispatch()
+}
+
+// now is the generation that [retryQueue.done] is given by whoever begins a fetch.
+func (q *retryQueue) now() uint64 { return q.generation.Load() }
+
+// done notes that nothing is left to do for a user but what was noted after a
+// generation. If look is not 0, the user is looked at again: after that time first, and
+// then the later the more often that was so.
+func (q *retryQueue) done(user jid.JID, generation uint64, look time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.entries[user]
+	switch {
+	case e == nil && look == 0:
+		return
+	case e == nil:
+		e = q.add(user)
+	case e.generation > generation:
+		if e.index < 0 { // noted while it was being tried
+			q.schedule(e, e.reason, time.Now())
+			q.timer.Reset(0)
+		}
+		return
+	case look > 0 && e.reason == forLook && e.index >= 0:
+		return
+	}
+	if e.marked {
+		q.count(e, -1)
+		e.marked = false
+		q.count(e, 1)
+		q.marks.Unmark(user.String())
+	}
+	if look == 0 {
+		q.unschedule(e)
+		q.count(e, -1)
+		delete(q.entries, user)
+		return
+	}
+	wait := backoff{max(look, soon.least), lastLook}.after(e.looks)
+	e.looks, e.tries = e.looks+1, 0
+	q.schedule(e, forLook, time.Now().Add(wait))
+	q.timer.Reset(0)
+}
+
+// entry finds or makes the entry of a user, of whom there is something new. q.mu is
+// held.
+func (q *retryQueue) entry(user jid.JID) *entry {
+	e := q.entries[user]
+	if e == nil {
+		e = q.add(user)
+	}
+	e.generation = q.generation.Add(1)
+	return e
+}
+
+// add makes an entry. q.mu is held.
+func (q *retryQueue) add(user jid.JID) *entry {
+	e := &entry{user: user, domain: q.domain(user.Domain()), reason: forLook, index: -1}
+	q.entries[user] = e
+	return e
+}
+
+// domain finds or makes the queue of a domain. q.mu is held.
+func (q *retryQueue) domain(name string) *domainQueue {
+	for _, d := range q.domains {
+		if d.name == name {
+			return d
+		}
+	}
+	d := &domainQueue{name: name}
+	q.domains = append(q.domains, d)
+	return d
+}
+
+// schedule lets an entry be tried from a time on. q.mu is held.
+func (q *retryQueue) schedule(e *entry, reason int, at time.Time) {
+	q.unschedule(e)
+	q.count(e, -1)
+	e.reason, e.at, e.trying = reason, at, false
+	q.count(e, 1)
+	heap.Push(&e.domain.due[reason], e)
+}
+
+// count counts an entry, or counts it no more. q.mu is held.
+func (q *retryQueue) count(e *entry, n int) {
+	switch {
+	case e.marked:
+		q.marked += n
+	case e.reason == forResync:
+		q.resyncs += n
+	}
+}
+
+// unschedule takes an entry off its heap. q.mu is held.
+func (q *retryQueue) unschedule(e *entry) {
+	if e.index >= 0 {
+		heap.Remove(&e.domain.due[e.reason], e.index)
+	}
+}
+
+// counts are the numbers of users that are marked, and of those that may have missed
+// something and are not.
+func (q *retryQueue) counts() (marked, resyncs int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.marked, q.resyncs
+}
+
+// stop lets nobody be tried any more.
+func (q *retryQueue) stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopped = true
+	q.timer.Stop()
+}
+
+// dispatch permits the fetches that are due and have room. It is called whenever that
+// may have changed, and by the timer.
+func (q *retryQueue) dispatch() {
+	connected := q.connected()
+	var ready []*batch
+	q.mu.Lock()
+	for !q.stopped {
+		b, wait := q.next(connected)
+		if b == nil {
+			if wait >= 0 {
+				q.timer.Reset(wait)
+			}
+			break
+		}
+		ready = append(ready, b)
+	}
+	q.mu.Unlock()
+	for _, b := range ready {
+		q.permit(b)
+	}
+}
+
+// next takes the next entries that are due, of one domain and for one fetch, and a
+// place for them. If there are none, wait is how long until there may be, or negative
+// if that is not known. q.mu is held.
+func (q *retryQueue) next(connected bool) (b *batch, wait time.Duration) {
+	wait = -1
+	sooner := func(d time.Duration) {
+		if wait < 0 || d < wait {
+			wait = d
+		}
+	}
+	busy := 0
+	for _, d := range q.domains {
+		if !d.idle() {
+			busy++
+		}
+	}
+	for i, d := range q.domains {
+		if !hasRoom(busy, d.fetches, q.free) {
+			continue
+		}
+		size := max(1, q.batchSize(d.name))
+		if size > 1 && d.fetches >= bulkFetches {
+			continue
+		}
+		for n := range reasons {
+			reason := n
+			if n < forLook {
+				reason = (d.turn + n) % forLook
+			}
+			due := &d.due[reason]
+			if len(*due) == 0 || reason != forRefresh && (!connected || !hasRoom(len(q.domains), d.retries, q.retries)) {
+				continue
+			}
+			now := time.Now()
+			if until := (*due)[0].at.Sub(now); until > 0 {
+				sooner(until)
+				continue
+			}
+			b := &batch{queue: q, domain: d, retry: reason != forRefresh}
+			for len(*due) > 0 && len(b.users) < size && !(*due)[0].at.After(now) {
+				if b.retry && !q.limiter.AllowN(now, 1) {
+					sooner(time.Duration(float64(time.Second) / float64(q.limiter.Limit())))
+					break
+				}
+				e := heap.Pop(due).(*entry)
+				e.trying = b.retry
+				if e.marked && b.retry {
+					q.tried.Add(1)
+				}
+				b.users = append(b.users, e.user)
+			}
+			if len(b.users) == 0 {
+				continue // too many a second
+			}
+			d.turn = (reason + 1) % forLook
+			d.fetches++
+			q.free--
+			if b.retry {
+				d.retries++
+				q.retries--
+			}
+			q.domains = append(slices.Delete(q.domains, i, i+1), d)
+			b.open = len(b.users)
+			return b, 0
+		}
+	}
+	return nil, wait
+}
+
+// leave gives a batch's place back.
+func (q *retryQueue) leave(b *batch) {
+	q.mu.Lock()
+	b.domain.fetches--
+	q.free++
+	if b.retry {
+		b.domain.retries--
+		q.retries++
+	}
+	q.mu.Unlock()
+	q.dispatch()
+}
+
+// batch is users who may be fetched now, together. Each of their loops answers once: with
+// [batch.fetch] or with [batch.skip].
+type batch struct {
+	queue  *retryQueue
+	domain *domainQueue
+	retry  bool
+	users  []jid.JID
+
+	mu       sync.Mutex
+	open     int // loops that have not answered
+	requests []roster.Request
+	loops    []*user
+}
+
+// fetch says that a loop wants its user fetched.
+func (b *batch) fetch(u *user, r roster.Request) { b.answer(u, r) }
+
+// skip says that a loop has nothing to fetch now.
+func (b *batch) skip() { b.answer(nil, roster.Request{}) }
+
+func (b *batch) answer(u *user, r roster.Request) {
+	b.mu.Lock()
+	if u != nil {
+		b.loops, b.requests = append(b.loops, u), append(b.requests, r)
+	}
+	b.open--
+	last := b.open == 0
+	b.mu.Unlock()
+	switch {
+	case !last:
+	case len(b.loops) == 0:
+		b.queue.leave(b)
+	default:
+		m := b.loops[0].m
+		m.start(func() {
+			defer b.queue.leave(b)
+			if len(b.loops) == 1 {
+				m.fetch(b.loops[0], b.requests[0])
+				return
+			}
+			began := time.Now()
+			m.Source.FetchMany(m.ctx, b.requests, func(i int, f roster.Fetched, err error) {
+				m.logFetched(b.requests[i], f, err, began)
+				b.loops[i].post(fetched{f, err})
+			})
+		})
+	}
+}
+
+// entryHeap has the entry that is due first in front.
+type entryHeap []*entry
+
+func (h entryHeap) Len() int           { return len(h) }
+func (h entryHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+
+func (h entryHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func (h *entryHeap) Push(x any) {
+	e := x.(*entry)
+	e.index = len(*h)
+	*h = append(*h, e)
+}
+
+func (h *entryHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	e.index = -1
+	return e
+}

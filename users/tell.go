@@ -1,0 +1,349 @@
+package users
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// delivery is one call of [Pusher].Push.
+type delivery struct {
+	to        []jid.JID
+	changes   []roster.Change
+	versioned bool
+	surely    bool // the resources surely had what is changed, see Manager.surely
+	whole     bool // it tells one resource everything
+	partial   bool // the resource may lack more than this
+}
+
+// settling is what a refresh waits for: until all its pushes are settled, or the settle
+// limit is over. Then the pushes are on their way, and a client on a poor line is no reason
+// to let the backend wait.
+type settling struct {
+	user  jid.JID
+	calls []*call
+	left  int // pushes
+	err   error
+	once  sync.Once
+}
+
+func (s *settling) finish(err error) {
+	s.once.Do(func() {
+		for _, c := range s.calls {
+			c.finish(s.user, err)
+		}
+	})
+}
+
+// settled notes that a push was, and that it failed if err is not nil.
+func (s *settling) settled(err error) {
+	if s == nil {
+		return
+	}
+	if err != nil {
+		s.err = err
+	}
+	if s.left--; s.left == 0 {
+		s.finish(s.err)
+	}
+}
+
+// refetched is how much younger the last known roster may be than the store says.
+const refetched = time.Minute
+
+// apply makes what was fetched the last known roster, and tells the clients.
+func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
+	if u.last != nil && u.last.Equal(got.Roster) {
+		got.Roster = u.last
+	}
+	u.dirty = u.dirty || u.outdated || u.validator != got.Validator || u.missing != got.Missing || f.at.Sub(u.dated) > refetched
+	before := u.state
+	u.outdated, u.fetched, u.validator, u.missing, u.failed = false, f.at, got.Validator, got.Missing, false
+	u.done = &f.generation
+	u.tellFrom(before, got.Roster, queries, f.calls)
+}
+
+// look is how long until the user is looked at again, or 0: one whom the backend does not
+// know is, as long as they are there.
+func (u *user) look() time.Duration {
+	if u.missing && u.m.Sessions.HasConnected(u.jid) {
+		return max(1, u.m.Rules.ConfirmAfter)
+	}
+	return 0
+}
+
+// tell makes now the last known roster: it answers the queries with it, and pushes to the
+// interested resources that did not ask what each may lack.
+func (u *user) tell(now *roster.Roster, queries []query, calls []*call) {
+	u.tellFrom(u.state, now, queries, calls)
+}
+
+// tellFrom is tell, with the state to return to if nothing can be told.
+func (u *user) tellFrom(before state, now *roster.Roster, queries []query, calls []*call) {
+	same := make([]bool, len(queries)) // the client has what is known, or what was until now
+	behind := make([]jid.JID, 0)       // of those, who has what was
+	for i, q := range queries {
+		switch {
+		case q.version == nil:
+		case u.trusts(*q.version, now):
+			same[i] = true
+		case u.trusts(*q.version, u.last):
+			same[i] = true
+			behind = append(behind, q.full)
+		}
+	}
+	old := u.last
+	changes := u.replace(now, time.Now())
+	deliveries := u.deliveries(old, changes, queries, behind)
+	u.dirty = u.dirty || old != now || len(before.missed) > 0
+	u.known.Store(now)
+	u.logTold(len(queries), deliveries)
+
+	s := &settling{user: u.jid, calls: calls, left: 1}
+	var pushes []sending
+	for _, d := range deliveries {
+		if d.whole {
+			u.tells(d.to[0], d.versioned)
+		}
+		pushes = append(pushes, u.prepare(d, s))
+	}
+	then := func() {
+		sent := u.answer(queries, roster.Answer{Roster: now}, same)
+		for _, p := range pushes {
+			sent = u.push(p) || sent
+		}
+		if !sent && len(pushes) > 0 && len(queries) == 0 {
+			u.undo(before)
+		}
+		if u.m.watcher != nil {
+			u.m.watcher.Told(u.jid, u.last)
+		}
+		if s.left > 1 && len(calls) > 0 {
+			time.AfterFunc(u.m.Limits.Settle, func() { s.finish(nil) })
+		}
+		s.settled(nil)
+		u.correct()
+	}
+	if old != now || len(pushes) > 0 {
+		for i, q := range queries {
+			if !same[i] {
+				u.tells(q.full, q.version != nil)
+			}
+		}
+		u.commit(then)
+		return
+	}
+	then()
+}
+
+// undo returns to what was known before something was fetched that nobody could be told:
+// what is missed would grow with every try.
+func (u *user) undo(before state) {
+	now := u.state
+	u.state = before
+	u.epoch, u.told, u.inFlight, u.outdated = now.epoch, now.told, now.inFlight, true
+	u.known.Store(u.last)
+}
+
+// deliveries are the pushes to the interested resources that are not answered with all.
+// What is known of resources that are not interested any more is forgotten.
+func (u *user) deliveries(old *roster.Roster, changes []roster.Change, queries []query, behind []jid.JID) (list []delivery) {
+	interested := u.m.Sessions.InterestedOf(u.jid)
+	for full := range u.told {
+		if !slices.Contains(interested, full) {
+			delete(u.told, full)
+		}
+	}
+	for _, full := range interested {
+		t, known := u.told[full]
+		asks := slices.ContainsFunc(queries, func(q query) bool { return q.full == full })
+		has := asks && slices.Contains(behind, full)
+		if asks && !has {
+			continue
+		}
+		if known && !t.doubt && !t.asked.IsZero() && time.Since(t.asked) > confirmed {
+			t.since = time.Time{}
+			u.told[full] = t
+		}
+		d := delivery{to: []jid.JID{full}, versioned: t.versioned || has, surely: has || u.m.surely(u.jid, t.asked)}
+		if has || known && !t.doubt {
+			if len(changes) == 0 {
+				continue
+			}
+			i := slices.IndexFunc(list, func(o delivery) bool { return !o.whole && o.versioned == d.versioned && o.surely == d.surely })
+			if i >= 0 {
+				list[i].to = append(list[i].to, full)
+				continue
+			}
+			d.changes = changes
+		} else {
+			d.whole, d.changes = true, u.everything(t, old, changes)
+		}
+		if len(d.changes) == 0 {
+			u.set(full, told{versioned: t.versioned})
+			continue
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+// answer answers queries; same says which clients have the roster, and is nil if that is
+// still to be found out. What the answer cannot hold is pushed. It reports whether somebody
+// was given a roster.
+func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool) {
+	for i, q := range queries {
+		a.Named, a.Version = q.version != nil, ""
+		a.Same = same != nil && same[i] || same == nil && a.Named && u.trusts(*q.version, a.Roster)
+		u.answered(q)
+		t := u.told[q.full]
+		u.dirty = u.dirty || !a.Same || t.doubt || !t.versioned
+		t.versioned = a.Named
+		switch {
+		case a.Roster == nil:
+			// A client that named a version goes on with what it has, of which nobody here
+			// knows: no version that it is told counts before it asks again.
+			t.doubt, t.asked = true, time.Time{}
+			if q.never {
+				t.since = time.Time{}
+			} else if t.since.IsZero() {
+				t.since = time.Now()
+			}
+		case a.Same:
+			t.doubt, t.asked, t.since = false, time.Now(), time.Time{}
+		default:
+			t.doubt, t.asked = false, time.Now()
+			if t.since.IsZero() {
+				t.since = t.asked
+			}
+		}
+		if a.Roster != nil && a.Named {
+			a.Version = u.version(a.Roster)
+		}
+		given = given || a.Roster != nil
+		u.set(q.full, t)
+		if items := q.reply(a); len(items) > 0 {
+			d := delivery{to: []jid.JID{q.full}, versioned: a.Named, surely: true, whole: true}
+			for _, item := range items {
+				d.changes = append(d.changes, roster.Change{Action: roster.Added, Item: item})
+			}
+			u.push(u.prepare(d, nil))
+		}
+	}
+	return given
+}
+
+// sending is a delivery that is noted as in flight.
+type sending struct {
+	delivery
+	push *push
+}
+
+// prepare notes a delivery as in flight. With that the state is written before it is sent.
+func (u *user) prepare(d delivery, s *settling) sending {
+	p := &push{contacts: make([]jid.JID, len(d.changes)), partial: d.partial, settling: s}
+	for i, c := range d.changes {
+		p.contacts[i] = c.Item.JID
+	}
+	if d.whole {
+		p.whole = d.to[0]
+	}
+	if p.partial {
+		u.correcting += len(p.contacts)
+	}
+	if s != nil {
+		s.left++
+	}
+	if u.inFlight == nil {
+		u.inFlight = make(map[*push]struct{})
+	}
+	u.inFlight[p] = struct{}{}
+	u.dirty = true
+	return sending{d, p}
+}
+
+// push sends a delivery, and reports whether it could.
+func (u *user) push(s sending) bool {
+	m, d := u.m, s.delivery
+	if d.versioned {
+		d.changes = name(d.changes, u.version(u.last), d.surely && !d.partial)
+	}
+	began := time.Now()
+	err := m.Pusher.Push(d.to, d.changes, func(o roster.Outcome) {
+		u.logPushed(d, o.Err, began)
+		u.post(acknowledged{s.push, o})
+	})
+	if err != nil {
+		u.logPushed(d, err, began)
+		u.land(s.push)
+		if d.whole {
+			u.doubt(d.to[0], d.versioned)
+		} else {
+			for _, contact := range s.push.contacts {
+				u.miss(contact)
+			}
+		}
+		u.retry(err, soon)
+		s.push.settling.settled(err)
+		return false
+	}
+	if d.whole {
+		if t := u.told[d.to[0]]; t.doubt || t.asked.IsZero() {
+			u.set(d.to[0], told{versioned: t.versioned, since: t.since})
+		}
+	}
+	return true
+}
+
+// acknowledge notes what became of pushes.
+func (u *user) acknowledge(p *push, o roster.Outcome) {
+	u.land(p)
+	u.dirty = true
+	if t, ok := u.told[p.whole]; ok && o.Err == nil && !t.doubt && t.asked.IsZero() {
+		t.since = time.Time{} // it has everything
+		u.told[p.whole] = t
+	}
+	if o.Err != nil {
+		for _, contact := range o.Owed {
+			u.miss(contact)
+		}
+		u.epoch++ // the versions of pushes that came after are not what their clients show
+		b := soon
+		if o.Refused {
+			b = seldom
+		}
+		u.retry(o.Err, b)
+	}
+	p.settling.settled(o.Err)
+	u.correct()
+}
+
+// land notes that pushes are in flight no more.
+func (u *user) land(p *push) {
+	delete(u.inFlight, p)
+	if p.partial {
+		u.correcting -= len(p.contacts)
+	}
+}
+
+// logTold logs what follows from a roster that is the last known one now. It names no
+// contact.
+func (u *user) logTold(queries int, deliveries []delivery) {
+	if !u.m.debugs() {
+		return
+	}
+	pushes := 0
+	for _, d := range deliveries {
+		pushes += len(d.to) * len(d.changes)
+	}
+	u.m.Logger.Debug("roster known", "user", u.jid, "items", u.last.Len(), "queries", queries, "pushes", pushes)
+}
+
+func (u *user) logPushed(d delivery, err error, began time.Time) {
+	if u.m.debugs() {
+		u.m.Logger.Debug("pushes settled", "user", u.jid, "clients", len(d.to), "pushes", len(d.to)*len(d.changes), "took", time.Since(began), "err", err)
+	}
+}

@@ -1,0 +1,468 @@
+// Package users decides what each user's roster is, and tells it to their clients.
+// (The package comment is written below.)
+package users
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"rosterd/jid"
+	"rosterd/roster"
+	"rosterd/store"
+)
+
+// Source is where rosters come from. Its methods block until all is known, and are
+// called from many goroutines, but never twice at a time for one user. The text of an
+// error is shown to the backend's developers: short, and without secrets.
+type Source interface {
+	// Fetch asks for a user's roster as it is now.
+	Fetch(ctx context.Context, r roster.Request) (roster.Fetched, error)
+	// FetchMany asks for those of several users of one domain, for whom no query
+	// waits. done is called once for each, from any goroutine.
+	FetchMany(ctx context.Context, requests []roster.Request, done func(i int, f roster.Fetched, err error))
+	// BatchSize is how many users of a domain FetchMany is given at most; 1: they are
+	// fetched one by one.
+	BatchSize(domain string) int
+}
+
+// Sessions is the table of the users' resources. Its methods are safe for concurrent
+// use and do not block.
+type Sessions interface {
+	Interested(full jid.JID) (news bool)
+	InterestedOf(user jid.JID) []jid.JID
+	HasConnected(user jid.JID) bool
+	Users(domain string) []jid.JID
+}
+
+// Pusher sends roster pushes (RFC 6121, section 2.1.6). Its methods are safe for
+// concurrent use.
+type Pusher interface {
+	// Connected reports whether anything can be sent at present.
+	Connected() bool
+	// Push sends each change to each resource, all of one user, in order. It may
+	// block while the server reads slowly, but not without bound. Unless it returns
+	// an error, which means that nothing was sent, settled is called once, from any
+	// goroutine, when every push was answered, refused or given up; it does not block.
+	Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error
+}
+
+// Watcher is told each last known roster of a user (a bare JID), in order. Told does
+// not block.
+type Watcher interface {
+	Told(user jid.JID, now *roster.Roster)
+}
+
+// Store keeps what must be known after a restart. Its methods but User and Marks do
+// not block.
+type Store interface {
+	Marks
+	// User is what is kept of a user: what was put last, on disk or not.
+	User(jid string) (store.User, error)
+	// PutUser keeps u, and its roster if withRoster. done, unless it is nil, is called
+	// once, from any goroutine, when a kill of the process cannot lose it, or when it
+	// could not be written.
+	PutUser(u store.User, withRoster bool, done func())
+	DeleteUser(jid string)
+	// Marks calls each for all who were marked.
+	Marks(each func(user, why string, since time.Time) error) error
+}
+
+// Limits of a [Manager]. The zero value of a field means its default.
+type Limits struct {
+	Answer     time.Duration // how long a query may wait for its answer; 24 s, to be answered within 25
+	Settle     time.Duration // how long a refresh waits for its pushes to be answered; 2 s
+	Background int           // fetches at a time that no query waits for; 48
+	PerUser    int           // queries of one user waiting at a time; 64
+	Queries    int           // queries of all users waiting at a time; 65,536
+	Resync     int           // users brought up to date in the background, per second; 100
+	Cache      int           // bytes of states kept at hand that are in the store, too; 64 MiB, negative: none
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&l.Background, 48)
+	def(&l.PerUser, 64)
+	def(&l.Queries, 65536)
+	def(&l.Resync, 100)
+	def(&l.Cache, 64<<20)
+	if l.Answer == 0 {
+		l.Answer = 24 * time.Second
+	}
+	if l.Settle == 0 {
+		l.Settle = 2 * time.Second
+	}
+	return l
+}
+
+// Rules say what is believed and given when the backend fails, or seems to.
+type Rules struct {
+	// MaxStale is how old a last known roster may be that a query is answered with when
+	// a fetch failed; 0 is any age.
+	MaxStale time.Duration
+	// MaxRemoved is the part of a roster of 10 items or more that a fetch may remove
+	// without being confirmed by one that says the same, ConfirmAfter later.
+	MaxRemoved   float64
+	ConfirmAfter time.Duration
+	// MaxAge is for how long a query is answered with the last known roster without
+	// asking the backend; 0: not at all.
+	MaxAge time.Duration
+}
+
+// Options are what a [Manager] works with. All but Rules and Limits are required.
+type Options struct {
+	Source   Source
+	Sessions Sessions
+	Pusher   Pusher
+	Store    Store
+	Logger   *slog.Logger
+	Rules    Rules
+	Limits   Limits
+}
+
+// Manager runs the users' loops. Its methods are safe for concurrent use, and do not
+// block but for [Manager.Refresh], [Manager.Known] and [Manager.Close].
+type Manager struct {
+	Options
+	watcher    Watcher // nil: nobody
+	retries    *retryQueue
+	reports    *reports
+	pool       *pool
+	unreadable rate.Sometimes // logs what cannot be read from the store
+
+	started time.Time       // rosters that were fetched before may be outdated
+	resumed sync.Map        // domain -> time.Time of the last Resume
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	held    atomic.Uint64 // rosters that were not believed at once, ever
+	waiting atomic.Int64  // queries of all users
+	active  atomic.Int64  // loops and fetches that run
+	ended   chan struct{} // capacity 1: active became 0
+	closed  atomic.Bool   // loops run where they are posted to
+
+	mu      sync.Mutex // guards all below, and each user's place in cache
+	stopped bool
+	users   map[jid.JID]*user // by bare JID: those with something to do, and those in the cache
+	cache   cache
+}
+
+// Counts are figures of a [Manager].
+type Counts struct {
+	Marked  int    // users whose last refresh failed: they are tried again
+	Resync  int    // users that are to be brought up to date, without those
+	Retries uint64 // of marked users, ever
+	Held    uint64 // rosters that were not believed at once, ever
+}
+
+// NewManager makes a manager of what the store has kept, and starts its work in the
+// background. [Manager.Close] ends it.
+func NewManager(o Options) (*Manager, error) {
+	o.Limits = o.Limits.withDefaults()
+	m := &Manager{
+		Options: o, reports: newReports(), unreadable: rate.Sometimes{Interval: time.Minute}, started: time.Now(),
+		ended: make(chan struct{}, 1), users: make(map[jid.JID]*user),
+		retries: newRetryQueue(o.Limits.Background, o.Limits.Resync, o.Store),
+	}
+	m.retries.connected = func() bool { return m.Pusher.Connected() }
+	m.retries.batchSize = func(domain string) int { return m.Source.BatchSize(domain) }
+	m.retries.permit = func(b *batch) {
+		for _, user := range b.users {
+			m.post(user, permitted{b})
+		}
+	}
+	err := o.Store.Marks(func(name, why string, _ time.Time) error {
+		if user, err := jid.Parse(name); err == nil {
+			m.retries.mark(user, why, soon)
+		}
+		return nil
+	})
+	if err != nil {
+		m.retries.stop()
+		return nil, err
+	}
+	m.cache.max = o.Limits.Cache
+	m.ctx, m.cancel = context.WithCancel(context.Background())
+	m.pool = newPool(m.ctx)
+	return m, nil
+}
+
+// Get asks for the roster on behalf of a resource, which becomes an interested one, and
+// does not wait for it: unless Get returns an error, reply is called once, within the
+// answer limit, from the user's loop; what it sends then is in order with the pushes.
+// Queries of one user at the same time share one fetch. version is that of the roster
+// which the client says it has, or "" if it has none; nil if it does not use versions. If
+// Get returns an error, the resource is told everything later.
+func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
+	m.Sessions.Interested(full)
+	m.mu.Lock()
+	u := m.user(full.Bare())
+	var e event = asked{query{full: full, deadline: time.Now().Add(m.Limits.Answer), version: version, reply: reply}}
+	var err error
+	switch {
+	case m.stopped:
+		err = roster.ErrStopping
+	case m.waiting.Load() >= int64(m.Limits.Queries) || u.asking.Load() >= int32(m.Limits.PerUser):
+		err = roster.ErrBusy
+	}
+	if err == nil {
+		m.waiting.Add(1)
+		u.asking.Add(1)
+	} else {
+		e = undelivered{full: full, versioned: version != nil}
+	}
+	first := u.enqueue(e)
+	m.mu.Unlock()
+	if first {
+		u.wake()
+	}
+	return err
+}
+
+// Refresh fetches the rosters of users (bare JIDs, none twice) again and sends the changes
+// to their interested resources. It returns the failed users, each with its reason; a user
+// without a connected resource is not fetched and does not fail. Those who failed are
+// tried again until it is done. When ctx ends first, so does the wait, but not the work.
+// While the stream is down it returns [roster.ErrNotConnected] and the users are refreshed
+// when [Manager.Resume] is called.
+func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
+	connected := m.Pusher.Connected()
+	c := &call{left: 1, failed: make(map[jid.JID]error), done: make(chan struct{})}
+	var fetched []jid.JID
+	for _, user := range users {
+		switch {
+		case !m.Sessions.HasConnected(user) && !m.busy(user):
+			m.reports.note(user)
+			if m.debugs() {
+				m.Logger.Debug("not fetched, no client of the user is connected", "user", user)
+			}
+		case !connected:
+			m.reports.note(user)
+			m.retries.mark(user, roster.ErrNotConnected.Error(), soon)
+		default:
+			fetched = append(fetched, user)
+		}
+	}
+	if !connected {
+		return nil, roster.ErrNotConnected
+	}
+	c.left += len(fetched)
+	for _, user := range fetched {
+		if !m.post(user, refresh{c}) {
+			return nil, roster.ErrStopping
+		}
+	}
+	m.retries.refresh(fetched...)
+	c.finish(jid.JID{}, nil)
+	select {
+	case <-c.done:
+		return c.failed, nil
+	case <-ctx.Done():
+		c.abandoned.Store(true)
+		return nil, ctx.Err()
+	case <-m.ctx.Done():
+		return nil, roster.ErrStopping
+	}
+}
+
+// call is one call of [Manager.Refresh].
+type call struct {
+	mu        sync.Mutex
+	left      int // users, and one for the call itself
+	failed    map[jid.JID]error
+	done      chan struct{}
+	abandoned atomic.Bool // nobody waits any more
+}
+
+// finish says that a user is done with, once for each.
+func (c *call) finish(user jid.JID, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.failed[user] = err
+	}
+	if c.left--; c.left == 0 {
+		close(c.done)
+	}
+}
+
+// Watch tells w the last known rosters from now on. It is called before anything else,
+// or not at all.
+func (m *Manager) Watch(w Watcher) { m.watcher = w }
+
+// Known is a user's last known roster, if there is one.
+func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
+	m.mu.Lock()
+	u := m.users[name]
+	m.mu.Unlock()
+	if u != nil {
+		if known := u.known.Load(); known != nil {
+			return known, true
+		}
+	}
+	s := m.read(name)
+	return s.last, s.last != nil
+}
+
+// Want fetches the roster of a user who has a connected resource, on nobody's behalf.
+func (m *Manager) Want(user jid.JID) {
+	if m.Sessions.HasConnected(user) {
+		m.retries.refresh(user)
+	}
+}
+
+// Undelivered says that a reply was lost with the stream: the resource may have nothing,
+// and is told everything when the stream is back.
+func (m *Manager) Undelivered(full jid.JID) { m.post(full.Bare(), undelivered{full: full}) }
+
+// Unasked says that a resource is connected that did not ask here, but may have asked
+// somebody else: it becomes an interested one, and is told everything.
+func (m *Manager) Unasked(full jid.JID) {
+	m.Sessions.Interested(full)
+	m.post(full.Bare(), undelivered{full: full, unasked: true})
+}
+
+// Refused says that a resource was refused to change its user's items of these contacts.
+// Its client may show the change all the same (RFC 6121, section 2.1.5, has it wait for the
+// push that follows a success, but not all do): what is true is pushed to it.
+func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
+	if len(contacts) > 0 {
+		m.post(full.Bare(), refused{full, contacts})
+	}
+}
+
+// Gone says that a resource is no longer connected. A user without a connected resource is
+// not refreshed any more.
+func (m *Manager) Gone(full jid.JID) {
+	user, generation := full.Bare(), m.retries.now()
+	if m.Sessions.HasConnected(user) {
+		return
+	}
+	m.retries.done(user, generation, 0)
+	if m.busy(user) {
+		m.post(user, gone{})
+	}
+}
+
+// Resume says that a domain's users can be told something, on a stream that began. They
+// are brought up to date in the background, as some may have missed something.
+func (m *Manager) Resume(domain string) {
+	m.resumed.Store(domain, time.Now())
+	m.retries.resync(domain, m.Sessions.Users(domain))
+}
+
+// Hasten says that the backend of some domains is well again: their marked users are tried
+// without waiting any longer.
+func (m *Manager) Hasten(domains []string) { m.retries.hasten(domains) }
+
+// Counts are the figures as they are now.
+func (m *Manager) Counts() Counts {
+	c := Counts{Retries: m.retries.tried.Load(), Held: m.held.Load()}
+	c.Marked, c.Resync = m.retries.counts()
+	return c
+}
+
+// Close ends the fetches under way, answers the queries that wait with the last known
+// roster or [roster.ErrStopping], waits until all is done, and puts what is known into the
+// store. Later calls of Get and Refresh fail; what else is said later is still kept.
+func (m *Manager) Close() {
+	var woken []*user
+	m.mu.Lock()
+	m.stopped = true
+	for _, u := range m.users {
+		if u.enqueue(stopping{}) {
+			woken = append(woken, u)
+		}
+	}
+	m.mu.Unlock()
+	for _, u := range woken {
+		u.wake()
+	}
+	m.retries.stop()
+	m.cancel()
+	for m.active.Load() > 0 {
+		<-m.ended
+	}
+	m.closed.Store(true)
+}
+
+// post gives an event to a user's loop, and reports whether the manager is not stopping.
+func (m *Manager) post(name jid.JID, e event) (open bool) {
+	m.mu.Lock()
+	u := m.user(name)
+	open = !m.stopped
+	first := u.enqueue(e)
+	m.mu.Unlock()
+	if first {
+		u.wake()
+	}
+	return open
+}
+
+// busy reports whether a user's loop has something to do.
+func (m *Manager) busy(user jid.JID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u := m.users[user]
+	return u != nil && u.resting == nil
+}
+
+// surely reports whether a resource to which something was sent at a time is still the
+// same session: while the stream was down, another one may have come in its name, which
+// asked nobody for its roster.
+func (m *Manager) surely(user jid.JID, sent time.Time) bool {
+	resumed, ok := m.resumed.Load(user.Domain())
+	if !ok {
+		return !sent.Before(m.started)
+	}
+	return !sent.Before(resumed.(time.Time))
+}
+
+// fetch asks the source for one user, and posts what it says.
+func (m *Manager) fetch(u *user, r roster.Request) {
+	began := time.Now()
+	f, err := m.Source.Fetch(m.ctx, r)
+	m.logFetched(r, f, err, began)
+	u.post(fetched{f, err})
+}
+
+// start runs f in a goroutine that Close waits for.
+func (m *Manager) start(f func()) {
+	m.active.Add(1)
+	m.pool.run(func() { defer m.end(); f() })
+}
+
+func (m *Manager) end() {
+	if m.active.Add(-1) == 0 {
+		select {
+		case m.ended <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (m *Manager) debugs() bool { return m.Logger.Enabled(context.Background(), slog.LevelDebug) }
+
+// logFetched logs what a fetch came to, for those who look into one user's story. The
+// time includes that in which the source had others to ask first.
+func (m *Manager) logFetched(r roster.Request, f roster.Fetched, err error, began time.Time) {
+	if !m.debugs() {
+		return
+	}
+	result := "ok"
+	switch {
+	case err != nil:
+		result = "failed"
+	case f.Roster == nil:
+		result = "not_modified"
+	}
+	m.Logger.Debug("contacts fetched", "user", r.User, "query_waits", r.Hurry, "result", result, "items", f.Roster.Len(),
+		"took", time.Since(began), "err", err)
+}
