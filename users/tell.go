@@ -180,6 +180,9 @@ func (u *user) deliveries(old *roster.Roster, changes []roster.Change, queries [
 			}
 			d.changes = changes
 		} else {
+			if !known { // rosterd was killed as it asked: nobody knows whether it uses versions
+				t.versioned = true
+			}
 			d.whole, d.changes = true, u.everything(t, old, changes)
 		}
 		if len(d.changes) == 0 {
