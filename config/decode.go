@@ -35,8 +35,9 @@ func decodeHook(from, to reflect.Value) (any, error) {
 		isTrue := slices.Contains([]string{"true", "True", "TRUE"}, text)
 		value, ok, wants = isTrue, isTrue || slices.Contains([]string{"false", "False", "FALSE"}, text), "true or false"
 	case int, int64:
+		_, isFloat := value.(float64) // 1e3
 		n, err := strconv.ParseInt(text, 10, 64)
-		value, ok, wants = n, err == nil && !to.OverflowInt(n), "a whole number"
+		value, ok, wants = n, err == nil && !isFloat && !to.OverflowInt(n), "a whole number"
 	case float64:
 		f, err := strconv.ParseFloat(text, 64)
 		value, ok, wants = f, err == nil && !math.IsNaN(f) && !math.IsInf(f, 0), "a number"

@@ -41,20 +41,16 @@ func File(path string) string {
 	return ""
 }
 
-// Load reads the file at path, puts the environment over it and what is still
-// missing from [Default] under it, reads the files that the keys …_file name,
-// and validates the result. If path is empty, the file is ./config.yaml or, if
-// that does not exist, /etc/rosterd/config.yaml; if neither exists, the
-// environment may hold everything.
+// Load reads the file at path, or else ./config.yaml, or else
+// /etc/rosterd/config.yaml. The environment goes before the file, and [Default] after
+// it; there need not be a file. Then Load reads the files that the keys …_file name,
+// and validates the result.
 //
-// Each key is the environment variable ROSTERD_ and the key in upper case with
-// '_' for '.': ROSTERD_XMPP_SECRET is xmpp.secret. A list is written with
-// commas, contacts.headers and contacts.hosts as JSON objects. As viper has it, a
-// variable that is set but empty counts as not set. One with that prefix that is no
-// key is an error, but for those that Kubernetes makes of a service.
-//
-// In the file, a key without a value counts as not set. Where a secret and the key of
-// its file are both set, that of the environment counts.
+// The environment variable ROSTERD_XMPP_SECRET is xmpp.secret. A list is written with
+// commas there, contacts.headers and contacts.hosts as JSON objects. A variable that
+// begins like that and is no key is an error, unless Kubernetes makes it of a service.
+// An empty variable, and a key without a value in the file, count as not set. Where a
+// secret and the key of its file are both set, that of the environment counts.
 //
 // The warnings are of what is allowed and seldom meant. None has a secret in it.
 func Load(path string) (c Config, warnings []string, err error) {

@@ -83,8 +83,8 @@ func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
 	return t, nil
 }
 
-// parseTemplate returns what s fails to be, or "". wanted, wantsURL or wantsBulkURL,
-// is what it should be.
+// parseTemplate returns what s wants to be and is not, or "". wanted is wantsURL or
+// wantsBulkURL.
 func parseTemplate(s, wanted string) (t URLTemplate, wants string) {
 	scheme, rest, ok := strings.Cut(s, "://")
 	scheme = strings.ToLower(scheme)
@@ -128,8 +128,7 @@ var (
 
 const percentTokens = `%s|%d[0-9A-Fa-f]?|%%?[0-9A-Fa-f]{2}|%%|%|`
 
-// mark puts the marks into s, and encodes what has to be. It returns what s fails to
-// be, or "".
+// mark puts the marks into s, and encodes what has to be.
 func mark(s string, tokens *regexp.Regexp) (marked, wants string) {
 	marked = tokens.ReplaceAllStringFunc(s, func(token string) string {
 		switch {
@@ -154,7 +153,7 @@ func mark(s string, tokens *regexp.Regexp) (marked, wants string) {
 // escape percent-encodes all bytes but RFC 3986's unreserved characters (section 2.3).
 func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
-// try returns what t fails to be with a domain, or "".
+// try returns what t wants to be with a domain and is not, or "".
 func (t URLTemplate) try(domain string) (wants string) {
 	s, err := t.Expand("user", domain)
 	if err != nil {
@@ -170,9 +169,7 @@ func (t URLTemplate) try(domain string) (wants string) {
 	return ""
 }
 
-// dots matches a path with a segment that is "." or "..", in which each dot may be
-// encoded. Some servers take a parameter (";v=1") off before they look.
-var dots = regexp.MustCompile(`(?i)(^|/)(\.|%2E){1,2}(;[^/]*)?(/|$)`)
+var encodedDots = strings.NewReplacer("%2E", ".", "%2e", ".")
 
 // Expand is the URL for a user, whose localpart and domain are prepared ones.
 // All of their bytes but RFC 3986's unreserved characters are percent-encoded;
@@ -195,8 +192,12 @@ func (t URLTemplate) Expand(local, domain string) (string, error) {
 	}
 	rest := strings.ReplaceAll(t.rest, localMark, escape(local))
 	rest = strings.ReplaceAll(rest, domainMark, escape(domain))
-	if path, _, _ := strings.Cut(rest, "?"); dots.MatchString(path) {
-		return "", errors.New("URL template: the localpart would be a step in the path")
+	path, _, _ := strings.Cut(rest, "?")
+	for segment := range strings.SplitSeq(encodedDots.Replace(path), "/") {
+		// Some servers take a parameter (";v=1") off before they look.
+		if segment, _, _ = strings.Cut(segment, ";"); segment == "." || segment == ".." {
+			return "", errors.New("URL template: the localpart would be a step in the path")
+		}
 	}
 	return strings.ReplaceAll(t.authority, domainMark, host) + rest, nil
 }

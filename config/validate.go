@@ -17,6 +17,7 @@ import (
 // Texts that several errors have in common.
 const (
 	wantsDomain = "a domain name"
+	wantsDial   = "host:port with a port from 1 to 65535, as in 127.0.0.1:5347 or [::1]:5347"
 	wantsListen = "host:port with a port from 0 to 65535, as in 127.0.0.1:5290 or [::1]:5290"
 	wantsBytes  = "a number of bytes from 1 to 1073741824"
 	wantsText   = "a text without control characters"
@@ -32,10 +33,10 @@ var forbiddenHeaders = []string{
 // Validate reports the first value of c that is missing or senseless, in one
 // line. [Load] has called it.
 func (c Config) Validate() error {
-	var v validator
+	var v problems
 	x := c.XMPP
 	host, port, ok := x.Address.split()
-	v.want(ok && host != "" && port != 0, "xmpp.address", "host:port with a port from 1 to 65535, as in 127.0.0.1:5347 or [::1]:5347", show(string(x.Address)))
+	v.want(ok && host != "" && port != 0, "xmpp.address", wantsDial, show(string(x.Address)))
 	v.want(x.Domain != "", "xmpp.domain", "this component's own domain", nothing)
 	v.domain("xmpp.domain", x.Domain)
 	v.want(x.Secret != "", "xmpp.secret", "the secret shared with the server, here or in xmpp.secret_file", nothing)
@@ -124,27 +125,27 @@ func (c Config) Validate() error {
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.want(c.Metrics.Listen != r.Listen || port == 0, "metrics.listen", "an address of its own", show(string(r.Listen))+", which is refresh.listen")
-	return v.err
+	return v.first
 }
 
-// validator keeps the first problem.
-type validator struct{ err error }
+// problems keeps the first of them.
+type problems struct{ first error }
 
-func (v *validator) add(err error) {
-	if v.err == nil {
-		v.err = err
+func (v *problems) add(err error) {
+	if v.first == nil {
+		v.first = err
 	}
 }
 
 // want adds the problem of a value, unless it is ok.
-func (v *validator) want(ok bool, key, wants, got string) {
+func (v *problems) want(ok bool, key, wants, got string) {
 	if !ok {
 		v.add(problem(key, wants, got))
 	}
 }
 
 // within wants a number, or a time, from low to high. NaN is not.
-func within[T int | int64 | float64 | time.Duration](v *validator, key, wants string, got, low, high T) {
+func within[T int | int64 | float64 | time.Duration](v *problems, key, wants string, got, low, high T) {
 	shown := fmt.Sprint(got)
 	if _, ok := any(got).(time.Duration); ok {
 		shown = show(shown)
@@ -152,32 +153,32 @@ func within[T int | int64 | float64 | time.Duration](v *validator, key, wants st
 	v.want(low <= got && got <= high, key, wants, shown)
 }
 
-func (v *validator) oneOf(key, got string, words ...string) {
+func (v *problems) oneOf(key, got string, words ...string) {
 	last := len(words) - 1
 	v.want(slices.Contains(words, got), key, strings.Join(words[:last], ", ")+" or "+words[last], show(got))
 }
 
 // domain wants the prepared form, in which domains are compared with what the server
 // stamps.
-func (v *validator) domain(key, d string) {
+func (v *problems) domain(key, d string) {
 	v.want(isDomain(d), key, wantsDomain, show(d))
 	v.want(prepared(d) == d, key, wantsDomain+" that is prepared, "+show(prepared(d)), show(d))
 }
 
-func (v *validator) url(key, text, wants string) {
+func (v *problems) url(key, text, wants string) {
 	_, err := parseURL(key, text, wants, "")
 	v.add(err)
 }
 
 // file wants what can be the name of a file, or nothing. Whether the file is there,
 // and good, sees who opens it.
-func (v *validator) file(key, name string) {
+func (v *problems) file(key, name string) {
 	v.want(isText(name), key, "a file name without control characters", show(name))
 }
 
 // token wants what can be sent behind "Bearer " and arrive as it was: HTTP takes the
 // spaces around a header's value away.
-func (v *validator) token(key string, s Secret) {
+func (v *problems) token(key string, s Secret) {
 	v.want(isText(s) && strings.Trim(s.Reveal(), " ") == s.Reveal(), key, wantsText+", nor spaces around it", "")
 }
 

@@ -18,6 +18,7 @@ import (
 // second document, anchors and tags. The last two happen by accident to a secret
 // without quotes: "secret: !a b" would be "b".
 type document struct {
+	problems
 	warnings []string // of secrets that a '#' may have cut off
 }
 
@@ -36,8 +37,8 @@ func (d *document) read(b []byte, key string, t reflect.Type) (m map[string]any,
 	case root.IsZero():
 		return nil, nil
 	}
-	if err := d.check(key, root.Content[0], t); err != nil {
-		return nil, err
+	if d.check(key, root.Content[0], t); d.first != nil {
+		return nil, d.first
 	}
 	if err := root.Decode(&m); err != nil {
 		return nil, syntaxError(err)
@@ -47,40 +48,32 @@ func (d *document) read(b []byte, key string, t reflect.Type) (m map[string]any,
 
 // check looks at the value of a key, and at the names below it. A value of the wrong
 // kind is left to decodeHook, unless it should be a section.
-func (d *document) check(key string, value *yaml.Node, t reflect.Type) error {
-	if err := checkPlain(key, value); err != nil {
-		return err
-	}
+func (d *document) check(key string, value *yaml.Node, t reflect.Type) {
+	d.checkPlain(key, value)
 	switch kind := t.Kind(); {
 	case value.Kind == yaml.MappingNode && (kind == reflect.Struct || kind == reflect.Map):
-		return d.checkNames(key, value.Content, t)
+		d.checkNames(key, value.Content, t)
 	case value.Kind == yaml.SequenceNode && kind == reflect.Slice:
 		for _, element := range value.Content {
-			if err := d.check(key, element, t.Elem()); err != nil {
-				return err
-			}
+			d.check(key, element, t.Elem())
 		}
-	case kind == reflect.Struct && value.ShortTag() != "!!null":
-		return problem(cmp.Or(key, "the file"), "a mapping of keys to values", "")
+	case kind == reflect.Struct:
+		d.want(value.ShortTag() == "!!null", cmp.Or(key, "the file"), "a mapping of keys to values", "")
 	case (t == reflect.TypeFor[Secret]() || t == reflect.TypeFor[[]Secret]()) && value.Style == 0 && value.LineComment != "":
-		d.warnings = append(d.warnings, fmt.Sprintf("%s: what stands behind the '#' in line %d is no part of it: put the secret in quotes if it is meant to be", key, value.Line))
+		d.warnings = append(d.warnings, fmt.Sprintf("%s: what stands behind the '#' in line %d is no part of it: "+
+			"put the secret in quotes if it is meant to be", key, value.Line))
 	}
-	return nil
 }
 
 // checkNames looks at the names and values, in turn, of a mapping for t: a section,
 // which is a struct, or a map with free names. It makes the names lower case, and
 // prepares those that are domains.
-func (d *document) checkNames(section string, content []*yaml.Node, t reflect.Type) error {
+func (d *document) checkNames(section string, content []*yaml.Node, t reflect.Type) {
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(content); i += 2 {
 		name, value := content[i], content[i+1]
-		if err := checkPlain(section, name); err != nil {
-			return err
-		}
 		lower, shown := strings.ToLower(name.Value), join(section, showName(name.Value))
-		key := shown
-		var field reflect.Type
+		key, field := shown, t
 		var names []string // that there are
 		if t.Kind() == reflect.Struct {
 			field, names = fieldIn(t, lower)
@@ -89,40 +82,38 @@ func (d *document) checkNames(section string, content []*yaml.Node, t reflect.Ty
 			lower, shown = prepared(lower), join(section, showDomain(lower))
 			key = shown
 		}
-		null := value.ShortTag() == "!!null"
-		switch {
-		case name.ShortTag() != "!!str":
-			return problem(shown, "a key that is a text, in quotes if it looks like something else", "")
-		case names != nil && strings.Contains(lower, "."):
-			return &keyError{shown, "a dotted name is no key, wants a mapping inside a mapping"}
-		case field == nil:
-			return &keyError{shown, "unknown key, there are " + strings.Join(names, ", ")}
-		case seen[lower]:
-			return &keyError{shown, "stands twice"}
-		case null && names == nil && field.Kind() == reflect.String: // {X} in place of X may be a whole secret
-			return problem(section, "a text behind each name", "")
-		case null:
+		null, warnings := value.ShortTag() == "!!null", d.warnings
+		if null {
 			value.LineComment = name.LineComment // where the parser keeps it
 		}
-		seen[lower], name.Value = true, lower
-		before := d.warnings
-		if err := d.check(key, value, field); err != nil {
-			return err
+		d.checkPlain(section, name)
+		switch {
+		case name.ShortTag() != "!!str":
+			d.add(problem(shown, "a key that is a text, in quotes if it looks like something else", ""))
+		case names != nil && strings.Contains(lower, "."):
+			d.add(&keyError{shown, "a dotted name is no key, wants a mapping inside a mapping"})
+		case field == nil:
+			d.add(&keyError{shown, "unknown key, there are " + strings.Join(names, ", ")})
+		case seen[lower]:
+			d.add(&keyError{shown, "stands twice"})
+		case null && names == nil && field.Kind() == reflect.String: // {X} in place of X may be a whole secret
+			d.add(problem(section, "a text behind each name", ""))
+		default:
+			d.check(key, value, field)
 		}
+		seen[lower], name.Value = true, lower
 		if isSet(key) { // another value counts
-			d.warnings = before
+			d.warnings = warnings
 		}
 	}
-	return nil
 }
 
-func checkPlain(key string, n *yaml.Node) error {
+func (d *document) checkPlain(key string, n *yaml.Node) {
 	if n.Kind == yaml.AliasNode || n.Anchor != "" || n.ShortTag() == "!!merge" {
-		return &keyError{cmp.Or(key, "the file"), "anchors and aliases cannot be used: put a value with '&' or '*' in quotes"}
+		d.add(&keyError{cmp.Or(key, "the file"), "anchors and aliases cannot be used: put a value with '&' or '*' in quotes"})
 	} else if n.Style&yaml.TaggedStyle != 0 {
-		return &keyError{cmp.Or(key, "the file"), "tags cannot be used: put a value with '!' in quotes"}
+		d.add(&keyError{cmp.Or(key, "the file"), "tags cannot be used: put a value with '!' in quotes"})
 	}
-	return nil
 }
 
 var yamlLine = regexp.MustCompile(`line \d+`)
