@@ -17,9 +17,9 @@ import (
 
 // Config is the whole configuration.
 //
-// The tag mapstructure is the name of a key or section. The tag reload is of the keys
-// that a running rosterd can take over: "yes", or "tls" if it can unless that turns
-// TLS at the refresh endpoint on or off.
+// The tag mapstructure names a key or section. The tag reload marks the keys that a
+// running rosterd can take over: "yes", or "tls", which means unless that turns TLS
+// at the refresh endpoint on or off.
 //
 // Neither Config nor its parts may be modified while others use them.
 type Config struct {

@@ -15,9 +15,9 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 )
 
-// decodeHook makes the value of a field from what is in the file, as YAML has it, or
-// in the environment, which is text. Both spell everything in the same ways. Its
-// errors leave the key to decodeError.
+// decodeHook makes the value of a field from that in the file, as YAML has it, or in
+// the environment, which is text. Both spell everything in the same ways. The errors
+// leave the key to decodeError.
 func decodeHook(from, to reflect.Value) (any, error) {
 	value := from.Interface()
 	text := fmt.Sprint(value) // of a number or a boolean, too
@@ -94,12 +94,12 @@ func mapping(value any, key string, t reflect.Type, wants string) (any, error) {
 	return nil, problem("", "a mapping (in the environment: a JSON object) of "+wants, "")
 }
 
-// element is that of a list or mapping in mapstructure's name of a value:
+// element matches an element of a list or mapping, as mapstructure names it:
 // refresh.tokens[1], contacts.hosts[example.org].url.
 var element = regexp.MustCompile(`\[.*\]`)
 
-// decodeError is the first of mapstructure's errors about values. Its own texts are
-// not told, as they may have names of the file in them.
+// decodeError is the first error of decodeHook, with its key. mapstructure's own texts
+// are not passed on: they may have names of the file in them.
 func decodeError(err error) error {
 	var at *mapstructure.DecodeError
 	var e *keyError

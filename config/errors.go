@@ -8,7 +8,7 @@ import (
 	"rosterd/jid"
 )
 
-// keyError is the one line about a key. Whoever makes one decides what it may show.
+// keyError is the one line about a key.
 type keyError struct {
 	key  string // "" if decodeError adds it
 	text string
@@ -16,8 +16,8 @@ type keyError struct {
 
 func (e *keyError) Error() string { return e.key + ": " + e.text }
 
-// problem is the error about a key with a wrong value. The value got is shown as it
-// is; it is empty for a secret, which is not shown.
+// problem is the error about a key with a wrong value. It shows got as it is; "" keeps
+// a secret out of it.
 func problem(key, wants, got string) error {
 	if got != "" {
 		got = ", got " + got

@@ -111,14 +111,14 @@ func envName(key string) string {
 func isSet(key string) bool { return os.Getenv(envName(key)) != "" }
 
 // Kubernetes puts variables of each service into the environment of the service's
-// neighbours: of one named rosterd, or rosterd-metrics, they begin as ours do. The
-// value of …_PORT is a URL, by which it is told from a key that somebody made up.
+// neighbours: those of a service rosterd, or rosterd-metrics, begin as ours do. The
+// value of …_PORT is a URL, which tells it from a key that somebody made up.
 var ofService = regexp.MustCompile(`^ROSTERD_([A-Z0-9_]+_)?(PORT=(tcp|udp|sctp)://|` +
 	`(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=)`)
 
-// checkEnvironment reports a variable that looks like a key and is none, as a typing
-// error would. It names the variables of the section that the name begins with, or
-// all sections.
+// checkEnvironment reports a variable that begins as a key does and is none: somebody
+// mistyped it. The error lists the variables of the section that the name begins with,
+// or all sections.
 func checkEnvironment(keys []key, environment []string) error {
 	for _, variable := range environment {
 		name, value, _ := strings.Cut(variable, "=")

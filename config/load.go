@@ -70,8 +70,8 @@ func Load(path string) (c Config, warnings []string, err error) {
 	return Config{}, nil, err
 }
 
-// readFile reads a file of at most limit bytes. Its errors do not contain the
-// name, which the caller shows.
+// readFile reads a file of at most limit bytes. Its errors leave the name to the
+// caller.
 func readFile(name string, limit int64) (b []byte, err error) {
 	f, err := os.Open(name)
 	if err == nil {
@@ -113,7 +113,7 @@ func loadBytes(b []byte, name string) (c Config, warnings []string, err error) {
 	if err := readSecretFiles(keys); err != nil {
 		return c, nil, err
 	}
-	// What is no domain stays as it is, and Validate refuses it.
+	// Validate refuses those that cannot be prepared.
 	c.XMPP.Domain = prepared(c.XMPP.Domain)
 	for i, h := range c.XMPP.Hosts {
 		c.XMPP.Hosts[i] = prepared(h)
@@ -121,15 +121,17 @@ func loadBytes(b []byte, name string) (c Config, warnings []string, err error) {
 	return c, append(file.warnings, warnInvisible(keys)...), c.Validate()
 }
 
-// readSecretFiles reads the file of each secret that has one.
+// readSecretFiles reads the file of each secret that has one: the key of xmpp.secret's
+// file is xmpp.secret_file.
 func readSecretFiles(keys []key) error {
 	for _, k := range keys {
 		name, isFile := strings.CutSuffix(k.name, "_file")
+		i := slices.IndexFunc(keys, func(s key) bool { return s.name == name && s.value.Type() == reflect.TypeFor[Secret]() })
 		file := k.value.String()
-		if !isFile || file == "" {
+		if !isFile || i < 0 || file == "" {
 			continue
 		}
-		secret := keys[slices.IndexFunc(keys, func(k key) bool { return k.name == name })].value
+		secret := keys[i].value
 		if secret.String() != "" {
 			if isSet(name) == isSet(k.name) {
 				return problem(k.name, "to stand alone", name+" beside it")

@@ -33,153 +33,152 @@ var forbiddenHeaders = []string{
 // Validate reports the first value of c that is missing or senseless, in one
 // line. [Load] has called it.
 func (c Config) Validate() error {
-	var v problems
+	var p problems
 	x := c.XMPP
 	host, port, ok := x.Address.split()
-	v.want(ok && host != "" && port != 0, "xmpp.address", wantsDial, show(string(x.Address)))
-	v.want(x.Domain != "", "xmpp.domain", "this component's own domain", nothing)
-	v.domain("xmpp.domain", x.Domain)
-	v.want(x.Secret != "", "xmpp.secret", "the secret shared with the server, here or in xmpp.secret_file", nothing)
-	v.want(isText(x.Secret), "xmpp.secret", wantsText, "")
-	v.want(len(x.Hosts) > 0, "xmpp.hosts", "the domains whose users are served", nothing)
+	p.want(ok && host != "" && port != 0, "xmpp.address", wantsDial, show(string(x.Address)))
+	p.want(x.Domain != "", "xmpp.domain", "this component's own domain", nothing)
+	p.domain("xmpp.domain", x.Domain)
+	p.want(x.Secret != "", "xmpp.secret", "the secret shared with the server, here or in xmpp.secret_file", nothing)
+	p.want(isText(x.Secret), "xmpp.secret", wantsText, "")
+	p.want(len(x.Hosts) > 0, "xmpp.hosts", "the domains whose users are served", nothing)
 	for i, h := range x.Hosts {
-		v.domain("xmpp.hosts", h)
-		v.want(h != x.Domain, "xmpp.hosts", "domains of users", show(h)+", which is xmpp.domain")
-		v.want(!slices.Contains(x.Hosts[:i], h), "xmpp.hosts", "each domain once", show(h)+" twice")
+		p.domain("xmpp.hosts", h)
+		p.want(h != x.Domain, "xmpp.hosts", "domains of users", show(h)+", which is xmpp.domain")
+		p.want(!slices.Contains(x.Hosts[:i], h), "xmpp.hosts", "each domain once", show(h)+" twice")
 	}
-	v.oneOf("xmpp.presence", x.Presence, "auto", "relay", "off")
+	p.oneOf("xmpp.presence", x.Presence, "auto", "relay", "off")
 	// The server would drop every stanza, or worse, end the stream.
-	v.want(x.Presence != "relay" || x.Unrestricted, "xmpp.presence", "auto or off, as xmpp.unrestricted is false", show(x.Presence))
+	p.want(x.Presence != "relay" || x.Unrestricted, "xmpp.presence", "auto or off, as xmpp.unrestricted is false", show(x.Presence))
 	// A server must take 10,000 bytes (RFC 6120, section 13.12).
-	within(&v, "xmpp.max_stanza_bytes", "a number of bytes from 10000 to 67108864", x.MaxStanzaBytes, 10_000, 64<<20)
-	v.want(x.TLS.ServerName == "" || isDomain(x.TLS.ServerName), "xmpp.tls.server_name", wantsDomain, show(x.TLS.ServerName))
-	v.file("xmpp.tls.ca", x.TLS.CA)
+	within(&p, "xmpp.max_stanza_bytes", "a number of bytes from 10000 to 67108864", x.MaxStanzaBytes, 10_000, 64<<20)
+	p.want(x.TLS.ServerName == "" || isDomain(x.TLS.ServerName), "xmpp.tls.server_name", wantsDomain, show(x.TLS.ServerName))
+	p.file("xmpp.tls.ca", x.TLS.CA)
 
 	b := c.Contacts
 	for _, d := range sortedKeys(b.Hosts) {
 		key := join(hostsKey, showDomain(d))
-		v.want(isDomain(d), key, wantsDomain, "")
-		v.domain(key, d)
-		// It would never be asked, which is a slip of the pen.
-		v.want(slices.Contains(x.Hosts, d), key, "a domain of xmpp.hosts", "")
+		p.want(isDomain(d), key, wantsDomain, "")
+		p.domain(key, d)
+		// Nobody would ever ask there: it is a slip of the pen.
+		p.want(slices.Contains(x.Hosts, d), key, "a domain of xmpp.hosts", "")
 	}
 	if b.URL != "" || len(b.Hosts) == 0 {
-		v.url("contacts.url", b.URL, wantsURL)
+		p.url("contacts.url", b.URL, wantsURL)
 	}
-	if b.BulkURL != "" { // which may be wrong though no domain uses it
-		v.url("contacts.bulk_url", b.BulkURL, wantsBulkURL)
+	if b.BulkURL != "" { // no domain may use it, and it may be wrong
+		p.url("contacts.bulk_url", b.BulkURL, wantsBulkURL)
 	}
 	for _, h := range x.Hosts {
 		_, err := b.TemplateFor(h)
-		v.add(err)
+		p.add(err)
 		_, err = b.BulkURLFor(h)
-		v.add(err)
+		p.add(err)
 	}
-	within(&v, "contacts.timeout", "a time from 10ms to 10m", b.Timeout, 10*time.Millisecond, 10*time.Minute)
-	within(&v, "contacts.max_in_flight", "a number from 1 to 10000", b.MaxInFlight, 1, 10_000)
-	within(&v, "contacts.max_bytes", wantsBytes, b.MaxBytes, 1, 1<<30)
-	within(&v, "contacts.max_age", "a time from 0s to 24h", b.MaxAge, 0, 24*time.Hour)
-	within(&v, "contacts.bulk_size", "a number from 1 to 10000", b.BulkSize, 1, 10_000)
-	v.token("contacts.token", b.Token)
-	v.file("contacts.tls.ca", b.TLS.CA)
-	within(&v, "contacts.max_stale", "a time from 0s, which is any, to 8760h", b.MaxStale, 0, 365*24*time.Hour)
-	v.oneOf("contacts.not_found", b.NotFound, "error", "empty")
-	within(&v, "contacts.max_removed", "a number from 0 to 1", b.MaxRemoved, 0, 1)
-	within(&v, "contacts.confirm_after", "a time from 10ms to 24h", b.ConfirmAfter, 10*time.Millisecond, 24*time.Hour)
-	within(&v, "contacts.resync_rate", "a number from 1 to 100000", b.ResyncRate, 1, 100_000)
+	within(&p, "contacts.timeout", "a time from 10ms to 10m", b.Timeout, 10*time.Millisecond, 10*time.Minute)
+	within(&p, "contacts.max_in_flight", "a number from 1 to 10000", b.MaxInFlight, 1, 10_000)
+	within(&p, "contacts.max_bytes", wantsBytes, b.MaxBytes, 1, 1<<30)
+	within(&p, "contacts.max_age", "a time from 0s to 24h", b.MaxAge, 0, 24*time.Hour)
+	within(&p, "contacts.bulk_size", "a number from 1 to 10000", b.BulkSize, 1, 10_000)
+	p.token("contacts.token", b.Token)
+	p.file("contacts.tls.ca", b.TLS.CA)
+	within(&p, "contacts.max_stale", "a time from 0s, which is any, to 8760h", b.MaxStale, 0, 365*24*time.Hour)
+	p.oneOf("contacts.not_found", b.NotFound, "error", "empty")
+	within(&p, "contacts.max_removed", "a number from 0 to 1", b.MaxRemoved, 0, 1)
+	within(&p, "contacts.confirm_after", "a time from 10ms to 24h", b.ConfirmAfter, 10*time.Millisecond, 24*time.Hour)
+	within(&p, "contacts.resync_rate", "a number from 1 to 100000", b.ResyncRate, 1, 100_000)
 	headers := make(map[string]bool)
 	for _, name := range sortedKeys(b.Headers) {
 		key, lower := join(headersKey, showName(name)), strings.ToLower(name)
-		v.want(httpguts.ValidHeaderFieldName(name), key, "the name of an HTTP header", "")
-		v.want(httpguts.ValidHeaderFieldValue(b.Headers[name].Reveal()), key, wantsText, "")
-		v.want(!slices.Contains(forbiddenHeaders, lower), key, "to be left out, rosterd itself decides on this header", "")
-		v.want(lower != "authorization" || b.Token == "", key, "to stand alone", "contacts.token beside it")
-		v.want(!headers[lower], key, "each header once", "")
+		p.want(httpguts.ValidHeaderFieldName(name), key, "the name of an HTTP header", "")
+		p.want(httpguts.ValidHeaderFieldValue(b.Headers[name].Reveal()), key, wantsText, "")
+		p.want(!slices.Contains(forbiddenHeaders, lower), key, "to be left out, rosterd itself decides on this header", "")
+		p.want(lower != "authorization" || b.Token == "", key, "to stand alone", "contacts.token beside it")
+		p.want(!headers[lower], key, "each header once", "")
 		headers[lower] = true
 	}
 
 	r := c.Refresh
 	_, _, ok = r.Listen.split()
-	v.want(ok, "refresh.listen", wantsListen, show(string(r.Listen)))
-	v.token("refresh.token", r.Token)
-	v.want(len(r.Tokens) <= 100, "refresh.tokens", "at most 100 of them", strconv.Itoa(len(r.Tokens)))
+	p.want(ok, "refresh.listen", wantsListen, show(string(r.Listen)))
+	p.token("refresh.token", r.Token)
+	p.want(len(r.Tokens) <= 100, "refresh.tokens", "at most 100 of them", strconv.Itoa(len(r.Tokens)))
 	for i, token := range r.Tokens[:min(100, len(r.Tokens))] {
-		v.token("refresh.tokens", token)
-		v.want(token != "" && !slices.Contains(r.Tokens[:i], token), "refresh.tokens", "each token once, and none empty", "")
+		p.token("refresh.tokens", token)
+		p.want(token != "" && !slices.Contains(r.Tokens[:i], token), "refresh.tokens", "each token once, and none empty", "")
 	}
-	v.file("refresh.tls.cert", r.TLS.Cert)
-	v.file("refresh.tls.key", r.TLS.Key)
-	v.file("refresh.tls.client_ca", r.TLS.ClientCA)
-	v.want(r.TLS.Cert != "" || r.TLS.Key == "", "refresh.tls.cert", "the file of the certificate that refresh.tls.key belongs to", nothing)
-	v.want(r.TLS.Cert == "" || r.TLS.Key != "", "refresh.tls.key", "the file of the key that refresh.tls.cert belongs to", nothing)
-	v.want(r.TLS.Cert != "" || r.TLS.ClientCA == "", "refresh.tls.client_ca", "refresh.tls.cert and refresh.tls.key beside it", nothing)
-	v.want(r.Token != "" || len(r.Tokens) > 0 || r.TLS.ClientCA != "" || r.Listen.isLoopback(), "refresh.token",
+	p.file("refresh.tls.cert", r.TLS.Cert)
+	p.file("refresh.tls.key", r.TLS.Key)
+	p.file("refresh.tls.client_ca", r.TLS.ClientCA)
+	p.want(r.TLS.Cert != "" || r.TLS.Key == "", "refresh.tls.cert", "the file of the certificate that refresh.tls.key belongs to", nothing)
+	p.want(r.TLS.Cert == "" || r.TLS.Key != "", "refresh.tls.key", "the file of the key that refresh.tls.cert belongs to", nothing)
+	p.want(r.TLS.Cert != "" || r.TLS.ClientCA == "", "refresh.tls.client_ca", "refresh.tls.cert and refresh.tls.key beside it", nothing)
+	p.want(r.Token != "" || len(r.Tokens) > 0 || r.TLS.ClientCA != "" || r.Listen.isLoopback(), "refresh.token",
 		"a token, here or in refresh.token_file, as refresh.listen "+show(string(r.Listen))+" is not loopback", nothing)
-	within(&v, "refresh.max_bytes", wantsBytes, r.MaxBytes, 1, 1<<30)
+	within(&p, "refresh.max_bytes", wantsBytes, r.MaxBytes, 1, 1<<30)
 
 	_, port, ok = c.Metrics.Listen.split()
-	v.want(ok, "metrics.listen", wantsListen, show(string(c.Metrics.Listen)))
-	v.file("state.path", c.State.Path)
-	within(&v, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
-	within(&v, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)
-	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
-	v.oneOf("log.format", c.Log.Format, "text", "json")
-	v.want(c.Metrics.Listen != r.Listen || port == 0, "metrics.listen", "an address of its own", show(string(r.Listen))+", which is refresh.listen")
-	return v.first
+	p.want(ok, "metrics.listen", wantsListen, show(string(c.Metrics.Listen)))
+	p.file("state.path", c.State.Path)
+	within(&p, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
+	within(&p, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)
+	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	p.oneOf("log.format", c.Log.Format, "text", "json")
+	p.want(c.Metrics.Listen != r.Listen || port == 0, "metrics.listen", "an address of its own", show(string(r.Listen))+", which is refresh.listen")
+	return p.first
 }
 
-// problems keeps the first of them.
+// problems collects the results of checks, of which it keeps the first error.
 type problems struct{ first error }
 
-func (v *problems) add(err error) {
-	if v.first == nil {
-		v.first = err
+func (p *problems) add(err error) {
+	if p.first == nil {
+		p.first = err
 	}
 }
 
-// want adds the problem of a value, unless it is ok.
-func (v *problems) want(ok bool, key, wants, got string) {
+// want adds the problem of a value that is not ok.
+func (p *problems) want(ok bool, key, wants, got string) {
 	if !ok {
-		v.add(problem(key, wants, got))
+		p.add(problem(key, wants, got))
 	}
 }
 
-// within wants a number, or a time, from low to high. NaN is not.
-func within[T int | int64 | float64 | time.Duration](v *problems, key, wants string, got, low, high T) {
+// within wants a number, or a time, from low to high, which refuses NaN.
+func within[T int | int64 | float64 | time.Duration](p *problems, key, wants string, got, low, high T) {
 	shown := fmt.Sprint(got)
 	if _, ok := any(got).(time.Duration); ok {
 		shown = show(shown)
 	}
-	v.want(low <= got && got <= high, key, wants, shown)
+	p.want(low <= got && got <= high, key, wants, shown)
 }
 
-func (v *problems) oneOf(key, got string, words ...string) {
+func (p *problems) oneOf(key, got string, words ...string) {
 	last := len(words) - 1
-	v.want(slices.Contains(words, got), key, strings.Join(words[:last], ", ")+" or "+words[last], show(got))
+	p.want(slices.Contains(words, got), key, strings.Join(words[:last], ", ")+" or "+words[last], show(got))
 }
 
-// domain wants the prepared form, in which domains are compared with what the server
-// stamps.
-func (v *problems) domain(key, d string) {
-	v.want(isDomain(d), key, wantsDomain, show(d))
-	v.want(prepared(d) == d, key, wantsDomain+" that is prepared, "+show(prepared(d)), show(d))
+// domain wants a prepared domain: it is compared with what the server stamps.
+func (p *problems) domain(key, d string) {
+	p.want(isDomain(d), key, wantsDomain, show(d))
+	p.want(prepared(d) == d, key, wantsDomain+" that is prepared, "+show(prepared(d)), show(d))
 }
 
-func (v *problems) url(key, text, wants string) {
+func (p *problems) url(key, text, wants string) {
 	_, err := parseURL(key, text, wants, "")
-	v.add(err)
+	p.add(err)
 }
 
-// file wants what can be the name of a file, or nothing. Whether the file is there,
-// and good, sees who opens it.
-func (v *problems) file(key, name string) {
-	v.want(isText(name), key, "a file name without control characters", show(name))
+// file wants a name that a file can have, or "". Whoever opens the file finds out
+// whether it is there, and good.
+func (p *problems) file(key, name string) {
+	p.want(isText(name), key, "a file name without control characters", show(name))
 }
 
-// token wants what can be sent behind "Bearer " and arrive as it was: HTTP takes the
-// spaces around a header's value away.
-func (v *problems) token(key string, s Secret) {
-	v.want(isText(s) && strings.Trim(s.Reveal(), " ") == s.Reveal(), key, wantsText+", nor spaces around it", "")
+// token wants a text that arrives unchanged when it is sent behind "Bearer ": HTTP
+// takes away the spaces around a header's value.
+func (p *problems) token(key string, s Secret) {
+	p.want(isText(s) && strings.Trim(s.Reveal(), " ") == s.Reveal(), key, wantsText+", nor spaces around it", "")
 }
 
 func isText[T ~string](s T) bool {
@@ -191,7 +190,7 @@ func isDomain(s string) bool {
 	return err == nil
 }
 
-// prepared is a domain in its prepared form, or what is none as it is.
+// prepared is the prepared form of a domain. It returns any other text unchanged.
 func prepared(domain string) string {
 	if d, err := jid.PrepareDomain(domain); err == nil {
 		return d
