@@ -145,7 +145,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	a.component = component.New(component.Options{
-		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
+		Address: string(cfg.XMPP.Address), TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, MaxStanza: cfg.XMPP.MaxStanzaBytes,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
 		Version: version, Logger: log, Metrics: m,
@@ -175,11 +175,11 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 			return err
 		}
 	}
-	refreshListener, err := net.Listen("tcp", cfg.Refresh.Listen)
+	refreshListener, err := net.Listen("tcp", string(cfg.Refresh.Listen))
 	if err != nil {
 		return fmt.Errorf("refresh.listen: %w", err)
 	}
-	metricsListener, err := net.Listen("tcp", cfg.Metrics.Listen)
+	metricsListener, err := net.Listen("tcp", string(cfg.Metrics.Listen))
 	if err != nil {
 		refreshListener.Close()
 		return fmt.Errorf("metrics.listen: %w", err)
@@ -292,12 +292,12 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
 	urls := make(map[string]string)
 	for _, host := range hosts {
-		template, ok, err := c.BulkFor(host)
-		if err == nil && ok {
-			urls[host], err = template.Expand(host)
-		}
+		url, err := c.BulkURLFor(host)
 		if err != nil {
 			return nil, err
+		}
+		if url != "" {
+			urls[host] = url
 		}
 	}
 	return urls, nil

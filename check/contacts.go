@@ -111,10 +111,8 @@ func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
 		if err != nil {
 			continue
 		}
-		if template, ok, err := c.cfg.Contacts.BulkFor(host); ok && err == nil {
-			if url, err := template.Expand(host); err == nil {
-				bulk[url] = user
-			}
+		if url, err := c.cfg.Contacts.BulkURLFor(host); url != "" && err == nil {
+			bulk[url] = user
 		}
 		server := c.backend(user)
 		if server == "" || seen[server] {

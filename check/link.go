@@ -26,7 +26,7 @@ func (c *checker) connect(ctx context.Context) {
 	timing := c.Timing
 	timing.MinRetry, timing.MaxRetry = time.Second, time.Second // of which one is needed, see observe
 	link := component.New(component.Options{
-		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
+		Address: string(c.cfg.XMPP.Address), TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
 		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, MaxStanza: c.cfg.XMPP.MaxStanzaBytes,
 		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
 	}, session.NewTable())

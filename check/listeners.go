@@ -17,7 +17,7 @@ func (c *checker) listeners(ctx context.Context) {
 
 func (c *checker) metricsListener() {
 	const key = "metrics.listen"
-	switch address := c.cfg.Metrics.Listen; c.running.kind {
+	switch address := string(c.cfg.Metrics.Listen); c.running.kind {
 	case ours, outdated:
 		c.ok("%s: %s, held by the rosterd that runs", key, address)
 	case foreign:
@@ -41,7 +41,7 @@ func (c *checker) refreshListener(ctx context.Context) {
 	if !ok {
 		return // rosterd does not start like that
 	}
-	address, callers := c.cfg.Refresh.Listen, c.callers()
+	address, callers := string(c.cfg.Refresh.Listen), c.callers()
 	err := bind(address)
 	switch {
 	case err == nil && c.running.kind == ours:
@@ -58,7 +58,7 @@ func (c *checker) refreshListener(ctx context.Context) {
 // runningEndpoint looks at who holds refresh.listen while a rosterd runs.
 func (c *checker) runningEndpoint(ctx context.Context, leaf *x509.Certificate) {
 	const key = "refresh.listen"
-	address := c.cfg.Refresh.Listen
+	address := string(c.cfg.Refresh.Listen)
 	switch got, shown := endpointAt(ctx, address, leaf != nil); {
 	case !got && leaf != nil && shown == nil && isPlain(ctx, address):
 		c.fail("%s: %s is held by the rosterd that runs, without TLS", key, address)("it was started without refresh.tls: restart it")

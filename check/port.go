@@ -24,7 +24,7 @@ const (
 // port finds out who listens on xmpp.address. It opens a stream and does no
 // handshake, so that nobody's connection is in danger.
 func (c *checker) port(ctx context.Context) (usable bool) {
-	address := c.cfg.XMPP.Address
+	address := string(c.cfg.XMPP.Address)
 	ctx, cancel := context.WithTimeout(ctx, 2*portWait)
 	defer cancel()
 	dialing, stop := context.WithTimeout(ctx, portWait)

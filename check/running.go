@@ -41,7 +41,7 @@ type running struct {
 
 // ask asks whoever listens on metrics.listen what it is.
 func ask(ctx context.Context, cfg config.Config) running {
-	address, ok := reachable(cfg.Metrics.Listen)
+	address, ok := reachable(string(cfg.Metrics.Listen))
 	if !ok {
 		return running{}
 	}
@@ -59,7 +59,7 @@ func ask(ctx context.Context, cfg config.Config) running {
 	r := running{foreign, status}
 	if status.Domain == cfg.XMPP.Domain {
 		r.kind = outdated
-		if status.Address == cfg.XMPP.Address && (!status.Connected || slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts))) {
+		if status.Address == string(cfg.XMPP.Address) && (!status.Connected || slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts))) {
 			r.kind = ours
 		}
 	}
