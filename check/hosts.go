@@ -5,7 +5,7 @@ import (
 )
 
 // host says what a host lets rosterd do, what is missing, and what follows.
-func (c *checker) host(w component.Ways, status component.Status, lacks func(string) bool) {
+func (c *checker) host(w component.Routes, status component.Status, lacks func(string) bool) {
 	need := needed{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "",
 		unrestricted: status.Any == component.AnyTaken || status.Any == component.AnyUnproven}
 	for _, other := range status.Hosts {
@@ -42,7 +42,7 @@ func (c *checker) host(w component.Ways, status component.Status, lacks func(str
 }
 
 // push says whether pushes are permitted.
-func (c *checker) push(w component.Ways, need needed) {
+func (c *checker) push(w component.Routes, need needed) {
 	follows := "and xmpp.unrestricted is off: changes reach few clients before the next login"
 	if c.cfg.XMPP.Unrestricted {
 		follows = "and takes no stanzas from the users' addresses: changes reach few clients before the next login"
@@ -61,7 +61,7 @@ func (c *checker) push(w component.Ways, need needed) {
 }
 
 // blocking says, where presence is relayed, whether blocked contacts are spared it.
-func (c *checker) blocking(w component.Ways, need needed) {
+func (c *checker) blocking(w component.Routes, need needed) {
 	switch {
 	case w.Presence != component.PresenceRelayed:
 	case w.BlockingPermitted:
@@ -74,7 +74,7 @@ func (c *checker) blocking(w component.Ways, need needed) {
 
 // presence says whether presences are reported. Where no privileges are
 // announced, that may have been said with the pushes.
-func (c *checker) presence(w component.Ways, need needed) {
+func (c *checker) presence(w component.Routes, need needed) {
 	need.presence = true
 	switch {
 	case w.PresencePermitted:
@@ -103,7 +103,7 @@ var presenceWays = map[string]string{
 }
 
 // ways says which ways will be used, and whom the users will see.
-func (c *checker) ways(w component.Ways) {
+func (c *checker) ways(w component.Routes) {
 	tell := c.ok
 	if w.Query == component.QueryUnknown {
 		tell = c.fail

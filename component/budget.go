@@ -8,95 +8,67 @@ import (
 )
 
 const (
-	// maxUsers and maxStrangers are how many senders have a budget of their own
-	// at a time: those who have sent something of late. With more, those that are
-	// new share one.
+	// maxUsers and maxStrangers are how many senders have a budget of their own at a
+	// time: those who have sent something of late. When there are more, the others
+	// share one.
 	maxUsers     = 1 << 16
 	maxStrangers = 1 << 12
 	// sharedBy is how many budgets the shared one is worth.
 	sharedBy = 1024
+	// maxBare is how long a bare JID can be (RFC 7622, section 3.1).
+	maxBare = 1023 + 1 + 1023
 )
 
-// budgets are what each sender of roster queries may still ask for: a token
-// bucket each, by bare JID. They are bounded, and for the goroutine that reads
-// alone.
+// budgets are what each sender of roster queries may still ask for: a token bucket
+// each, by bare JID. They are bounded. The goroutine that reads owns them.
 type budgets struct {
 	burst  int
 	refill rate.Limit
-	max    int // senders with a budget of their own
+	full   time.Duration // after which an unused budget is full again, and as good as none
+	max    int           // senders with a budget of their own
 
-	own    map[string]*budget
-	order  []*budget // all of own, those that were looked at longest ago first
+	own    map[string]*rate.Limiter // used since a time
+	before map[string]*rate.Limiter // used before, but not longer ago than full
+	since  time.Time
 	shared *rate.Limiter
-}
-
-type budget struct {
-	sender string
-	*rate.Limiter
 }
 
 func newBudgets(burst int, perSecond float64, max int) *budgets {
 	refill := rate.Limit(perSecond)
-	return &budgets{burst: burst, refill: refill, max: max, own: make(map[string]*budget),
+	return &budgets{burst: burst, refill: refill, full: time.Duration(min(float64(burst)/perSecond, 1e6) * float64(time.Second)), max: max,
 		shared: rate.NewLimiter(refill*sharedBy, burst*sharedBy)}
 }
 
-// take takes a query out of a sender's budget, and reports whether there was
-// one left.
+// take takes a query out of a sender's budget, and reports whether one was left.
 func (b *budgets) take(sender string, now time.Time) bool {
-	own := b.own[sender]
-	if own == nil {
-		// A budget that is full again is as good as none. More are looked at than
-		// are made, so that those of senders who have gone do not stay.
-		b.evict(now)
-		b.evict(now)
-		if len(b.own) >= b.max {
+	if now.Sub(b.since) > b.full {
+		b.before, b.own, b.since = b.own, make(map[string]*rate.Limiter), now
+	}
+	budget := b.own[sender]
+	if budget == nil {
+		if budget = b.before[sender]; budget != nil {
+			delete(b.before, sender)
+		} else if len(b.own)+len(b.before) >= b.max {
 			return b.shared.AllowN(now, 1)
+		} else {
+			budget = rate.NewLimiter(b.refill, b.burst)
 		}
-		own = &budget{strings.Clone(sender), rate.NewLimiter(b.refill, b.burst)}
-		b.own[own.sender] = own
-		b.order = append(b.order, own)
+		b.own[strings.Clone(sender)] = budget
 	}
-	return own.AllowN(now, 1)
+	return budget.AllowN(now, 1)
 }
 
-// evict looks at the budget that was looked at longest ago, and forgets it if it
-// is full.
-func (b *budgets) evict(now time.Time) {
-	if len(b.order) == 0 {
-		return
-	}
-	first := b.order[0]
-	b.order[0] = nil
-	b.order = b.order[1:]
-	if first.TokensAt(now) >= float64(b.burst) {
-		delete(b.own, first.sender)
-		return
-	}
-	b.order = append(b.order, first)
-}
-
-// limit keeps the two tables of budgets apart: whoever runs a server of his own
-// has as many addresses as he likes, and must not take the users' place.
-type limit struct{ users, strangers *budgets }
-
-func newLimit(burst int, perSecond float64) *limit {
-	if burst == 0 {
-		return nil
-	}
-	return &limit{newBudgets(burst, perSecond, maxUsers), newBudgets(burst, perSecond, maxStrangers)}
-}
-
-// within reports whether a query is within the budget of who sent it, a JID as
-// the server stamped it, and takes it out of that. A user has one budget, however
-// his address is spelled.
-func (c *Component) within(from string, u sender) bool {
-	if c.limit == nil {
+// withinBudget reports whether a query is within the budget of who sent it, a JID as
+// the server stamped it, and takes it out of that. Users have one budget, however
+// their address is spelled. Strangers have a table of their own: somebody who runs a
+// server has as many addresses as they like, and must not take the users' place.
+func (c *Component) withinBudget(from string, u sender) bool {
+	if c.userBudgets == nil {
 		return true
 	}
-	bare, all := bareOf(from), c.limit.strangers
+	bare, all := bareOf(from), c.strangerBudgets
 	if !u.full.IsZero() {
-		all = c.limit.users
+		all = c.userBudgets
 		if u.bare != "" {
 			bare = u.full.Bare().String()
 		}
@@ -104,13 +76,9 @@ func (c *Component) within(from string, u sender) bool {
 	if len(bare) <= maxBare && all.take(bare, time.Now()) {
 		return true
 	}
-	c.count(queryLimited)
-	if silent, now := c.unanswered.log("budget of queries"); now {
+	if notLogged, now := c.unanswered.allow("budget of queries"); now {
 		c.opts.Logger.Warn("roster queries refused, their sender has used up what limits.queries_burst and limits.queries_per_second leave him",
-			"from", short(bare), "not_logged_before", silent)
+			"from", short(bare), "not_logged_before", notLogged)
 	}
 	return false
 }
-
-// maxBare is how long a bare JID can be (RFC 7622, section 3.1).
-const maxBare = 1023 + 1 + 1023

@@ -16,6 +16,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/roster"
 	"rosterd/session"
+	"rosterd/xmlstream"
 )
 
 // keeper is a manager that keeps all it is given, as one with queries that wait
@@ -24,7 +25,7 @@ type keeper struct {
 	kept []any
 }
 
-func (k *keeper) Get(full jid.JID, version *string, reply roster.Reply) (bool, error) {
+func (k *keeper) Get(full jid.JID, version *string, reply roster.Reply) error {
 	k.kept = append(k.kept, full, version, reply)
 	return false, nil
 }
@@ -59,26 +60,26 @@ func TestNothingKeepsAStanza(t *testing.T) {
 				Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry())}, table)
 			k := &keeper{}
 			c.rosters = k
-			s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts), began: time.Now()}
+			s := &stream{out: newWriter(1<<20, 1<<20, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts, nil), began: time.Now()}
 			c.set(s, nil)
 			stanza := func() weak.Pointer[byte] {
-				e, ok := decodePlain([]byte(data))
-				if !ok {
-					t.Fatal("not plain")
+				e, err := xmlstream.Decode([]byte(data)) // they are plain
+				if err != nil {
+					t.Fatal(err)
 				}
-				switch e.name.Local {
+				switch e.Name.Local {
 				case "iq":
 					c.handleIQ(s, e)
 				case "message":
 					c.handleMessage(s, e)
 				default:
-					c.handlePresence(s, e, []byte(data))
+					c.handlePresence(s, e, true)
 				}
 				ping := s.iqs // what was asked because of it is answered
-				for id, w := range ping.waiting {
-					ping.answered(w.from, &element{attrs: attrsOf("id", id, "type", "error")})
+				for id, e := range ping.pending {
+					ping.answered(&xmlstream.Element{Attrs: attrsOf("id", id, "type", "error", "from", e.Value.(*pending).from)})
 				}
-				return weak.Make(unsafe.StringData(e.name.Local))
+				return weak.Make(unsafe.StringData(e.Name.Local))
 			}()
 			runtime.GC()
 			if stanza.Value() != nil {

@@ -6,12 +6,14 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 func TestReady(t *testing.T) {
@@ -151,7 +153,7 @@ func TestStopsInOrder(t *testing.T) {
 	k := r.server.serve()
 	k.quiet()
 	r.stop()
-	if _, _, err := k.f.next(); err != io.EOF {
+	if _, _, err := k.f.Next(); err != io.EOF {
 		t.Errorf("no closing tag: %v", err)
 	}
 	k.send("<message from='example.org'/></stream:stream>")
@@ -171,11 +173,11 @@ func TestSilentServerIsFoundDead(t *testing.T) {
 	r := start(t, func(o *Options) { o.Timing.Ping, o.Timing.Dead = 20*time.Millisecond, 3*time.Second })
 	k := r.server.serve()
 	e := k.nextElement()
-	if e.get("type") != "get" || !strings.HasSuffix(e.get("to"), "@example.org/nowhere") || e.child(nsPing, "ping") == nil {
+	if e.Get("type") != "get" || !strings.HasSuffix(e.Get("to"), "@example.org/nowhere") || e.Child(nsPing, "ping") == nil {
 		t.Errorf("got %v", e)
 	}
 	// It answers: whatever it says, it lives.
-	k.send("<iq type='error' id='%s' from='%s'/>", e.get("id"), e.get("to"))
+	k.send("<iq type='error' id='%s' from='%s'/>", e.Get("id"), e.Get("to"))
 	k.nextElement()
 	k.ended() // and now it does not
 	r.server.serve()
@@ -244,53 +246,60 @@ func TestBackoff(t *testing.T) {
 func TestTracker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker(time.Minute, "t-")
+		var mu sync.Mutex // callbacks come from timers, too
 		var got []string
 		register := func(name string) string {
-			id, ok := tr.register("example.org", func(a answer) { got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost)) })
-			if !ok {
-				t.Fatal("closed")
+			id, err := tr.register(request{to: "example.org"}, func(a answer) {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost()))
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
 			return id
 		}
 		expect := func(want string) {
 			t.Helper()
+			mu.Lock()
+			defer mu.Unlock()
 			if s := strings.Join(got, ", "); s != want {
 				t.Errorf("got %q, want %q", s, want)
 			}
 			got = nil
 		}
-		iq := func(id string) *element {
-			e, _ := decodeElement([]byte("<iq type='result' id='" + id + "'/>"))
+		iq := func(from, id string) *xmlstream.Element {
+			e, _ := xmlstream.Decode([]byte("<iq type='result' from='" + from + "' id='" + id + "'/>"))
 			return e
 		}
 		a, b := register("a"), register("b")
 		if a == b {
 			t.Error("one id twice")
 		}
-		if tr.answered("example.net", iq(a)) || tr.answered("example.org", iq("x")) || !tr.answered("example.org", iq(b)) || tr.answered("example.org", iq(b)) {
+		if tr.answered(iq("example.net", a)) || tr.answered(iq("", a)) || tr.answered(iq("example.org", "x")) || !tr.answered(iq("example.org", b)) || tr.answered(iq("example.org", b)) {
 			t.Error("answered")
 		}
 		expect("b true false")
 		time.Sleep(time.Minute - 1)
 		c := register("c")
-		tr.expire(time.Now())
+		synctest.Wait()
 		expect("")
 		time.Sleep(time.Nanosecond)
-		tr.expire(time.Now())
+		synctest.Wait()
 		expect("a false false")
-		if !tr.forget(c) || tr.forget(c) {
-			t.Error("forget")
+		if !tr.cancel(c) || tr.cancel(c) {
+			t.Error("cancel")
 		}
-		for i := range maxUnanswered {
+		for i := range maxPending {
 			register(fmt.Sprint(i))
 		}
 		register("one more")
 		expect("0 false false")
 		tr.close()
-		if len(got) != maxUnanswered || !strings.Contains(got[0], "true") {
+		if len(got) != maxPending || !strings.Contains(got[0], "true") {
 			t.Errorf("%d lost, %s", len(got), got[0])
 		}
-		if _, ok := tr.register("example.org", nil); ok {
+		if _, err := tr.register(request{to: "example.org"}, nil); err != errStreamClosed {
 			t.Error("registered after close")
 		}
 	})
@@ -300,13 +309,14 @@ func TestTracker(t *testing.T) {
 func TestTrackerForgetsWhatIsAnswered(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(time.Minute, "t-")
-	tr.register("example.org", func(answer) {})
+	tr.register(request{to: "example.org"}, func(answer) {})
 	for range 10_000 {
-		id, _ := tr.register("example.org", func(answer) {})
-		e, _ := decodeElement([]byte("<iq id='" + id + "'/>"))
-		tr.answered("example.org", e)
+		id, _ := tr.register(request{to: "example.org"}, func(answer) {})
+		e, _ := xmlstream.Decode([]byte("<iq from='example.org' id='" + id + "'/>"))
+		tr.answered(e)
 	}
-	if n := len(tr.order); n > 2000 {
+	if n := tr.order.Len(); n != 1 || len(tr.pending) != 1 {
 		t.Errorf("%d kept", n)
 	}
+	tr.close()
 }

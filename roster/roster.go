@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"unicode/utf8"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // Subscription is the state of the presence subscription between a user and a
@@ -170,7 +170,7 @@ func (r *Roster) Lookup(contacts []jid.JID) []Item {
 	found := make([]Item, len(contacts))
 	places := make(map[string][]int, len(contacts))
 	for i, contact := range contacts {
-		written := string(xmltext.AppendEscaped(nil, contact.String()))
+		written := string(xmlstream.AppendEscaped(nil, contact.String()))
 		places[written] = append(places[written], i)
 	}
 	for data := range items(r.XML()) {

@@ -1,6 +1,8 @@
-package component
+package xmlstream
 
 import (
+	"bytes"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -16,13 +18,25 @@ var plainStanzas = []string{
 		"<iq xmlns='jabber:client' type='result' id='P' from='juliet@example.org/balcony'/></forwarded></privilege></iq>",
 	"<presence from='juliet@example.org/balcony' to='contacts.example.org'><status>away\n</status><priority>1</priority></presence>",
 	"<presence from='juliet@example.org/balcony' type='unavailable' to='contacts.example.org'/>",
+	"<a b = 'c'\td=\"'\"></a >",
 }
 
 // lessPlain are those that look plain, and are not.
 var lessPlain = []string{
 	"<a b='&amp;'/>", "<a b='<'/>", "<a b='\t'/>", "<a b='ä'/>", "<a>&lt;</a>", "<a>ä</a>", "<a>]]></a>", "<a>></a>", "<a><![CDATA[]]></a>", "<a><!-- --></a>", "<a><?b?></a>",
-	"<a:b/>", "<a xmlns:b='c'/>", "<a xmlns=''><b/></a>", "<a b:c='d'/>", "<a id='1' id='2'/>", "<a b='1'c='2'/>", "<a b/>", "<a b=c/>", "<a></b>", "<a></a >", "<a>", "<a", "<", "", "<a/><b/>", "<a/> ",
-	"<1/>", "<a / >", "<a b = 'c'/>", "</a>", "<a></a", "<a b='", "<a b", "<a b=", "<ä/>", "\xff", "<a>\x00</a>", "<a>\r</a>",
+	"<a:b/>", "<a xmlns:b='c'/>", "<a xmlns=''><b/></a>", "<a b:c='d'/>", "<a id='1' id='2'/>", "<a b='1'c='2'/>", "<a b/>", "<a b=c/>", "<a></b>", "<a>", "<a", "<", "", "<a/><b/>", "<a/> ",
+	"<1/>", "<a / >", "</a>", "<A :", "<a xml:='b'/>", "<a xml:b:c='d'/>", "<a:xml b='c'/>", "<a xmlns='stream'/>", "<a></a", "<a b='", "<a b", "<a b=", "<ä/>", "\xff", "<a>\x00</a>", "<a>\r</a>",
+}
+
+// decodePlain decodes data as one stanza, and reports whether it is plain.
+func decodePlain(data []byte) (*Element, bool) {
+	r := NewReader(bytes.NewReader(data), 1<<20)
+	stanza, whole, err := r.Next()
+	if err != nil || !whole || !bytes.Equal(stanza, data) {
+		return nil, false
+	}
+	e := r.plain(stanza)
+	return e, e != nil
 }
 
 // A stanza is plain, or encoding/xml decides.
@@ -36,7 +50,7 @@ func TestPlain(t *testing.T) {
 	if _, ok := decodePlain([]byte(nested(maxDepth))); !ok {
 		t.Errorf("%d levels are not plain", maxDepth)
 	}
-	for _, s := range append(lessPlain, nested(maxDepth+1), "<a>"+strings.Repeat("<b/>", maxElements)+"</a>") {
+	for _, s := range append(lessPlain, nested(maxDepth+1), "<a>"+strings.Repeat("<b/>", MaxElements)+"</a>") {
 		if e, ok := decodePlain([]byte(s)); ok {
 			t.Errorf("plain: %.100s: %+v", s, e)
 		}
@@ -55,7 +69,7 @@ func FuzzPlain(f *testing.F) {
 		if !ok {
 			return
 		}
-		want, err := decodeXML(data)
+		want, err := Decode(data)
 		if err != nil {
 			t.Fatalf("plain, and %v", err)
 		}
@@ -66,31 +80,67 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
-func sameElement(a, b *element) bool {
-	if a.name != b.name || len(a.attrs) != len(b.attrs) || len(a.children) != len(b.children) {
+func sameElement(a, b *Element) bool {
+	if a.Name != b.Name || len(a.Attrs) != len(b.Attrs) || len(a.Children) != len(b.Children) {
 		return false
 	}
-	if len(a.attrs) > 0 && !reflect.DeepEqual(a.attrs, b.attrs) {
+	if len(a.Attrs) > 0 && !reflect.DeepEqual(a.Attrs, b.Attrs) {
 		return false
 	}
-	for i := range a.children {
-		if !sameElement(a.children[i], b.children[i]) {
+	for i := range a.Children {
+		if !sameElement(a.Children[i], b.Children[i]) {
 			return false
 		}
 	}
 	return true
 }
 
+// endless is a stream that repeats itself.
+type endless struct{ data []byte }
+
+func (e endless) Read(p []byte) (n int, _ error) {
+	for n+len(e.data) <= len(p) {
+		n += copy(p[n:], e.data)
+	}
+	return n, nil
+}
+
 func BenchmarkDecode(b *testing.B) {
 	data := []byte(plainStanzas[0])
-	for name, decode := range map[string]func([]byte) (*element, error){"plain": decodeElement, "xml": decodeXML} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := decode(data); err != nil {
-					b.Fatal(err)
-				}
+	b.Run("plain", func(b *testing.B) {
+		r := NewReader(endless{data}, 1<<16)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, err := r.Next(); err != nil {
+				b.Fatal(err)
 			}
-		})
+			if _, err := r.Element(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("xml", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := Decode(data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+func checkBounds(t *testing.T, e *Element) {
+	t.Helper()
+	elements := 0
+	var walk func(e *Element, depth int)
+	walk = func(e *Element, depth int) {
+		elements++
+		if depth > maxDepth || elements > MaxElements {
+			t.Fatal(fmt.Errorf("depth %d, %d elements", depth, elements))
+		}
+		for _, child := range e.Children {
+			walk(child, depth+1)
+		}
 	}
+	walk(e, 1)
 }
