@@ -25,7 +25,7 @@ const ownedBy = "roster of "
 
 func (fuzzRosters) Get(full jid.JID, _ *string, reply roster.Reply) error {
 	reply(roster.Answer{Roster: roster.New([]roster.Item{{JID: full.Bare(), Name: ownedBy + full.Bare().String(), Subscription: roster.SubscriptionBoth}})})
-	return false, nil
+	return nil
 }
 
 func (fuzzRosters) Undelivered(jid.JID)        {}

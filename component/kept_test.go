@@ -27,7 +27,7 @@ type keeper struct {
 
 func (k *keeper) Get(full jid.JID, version *string, reply roster.Reply) error {
 	k.kept = append(k.kept, full, version, reply)
-	return false, nil
+	return nil
 }
 func (k *keeper) Undelivered(full jid.JID)   { k.kept = append(k.kept, full) }
 func (k *keeper) Refused(jid.JID, []jid.JID) {}

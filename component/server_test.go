@@ -246,23 +246,24 @@ type rosters struct {
 	replies sync.WaitGroup
 }
 
-func (r *rosters) Get(full jid.JID, version *string, reply roster.Reply) (same bool, err error) {
+func (r *rosters) Get(full jid.JID, version *string, reply roster.Reply) error {
 	r.mu.Lock()
 	busy, answer, current := r.busy, r.answer, r.current
 	r.mu.Unlock()
 	switch {
 	case busy != nil:
-		return false, busy
+		return busy
 	case version != nil && current != "" && *version == current:
-		return true, nil
+		reply(roster.Answer{Roster: roster.New(nil), Named: true, Version: current, Same: true})
+		return nil
 	case r.later:
 		r.replies.Go(func() { reply(answerOf(answer(full))) })
-		return false, nil
+		return nil
 	}
 	if rest := reply(answerOf(answer(full))); r.rest != nil {
 		r.rest <- rest
 	}
-	return false, nil
+	return nil
 }
 
 func answerOf(r *roster.Roster, err error) roster.Answer { return roster.Answer{Roster: r, Err: err} }
