@@ -32,6 +32,7 @@ var (
 	errLocalLength    = errors.New("jid: localpart is not 1 to 1023 bytes long")
 	errDomain         = errors.New("jid: domainpart is neither a domain name nor an IP address")
 	errDomainLength   = errors.New("jid: domainpart is not 1 to 1023 bytes long")
+	errNoUser         = errors.New("jid: no localpart or bare JID of a user")
 	errResource       = errors.New("jid: resourcepart is no RFC 7622 resourcepart")
 	errResourceLength = errors.New("jid: resourcepart is not 1 to 1023 bytes long")
 )
@@ -75,6 +76,19 @@ func New(local, domain, resource string) (JID, error) {
 		}
 	}
 	return j, nil
+}
+
+// ParseUser is the bare JID of the user whom a person or an application names: by
+// their localpart, which is then one of domain, or by their bare JID.
+func ParseUser(name, domain string) (JID, error) {
+	if !strings.Contains(name, "@") {
+		name += "@" + domain
+	}
+	j, err := Parse(name)
+	if err == nil && (j.local == "" || j.resource != "") {
+		return JID{}, errNoUser
+	}
+	return j, err
 }
 
 // parse splits s as RFC 7622, section 3.1, says: the resource begins after the

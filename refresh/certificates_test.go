@@ -217,11 +217,11 @@ func TestFilesAreLookedAtSeldom(t *testing.T) {
 	}
 	c.every = time.Hour
 	f.pair(ca.Issue(t, "second", tomorrow()))
-	if c.look(); c.Leaf().SerialNumber.String() != serialOf(t, first) {
+	if c.check(); c.Leaf().SerialNumber.String() != serialOf(t, first) {
 		t.Error("looked")
 	}
-	c.looked = time.Now().Add(-2 * time.Hour)
-	if c.look(); c.Leaf().SerialNumber.String() == serialOf(t, first) {
+	c.checked = time.Now().Add(-2 * time.Hour)
+	if c.check(); c.Leaf().SerialNumber.String() == serialOf(t, first) {
 		t.Error("did not look")
 	}
 }
@@ -376,7 +376,7 @@ func TestSlowHandshakes(t *testing.T) {
 // Callers cannot fill the log.
 func TestServerLog(t *testing.T) {
 	var out logs
-	l := &serverLog{Logger: slog.New(slog.NewTextHandler(&out, nil))}
+	l := serverLog{slog.New(slog.NewTextHandler(&out, nil)), onceAMinute()}
 	for range 1000 {
 		io.WriteString(l, "http: TLS handshake error from 192.0.2.1:5: \x1b["+strings.Repeat("x", 10_000)+"\n")
 	}
