@@ -119,14 +119,13 @@ func counter(reg prometheus.Registerer, name, help string, value func() uint64) 
 	promauto.With(reg).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-// Way is how a host is served, see component.Ways: the labels of
-// rosterd_host_way.
-type Way struct{ Host, Query, Push, Presence string }
+// RegisterWays tells how each host is served, see component.Ways. ways is called
+// at each scrape, and calls add for each host.
+func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence string))) {
+	reg.MustRegister(wayCollector(ways))
+}
 
-// RegisterWays tells how each host is served. ways is called at each scrape.
-func RegisterWays(reg prometheus.Registerer, ways func() []Way) { reg.MustRegister(wayCollector(ways)) }
-
-type wayCollector func() []Way
+type wayCollector func(add func(host, query, push, presence string))
 
 var wayDesc = prometheus.NewDesc("rosterd_host_way",
 	"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence"}, nil)
@@ -134,7 +133,7 @@ var wayDesc = prometheus.NewDesc("rosterd_host_way",
 func (c wayCollector) Describe(ch chan<- *prometheus.Desc) { ch <- wayDesc }
 
 func (c wayCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, w := range c() {
-		ch <- prometheus.MustNewConstMetric(wayDesc, prometheus.GaugeValue, 1, w.Host, w.Query, w.Push, w.Presence)
-	}
+	c(func(host, query, push, presence string) {
+		ch <- prometheus.MustNewConstMetric(wayDesc, prometheus.GaugeValue, 1, host, query, push, presence)
+	})
 }
