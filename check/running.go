@@ -30,7 +30,7 @@ const (
 	localWait = 3 * time.Second // for an answer of something on this machine
 	maxAnswer = 1 << 20         // bytes of it
 	announce  = 10 * time.Second
-	look      = 50 * time.Millisecond // how often is looked whether something has changed
+	look      = 50 * time.Millisecond // between two looks whether something has changed
 )
 
 // running is what answers on metrics.listen.
@@ -45,37 +45,29 @@ func ask(ctx context.Context, cfg config.Config) running {
 	if !ok {
 		return running{}
 	}
-	code, body, err := get(ctx, "http://"+address+"/status")
-	if errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
+	code, body, err := get(ctx, "http://"+address+"/status", nil)
+	switch {
+	case ctx.Err() != nil, errors.Is(err, syscall.ECONNREFUSED):
 		return running{}
+	case errors.As(err, new(*net.DNSError)), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return running{} // listening says why
 	}
 	var status component.Status
 	if err != nil || code != http.StatusOK || json.Unmarshal(body, &status) != nil || status.Domain == "" {
-		if dnsOrRoute(err) {
-			return running{} // binding says why
-		}
 		return running{kind: stranger}
 	}
-	r := running{foreign, status}
-	if status.Domain == cfg.XMPP.Domain {
-		r.kind = outdated
-		if status.Address == cfg.XMPP.Address && (!status.Connected || slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts))) {
-			r.kind = ours
-		}
+	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
+	switch {
+	case status.Domain != cfg.XMPP.Domain:
+		return running{foreign, status}
+	case status.Address != cfg.XMPP.Address, status.Connected && !slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts)):
+		return running{outdated, status}
 	}
-	return r
+	return running{ours, status}
 }
 
-// dnsOrRoute reports whether an error is of the way to an address, not of who
-// is there.
-func dnsOrRoute(err error) bool {
-	var dns *net.DNSError
-	return errors.As(err, &dns) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) ||
-		errors.Is(err, syscall.EADDRNOTAVAIL)
-}
-
-// settled is the status of the running rosterd, as soon as it has one to tell:
-// it may have connected a moment ago.
+// settled is the status of the running rosterd once it has one to tell: it may
+// have connected a moment ago.
 func (r running) settled(ctx context.Context, cfg config.Config, patience time.Duration) component.Status {
 	ctx, cancel := context.WithTimeout(ctx, patience+localWait)
 	defer cancel()
@@ -105,18 +97,15 @@ func wait(ctx context.Context, done func() bool) {
 	}
 }
 
-func hostsOf(status component.Status) []string {
-	var hosts []string
+func hostsOf(status component.Status) (hosts []string) {
 	for _, w := range status.Hosts {
 		hosts = append(hosts, w.Host)
 	}
 	return hosts
 }
 
-func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
-
-// reachable is where something that listens on an address is asked. It fails
-// for port 0, which is another one each time.
+// reachable is where something that listens on an address is asked. It fails for
+// port 0, which is another one each time.
 func reachable(listen string) (address string, ok bool) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "0" {
@@ -131,13 +120,9 @@ func reachable(listen string) (address string, ok bool) {
 	return net.JoinHostPort(host, port), true
 }
 
-// get is one GET, of a program that is expected on this machine: without a
-// proxy, without following it elsewhere.
-func get(ctx context.Context, url string) (code int, body []byte, err error) {
-	return getWith(ctx, url, nil)
-}
-
-func getWith(ctx context.Context, url string, config *tls.Config) (code int, body []byte, err error) {
+// get is one GET, of a program that is expected on this machine: without a proxy,
+// and without following it elsewhere.
+func get(ctx context.Context, url string, config *tls.Config) (code int, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
