@@ -119,6 +119,7 @@ func (a *app) stop() error {
 	return a.state.Close()
 }
 
+// build makes the parts and begins to listen.
 func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	registry := prometheus.NewRegistry()
 	m := newMetrics(registry)
@@ -164,7 +165,11 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.manager.Watch(hub)
 		a.component.Relay(hub)
 	}
+	return a.startHTTP(cfg, log, registry, m)
+}
 
+// startHTTP begins to listen and to serve.
+func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheus.Registry, m *metrics.Metrics) (err error) {
 	if t := cfg.Refresh.TLS; t.Enabled() {
 		if a.certificates, err = refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, log); err != nil {
 			return err
@@ -193,6 +198,49 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
 	a.serveHTTP(a.metrics, metricsListener)
 	return nil
+}
+
+// listen listens on the address that a key of the configuration has.
+func (a *app) listen(key, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	a.stops = append(a.stops, func() { _ = l.Close() }) // if no server has done it
+	return l, nil
+}
+
+// newServer makes a server that closes connections over which a header or a body
+// comes too slowly. An answer may take as long as the work does.
+func (a *app) newServer(l net.Listener, h http.Handler) *http.Server {
+	return &http.Server{
+		Addr: l.Addr().String(), Handler: h, MaxHeaderBytes: 64 << 10,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+		BaseContext: func(net.Listener) context.Context { return a.requests },
+	}
+}
+
+// serveHTTP serves until [app.stopHTTP].
+func (a *app) serveHTTP(server *http.Server, l net.Listener) {
+	go func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.failed <- fmt.Errorf("listening on %s: %w", server.Addr, err)
+		}
+	}()
+}
+
+// stopHTTP lets requests in flight end, then ends them, and waits for that.
+func (a *app) stopHTTP() {
+	timer := time.AfterFunc(httpWork, a.endRequests)
+	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
+	defer cancel()
+	for _, server := range []*http.Server{a.refresh, a.metrics} {
+		if server.Shutdown(ctx) != nil {
+			server.Close()
+		}
+	}
 }
 
 // stopStream answers the queries that wait, writes what the manager knows, and
@@ -340,47 +388,4 @@ func tokensOf(c config.Refresh) []string {
 		list = append(list, token.Reveal())
 	}
 	return list
-}
-
-// listen listens on the address that a key of the configuration has.
-func (a *app) listen(key, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	a.stops = append(a.stops, func() { _ = l.Close() }) // if no server has done it
-	return l, nil
-}
-
-// newServer makes a server that closes connections over which a header or a body
-// comes too slowly. An answer may take as long as the work does.
-func (a *app) newServer(l net.Listener, h http.Handler) *http.Server {
-	return &http.Server{
-		Addr: l.Addr().String(), Handler: h, MaxHeaderBytes: 64 << 10,
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
-		BaseContext: func(net.Listener) context.Context { return a.requests },
-	}
-}
-
-// serveHTTP serves until [app.stopHTTP].
-func (a *app) serveHTTP(server *http.Server, l net.Listener) {
-	go func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			a.failed <- fmt.Errorf("listening on %s: %w", server.Addr, err)
-		}
-	}()
-}
-
-// stopHTTP lets requests in flight end, then ends them, and waits for that.
-func (a *app) stopHTTP() {
-	timer := time.AfterFunc(httpWork, a.endRequests)
-	defer timer.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
-	defer cancel()
-	for _, server := range []*http.Server{a.refresh, a.metrics} {
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
-	}
 }
