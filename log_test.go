@@ -10,7 +10,7 @@ import (
 	"rosterd/config"
 )
 
-// slow is a reader of the log who takes nothing before he is told to.
+// slow is a reader of the log that takes nothing before it is let.
 type slow struct {
 	strings.Builder
 	began chan struct{} // receives once for each write

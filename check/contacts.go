@@ -111,19 +111,21 @@ func bulk(ctx context.Context, f *fetcher.Fetcher, user jid.JID, i fetcher.Inspe
 // backends looks whether each backend is there. An answer is enough: nothing is
 // known of its users.
 func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
-	seen := make(map[string]bool)     // scheme and host
-	bulks := make(map[string]jid.JID) // by URL, one of those who are asked for there
-	for _, host := range c.cfg.XMPP.Hosts {
-		user, err := jid.New(madeUp, host, "")
-		if err != nil {
+	seen := make(map[string]bool)           // scheme and host
+	bulks := make(map[string]jid.JID)       // by URL, one of those who are asked for there
+	for _, host := range c.cfg.XMPP.Hosts { // of which config has checked all that can fail here
+		user, _ := jid.New(madeUp, host, "")
+		bulkTemplate, ok, _ := c.cfg.Contacts.BulkFor(host)
+		if url, err := bulkTemplate.Expand(host); ok && err == nil {
+			bulks[url] = user
+		}
+		template, _ := c.cfg.Contacts.TemplateFor(host)
+		text, _ := template.Expand(madeUp, host)
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" {
 			continue
 		}
-		if template, ok, err := c.cfg.Contacts.BulkFor(host); ok && err == nil {
-			if url, err := template.Expand(host); err == nil {
-				bulks[url] = user
-			}
-		}
-		if server := c.backend(user); server != "" && !seen[server] {
+		if server := u.Scheme + "://" + u.Host; !seen[server] {
 			seen[server] = true
 			c.report(reached(server, f.Inspect(ctx, user)))
 		}
@@ -143,23 +145,6 @@ func reached(server string, i fetcher.Inspection) finding {
 		return warn("contacts: %s: %s", i.URL, i.Err).mend(mendFetch(i.Err, "contacts.url")...)
 	}
 	return warn("contacts: %s answers, no user was asked for", server).mend("name one: rosterd check --user NAME")
-}
-
-// backend is scheme and host of a user's contacts URL, or "".
-func (c *checker) backend(user jid.JID) string {
-	template, err := c.cfg.Contacts.TemplateFor(user.Domain())
-	if err != nil {
-		return ""
-	}
-	text, err := template.Expand(user.Local(), user.Domain())
-	if err != nil {
-		return ""
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
 }
 
 // skipReasons are fetcher.SkipReasons in words.

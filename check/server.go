@@ -234,8 +234,8 @@ func lacking(ctx context.Context, link *component.Component, status component.St
 	return hosts
 }
 
-// absent is the [component.Rosters] of a rosterd that is not really there: who
-// asks is told to try again, and keeps the roster they have.
+// absent is the [component.Rosters] of a check. Clients that ask are answered to
+// try again, and keep the roster that they have.
 type absent struct{}
 
 func (absent) Get(jid.JID, *string, roster.Reply) (bool, error) { return false, roster.ErrStopping }

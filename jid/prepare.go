@@ -99,9 +99,9 @@ func PrepareDomain(s string) (string, error) {
 		p, ok := settle(s, domainProfile.ToUnicode)
 		return p, ok && utf8.ValidString(s) && isPlainDomain(strings.Map(func(c rune) rune {
 			if c >= utf8.RuneSelf {
-				return 'a' // the profile has judged it
+				return 'a' // the profile has checked it
 			}
-			return c // it may come from a mapping, as '/' and '@'
+			return c // the profile may have made it, as '/' of another character
 		}, p))
 	})
 }

@@ -1,5 +1,5 @@
-// Package metrics holds what rosterd tells Prometheus, and the HTTP handler
-// that tells it: /metrics, /healthz and /readyz.
+// Package metrics has the collectors for Prometheus, and the HTTP handler of
+// /metrics, /healthz, /readyz and /status.
 package metrics
 
 import (
@@ -77,15 +77,15 @@ func New(reg prometheus.Registerer) *Metrics {
 	}
 }
 
-// RegisterBuildInfo tells which build runs: rosterd_build_info is 1.
+// RegisterBuildInfo registers rosterd_build_info, which is 1.
 func RegisterBuildInfo(reg prometheus.Registerer, version, commit string) {
 	promauto.With(reg).NewGauge(prometheus.GaugeOpts{Name: "rosterd_build_info",
 		Help:        "1, with the version, the commit and the Go version of this build as labels.",
 		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version()}}).Set(1)
 }
 
-// RegisterSessions tells how many resources are connected and interested. counts
-// is called at each scrape.
+// RegisterSessions registers how many resources are connected and interested.
+// counts is called at each scrape.
 func RegisterSessions(reg prometheus.Registerer, counts func() (connected, interested int)) {
 	gauge(reg, "rosterd_sessions", "Connected resources of the served domains, as far as the server told.",
 		func() int { connected, _ := counts(); return connected })
@@ -99,7 +99,7 @@ type Rosters struct {
 	Retries, Held  uint64
 }
 
-// RegisterRosters tells these figures. counts is called at each scrape.
+// RegisterRosters registers these figures. counts is called at each scrape.
 func RegisterRosters(reg prometheus.Registerer, counts func() Rosters) {
 	gauge(reg, "rosterd_users_marked", "Connected users whose last refresh failed: they are tried again until it is done.",
 		func() int { return counts().Marked })
@@ -119,8 +119,8 @@ func counter(reg prometheus.Registerer, name, help string, value func() uint64) 
 	promauto.With(reg).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-// RegisterWays tells how each host is served, see component.Ways. ways is called
-// at each scrape, and calls add for each host.
+// RegisterWays registers how each host is served, see component.Ways. ways is
+// called at each scrape, and calls add for each host.
 func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence string))) {
 	reg.MustRegister(wayCollector(ways))
 }

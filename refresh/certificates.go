@@ -63,15 +63,7 @@ func (c *Certificates) Leaf() *x509.Certificate { return c.current.Load().Certif
 
 // config is for a listener: each handshake gets the certificates of its time.
 func (c *Certificates) config() *tls.Config {
-	config := newConfig()
-	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.check(), nil }
-	return config
-}
-
-// newConfig has no session tickets: with one, a caller whom the new files do not
-// trust would get in with a session of the old ones.
-func newConfig() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
+	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.check(), nil }}
 }
 
 // trusts reports whether the caller's certificate is still good, if callers need
@@ -157,8 +149,9 @@ func (c *Certificates) read(names [3]string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %s: not the key of %s: %w", fileKeys[1], names[1], names[0], err)
 	}
-	config := newConfig()
-	config.Certificates = []tls.Certificate{pair}
+	// Without session tickets: with one, a caller whom the new files do not trust
+	// would get in with a session of the old ones.
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
 	if names[2] != "" {
 		config.ClientAuth = tls.RequireAndVerifyClientCert
 		if config.ClientCAs, err = certPool(data[2]); err != nil {
