@@ -51,9 +51,8 @@ func (b *body) Read(p []byte) (n int, err error) {
 	}
 	b.await()
 	n, b.err = b.ReadCloser.Read(p)
-	before := b.read
 	b.read += int64(n)
-	if before <= largeBody && b.read > largeBody {
+	if b.read > largeBody && b.read-int64(n) <= largeBody {
 		release, ok := b.take()
 		if !ok {
 			b.err = errBusy

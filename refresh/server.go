@@ -19,8 +19,8 @@ import (
 // Protect sets up a server for [Handler] with the same options, before it is
 // started: with TLS if o.Certificates is set, and with the limits of o, so that
 // no caller keeps others from being answered. The server is to serve the listener
-// that Protect returns, in place of l, which is of TCP. It speaks HTTP/1.1 alone: a connection has
-// one request at a time.
+// that Protect returns, in place of l, which is of TCP. It speaks HTTP/1.1 alone:
+// a connection has one request at a time.
 func Protect(server *http.Server, l net.Listener, o Options) net.Listener {
 	limits := o.Limits.orDefault()
 	server.MaxHeaderBytes = maxHeader
