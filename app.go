@@ -382,9 +382,8 @@ func headerOf(c config.Contacts) http.Header {
 }
 
 // tokensOf are what callers of the refresh endpoint may send.
-func tokensOf(c config.Refresh) []string {
-	list := []string{c.Token.Reveal()}
-	for _, token := range c.Tokens {
+func tokensOf(c config.Refresh) (list []string) {
+	for _, token := range append([]config.Secret{c.Token}, c.Tokens...) {
 		list = append(list, token.Reveal())
 	}
 	return list

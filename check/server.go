@@ -20,7 +20,6 @@ import (
 	"gosrc.io/xmpp/stanza"
 
 	"rosterd/component"
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/roster"
@@ -67,24 +66,18 @@ func (c *checker) port(ctx context.Context) finding {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
 	const mend = "xmpp.address has to be the component port; Prosody: component_ports, 5347 if it is not set; ejabberd: the port of the listener ejabberd_service"
-	switch opening(conn, c.cfg.XMPP.Domain) {
-	case stanza.NSComponent:
-		if c.tls != nil {
-			return pass("server: a component port answers on %s, with TLS", address)
-		}
+	switch what := opening(conn, c.cfg.XMPP.Domain); {
+	case what == isComponent && c.tls != nil:
+		return pass("server: a component port answers on %s, with TLS", address)
+	case what == isComponent:
 		return pass("server: a component port answers on %s", address)
-	case stanza.NSClient:
-		return fail("server: %s is the server's port for clients, where rosterd is refused", address).mend(mend)
-	case "jabber:server":
-		return fail("server: %s is the server's port for other servers, where rosterd is refused", address).mend(mend)
-	case speaksHTTP:
-		return fail("server: %s is an HTTP server, no XMPP server", address).mend(mend)
-	case speaksTLS:
-		return fail("server: %s wants TLS", address).mend("set xmpp.tls.server_name or xmpp.tls.ca; or " + mend)
-	case isSilent:
-		return fail("server: %s takes the connection, and does not answer within %s", address, portWait).mend(mend, "is the server overloaded, or stuck?")
+	case what == wantsTLS:
+		return fail("server: %s %s", address, what).mend("set xmpp.tls.server_name or xmpp.tls.ca; or " + mend)
+	case what == isSilent:
+		return fail("server: %s %s within %s", address, what, portWait).mend(mend, "is the server overloaded, or stuck?")
+	default:
+		return fail("server: %s %s", address, what).mend(mend)
 	}
-	return fail("server: %s is no XMPP server", address).mend(mend)
 }
 
 // unreachable says why there is no connection.
@@ -108,21 +101,25 @@ func unreachable(address string, err error) finding {
 	return fail("server: cannot connect to %s: %s", address, err)
 }
 
-// What else may answer than a stream, whose namespace opening returns.
+// What opening finds.
 const (
-	speaksHTTP = "http"
-	speaksTLS  = "tls"
-	isSilent   = "silent"
-	isOther    = "other"
+	isComponent = "is a component port"
+	isClients   = "is the server's port for clients, where rosterd is refused"
+	isServers   = "is the server's port for other servers, where rosterd is refused"
+	isHTTP      = "is an HTTP server, no XMPP server"
+	wantsTLS    = "wants TLS"
+	isSilent    = "takes the connection, and does not answer"
+	isOther     = "is no XMPP server"
 )
 
-// opening opens a stream, and returns the default namespace of the answer, which
-// tells a component port from others, or one of the constants above.
+// opening opens a stream and says what answers. The default namespace of a stream
+// tells a component port from the others.
 func opening(conn net.Conn, domain string) string {
 	conn.SetDeadline(time.Now().Add(portWait))
-	header := fmt.Appendf(nil, "<?xml version='1.0'?>\n<stream:stream xmlns='%s' xmlns:stream='%s'", stanza.NSComponent, stanza.NSStream)
-	header = append(xmltext.AppendAttr(header, "to", domain), ">\n"...) // with line ends, for programs that read lines
-	if _, err := conn.Write(header); err != nil {
+	var to strings.Builder
+	_ = xml.EscapeText(&to, []byte(domain)) // never fails
+	// The line ends are for programs that read lines.
+	if _, err := fmt.Fprintf(conn, "<?xml version='1.0'?>\n<stream:stream xmlns='%s' xmlns:stream='%s' to='%s'>\n", stanza.NSComponent, stanza.NSStream, to.String()); err != nil {
 		return isOther
 	}
 	answer := bufio.NewReader(io.LimitReader(conn, maxOpening))
@@ -132,9 +129,9 @@ func opening(conn net.Conn, domain string) string {
 	case len(begins) == 0 && errors.As(err, &timeout) && timeout.Timeout():
 		return isSilent
 	case len(begins) > 1 && (begins[0] == 0x15 || begins[0] == 0x16) && begins[1] == 3: // an alert or a handshake (RFC 8446, section 5.1)
-		return speaksTLS
+		return wantsTLS
 	case string(begins) == "HTTP/":
-		return speaksHTTP
+		return isHTTP
 	}
 	for d := xml.NewDecoder(answer); ; {
 		token, err := d.RawToken()
@@ -144,20 +141,26 @@ func opening(conn net.Conn, domain string) string {
 		switch t := token.(type) {
 		case xml.Directive:
 			if bytes.HasPrefix(bytes.ToLower(t), []byte("doctype html")) {
-				return speaksHTTP
+				return isHTTP
 			}
 		case xml.StartElement:
 			if strings.EqualFold(t.Name.Local, "html") {
-				return speaksHTTP
+				return isHTTP
 			}
-			i := slices.IndexFunc(t.Attr, func(a xml.Attr) bool { return a.Name.Space == "" && a.Name.Local == "xmlns" })
-			if t.Name.Local != "stream" || i < 0 {
+			namespace := slices.IndexFunc(t.Attr, func(a xml.Attr) bool { return a.Name.Space == "" && a.Name.Local == "xmlns" })
+			if t.Name.Local != "stream" || namespace < 0 {
 				return isOther
 			}
-			if t.Attr[i].Value == stanza.NSComponent {
+			switch t.Attr[namespace].Value {
+			case stanza.NSComponent:
 				_, _ = conn.Write([]byte("</stream:stream>"))
+				return isComponent
+			case stanza.NSClient:
+				return isClients
+			case "jabber:server":
+				return isServers
 			}
-			return t.Attr[i].Value
+			return isOther
 		}
 	}
 }

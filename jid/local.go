@@ -71,6 +71,8 @@ func isASCII(s string) bool {
 }
 
 var (
+	unassigned = stringprep.TableA1 // in Unicode 3.2
+
 	// corrected has what the library's tables lack of RFC 3454, B.1, and the
 	// characters whose decomposition Unicode has corrected since (Corrigendum 4).
 	corrected = stringprep.Mapping{0x1806: {}, 0x2F868: {0x2136A}, 0x2F874: {0x5F33}, 0x2F91F: {0x43AB}, 0x2F95F: {0x7AAE}, 0x2F9BF: {0x4D57}}
@@ -95,7 +97,7 @@ func nodeprep(s string) (string, bool) {
 	}
 	var b strings.Builder
 	for s != "" {
-		known := strings.IndexFunc(s, isUnassigned)
+		known := strings.IndexFunc(s, unassigned.Contains)
 		if known < 0 {
 			known = len(s)
 		}
@@ -109,8 +111,6 @@ func nodeprep(s string) (string, bool) {
 	return p, err == nil
 }
 
-func isUnassigned(r rune) bool { return stringprep.TableA1.Contains(r) }
-
 // isOrdered reports what [Stamp].Ordered says.
 func isOrdered(s string) bool {
 	var last uint8 // combining class
@@ -118,7 +118,7 @@ func isOrdered(s string) bool {
 		if r == '\u33C6' {
 			return false
 		}
-		if isUnassigned(r) { // and no mark then
+		if unassigned.Contains(r) { // and no mark then
 			last = 0
 			continue
 		}
