@@ -44,11 +44,11 @@ func (c *checker) contacts(ctx context.Context) {
 	}
 	i := f.Inspect(ctx, user)
 	c.report(fetched(user, i),
-		unusable(i.Skipped, "entry", "skipped", func(f fetcher.Finding) string { return skipReasons[f.Reason] }),
-		unusable(i.Ignored, "field", "ignored, the contacts are served without", func(f fetcher.Finding) string {
+		unusable(i.Skipped, "entry", "entries", "skipped", func(f fetcher.Finding) string { return skipReasons[f.Reason] }),
+		unusable(i.Ignored, "field", "fields", "ignored, the contacts are served without", func(f fetcher.Finding) string {
 			return f.Field + " is " + f.Value + ", and not " + wanted[f.Field]
 		}),
-		unusable(i.NotUTF8, "entry", "not in UTF-8, of which clients see U+FFFD", func(fetcher.Finding) string { return "is not in UTF-8" }))
+		unusable(i.NotUTF8, "entry", "entries", "not in UTF-8, of which clients see U+FFFD", func(fetcher.Finding) string { return "is not in UTF-8" }))
 	c.report(bulk(ctx, f, user, i))
 }
 
@@ -65,9 +65,9 @@ func fetched(user jid.JID, i fetcher.Inspection) finding {
 	return pass("%s: status %d, %s, in %s", where, i.Status, count(i.Items, "item", "items"), took)
 }
 
-// unusable names what of the contacts cannot be served as it was sent. line says
-// what is wrong with one.
-func unusable(found fetcher.Found, thing, what string, line func(fetcher.Finding) string) finding {
+// unusable names what of the contacts cannot be served as it was sent: one or many
+// of a thing. line says what is wrong with one.
+func unusable(found fetcher.Found, one, many, what string, line func(fetcher.Finding) string) finding {
 	if found.Count() == 0 {
 		return finding{}
 	}
@@ -82,8 +82,7 @@ func unusable(found fetcher.Found, thing, what string, line func(fetcher.Finding
 	if found.More > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", found.More))
 	}
-	things := map[string]string{"entry": "entries", "field": "fields"}[thing]
-	return warn("contacts: %s %s, mend the backend", count(found.Count(), thing, things), what).mend(lines...)
+	return warn("contacts: %s %s, mend the backend", count(found.Count(), one, many), what).mend(lines...)
 }
 
 // bulk asks for a user at the URL for many users at once, if there is one. i is
@@ -111,9 +110,10 @@ func bulk(ctx context.Context, f *fetcher.Fetcher, user jid.JID, i fetcher.Inspe
 // backends looks whether each backend is there. An answer is enough: nothing is
 // known of its users.
 func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
-	seen := make(map[string]bool)           // scheme and host
-	bulks := make(map[string]jid.JID)       // by URL, one of those who are asked for there
-	for _, host := range c.cfg.XMPP.Hosts { // of which config has checked all that can fail here
+	seen := make(map[string]bool)     // scheme and host
+	bulks := make(map[string]jid.JID) // by URL, one of those who are asked for there
+	for _, host := range c.cfg.XMPP.Hosts {
+		// Config has checked what can fail here.
 		user, _ := jid.New(madeUp, host, "")
 		bulkTemplate, ok, _ := c.cfg.Contacts.BulkFor(host)
 		if url, err := bulkTemplate.Expand(host); ok && err == nil {
