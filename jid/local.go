@@ -113,11 +113,15 @@ func nodeprep(s string) (string, bool) {
 
 // isOrdered reports what [Stamp].Ordered says.
 func isOrdered(s string) bool {
+	if strings.ContainsRune(s, '\u33C6') {
+		return false
+	}
+	isMark := func(r rune) bool { return norm.NFKD.PropertiesString(string(r)).LeadCCC() != 0 }
+	if !strings.ContainsFunc(s, isMark) {
+		return true // one character alone is decomposed in order
+	}
 	var last uint8 // combining class
 	for _, r := range s {
-		if r == '\u33C6' {
-			return false
-		}
 		if unassigned.Contains(r) { // and no mark then
 			last = 0
 			continue
