@@ -57,17 +57,17 @@ func prepareLocal(s string) (string, error) { return enforce(s, errLocal, isPlai
 // isPlainLocal reports whether s is of the ASCII characters that nodeprep keeps
 // (RFC 6122, appendix A.5).
 func isPlainLocal(s string) bool {
-	return !strings.ContainsFunc(s, func(c rune) bool {
+	return all(s, func(c byte) bool {
 		switch c {
 		case '"', '&', '\'', '/', ':', '<', '>', '@':
-			return true
+			return false
 		}
-		return c <= ' ' || c >= 0x7F || 'A' <= c && c <= 'Z'
+		return c > ' ' && c < 0x7F && (c < 'A' || c > 'Z')
 	})
 }
 
 func isASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(c rune) bool { return c >= utf8.RuneSelf })
+	return all(s, func(c byte) bool { return c < utf8.RuneSelf })
 }
 
 var (

@@ -24,6 +24,16 @@ func enforce(s string, bad error, isPlain func(string) bool, profile func(string
 	return "", bad
 }
 
+// all reports whether all bytes of s are such. It is inlined.
+func all(s string, such func(c byte) bool) bool {
+	for i := range len(s) {
+		if !such(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
 // settle applies a profile until nothing changes any more, as one time need not be
 // enough (RFC 8264, section 7). It gives up after four (RFC 8266, section 2.1).
 func settle(s string, profile func(string) (string, error)) (string, bool) {
@@ -52,7 +62,7 @@ func prepareResource(s string) (string, error) {
 }
 
 func isPlainResource(s string) bool {
-	return !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c >= 0x7F })
+	return all(s, func(c byte) bool { return c >= ' ' && c < 0x7F })
 }
 
 // checkStamped accepts every resource that XML can carry (XML 1.0, section 2.2,
@@ -120,14 +130,13 @@ func prepareIPv6(s string) (string, error) {
 // digits, '-' and '_' that neither begin nor end with '-' (RFC 5890, section
 // 2.3.1, with '_').
 func isPlainDomain(s string) bool {
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, func(c rune) bool {
-			return (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-'
-		}) {
-			return false
-		}
-	}
-	return true
+	prev := byte('.')
+	plain := all(s, func(c byte) bool {
+		ok := 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '_' || c == '-' && prev != '.' || c == '.' && prev != '.' && prev != '-'
+		prev = c
+		return ok
+	})
+	return plain && prev != '.' && prev != '-'
 }
 
 // ASCIIDomain is a prepared domain with A-labels (RFC 5890) in place of U-labels,
