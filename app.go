@@ -140,7 +140,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	a.component = component.New(component.Options{
-		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
+		Address: string(cfg.XMPP.Address), TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, MaxStanza: cfg.XMPP.MaxStanzaBytes,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
 		Version: version, Logger: log, Metrics: m,
@@ -201,8 +201,8 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 }
 
 // listen listens on the address that a key of the configuration has.
-func (a *app) listen(key, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func (a *app) listen(key string, address config.HostPort) (net.Listener, error) {
+	l, err := net.Listen("tcp", string(address))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
@@ -346,12 +346,12 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
 	urls := make(map[string]string)
 	for _, host := range hosts {
-		template, ok, err := c.BulkFor(host)
-		if err == nil && ok {
-			urls[host], err = template.Expand(host)
-		}
+		url, err := c.BulkURLFor(host)
 		if err != nil {
 			return nil, err
+		}
+		if url != "" {
+			urls[host] = url
 		}
 	}
 	return urls, nil

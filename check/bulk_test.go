@@ -87,9 +87,8 @@ func newBulkFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, erro
 			return template.Expand(user.Local(), user.Domain())
 		},
 		BulkURL: func(domain string) (string, bool) {
-			template, ok, _ := cfg.Contacts.BulkFor(domain)
-			url, err := template.Expand(domain)
-			return url, ok && err == nil
+			url, err := cfg.Contacts.BulkURLFor(domain)
+			return url, url != "" && err == nil
 		},
 		BulkSize: cfg.Contacts.BulkSize, Timeout: cfg.Contacts.Timeout, MaxInFlight: 4, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},

@@ -115,8 +115,7 @@ func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
 	for _, host := range c.cfg.XMPP.Hosts {
 		// Config has checked what can fail here.
 		user, _ := jid.New(madeUp, host, "")
-		bulkTemplate, ok, _ := c.cfg.Contacts.BulkFor(host)
-		if url, err := bulkTemplate.Expand(host); ok && err == nil {
+		if url, _ := c.cfg.Contacts.BulkURLFor(host); url != "" {
 			bulks[url] = user
 		}
 		template, _ := c.cfg.Contacts.TemplateFor(host)

@@ -37,7 +37,7 @@ func asked(t *testing.T, page http.HandlerFunc) string {
 // newEmptyFetcher takes 404 for a user without contacts, as it is configured.
 func newEmptyFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
 	m := metrics.New(prometheus.NewRegistry())
-	template, err := cfg.Contacts.Template()
+	template, err := cfg.Contacts.TemplateFor("example.org")
 	return fetcher.New(fetcher.Options{
 		URL:     func(user jid.JID) (string, error) { return template.Expand(user.Local(), user.Domain()) },
 		Timeout: cfg.Contacts.Timeout, MaxInFlight: 1, MaxBytes: cfg.Contacts.MaxBytes, Logger: log, NotFoundEmpty: cfg.Contacts.NotFound == "empty",

@@ -1,8 +1,11 @@
-// Package config is what an administrator can set: [Load] reads a YAML file and
-// the environment, and stops at the first unknown key, missing or senseless
-// value with an error of one line that names the key, what it wants and, if it
-// is no secret, what it got. No error contains a secret, and neither does a
-// [Config] that is printed.
+// Package config holds what an administrator can set. [Load] reads a YAML file and
+// the environment, and stops at the first unknown key, missing or senseless value
+// with an error of one line. The line names the key, what it wants and, unless it is
+// a secret, what it got. Neither an error nor a [Config] that is printed tells a secret.
+//
+// A new key takes one field with its tag, its value in [Default], one line in
+// [Config.Validate] if not every value will do, and one line in config.example.yaml:
+// the file, the environment, the reload and the tests find it by the field.
 package config
 
 import (
@@ -12,162 +15,142 @@ import (
 	"time"
 )
 
-// Config is the whole configuration. Its keys in the file and the environment
-// are the names of its fields in snake case.
+// Config is the whole configuration.
+//
+// The tag mapstructure names a key or section. The tag reload marks the keys that a
+// running rosterd can take over: "yes", or "tls", which means unless that turns TLS
+// at the refresh endpoint on or off.
 //
 // Neither Config nor its parts may be modified while others use them.
 type Config struct {
-	XMPP     XMPP
-	Contacts Contacts
-	Refresh  Refresh
-	Metrics  Metrics
-	State    State
-	Limits   Limits
-	Log      Log
+	XMPP     XMPP     `mapstructure:"xmpp"`
+	Contacts Contacts `mapstructure:"contacts"`
+	Refresh  Refresh  `mapstructure:"refresh"`
+	Metrics  Metrics  `mapstructure:"metrics"`
+	State    State    `mapstructure:"state"`
+	Limits   Limits   `mapstructure:"limits"`
+	Log      Log      `mapstructure:"log"`
 }
 
 // XMPP is the component's connection to the server (XEP-0114).
 type XMPP struct {
-	Address    string   // host:port of the server's component port
-	Domain     string   // the component's own domain, prepared: in U-labels
-	Secret     Secret   // shared with the server
-	SecretFile string   // from which Load read Secret, or ""
-	Hosts      []string // the domains whose users are served, prepared: in U-labels
+	Address    HostPort `mapstructure:"address"`                  // the server's component port
+	Domain     string   `mapstructure:"domain"`                   // the component's own domain, prepared: in U-labels
+	Secret     Secret   `mapstructure:"secret" reload:"yes"`      // shared with the server
+	SecretFile string   `mapstructure:"secret_file" reload:"yes"` // from which Load read Secret, or ""
+	Hosts      []string `mapstructure:"hosts"`                    // the domains whose users are served, prepared: in U-labels
 	// Unrestricted says that the server takes stanzas from every address of
 	// Hosts, which is more than XEP-0114 promises.
-	Unrestricted bool
-	Presence     string // auto, relay or off; relay wants Unrestricted
-	TLS          XMPPTLS
+	Unrestricted bool    `mapstructure:"unrestricted"`
+	Presence     string  `mapstructure:"presence"` // auto, relay or off; relay wants Unrestricted
+	TLS          XMPPTLS `mapstructure:"tls"`
 	// MaxStanzaBytes is the largest stanza that the server is sent.
-	MaxStanzaBytes int
+	MaxStanzaBytes int `mapstructure:"max_stanza_bytes"`
+}
+
+// XMPPTLS is TLS to the server's component port. It is used if one of its fields is set.
+type XMPPTLS struct {
+	ServerName string `mapstructure:"server_name" reload:"yes"` // that the server's certificate must have; "": the host of the address
+	CA         string `mapstructure:"ca" reload:"yes"`          // a file of the certificates to trust, PEM; "": the system's
 }
 
 // Contacts is the HTTP backend that knows the users' contacts.
 type Contacts struct {
-	// URL is parsed by [Contacts.TemplateFor]. It may hold a key in its query
-	// that is nobody's business, so it should not be logged. It may be empty if
-	// each of the domains that are served has its own.
-	URL         string
-	Timeout     time.Duration     // of one fetch, from dialling to the last byte
-	MaxInFlight int               // fetches under way at once
-	MaxBytes    int64             // of a response
-	Headers     map[string]Secret // sent with every fetch; names in lower case if Load read them
-	Token       Secret            // sent as "Authorization: Bearer", or ""
-	TokenFile   string            // from which Load read Token, or ""
-	TLS         ContactsTLS
-	// MaxStale is how old a last known roster may be that a query is answered
-	// with while the backend fails; 0 is any age.
-	MaxStale time.Duration
-	NotFound string // what the status 404 means: error, or empty, a roster without contacts
-	// MaxRemoved is the part of a roster of 10 contacts or more, from 0 to 1,
-	// that a fetch may remove without being confirmed by a second one, which is
-	// made after ConfirmAfter.
-	MaxRemoved   float64
-	ConfirmAfter time.Duration
-	ResyncRate   int // users a second that are brought in line in the background
-	// MaxAge is for how long a query is answered with a roster that was fetched,
-	// without asking again; 0: not at all.
-	MaxAge time.Duration
+	// URL is parsed by [Contacts.TemplateFor]. Its query may hold a secret, so it
+	// should not be logged. It may be empty if each domain that is served has its own.
+	URL         string            `mapstructure:"url"`
+	Timeout     time.Duration     `mapstructure:"timeout"`                 // of one fetch, from dialling to the last byte
+	MaxInFlight int               `mapstructure:"max_in_flight"`           // fetches under way at once
+	MaxBytes    int64             `mapstructure:"max_bytes"`               // of a response
+	Headers     map[string]Secret `mapstructure:"headers" reload:"yes"`    // sent with every fetch; names in lower case if Load read them
+	Token       Secret            `mapstructure:"token" reload:"yes"`      // sent as "Authorization: Bearer", or ""
+	TokenFile   string            `mapstructure:"token_file" reload:"yes"` // from which Load read Token, or ""
+	TLS         ContactsTLS       `mapstructure:"tls"`
+	// MaxStale is how old the last known roster may be that answers a query while
+	// the backend fails; 0 is any age.
+	MaxStale time.Duration `mapstructure:"max_stale"`
+	NotFound string        `mapstructure:"not_found"` // what the status 404 means: error, or empty, a roster without contacts
+	// MaxRemoved is the part of a roster of 10 contacts or more, from 0 to 1, that
+	// a fetch may remove at once. To remove more, a second fetch must confirm it,
+	// ConfirmAfter later.
+	MaxRemoved   float64       `mapstructure:"max_removed"`
+	ConfirmAfter time.Duration `mapstructure:"confirm_after"`
+	ResyncRate   int           `mapstructure:"resync_rate"` // users a second that are brought in line in the background
+	// MaxAge is for how long a fetched roster answers queries without asking
+	// again; 0: not at all.
+	MaxAge time.Duration `mapstructure:"max_age"`
 	// BulkURL is where the contacts of up to BulkSize users are asked for at once,
-	// parsed by [ParseBulkTemplate]; "" if they are not.
-	BulkURL  string
-	BulkSize int
-	// Hosts are what differs for some of the domains of [XMPP], by their
-	// prepared form. Headers and Token are for all of them.
-	Hosts map[string]ContactsHost
+	// used by [Contacts.BulkURLFor]; "" if they are not.
+	BulkURL  string `mapstructure:"bulk_url"`
+	BulkSize int    `mapstructure:"bulk_size"`
+	// Hosts are what differs for some of the domains of [XMPP], by their prepared
+	// form. Headers and Token are for all of them.
+	Hosts map[string]ContactsHost `mapstructure:"hosts"`
 }
 
 // ContactsHost is what one domain has of its own.
 type ContactsHost struct {
-	URL string // in place of that of [Contacts], or ""; to be logged as little
+	URL string `mapstructure:"url"` // in place of that of [Contacts], or ""; not to be logged either
 	// BulkURL is in place of that of [Contacts], or "". If URL is set and this is
 	// not, the domain's users are not asked for together.
-	BulkURL string
+	BulkURL string `mapstructure:"bulk_url"`
 }
 
-// Template is URL, parsed. It fails if URL is empty, or if [Config.Validate]
-// would, too.
-func (c Contacts) Template() (URLTemplate, error) { return ParseURLTemplate(c.URL) }
-
-// TemplateFor is the URL for the users of a prepared domain, parsed: the
-// domain's own, or else that of all. If the domain is served, it fails only if
-// [Config.Validate] would, too.
-func (c Contacts) TemplateFor(domain string) (URLTemplate, error) {
-	return ParseURLTemplate(c.urlFor(domain))
-}
-
-// BulkFor is the URL at which many users of a prepared domain are asked for at
-// once, parsed; ok says whether there is one. If the domain is served, it fails
-// only if [Config.Validate] would, too.
-func (c Contacts) BulkFor(domain string) (t BulkTemplate, ok bool, err error) {
-	text := c.bulkFor(domain)
-	if text == "" {
-		return t, false, nil
-	}
-	t, err = ParseBulkTemplate(text)
-	return t, err == nil, err
-}
-
-func (c Contacts) bulkFor(domain string) string {
-	switch own := c.Hosts[domain]; {
-	case own.BulkURL != "":
-		return own.BulkURL
-	case own.URL != "": // another backend than that of contacts.bulk_url
-		return ""
-	}
-	return c.BulkURL
-}
-
-func (c Contacts) urlFor(domain string) string {
-	if own := c.Hosts[domain].URL; own != "" {
-		return own
-	}
-	return c.URL
+// ContactsTLS is TLS to the backends whose URLs are https.
+type ContactsTLS struct {
+	CA string `mapstructure:"ca" reload:"yes"` // a file of the certificates to trust, PEM; "": the system's
 }
 
 // Refresh is the HTTP endpoint at which the backend reports changes.
 type Refresh struct {
-	Listen    string   // host:port, port 0 is any free one
-	Token     Secret   // that callers must send as "Authorization: Bearer", or ""
-	TokenFile string   // from which Load read Token, or ""
-	Tokens    []Secret // that callers may send as well, for the time of a change
-	MaxBytes  int64    // of a request's body
-	TLS       RefreshTLS
+	Listen    HostPort   `mapstructure:"listen"`                  // port 0 is any free one
+	Token     Secret     `mapstructure:"token" reload:"yes"`      // that callers must send as "Authorization: Bearer", or ""
+	TokenFile string     `mapstructure:"token_file" reload:"yes"` // from which Load read Token, or ""
+	Tokens    []Secret   `mapstructure:"tokens" reload:"yes"`     // that callers may send as well, for the time of a change
+	MaxBytes  int64      `mapstructure:"max_bytes"`               // of a request's body
+	TLS       RefreshTLS `mapstructure:"tls"`
 }
+
+// RefreshTLS is TLS at the refresh endpoint. It is used if Cert and Key are set.
+// The files are read again when they change.
+type RefreshTLS struct {
+	Cert string `mapstructure:"cert" reload:"tls"` // a file, PEM, with the chain
+	Key  string `mapstructure:"key" reload:"tls"`  // a file, PEM
+	// ClientCA is a file, PEM: callers must have a certificate of one of these.
+	// "": they need none.
+	ClientCA string `mapstructure:"client_ca" reload:"tls"`
+}
+
+// Enabled reports whether TLS is used.
+func (t RefreshTLS) Enabled() bool { return t.Cert != "" }
 
 // Metrics is the HTTP endpoint of Prometheus and of the health checks.
 type Metrics struct {
-	Listen string // host:port, port 0 is any free one
+	Listen HostPort `mapstructure:"listen"` // port 0 is any free one
 }
 
 // State is where rosterd keeps what it must know after a restart.
 type State struct {
-	Path string // the file; "": nowhere but in memory
-}
-
-// stateFile is the file in $STATE_DIRECTORY, which systemd sets, or else in the
-// working directory.
-func stateFile() string {
-	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
-	return filepath.Join(first, "rosterd.db")
+	Path string `mapstructure:"path"` // the file; "": nowhere but in memory
 }
 
 // Limits are what each user may ask for.
 type Limits struct {
-	QueriesBurst     int     // roster queries at once
-	QueriesPerSecond float64 // and from then on
+	QueriesBurst     int     `mapstructure:"queries_burst"`      // roster queries at once
+	QueriesPerSecond float64 `mapstructure:"queries_per_second"` // and from then on
 }
 
 // Log says what is logged, and how.
 type Log struct {
-	Level  string // debug, info, warn or error
-	Format string // text or json
+	Level  string `mapstructure:"level" reload:"yes"` // debug, info, warn or error
+	Format string `mapstructure:"format"`             // text or json
 }
 
 // Default is the configuration of an administrator who has set nothing. It is
-// not valid: xmpp.domain, xmpp.secret, xmpp.hosts and contacts.url have no
-// default.
+// not valid: xmpp.domain, xmpp.secret, xmpp.hosts and contacts.url have no default.
 func Default() Config {
+	// systemd sets $STATE_DIRECTORY; without it, the working directory will do.
+	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	return Config{
 		XMPP: XMPP{Address: "127.0.0.1:5347", Presence: "auto", MaxStanzaBytes: 256 << 10},
 		Contacts: Contacts{
@@ -177,7 +160,7 @@ func Default() Config {
 		},
 		Refresh: Refresh{Listen: "127.0.0.1:5290", MaxBytes: 8 << 20},
 		Metrics: Metrics{Listen: "127.0.0.1:9590"},
-		State:   State{Path: stateFile()},
+		State:   State{Path: filepath.Join(state, "rosterd.db")},
 		Limits:  Limits{QueriesBurst: 60, QueriesPerSecond: 2},
 		Log:     Log{Level: "info", Format: "text"},
 	}

@@ -4,51 +4,62 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"rosterd/jid"
 )
 
-// maxShown is how many bytes of a wrong value an error repeats.
-const maxShown = 80
+// keyError is the one line about a key.
+type keyError struct {
+	key  string // "" if decodeError adds it
+	text string
+}
 
-// nothing is how an error shows a value that is not there.
-const nothing = "nothing"
+func (e *keyError) Error() string { return e.key + ": " + e.text }
 
-// problem is the one line about a key with a wrong value. The value got is
-// shown as it is; it is empty for a secret, which is not shown.
+// problem is the error about a key with a wrong value. It shows got as it is; "" keeps
+// a secret out of it.
 func problem(key, wants, got string) error {
-	if got == "" {
-		return fmt.Errorf("%s: wants %s", key, wants)
+	if got != "" {
+		got = ", got " + got
 	}
-	return fmt.Errorf("%s: wants %s, got %s", key, wants, got)
+	return &keyError{key, "wants " + wants + got}
 }
 
-// show quotes a value that is no secret, within one line and cut to maxShown.
+const (
+	maxShown = 80        // how many bytes of a wrong value an error repeats
+	nothing  = "nothing" // how an error shows a value that is not there
+)
+
+func clip(s string) string {
+	if len(s) <= maxShown {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxShown], "") + "…"
+}
+
+// show quotes a value that is no secret, within one line.
 func show(s string) string {
-	switch {
-	case s == "":
+	if s == "" {
 		return nothing
-	case len(s) > maxShown:
-		return strconv.Quote(s[:maxShown]) + "…"
 	}
-	return strconv.Quote(s)
+	return strconv.Quote(clip(s))
 }
 
-// showAny shows a value of the file, or at least its kind.
+// showAny shows a value of the file that is no secret, or its kind.
 func showAny(v any) string {
 	switch v := v.(type) {
 	case string:
 		return show(v)
-	case bool, int, int64, uint64, float64:
-		return fmt.Sprint(v)
 	case []any:
 		return "a list"
 	case map[string]any, map[any]any:
 		return "a mapping"
 	}
-	return "a value of another kind"
+	return fmt.Sprint(v)
 }
 
-// showURL is show for a URL, of which it leaves out what may be a secret: the
-// query, and all of it if there is user info in it.
+// showURL is show for a URL without its query, which may be a secret, and without
+// all of it if it has user info.
 func showURL(s string) string {
 	if strings.Contains(s, "@") {
 		return "one that is not shown, as it may contain a password"
@@ -59,18 +70,22 @@ func showURL(s string) string {
 	return show(s)
 }
 
-// showName shows a name that the file should not have, up to the first
-// character that no key has: behind it may stand a secret ("secret=x" instead
-// of "secret: x" makes all of that the name).
+// showName shows a name up to the first character that no key has: a secret may
+// follow ("secret=x" in place of "secret: x" makes all of that the name).
 func showName(s string) string {
-	i := strings.IndexFunc(s, func(r rune) bool {
-		return r != '_' && r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
-	switch {
-	case i < 0 && len(s) <= maxShown:
-		return s
-	case i < 0 || i > maxShown:
-		i = maxShown
+	rest := strings.TrimLeft(s, "_-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+	name := clip(strings.TrimSuffix(s, rest))
+	if rest != "" {
+		name = strings.TrimSuffix(name, "…") + "…"
 	}
-	return s[:i] + "…"
+	return name
+}
+
+// showDomain shows a name that should be a domain, as showName if it is none.
+func showDomain(s string) string {
+	d, err := jid.PrepareDomain(s)
+	if err != nil {
+		return showName(s)
+	}
+	return clip(d)
 }

@@ -50,22 +50,17 @@ func TestBulkFor(t *testing.T) {
 	for domain, want := range map[string]string{
 		"example.org": "http://bulk.example.org/", "example.net": "", "example.com": "http://y/example.com", "[::1]": "http://z/",
 	} {
-		template, ok, err := c.Contacts.BulkFor(domain)
-		got := ""
-		if ok {
-			got, err = template.Expand(domain)
-		}
-		if err != nil || got != want {
+		if got, err := c.Contacts.BulkURLFor(domain); err != nil || got != want {
 			t.Errorf("the URL for %s is %q, %v, want %q", domain, got, err, want)
 		}
 	}
 	c.Contacts.BulkURL = "http://x/%s"
-	if _, ok, err := c.Contacts.BulkFor("example.org"); ok || err == nil {
-		t.Errorf("a URL with a user: %v, %v", ok, err)
+	if got, err := c.Contacts.BulkURLFor("example.org"); got != "" || err == nil {
+		t.Errorf("a URL with a user: %q, %v", got, err)
 	}
 	c.Contacts.BulkURL, c.Contacts.Hosts = "", nil
-	if _, ok, err := c.Contacts.BulkFor("example.org"); ok || err != nil {
-		t.Errorf("no URL: %v, %v", ok, err)
+	if got, err := c.Contacts.BulkURLFor("example.org"); got != "" || err != nil {
+		t.Errorf("no URL: %q, %v", got, err)
 	}
 }
 

@@ -1,238 +1,144 @@
 package config
 
 import (
-	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
-
-	"rosterd/jid"
+	"unicode"
 )
 
-// key is one setting: its name as a dotted path, and how a value that is not
-// nil is set. Values come as YAML makes them, or as strings from the
-// environment; both spell everything in the same ways.
+// Keys that are mappings with free names.
+const (
+	headersKey = "contacts.headers"
+	hostsKey   = "contacts.hosts"
+)
+
+// key is one setting: a field of a [Config] that is no section.
 type key struct {
-	name  string
-	field any // a pointer to the field of a [Config]
-	set   func(name string, v any) error
+	name   string        // "xmpp.tls.ca"
+	value  reflect.Value // the field
+	reload string        // its tag
 }
 
-func bind[T any](name string, field *T, parse func(field *T) func(name string, v any) error) key {
-	return key{name, field, parse(field)}
-}
+// keys are all settings of c, in the order of its fields.
+func (c *Config) keys() []key { return keysOf("", reflect.ValueOf(c).Elem()) }
 
-// headersKey is the key whose value is a mapping of free names to texts.
-const headersKey = "contacts.headers"
-
-// keys are all settings, bound to the fields of c.
-func (c *Config) keys() []key {
-	return []key{
-		bind("xmpp.address", &c.XMPP.Address, hostPort),
-		bind("xmpp.domain", &c.XMPP.Domain, domain),
-		bind("xmpp.secret", &c.XMPP.Secret, secret),
-		bind("xmpp.secret_file", &c.XMPP.SecretFile, text),
-		bind("xmpp.hosts", &c.XMPP.Hosts, domains),
-		bind("xmpp.unrestricted", &c.XMPP.Unrestricted, boolean),
-		bind("xmpp.presence", &c.XMPP.Presence, text),
-		bind("xmpp.tls.server_name", &c.XMPP.TLS.ServerName, serverName),
-		bind("xmpp.tls.ca", &c.XMPP.TLS.CA, text),
-		bind("xmpp.max_stanza_bytes", &c.XMPP.MaxStanzaBytes, number),
-		bind("contacts.url", &c.Contacts.URL, address),
-		bind("contacts.timeout", &c.Contacts.Timeout, duration),
-		bind("contacts.max_in_flight", &c.Contacts.MaxInFlight, number),
-		bind("contacts.max_bytes", &c.Contacts.MaxBytes, number),
-		bind(headersKey, &c.Contacts.Headers, headers),
-		bind("contacts.token", &c.Contacts.Token, secret),
-		bind("contacts.token_file", &c.Contacts.TokenFile, text),
-		bind("contacts.tls.ca", &c.Contacts.TLS.CA, text),
-		bind("contacts.max_stale", &c.Contacts.MaxStale, duration),
-		bind("contacts.not_found", &c.Contacts.NotFound, text),
-		bind("contacts.max_removed", &c.Contacts.MaxRemoved, fraction),
-		bind("contacts.confirm_after", &c.Contacts.ConfirmAfter, duration),
-		bind("contacts.resync_rate", &c.Contacts.ResyncRate, number),
-		bind("contacts.max_age", &c.Contacts.MaxAge, duration),
-		bind("contacts.bulk_url", &c.Contacts.BulkURL, address),
-		bind("contacts.bulk_size", &c.Contacts.BulkSize, number),
-		bind(hostsKey, &c.Contacts.Hosts, hosts),
-		bind("refresh.listen", &c.Refresh.Listen, hostPort),
-		bind("refresh.token", &c.Refresh.Token, secret),
-		bind("refresh.token_file", &c.Refresh.TokenFile, text),
-		bind("refresh.tokens", &c.Refresh.Tokens, secrets),
-		bind("refresh.max_bytes", &c.Refresh.MaxBytes, number),
-		bind("refresh.tls.cert", &c.Refresh.TLS.Cert, text),
-		bind("refresh.tls.key", &c.Refresh.TLS.Key, text),
-		bind("refresh.tls.client_ca", &c.Refresh.TLS.ClientCA, text),
-		bind("metrics.listen", &c.Metrics.Listen, hostPort),
-		bind("state.path", &c.State.Path, text),
-		bind("limits.queries_burst", &c.Limits.QueriesBurst, number),
-		bind("limits.queries_per_second", &c.Limits.QueriesPerSecond, fraction),
-		bind("log.level", &c.Log.Level, text),
-		bind("log.format", &c.Log.Format, text),
+func keysOf(section string, fields reflect.Value) (keys []key) {
+	for field, value := range fields.Fields() {
+		name := join(section, field.Tag.Get("mapstructure"))
+		if value.Kind() == reflect.Struct {
+			keys = append(keys, keysOf(name, value)...)
+		} else {
+			keys = append(keys, key{name, value, field.Tag.Get("reload")})
+		}
 	}
+	return keys
 }
 
-func text(field *string) func(string, any) error {
-	return func(name string, v any) error {
-		s, ok := v.(string)
-		if !ok {
-			return problem(name, "a text", showAny(v))
+// fieldIn is the type of a field of a section, nil if it is not there, and the names
+// of all.
+func fieldIn(section reflect.Type, name string) (t reflect.Type, names []string) {
+	for field := range section.Fields() {
+		names = append(names, field.Tag.Get("mapstructure"))
+		if names[len(names)-1] == name {
+			t = field.Type
 		}
-		*field = s
-		return nil
 	}
+	return t, names
 }
 
-// address is text for a URL, of whose wrong kinds it shows nothing.
-func address(field *string) func(string, any) error {
-	return func(name string, v any) error {
-		s, ok := v.(string)
-		if !ok {
-			return problem(name, "a URL", "")
-		}
-		*field = s
-		return nil
-	}
-}
+func join(section, name string) string { return strings.TrimPrefix(section+"."+name, ".") }
 
-// secret accepts strings alone: YAML would make another number of 0123.
-func secret(field *Secret) func(string, any) error {
-	return func(name string, v any) error {
-		s, ok := v.(string)
-		if !ok {
-			return problem(name, "a text, in quotes if it looks like something else", "")
-		}
-		*field = Secret(s)
-		return nil
-	}
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// secrets accepts a list, or the same with commas in one text.
-func secrets(field *[]Secret) func(string, any) error {
-	return func(name string, v any) error {
-		list, ok := v.([]any)
-		if s, isText := v.(string); isText {
-			ok = true
-			list = split(s)
-		}
-		if !ok {
-			return problem(name, "a list of texts", "")
-		}
-		*field = make([]Secret, len(list))
-		for i, s := range list {
-			if err := secret(&(*field)[i])(name, s); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
-// boolean accepts what YAML 1.2 does: no yes and no on.
-func boolean(field *bool) func(string, any) error {
-	return func(name string, v any) error {
-		switch v {
-		case true, "true", "True", "TRUE":
-			*field = true
-		case false, "false", "False", "FALSE":
-			*field = false
+// Reload is c, of a running rosterd, with what it can take over from next: the keys
+// in took. It cannot take over those in left, which differ, too. The error is of
+// the whole, which is not what next alone would be.
+func (c Config) Reload(next Config) (now Config, took, left []string, err error) {
+	now = c
+	from := next.keys()
+	for i, k := range now.keys() {
+		switch {
+		case reflect.DeepEqual(k.value.Interface(), from[i].value.Interface()):
+		case k.reload == "", k.reload == "tls" && c.Refresh.TLS.Enabled() != next.Refresh.TLS.Enabled():
+			left = append(left, k.name)
 		default:
-			return problem(name, "true or false", showAny(v))
+			k.value.Set(from[i].value)
+			took = append(took, k.name)
 		}
-		return nil
 	}
+	return now, took, left, now.Validate()
 }
 
-func domain(field *string) func(string, any) error {
-	return func(name string, v any) error {
-		if err := text(field)(name, v); err != nil || *field == "" {
-			return err
+// warnInvisible warns of secrets that begin or end in white space, or in the mark with
+// which some editors begin a file. Where that cannot be meant, Validate refuses it.
+func warnInvisible(keys []key) (warnings []string) {
+	warn := func(name string, secrets ...Secret) {
+		for _, s := range secrets {
+			if strings.TrimFunc(s.Reveal(), func(c rune) bool { return unicode.IsSpace(c) || c == '\uFEFF' }) != s.Reveal() {
+				warnings = append(warnings, name+": begins or ends in white space, which counts")
+			}
 		}
-		d, err := jid.PrepareDomain(*field)
-		if err != nil {
-			return problem(name, wantsDomain, show(*field))
-		}
-		*field = d
-		return nil
 	}
+	for _, k := range keys {
+		switch value := k.value.Interface().(type) {
+		case Secret:
+			warn(k.name, value)
+		case []Secret:
+			warn(k.name, value...)
+		case map[string]Secret:
+			for _, name := range sortedKeys(value) {
+				warn(join(k.name, showName(name)), value[name])
+			}
+		}
+	}
+	return warnings
 }
 
-// domains accepts a list, or the same with commas in one text.
-func domains(field *[]string) func(string, any) error {
-	return func(name string, v any) error {
-		list, ok := v.([]any)
-		if s, isText := v.(string); isText {
-			ok = true
-			list = split(s)
-		}
-		if !ok {
-			return problem(name, "a list of domains", showAny(v))
-		}
-		*field = make([]string, len(list))
-		for i, d := range list {
-			if err := domain(&(*field)[i])(name, d); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+// prefix begins the name of each environment variable that is a key.
+const prefix = "ROSTERD_"
+
+// envName is the name of the environment variable of a key or section.
+func envName(key string) string {
+	return prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-// split makes a list of a text with commas, and none of one that is empty.
-func split(s string) (list []any) {
-	if strings.TrimSpace(s) == "" {
-		return nil
-	}
-	for part := range strings.SplitSeq(s, ",") {
-		list = append(list, strings.TrimSpace(part))
-	}
-	return list
-}
+// isSet reports whether the environment has a key. An empty variable counts as not set.
+func isSet(key string) bool { return os.Getenv(envName(key)) != "" }
 
-// headers accepts a mapping, or the same as a JSON object in one text. viper
-// makes the names of a mapping lower case, and so does headers of the other.
-func headers(field *map[string]Secret) func(string, any) error {
-	const wants = "a mapping (in the environment: a JSON object) of header names to texts"
-	return func(name string, v any) error {
-		got := make(map[string]any)
-		switch v := v.(type) {
-		case map[string]any:
-			got = v
-		case string:
-			var object map[string]any
-			if json.Unmarshal([]byte(v), &object) != nil {
-				return problem(name, wants, "")
-			}
-			for n, v := range object {
-				lower := strings.ToLower(n)
-				if _, double := got[lower]; double {
-					return problem(name, "each header once", "")
-				}
-				got[lower] = v
-			}
-		default:
-			return problem(name, wants, "")
-		}
-		*field = make(map[string]Secret, len(got))
-		for _, n := range sortedKeys(got) {
-			s, ok := got[n].(string)
-			if got[n] == nil {
-				// The name is not shown: {X} instead of X may be a whole secret.
-				return problem(name, "a text behind each name", "")
-			}
-			if !ok {
-				return problem(name+"."+showName(n), "a text, in quotes if it looks like something else", "")
-			}
-			(*field)[n] = Secret(s)
-		}
-		return nil
-	}
-}
+// Kubernetes puts variables of each service into the environment of the service's
+// neighbours: those of a service rosterd, or rosterd-metrics, begin as ours do. The
+// value of …_PORT is a URL, which tells it from a key that somebody made up.
+var ofService = regexp.MustCompile(`^ROSTERD_([A-Z0-9_]+_)?(PORT=(tcp|udp|sctp)://|` +
+	`(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=)`)
 
-func sortedKeys[V any](m map[string]V) []string {
-	names := make([]string, 0, len(m))
-	for n := range m {
-		names = append(names, n)
+// checkEnvironment reports a variable that begins as a key does and is none: somebody
+// mistyped it. The error lists the variables of the section that the name begins with,
+// or all sections.
+func checkEnvironment(keys []key, environment []string) error {
+	for _, variable := range environment {
+		name, value, _ := strings.Cut(variable, "=")
+		if !strings.HasPrefix(name, prefix) || value == "" || ofService.MatchString(variable) ||
+			slices.ContainsFunc(keys, func(k key) bool { return envName(k.name) == name }) {
+			continue
+		}
+		var near, sections []string
+		for _, k := range keys {
+			section, _, _ := strings.Cut(k.name, ".")
+			section = envName(section) + "_"
+			if strings.HasPrefix(strings.ToUpper(name), section) {
+				near = append(near, envName(k.name))
+			}
+			sections = append(sections, section+"…")
+		}
+		if near == nil {
+			near = slices.Compact(sections)
+		}
+		return fmt.Errorf("environment variable %s: unknown key, there are %s", showName(name), strings.Join(near, ", "))
 	}
-	slices.Sort(names)
-	return names
+	return nil
 }

@@ -1,176 +1,154 @@
 package config
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 
+	"github.com/go-viper/mapstructure/v2"
 	"github.com/spf13/viper"
 )
 
-// The files that Load looks for if it is given none.
 const (
-	localFile  = "./config.yaml"
+	localFile  = "./config.yaml" // these two are looked for if Load is given none
 	systemFile = "/etc/rosterd/config.yaml"
-)
 
-const (
 	maxConfigFile = 1 << 20  // bytes
 	maxSecretFile = 64 << 10 // bytes
+
+	// delimiter separates the parts of a key within viper. It is not viper's dot,
+	// because header names and domains have dots; no key and none of these has a NUL.
+	delimiter = "\x00"
 )
 
-// delimiter separates the parts of a key within viper. It is not viper's dot,
-// because header names and domains have dots; no key and none of these has a NUL.
-const delimiter = "\x00"
+// File is the name of the file that [Load] reads if it is given path; "" if there is
+// none.
+func File(path string) string {
+	if path != "" {
+		return path
+	}
+	for _, name := range []string{localFile, systemFile} {
+		if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+			return name
+		}
+	}
+	return ""
+}
 
-// Load reads the file at path, puts the environment over it and what is still
-// missing from [Default] under it, reads the files that the keys …_file name,
-// and validates the result. If path is empty, the file is ./config.yaml or, if
-// that does not exist, /etc/rosterd/config.yaml; if neither exists, the
-// environment may hold everything.
+// Load reads the file at path, or else ./config.yaml, or else
+// /etc/rosterd/config.yaml. The environment goes before the file, and [Default] after
+// it; there need not be a file. Then Load reads the files that the keys …_file name,
+// and validates the result.
 //
-// Each key is the environment variable ROSTERD_ and the key in upper case with
-// '_' for '.': ROSTERD_XMPP_SECRET is xmpp.secret. A list is written with
-// commas, contacts.headers and contacts.hosts as JSON objects. As viper has it, a
-// variable that is set but empty counts as not set. One with that prefix that is no
-// key is an error, but for those that Kubernetes makes of a service.
-//
-// In the file, a key without a value counts as not set. Where a secret and the key of
-// its file are both set, that of the environment counts.
+// The environment variable ROSTERD_XMPP_SECRET is xmpp.secret. A list is written with
+// commas there, contacts.headers and contacts.hosts as JSON objects. A variable that
+// begins like that and is no key is an error, unless Kubernetes makes it of a service.
+// An empty variable, and a key without a value in the file, count as not set. Where a
+// secret and the key of its file are both set, that of the environment counts.
 //
 // The warnings are of what is allowed and seldom meant. None has a secret in it.
 func Load(path string) (c Config, warnings []string, err error) {
-	b, name, err := readConfigFile(path)
-	if err != nil {
-		return Config{}, nil, err
-	}
-	c, warnings, err = loadBytes(b)
-	if err != nil {
-		if line := (*lineError)(nil); errors.As(err, &line) {
-			return Config{}, nil, fmt.Errorf("%s:%d: %s", name, line.line, line.text)
+	var b []byte
+	name := File(path)
+	if name != "" {
+		if b, err = readFile(name, maxConfigFile); err != nil {
+			return Config{}, nil, fmt.Errorf("configuration file %s: %w", show(name), err)
 		}
-		if name == "" {
-			return Config{}, nil, fmt.Errorf("%w (there is no configuration file: neither %s nor %s exists)", err, localFile, systemFile)
-		}
-		return Config{}, nil, err
 	}
-	return c, warnings, nil
+	c, warnings, err = loadBytes(b, name)
+	if err == nil {
+		return c, warnings, nil
+	} else if name == "" {
+		err = fmt.Errorf("%w (there is no configuration file: neither %s nor %s exists)", err, localFile, systemFile)
+	}
+	return Config{}, nil, err
 }
 
-// readConfigFile returns the content and the name of the file, which are empty
-// if path is and neither file is there.
-func readConfigFile(path string) ([]byte, string, error) {
-	candidates := []string{localFile, systemFile}
-	if path != "" {
-		candidates = []string{path}
-	}
-	for _, name := range candidates {
-		b, err := readFile(name, maxConfigFile)
-		if err == nil {
-			return b, name, nil
-		}
-		if path != "" || !errors.Is(err, fs.ErrNotExist) {
-			return nil, "", fmt.Errorf("configuration file %s: %w", show(name), err)
-		}
-	}
-	return nil, "", nil
-}
-
-var errTooLong = errors.New("too long")
-
-// readFile reads a file of at most limit bytes. Its errors do not contain the
-// name, which the caller shows.
-func readFile(name string, limit int64) ([]byte, error) {
+// readFile reads a file of at most limit bytes. Its errors leave the name to the
+// caller.
+func readFile(name string, limit int64) (b []byte, err error) {
 	f, err := os.Open(name)
-	if err != nil {
-		return nil, cause(err)
+	if err == nil {
+		defer f.Close()
+		b, err = io.ReadAll(io.LimitReader(f, limit+1))
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, cause(err)
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return nil, e.Err
 	}
 	if int64(len(b)) > limit {
-		return nil, errTooLong
+		return nil, errors.New("too long")
 	}
-	return b, nil
+	return b, err
 }
 
-func cause(err error) error {
-	if e := (*fs.PathError)(nil); errors.As(err, &e) {
-		return e.Err
-	}
-	return err
-}
-
-// loadBytes is Load for the content of a file.
-func loadBytes(b []byte) (c Config, warnings []string, err error) {
+// loadBytes is Load for the content of the file with that name.
+func loadBytes(b []byte, name string) (c Config, warnings []string, err error) {
 	c = Default()
 	keys := c.keys()
 	if err := checkEnvironment(keys, os.Environ()); err != nil {
-		return Config{}, nil, err
+		return c, nil, err
 	}
-	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter), viper.WithDecoderRegistry(decoder{keys, &warnings}))
-	v.SetConfigType("yaml")
-	if err := v.ReadConfig(bytes.NewReader(b)); err != nil {
-		return Config{}, nil, err
+	var file document
+	settings, err := file.read(b, "", reflect.TypeFor[Config]())
+	if err != nil {
+		return c, nil, fmt.Errorf("configuration file %s: %w", show(name), err)
 	}
+	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
+	err = v.MergeConfigMap(settings)
 	for _, k := range keys {
-		path := strings.ReplaceAll(k.name, ".", delimiter)
-		if err := v.BindEnv(path, k.env()); err != nil {
-			return Config{}, nil, fmt.Errorf("%s: %w", k.name, err)
-		}
-		if value := v.Get(path); value != nil {
-			if err := k.set(k.name, value); err != nil {
-				return Config{}, nil, err
-			}
-		}
+		err = cmp.Or(err, v.BindEnv(strings.ReplaceAll(k.name, ".", delimiter), envName(k.name)))
 	}
-	if err := c.readSecretFiles(); err != nil {
-		return Config{}, nil, err
+	err = cmp.Or(err, v.UnmarshalExact(&c, func(d *mapstructure.DecoderConfig) {
+		d.DecodeHook, d.WeaklyTypedInput = decodeHook, false
+	}))
+	if err != nil {
+		return c, nil, decodeError(err)
 	}
-	if err := c.Validate(); err != nil {
-		return Config{}, nil, err
+	if err := readSecretFiles(keys); err != nil {
+		return c, nil, err
 	}
-	return c, append(warnings, spaced(keys)...), nil
+	// Validate refuses those that cannot be prepared.
+	c.XMPP.Domain = prepared(c.XMPP.Domain)
+	for i, h := range c.XMPP.Hosts {
+		c.XMPP.Hosts[i] = prepared(h)
+	}
+	return c, append(file.warnings, warnInvisible(keys)...), c.Validate()
 }
 
-func (c *Config) readSecretFiles() error {
-	for _, s := range []struct {
-		name  string
-		value *Secret
-		file  *string
-	}{
-		{"xmpp.secret", &c.XMPP.Secret, &c.XMPP.SecretFile},
-		{"contacts.token", &c.Contacts.Token, &c.Contacts.TokenFile},
-		{"refresh.token", &c.Refresh.Token, &c.Refresh.TokenFile},
-	} {
-		name := s.name + "_file"
-		if *s.value != "" && *s.file != "" {
-			switch inEnv, fileInEnv := isSet(s.name), isSet(name); {
-			case inEnv == fileInEnv:
-				return problem(name, "to stand alone", s.name+" beside it")
-			case inEnv:
-				*s.file = ""
-			default:
-				*s.value = ""
-			}
-		}
-		if *s.file == "" {
+// readSecretFiles reads the file of each secret that has one: the key of xmpp.secret's
+// file is xmpp.secret_file.
+func readSecretFiles(keys []key) error {
+	for _, k := range keys {
+		name, isFile := strings.CutSuffix(k.name, "_file")
+		i := slices.IndexFunc(keys, func(s key) bool { return s.name == name && s.value.Type() == reflect.TypeFor[Secret]() })
+		file := k.value.String()
+		if !isFile || i < 0 || file == "" {
 			continue
 		}
-		b, err := readFile(*s.file, maxSecretFile)
+		secret := keys[i].value
+		if secret.String() != "" {
+			if isSet(name) == isSet(k.name) {
+				return problem(k.name, "to stand alone", name+" beside it")
+			} else if isSet(name) {
+				k.value.SetString("")
+				continue
+			}
+		}
+		b, err := readFile(file, maxSecretFile)
 		if err != nil {
-			return problem(name, "a readable file of at most 64 KiB", show(*s.file)+": "+err.Error())
+			return problem(k.name, "a readable file of at most 64 KiB", show(file)+": "+err.Error())
 		}
-		*s.value = Secret(strings.TrimRight(string(b), "\r\n"))
-		if *s.value == "" {
-			return problem(name, "a file with a text in it", show(*s.file)+", which is empty")
+		text := strings.TrimRight(string(b), "\r\n")
+		if text == "" {
+			return problem(k.name, "a file with a text in it", show(file)+", which is empty")
 		}
+		secret.SetString(text)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ func clearEnv(t testing.TB) {
 	t.Helper()
 	var c Config
 	for _, k := range c.keys() {
-		t.Setenv(k.env(), "") // empty counts as not set
+		t.Setenv(envName(k.name), "") // empty counts as not set
 	}
 	t.Setenv("STATE_DIRECTORY", "")
 }
@@ -44,7 +44,7 @@ func write(t testing.TB, text string) string {
 func full() Config {
 	return Config{
 		XMPP: XMPP{Address: "[::1]:5348", Domain: "rosters.example.org", Secret: "a", Hosts: []string{"example.org", "b\u00FCcher.example"}, Unrestricted: true, Presence: "relay",
-			TLS: XMPPTLS{ServerName: "xn--bcher-kva.example", CA: "/etc/x/ca.pem"}, MaxStanzaBytes: 10_000},
+			TLS: XMPPTLS{ServerName: "b\u00FCcher.example", CA: "/etc/x/ca.pem"}, MaxStanzaBytes: 10_000},
 		Contacts: Contacts{
 			URL: "https://example.org/%d/%s?x=%%", Timeout: 10 * time.Second, MaxInFlight: 7, MaxBytes: 70,
 			Headers: map[string]Secret{"x-api.key": "b", "x-two": ""}, Token: "c",
@@ -74,7 +74,7 @@ XMPP:
   unrestricted: true
   presence: relay
   tls:
-    Server_Name: BÜCHER.example.
+    Server_Name: bücher.example
     ca: /etc/x/ca.pem
   max_stanza_bytes: 10000
 contacts:
@@ -228,7 +228,7 @@ func TestLoadEnvironment(t *testing.T) {
 		"CONTACTS_URL": "https://example.org/%d/%s?x=%%", "CONTACTS_TIMEOUT": "10s", "CONTACTS_MAX_IN_FLIGHT": "7", "CONTACTS_MAX_BYTES": "70",
 		"CONTACTS_HEADERS": `{"X-Api.Key": "b", "X-Two": ""}`, "CONTACTS_TOKEN": "c",
 		"XMPP_UNRESTRICTED": "true", "XMPP_PRESENCE": "relay", "CONTACTS_HOSTS": `{"XN--bcher-kva.example": {"Url": "https://%d/%s?Key=K", "Bulk_Url": "https://%d/?Key=K"}, "example.org.": null}`,
-		"XMPP_TLS_SERVER_NAME": "xn--BCHER-kva.example", "XMPP_TLS_CA": "/etc/x/ca.pem", "XMPP_MAX_STANZA_BYTES": "10000",
+		"XMPP_TLS_SERVER_NAME": "bücher.example", "XMPP_TLS_CA": "/etc/x/ca.pem", "XMPP_MAX_STANZA_BYTES": "10000",
 		"CONTACTS_MAX_STALE": "36h", "CONTACTS_NOT_FOUND": "empty", "CONTACTS_MAX_REMOVED": "0.25", "CONTACTS_CONFIRM_AFTER": "1m", "CONTACTS_RESYNC_RATE": "9",
 		"CONTACTS_MAX_AGE": "90s", "CONTACTS_BULK_URL": "https://example.org/bulk/%d", "CONTACTS_BULK_SIZE": "25",
 		"REFRESH_LISTEN": ":5291", "REFRESH_TOKEN": "d", "REFRESH_MAX_BYTES": "80", "REFRESH_TOKENS": "e, f g",
@@ -289,14 +289,14 @@ func TestLoadEnvironment(t *testing.T) {
 		`http://x/%s`:                                              "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
 		`null`:                                                     "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
 		`{"example.org": {"url": "http://x/%s"}`:                   "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
-		`{"example.org": "http://x/%s"}`:                           "contacts.hosts.example.org: wants a mapping with url and bulk_url",
-		`{"example.org": {"url": ["planted"]}}`:                    "contacts.hosts.example.org.url: wants a URL",
-		`{"example.org": {"uri=planted": ""}}`:                     "contacts.hosts.example.org.uri…: wants to be left out: unknown key, there are url, bulk_url",
-		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.url: wants to stand once",
+		`{"example.org": "http://x/%s"}`:                           "contacts.hosts.example.org: wants a mapping of keys to values",
+		`{"example.org": {"url": ["planted"]}}`:                    "contacts.hosts.example.org.url: wants a text, got a list",
+		`{"example.org": {"uri=planted": ""}}`:                     "contacts.hosts.example.org.uri…: unknown key, there are url, bulk_url",
+		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.URL: stands twice",
 		`{"example.org": {"bulk_url": "x?planted"}}`:               `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "x" and a query that is not shown`,
-		`{"example.org": {"bulk_url": ["planted"]}}`:               "contacts.hosts.example.org.bulk_url: wants a URL",
-		`{"example.org": {"bulk_url": "", "Bulk_URL": "planted"}}`: "contacts.hosts.example.org.bulk_url: wants to stand once",
-		`{"example.org": {}, "Example.org.": {}}`:                  `contacts.hosts: wants each domain once, got "example.org" twice`,
+		`{"example.org": {"bulk_url": ["planted"]}}`:               "contacts.hosts.example.org.bulk_url: wants a text, got a list",
+		`{"example.org": {"bulk_url": "", "Bulk_URL": "planted"}}`: "contacts.hosts.example.org.Bulk_URL: stands twice",
+		`{"example.org": {}, "Example.org.": {}}`:                  "contacts.hosts.example.org: stands twice",
 		`{"example.net": {"url": "http://x/%s"}}`:                  "contacts.hosts.example.net: wants a domain of xmpp.hosts",
 		`{"http://x/?planted": {}}`:                                "contacts.hosts.http…: wants a domain name",
 		`{"example.org": {"url": "x?k=planted"}}`:                  `contacts.hosts.example.org.url: wants an http or https URL that contains %s, got "x" and a query that is not shown`,

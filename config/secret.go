@@ -16,12 +16,6 @@ type Secret string
 // Reveal is the text itself, for the place that sends or compares it.
 func (s Secret) Reveal() string { return string(s) }
 
-// String returns "(secret)".
-func (Secret) String() string { return redacted }
-
-// GoString returns "(secret)".
-func (Secret) GoString() string { return redacted }
-
 // Format writes "(secret)" for every verb, also for %x and %d.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 

@@ -26,7 +26,7 @@ func TestSecretsNotPrinted(t *testing.T) {
 		fmt.Fprintf(&out, verb+"\n", c.Contacts.Headers)
 		fmt.Fprintf(&out, verb+"\n", c.Refresh.Tokens)
 	}
-	fmt.Fprintln(&out, c, c.XMPP.Secret.String(), c.XMPP.Secret.GoString())
+	fmt.Fprintln(&out, c, c.XMPP.Secret)
 	if err := json.NewEncoder(&out).Encode(c); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 				t.Setenv("ROSTERD_"+env, planted)
 			}
 			t.Setenv("ROSTERD_CONTACTS_HEADERS", `{"X-Key": "`+planted+`"}`)
-			t.Setenv(k.env(), "\x01 "+k.name)
+			t.Setenv(envName(k.name), "\x01 "+k.name)
 			if _, err := load(write(t, minimal)); err == nil || !strings.HasPrefix(err.Error(), k.name) || strings.Contains(err.Error(), planted) {
 				t.Errorf("error %v", err)
 			}

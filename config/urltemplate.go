@@ -1,9 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -26,78 +27,134 @@ import (
 // A URLTemplate is immutable and safe for concurrent use. The zero value makes
 // no URL.
 type URLTemplate struct {
-	parts     []part
-	authority int // how many of the parts are scheme and authority
+	authority, rest string // of the URL, the former with the scheme; marks stand for the user
 }
 
-// part is a literal text, or the placeholder verb.
-type part struct {
-	text string
-	verb byte // 0, 's' or 'd'
+// What stands in a template for %s and %d. No URL has control characters.
+const (
+	localMark  = "\x01"
+	domainMark = "\x02"
+)
+
+// What a text should be.
+const (
+	wantsURL     = "an http or https URL that contains %s"
+	wantsBulkURL = "an http or https URL without %s, as it is for many users at once"
+)
+
+// TemplateFor is the URL for the users of a prepared domain: the domain's own, or else
+// that of all. If the domain is served, it fails only if [Config.Validate] would, too.
+func (c Contacts) TemplateFor(domain string) (URLTemplate, error) {
+	if own := c.Hosts[domain]; own.URL != "" {
+		return parseURL(join(hostsKey, showDomain(domain))+".url", own.URL, wantsURL, domain)
+	}
+	return parseURL("contacts.url", c.URL, wantsURL, domain)
 }
 
-var errNoUser = errors.New("URL template: a user without localpart or domain has no URL")
+// BulkURLFor is the URL at which many users of a prepared domain are asked for at once;
+// "" if there is none. If the domain is served, it fails only if [Config.Validate]
+// would, too.
+func (c Contacts) BulkURLFor(domain string) (string, error) {
+	key, text := "contacts.bulk_url", c.BulkURL
+	if own := c.Hosts[domain]; own.BulkURL != "" {
+		key, text = join(hostsKey, showDomain(domain))+".bulk_url", own.BulkURL
+	} else if own.URL != "" || text == "" { // another backend than that of contacts.bulk_url
+		return "", nil
+	}
+	t, err := parseURL(key, text, wantsBulkURL, domain)
+	if err != nil {
+		return "", err
+	}
+	return t.Expand("user", domain) // who is nowhere in it
+}
 
-// ParseURLTemplate parses the text of a template. The errors do not repeat it.
-func ParseURLTemplate(s string) (URLTemplate, error) {
-	t, wants := parseURLTemplate(s, wantsURL)
+// parseURL parses the value of a key, and tries it with a domain unless that is empty.
+// The error has nothing of the URL that may be a secret.
+func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
+	t, wants := parseTemplate(text, wanted)
+	if domain != "" && (wants == "" || text == "") {
+		if wants = cmp.Or(wants, t.try(domain)); wants != "" {
+			wants += " for " + show(domain) + " of xmpp.hosts"
+		}
+	}
 	if wants != "" {
-		return URLTemplate{}, fmt.Errorf("URL template: wants %s", wants)
+		return URLTemplate{}, problem(key, wants, showURL(text))
 	}
 	return t, nil
 }
 
-// What a template wants, if it is none.
-const (
-	wantsURL      = "an http or https URL that contains %s"
-	wantsBulkURL  = "an http or https URL without %s, as it is for many users at once"
-	wantsUserPart = "%s in the path or query only, behind the host"
-	wantsEncoding = "%s, %d, %% or two hexadecimal digits behind each %"
-)
-
-// parseURLTemplate returns what s fails to be, or "". wanted, wantsURL or
-// wantsBulkURL, is what it should be.
-func parseURLTemplate(s, wanted string) (URLTemplate, string) {
-	if !utf8.ValidString(s) {
-		return URLTemplate{}, "a URL in UTF-8"
-	}
+// parseTemplate returns what s wants to be and is not, or "". wanted is wantsURL or
+// wantsBulkURL.
+func parseTemplate(s, wanted string) (t URLTemplate, wants string) {
 	scheme, rest, ok := strings.Cut(s, "://")
-	if scheme = strings.ToLower(scheme); !ok || scheme != "http" && scheme != "https" {
-		return URLTemplate{}, wanted
+	scheme = strings.ToLower(scheme)
+	end := strings.IndexAny(rest+"/", "/?#")
+	host, rest := rest[:end], rest[end:]
+	switch {
+	case !utf8.ValidString(s):
+		return t, "a URL in UTF-8"
+	case !ok || scheme != "http" && scheme != "https":
+		return t, wanted
+	case strings.Contains(host, "@"):
+		return t, "a URL without user and password: use contacts.headers or contacts.token"
+	case strings.Contains(rest, "#"):
+		return t, "a URL without fragment, which is never sent (%23 is the character '#')"
+	case !isText(s) || strings.Contains(s, " "):
+		return t, "a URL without spaces and control characters"
 	}
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
+	host, wants = mark(host, tokensOfHost)
+	rest, wantsOfRest := mark(rest, tokensOfRest)
+	switch inHost := strings.Contains(host, localMark); {
+	case wants != "" || wantsOfRest != "":
+		return t, cmp.Or(wants, wantsOfRest)
+	case inHost && wanted == wantsURL:
+		return t, "%s in the path or query only, behind the host"
+	case (inHost || strings.Contains(rest, localMark)) != (wanted == wantsURL):
+		return t, wanted
 	}
-	host, behind := rest[:end], rest[end:]
-	if strings.Contains(host, "@") {
-		return URLTemplate{}, "a URL without user and password: use contacts.headers or contacts.token"
-	}
-	if strings.Contains(behind, "#") {
-		return URLTemplate{}, "a URL without fragment, which is never sent (%23 is the character '#')"
-	}
-	authority, wants := scan(host, isHostByte)
-	if wants != "" {
-		return URLTemplate{}, wants
-	}
-	tail, wants := scan(behind, isURIByte)
-	if wants != "" {
-		return URLTemplate{}, wants
-	}
-	if contains(authority, 's') && wanted == wantsURL {
-		return URLTemplate{}, wantsUserPart
-	}
-	if (contains(authority, 's') || contains(tail, 's')) != (wanted == wantsURL) {
-		return URLTemplate{}, wanted
-	}
-	t := URLTemplate{parts: append([]part{{text: scheme + "://"}}, authority...)}
-	t.authority = len(t.parts)
-	t.parts = append(t.parts, tail...)
+	t = URLTemplate{scheme + "://" + host, rest}
 	return t, t.try("example.org")
 }
 
-// try returns what t fails to be with a domain, or "".
-func (t URLTemplate) try(domain string) string {
+// The tokens of a template are what begins with a percent sign, and the characters that
+// have to be percent-encoded. In the host, net/url judges those of ASCII. Behind it,
+// they are those that RFC 3986, sections 3.3 and 3.4, does not allow: a single one would
+// make net/url decode the whole path and encode it again, after which a %2F of the
+// localpart is '/'.
+var (
+	tokensOfHost = regexp.MustCompile(percentTokens + `[^\x00-\x7F]`)
+	tokensOfRest = regexp.MustCompile(percentTokens + `[^-A-Za-z0-9._~!$&'()*+,;=:@/?]`)
+)
+
+const percentTokens = `%s|%d[0-9A-Fa-f]?|%%?[0-9A-Fa-f]{2}|%%|%|`
+
+// mark puts the marks into s, and encodes what has to be.
+func mark(s string, tokens *regexp.Regexp) (marked, wants string) {
+	marked = tokens.ReplaceAllStringFunc(s, func(token string) string {
+		switch {
+		case token == "%s":
+			return localMark
+		case token == "%d":
+			return domainMark
+		case strings.HasPrefix(token, "%d"):
+			wants = cmp.Or(wants, "either %D"+token[2:]+" for the encoded byte, or no hexadecimal digit behind %d")
+		case token == "%":
+			wants = cmp.Or(wants, "%s, %d, %% or two hexadecimal digits behind each %")
+		case token == "%%": // not a bare '%', which would encode something with what follows
+			return "%25"
+		case token[0] == '%':
+			return token[len(token)-len("%41"):]
+		}
+		return escape(token)
+	})
+	return marked, wants
+}
+
+// escape percent-encodes all bytes but RFC 3986's unreserved characters (section 2.3).
+func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+
+// try returns what t wants to be with a domain and is not, or "".
+func (t URLTemplate) try(domain string) (wants string) {
 	s, err := t.Expand("user", domain)
 	if err != nil {
 		return "a URL without '.' or '..' as a part of its path"
@@ -112,63 +169,7 @@ func (t URLTemplate) try(domain string) string {
 	return ""
 }
 
-// scan splits s at its placeholders, and percent-encodes the bytes of its
-// literal texts that are not plain. It returns what s fails to be, or "".
-func scan(s string, plain func(byte) bool) (parts []part, wants string) {
-	var text strings.Builder
-	placeholder := func(verb byte) {
-		parts = append(parts, part{text: text.String()}, part{verb: verb})
-		text.Reset()
-	}
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c <= ' ' || c == 0x7F {
-			return nil, "a URL without spaces and control characters"
-		}
-		if c != '%' {
-			encode(&text, s[i:i+1], plain)
-			continue
-		}
-		rest := s[i+1:]
-		switch {
-		case strings.HasPrefix(rest, "s"):
-			placeholder('s')
-			i++
-		case len(rest) > 1 && rest[0] == 'd' && isHex(rest[1]):
-			return nil, fmt.Sprintf("either %%D%c for the encoded byte, or no hexadecimal digit behind %%d", rest[1])
-		case strings.HasPrefix(rest, "d"):
-			placeholder('d')
-			i++
-		case startsEncoded(rest):
-			text.WriteString(s[i : i+3])
-			i += 2
-		case strings.HasPrefix(rest, "%") && startsEncoded(rest[1:]):
-			text.WriteString(s[i+1 : i+4])
-			i += 3
-		case strings.HasPrefix(rest, "%"):
-			// Not a bare '%', which would encode something together with
-			// what follows, be it a part of the localpart.
-			text.WriteString("%25")
-			i++
-		default:
-			return nil, wantsEncoding
-		}
-	}
-	return append(parts, part{text: text.String()}), ""
-}
-
-func startsEncoded(s string) bool { return len(s) >= 2 && isHex(s[0]) && isHex(s[1]) }
-
-func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F' }
-
-func contains(parts []part, verb byte) bool {
-	for _, p := range parts {
-		if p.verb == verb {
-			return true
-		}
-	}
-	return false
-}
+var encodedDots = strings.NewReplacer("%2E", ".", "%2e", ".")
 
 // Expand is the URL for a user, whose localpart and domain are prepared ones.
 // All of their bytes but RFC 3986's unreserved characters are percent-encoded;
@@ -179,84 +180,24 @@ func contains(parts []part, verb byte) bool {
 // for another resource (RFC 3986, section 5.2.4). The errors do not contain the
 // URL.
 func (t URLTemplate) Expand(local, domain string) (string, error) {
-	if local == "" || domain == "" || len(t.parts) == 0 {
-		return "", errNoUser
-	}
-	var head, tail strings.Builder
-	host, err := hostForm(domain)
-	if err != nil {
-		return "", err
-	}
-	for i, p := range t.parts {
-		switch {
-		case i < t.authority && p.verb == 'd':
-			head.WriteString(host)
-		case i < t.authority:
-			head.WriteString(p.text)
-		case p.verb == 's':
-			encode(&tail, local, isUnreserved)
-		case p.verb == 'd':
-			encode(&tail, domain, isUnreserved)
-		default:
-			tail.WriteString(p.text)
-		}
-	}
-	path, _, _ := strings.Cut(tail.String(), "?")
-	for segment := range strings.SplitSeq(path, "/") {
-		if isDots(segment) {
-			return "", errors.New("URL template: the localpart would be a step in the path")
-		}
-	}
-	return head.String() + tail.String(), nil
-}
-
-// hostForm is a prepared domain as it stands in a URL's authority.
-func hostForm(domain string) (string, error) {
-	if strings.HasPrefix(domain, "[") {
-		return domain, nil
+	if local == "" || domain == "" || t.authority == "" {
+		return "", errors.New("URL template: a user without localpart or domain has no URL")
 	}
 	host, err := idna.Punycode.ToASCII(domain)
+	if strings.HasPrefix(domain, "[") {
+		host, err = domain, nil
+	}
 	if err != nil {
 		return "", errors.New("URL template: the domain has no A-labels")
 	}
-	return host, nil
-}
-
-// isDots reports whether a segment of a path is "." or "..", in which each dot
-// may be encoded. Some servers take a parameter (";v=1") off before they look.
-func isDots(segment string) bool {
-	segment, _, _ = strings.Cut(segment, ";")
-	if len(segment) > len("%2E%2E") {
-		return false
-	}
-	s := strings.ReplaceAll(strings.ToUpper(segment), "%2E", ".")
-	return s == "." || s == ".."
-}
-
-// encode writes s with all bytes percent-encoded that are not plain.
-func encode(b *strings.Builder, s string, plain func(byte) bool) {
-	const hex = "0123456789ABCDEF"
-	for i := range len(s) {
-		c := s[i]
-		if plain(c) {
-			b.WriteByte(c)
-			continue
+	rest := strings.ReplaceAll(t.rest, localMark, escape(local))
+	rest = strings.ReplaceAll(rest, domainMark, escape(domain))
+	path, _, _ := strings.Cut(rest, "?")
+	for segment := range strings.SplitSeq(encodedDots.Replace(path), "/") {
+		// Some servers take a parameter (";v=1") off before they look.
+		if segment, _, _ = strings.Cut(segment, ";"); segment == "." || segment == ".." {
+			return "", errors.New("URL template: the localpart would be a step in the path")
 		}
-		b.WriteByte('%')
-		b.WriteByte(hex[c>>4])
-		b.WriteByte(hex[c&15])
 	}
+	return strings.ReplaceAll(t.authority, domainMark, host) + rest, nil
 }
-
-// isUnreserved is RFC 3986, section 2.3.
-func isUnreserved(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '.' || c == '_' || c == '~'
-}
-
-// isURIByte reports whether c may stand in a path or query (RFC 3986, sections
-// 3.3 and 3.4). A single other byte among them would make net/url decode the
-// whole path and encode it again, after which a %2F of the localpart is '/'.
-func isURIByte(c byte) bool { return isUnreserved(c) || strings.IndexByte("!$&'()*+,;=:@/?", c) >= 0 }
-
-// isHostByte lets net/url judge the ASCII characters of a host.
-func isHostByte(c byte) bool { return c < 0x80 }

@@ -47,9 +47,9 @@ func TestExpand(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			template, err := ParseURLTemplate(tc.template)
-			if err != nil {
-				t.Fatal(err)
+			template, wants := parseTemplate(tc.template, wantsURL)
+			if wants != "" {
+				t.Fatal(wants)
 			}
 			got, err := template.Expand(tc.local, tc.domain)
 			if got != tc.want || (err != nil) != (tc.want == "") {
@@ -78,7 +78,7 @@ func checkSent(t *testing.T, s string) *url.URL {
 	return u
 }
 
-func TestParseURLTemplateBad(t *testing.T) {
+func TestParseURLBad(t *testing.T) {
 	for _, s := range []string{
 		"", "%s", "//x/%s", "http:x/%s", "mailto:%s", "file:///%s", "http://x", "http://x/", "http://x/%d", "http://x/%%s",
 		"http://%s", "http://%s/", "http://x%s/%s", "http://x:%s/%s", "http://%s@x/%s", "http://u@x/%s", "http://u:p@x/%s", "http://x/%s#f", "http://x/#%s",
@@ -86,13 +86,13 @@ func TestParseURLTemplateBad(t *testing.T) {
 		"http://x/%s%", "http://x/%s%4", "http://x/%s%4g", "http://x/%S", "http://x/%s%u", "http://x/%d0%s", "http://x/%da/%s", "http://x/%dF/%s",
 		"http://x/%s ", "http://x/\n%s", "http://x/%s\x7f", "http://\xff/%s", "http://x/./%s", "http://x/a/../%s", "http://x/%2E%2e/%s",
 	} {
-		if _, err := ParseURLTemplate(s); err == nil || strings.Contains(err.Error(), "\n") {
-			t.Errorf("ParseURLTemplate(%q): %v", s, err)
+		if _, err := parseURL("contacts.url", s, wantsURL, ""); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("parseURL(%q): %v", s, err)
 		}
 	}
 }
 
-func TestBulkTemplate(t *testing.T) {
+func TestBulkURL(t *testing.T) {
 	for _, tc := range []struct{ template, domain, want string }{
 		{"http://x", "example.org", "http://x"},
 		{"HTTPS://x/%d?d=%d&k=%%&s=%%s", "b\u00FCcher.example", "https://x/b%C3%BCcher.example?d=b%C3%BCcher.example&k=%25&s=%25s"},
@@ -107,19 +107,11 @@ func TestBulkTemplate(t *testing.T) {
 		{"http://x/%d0", "example.org", ""},
 		{"http://x/#f", "example.org", ""},
 		{"x", "example.org", ""},
-		{"", "example.org", ""},
 	} {
-		template, err := ParseBulkTemplate(tc.template)
-		got := ""
-		if err == nil {
-			got, err = template.Expand(tc.domain)
-		}
+		got, err := Contacts{BulkURL: tc.template}.BulkURLFor(tc.domain)
 		if got != tc.want || (err == nil) != (tc.want != "") {
 			t.Errorf("%q for %q: %q, %v, want %q", tc.template, tc.domain, got, err, tc.want)
 		}
-	}
-	if got, err := (BulkTemplate{}).Expand("example.org"); err == nil {
-		t.Errorf("Expand of the zero value = %q", got)
 	}
 }
 
@@ -131,8 +123,8 @@ func FuzzExpand(f *testing.F) {
 		f.Add("http://x/^{%s}", s)
 	}
 	f.Fuzz(func(t *testing.T, template, local string) {
-		parsed, err := ParseURLTemplate(template)
-		if err != nil {
+		parsed, wants := parseTemplate(template, wantsURL)
+		if wants != "" {
 			return
 		}
 		want, err := parsed.Expand("user", "example.org")

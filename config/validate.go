@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,24 +14,13 @@ import (
 	"rosterd/jid"
 )
 
-const (
-	minTimeout  = 10 * time.Millisecond
-	maxTimeout  = 10 * time.Minute
-	maxInFlight = 10_000
-	maxBytes    = 1 << 30
-	minStanza   = 10_000 // what a server must take (RFC 6120, section 13.12)
-	maxStanza   = 64 << 20
-	maxRate     = 100_000 // users a second
-	maxTime     = 365 * 24 * time.Hour
-	maxTokens   = 100
-	maxAge      = 24 * time.Hour
-	maxBulk     = 10_000 // users in one request
-)
-
 // Texts that several errors have in common.
 const (
 	wantsDomain = "a domain name"
+	wantsDial   = "host:port with a port from 1 to 65535, as in 127.0.0.1:5347 or [::1]:5347"
+	wantsListen = "host:port with a port from 0 to 65535, as in 127.0.0.1:5290 or [::1]:5290"
 	wantsBytes  = "a number of bytes from 1 to 1073741824"
+	wantsText   = "a text without control characters"
 )
 
 // forbiddenHeaders would break the request or the reading of its response:
@@ -42,220 +33,187 @@ var forbiddenHeaders = []string{
 // Validate reports the first value of c that is missing or senseless, in one
 // line. [Load] has called it.
 func (c Config) Validate() error {
-	for _, check := range []func() error{c.XMPP.validate, c.validateURLs, c.Contacts.validate, c.Refresh.validate, c.Metrics.validate, c.State.validate, c.Limits.validate, c.Log.validate} {
-		if err := check(); err != nil {
-			return err
-		}
-	}
-	if _, port, _ := net.SplitHostPort(c.Metrics.Listen); c.Metrics.Listen == c.Refresh.Listen && !isZero(port) {
-		return problem("metrics.listen", "an address of its own", show(c.Metrics.Listen)+", which is refresh.listen")
-	}
-	return nil
-}
-
-func (x XMPP) validate() error {
-	if host, port, ok := splitAddress(x.Address); !ok || host == "" || isZero(port) {
-		return addressProblem("xmpp.address", x.Address, "1", Default().XMPP.Address)
-	}
-	if x.Domain == "" {
-		return problem("xmpp.domain", "this component's own domain", nothing)
-	}
-	if err := checkDomain("xmpp.domain", x.Domain); err != nil {
-		return err
-	}
-	if x.Secret == "" {
-		return problem("xmpp.secret", "the secret shared with the server, here or in xmpp.secret_file", nothing)
-	}
-	if hasControls(x.Secret) {
-		return problem("xmpp.secret", "a text without control characters", "")
-	}
-	if len(x.Hosts) == 0 {
-		return problem("xmpp.hosts", "the domains whose users are served", nothing)
-	}
+	var p problems
+	x := c.XMPP
+	host, port, ok := x.Address.split()
+	p.want(ok && host != "" && port != 0, "xmpp.address", wantsDial, show(string(x.Address)))
+	p.want(x.Domain != "", "xmpp.domain", "this component's own domain", nothing)
+	p.domain("xmpp.domain", x.Domain)
+	p.want(x.Secret != "", "xmpp.secret", "the secret shared with the server, here or in xmpp.secret_file", nothing)
+	p.want(isText(x.Secret), "xmpp.secret", wantsText, "")
+	p.want(len(x.Hosts) > 0, "xmpp.hosts", "the domains whose users are served", nothing)
 	for i, h := range x.Hosts {
-		if err := checkDomain("xmpp.hosts", h); err != nil {
-			return err
-		}
-		if h == x.Domain {
-			return problem("xmpp.hosts", "domains of users", show(h)+", which is xmpp.domain")
-		}
-		if slices.Contains(x.Hosts[:i], h) {
-			return problem("xmpp.hosts", "each domain once", show(h)+" twice")
-		}
+		p.domain("xmpp.hosts", h)
+		p.want(h != x.Domain, "xmpp.hosts", "domains of users", show(h)+", which is xmpp.domain")
+		p.want(!slices.Contains(x.Hosts[:i], h), "xmpp.hosts", "each domain once", show(h)+" twice")
 	}
-	if !slices.Contains([]string{"auto", "relay", "off"}, x.Presence) {
-		return problem("xmpp.presence", "auto, relay or off", show(x.Presence))
+	p.oneOf("xmpp.presence", x.Presence, "auto", "relay", "off")
+	// The server would drop every stanza, or worse, end the stream.
+	p.want(x.Presence != "relay" || x.Unrestricted, "xmpp.presence", "auto or off, as xmpp.unrestricted is false", show(x.Presence))
+	// A server must take 10,000 bytes (RFC 6120, section 13.12).
+	within(&p, "xmpp.max_stanza_bytes", "a number of bytes from 10000 to 67108864", x.MaxStanzaBytes, 10_000, 64<<20)
+	p.want(x.TLS.ServerName == "" || isDomain(x.TLS.ServerName), "xmpp.tls.server_name", wantsDomain, show(x.TLS.ServerName))
+	p.file("xmpp.tls.ca", x.TLS.CA)
+
+	b := c.Contacts
+	for _, d := range sortedKeys(b.Hosts) {
+		key := join(hostsKey, showDomain(d))
+		p.want(isDomain(d), key, wantsDomain, "")
+		p.domain(key, d)
+		// Nobody would ever ask there: it is a slip of the pen.
+		p.want(slices.Contains(x.Hosts, d), key, "a domain of xmpp.hosts", "")
 	}
-	if x.Presence == "relay" && !x.Unrestricted {
-		// The server would drop every stanza, or worse, end the stream.
-		return problem("xmpp.presence", "auto or off, as xmpp.unrestricted is false", show(x.Presence))
+	if b.URL != "" || len(b.Hosts) == 0 {
+		p.url("contacts.url", b.URL, wantsURL)
 	}
-	if x.MaxStanzaBytes < minStanza || x.MaxStanzaBytes > maxStanza {
-		return problem("xmpp.max_stanza_bytes", "a number of bytes from 10000 to 67108864", strconv.Itoa(x.MaxStanzaBytes))
+	if b.BulkURL != "" { // no domain may use it, and it may be wrong
+		p.url("contacts.bulk_url", b.BulkURL, wantsBulkURL)
 	}
-	return x.TLS.validate()
+	for _, h := range x.Hosts {
+		_, err := b.TemplateFor(h)
+		p.add(err)
+		_, err = b.BulkURLFor(h)
+		p.add(err)
+	}
+	within(&p, "contacts.timeout", "a time from 10ms to 10m", b.Timeout, 10*time.Millisecond, 10*time.Minute)
+	within(&p, "contacts.max_in_flight", "a number from 1 to 10000", b.MaxInFlight, 1, 10_000)
+	within(&p, "contacts.max_bytes", wantsBytes, b.MaxBytes, 1, 1<<30)
+	within(&p, "contacts.max_age", "a time from 0s to 24h", b.MaxAge, 0, 24*time.Hour)
+	within(&p, "contacts.bulk_size", "a number from 1 to 10000", b.BulkSize, 1, 10_000)
+	p.token("contacts.token", b.Token)
+	p.file("contacts.tls.ca", b.TLS.CA)
+	within(&p, "contacts.max_stale", "a time from 0s, which is any, to 8760h", b.MaxStale, 0, 365*24*time.Hour)
+	p.oneOf("contacts.not_found", b.NotFound, "error", "empty")
+	within(&p, "contacts.max_removed", "a number from 0 to 1", b.MaxRemoved, 0, 1)
+	within(&p, "contacts.confirm_after", "a time from 10ms to 24h", b.ConfirmAfter, 10*time.Millisecond, 24*time.Hour)
+	within(&p, "contacts.resync_rate", "a number from 1 to 100000", b.ResyncRate, 1, 100_000)
+	headers := make(map[string]bool)
+	for _, name := range sortedKeys(b.Headers) {
+		key, lower := join(headersKey, showName(name)), strings.ToLower(name)
+		p.want(httpguts.ValidHeaderFieldName(name), key, "the name of an HTTP header", "")
+		p.want(httpguts.ValidHeaderFieldValue(b.Headers[name].Reveal()), key, wantsText, "")
+		p.want(!slices.Contains(forbiddenHeaders, lower), key, "to be left out, rosterd itself decides on this header", "")
+		p.want(lower != "authorization" || b.Token == "", key, "to stand alone", "contacts.token beside it")
+		p.want(!headers[lower], key, "each header once", "")
+		headers[lower] = true
+	}
+
+	r := c.Refresh
+	_, _, ok = r.Listen.split()
+	p.want(ok, "refresh.listen", wantsListen, show(string(r.Listen)))
+	p.token("refresh.token", r.Token)
+	p.want(len(r.Tokens) <= 100, "refresh.tokens", "at most 100 of them", strconv.Itoa(len(r.Tokens)))
+	for i, token := range r.Tokens[:min(100, len(r.Tokens))] {
+		p.token("refresh.tokens", token)
+		p.want(token != "" && !slices.Contains(r.Tokens[:i], token), "refresh.tokens", "each token once, and none empty", "")
+	}
+	p.file("refresh.tls.cert", r.TLS.Cert)
+	p.file("refresh.tls.key", r.TLS.Key)
+	p.file("refresh.tls.client_ca", r.TLS.ClientCA)
+	p.want(r.TLS.Cert != "" || r.TLS.Key == "", "refresh.tls.cert", "the file of the certificate that refresh.tls.key belongs to", nothing)
+	p.want(r.TLS.Cert == "" || r.TLS.Key != "", "refresh.tls.key", "the file of the key that refresh.tls.cert belongs to", nothing)
+	p.want(r.TLS.Cert != "" || r.TLS.ClientCA == "", "refresh.tls.client_ca", "refresh.tls.cert and refresh.tls.key beside it", nothing)
+	p.want(r.Token != "" || len(r.Tokens) > 0 || r.TLS.ClientCA != "" || r.Listen.isLoopback(), "refresh.token",
+		"a token, here or in refresh.token_file, as refresh.listen "+show(string(r.Listen))+" is not loopback", nothing)
+	within(&p, "refresh.max_bytes", wantsBytes, r.MaxBytes, 1, 1<<30)
+
+	_, port, ok = c.Metrics.Listen.split()
+	p.want(ok, "metrics.listen", wantsListen, show(string(c.Metrics.Listen)))
+	p.file("state.path", c.State.Path)
+	within(&p, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
+	within(&p, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)
+	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	p.oneOf("log.format", c.Log.Format, "text", "json")
+	p.want(c.Metrics.Listen != r.Listen || port == 0, "metrics.listen", "an address of its own", show(string(r.Listen))+", which is refresh.listen")
+	return p.first
 }
 
-// checkDomain wants a domain in its prepared form, as it is compared with what
-// the server stamps.
-func checkDomain(key, d string) error {
-	if p, err := jid.PrepareDomain(d); err != nil {
-		return problem(key, wantsDomain, show(d))
-	} else if p != d {
-		return problem(key, wantsDomain+" that is prepared, "+show(p), show(d))
+// problems collects the results of checks, of which it keeps the first error.
+type problems struct{ first error }
+
+func (p *problems) add(err error) {
+	if p.first == nil {
+		p.first = err
 	}
-	return nil
 }
 
-func (c Contacts) validate() error {
-	if c.Timeout < minTimeout || c.Timeout > maxTimeout {
-		return problem("contacts.timeout", "a time from 10ms to 10m", show(c.Timeout.String()))
-	}
-	if c.MaxInFlight < 1 || c.MaxInFlight > maxInFlight {
-		return problem("contacts.max_in_flight", "a number from 1 to 10000", strconv.Itoa(c.MaxInFlight))
-	}
-	if c.MaxBytes < 1 || c.MaxBytes > maxBytes {
-		return problem("contacts.max_bytes", wantsBytes, strconv.FormatInt(c.MaxBytes, 10))
-	}
-	if c.MaxAge < 0 || c.MaxAge > maxAge {
-		return problem("contacts.max_age", "a time from 0s to 24h", show(c.MaxAge.String()))
-	}
-	if c.BulkSize < 1 || c.BulkSize > maxBulk {
-		return problem("contacts.bulk_size", "a number from 1 to 10000", strconv.Itoa(c.BulkSize))
-	}
-	if err := checkToken("contacts.token", c.Token); err != nil {
-		return err
-	}
-	if err := checkPath("contacts.tls.ca", c.TLS.CA); err != nil {
-		return err
-	}
-	if err := c.validateFailing(); err != nil {
-		return err
-	}
-	return c.validateHeaders()
-}
-
-// validateFailing looks at what is done when the backend fails, or seems to.
-func (c Contacts) validateFailing() error {
-	if c.MaxStale < 0 || c.MaxStale > maxTime {
-		return problem("contacts.max_stale", "a time from 0s, which is any, to 8760h", show(c.MaxStale.String()))
-	}
-	if c.NotFound != "error" && c.NotFound != "empty" {
-		return problem("contacts.not_found", "error or empty", show(c.NotFound))
-	}
-	if !(c.MaxRemoved >= 0 && c.MaxRemoved <= 1) {
-		return problem("contacts.max_removed", "a number from 0 to 1", showNumber(c.MaxRemoved))
-	}
-	if c.ConfirmAfter < minTimeout || c.ConfirmAfter > 24*time.Hour {
-		return problem("contacts.confirm_after", "a time from 10ms to 24h", show(c.ConfirmAfter.String()))
-	}
-	if c.ResyncRate < 1 || c.ResyncRate > maxRate {
-		return problem("contacts.resync_rate", "a number from 1 to 100000", strconv.Itoa(c.ResyncRate))
-	}
-	return nil
-}
-
-func showNumber(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
-
-func (c Contacts) validateHeaders() error {
-	seen := make(map[string]bool)
-	for _, n := range sortedKeys(c.Headers) {
-		key, lower := headersKey+"."+showName(n), strings.ToLower(n)
-		switch {
-		case !httpguts.ValidHeaderFieldName(n):
-			return problem(key, "the name of an HTTP header", "")
-		case !httpguts.ValidHeaderFieldValue(c.Headers[n].Reveal()):
-			return problem(key, "a text without control characters", "")
-		case slices.Contains(forbiddenHeaders, lower):
-			return problem(key, "to be left out, rosterd itself decides on this header", "")
-		case lower == "authorization" && c.Token != "":
-			return problem(key, "to stand alone", "contacts.token beside it")
-		case seen[lower]:
-			return problem(key, "each header once", "")
-		}
-		seen[lower] = true
-	}
-	return nil
-}
-
-func (r Refresh) validate() error {
-	host, _, ok := splitAddress(r.Listen)
+// want adds the problem of a value that is not ok.
+func (p *problems) want(ok bool, key, wants, got string) {
 	if !ok {
-		return addressProblem("refresh.listen", r.Listen, "0", Default().Refresh.Listen)
+		p.add(problem(key, wants, got))
 	}
-	if err := checkToken("refresh.token", r.Token); err != nil {
-		return err
-	}
-	if len(r.Tokens) > maxTokens {
-		return problem("refresh.tokens", "at most 100 of them", strconv.Itoa(len(r.Tokens)))
-	}
-	for i, token := range r.Tokens {
-		if err := checkToken("refresh.tokens", token); err != nil {
-			return err
-		}
-		if token == "" || slices.Contains(r.Tokens[:i], token) {
-			return problem("refresh.tokens", "each token once, and none empty", "")
-		}
-	}
-	if err := r.TLS.validate(); err != nil {
-		return err
-	}
-	if r.Token == "" && len(r.Tokens) == 0 && r.TLS.ClientCA == "" && !isLoopback(host) {
-		return problem("refresh.token", "a token, here or in refresh.token_file, as refresh.listen "+show(r.Listen)+" is not loopback", nothing)
-	}
-	if r.MaxBytes < 1 || r.MaxBytes > maxBytes {
-		return problem("refresh.max_bytes", wantsBytes, strconv.FormatInt(r.MaxBytes, 10))
-	}
-	return nil
 }
 
-func (s State) validate() error { return checkPath("state.path", s.Path) }
-
-func (l Limits) validate() error {
-	if l.QueriesBurst < 1 || l.QueriesBurst > 1_000_000 {
-		return problem("limits.queries_burst", "a number from 1 to 1000000", strconv.Itoa(l.QueriesBurst))
+// within wants a number, or a time, from low to high, which refuses NaN.
+func within[T int | int64 | float64 | time.Duration](p *problems, key, wants string, got, low, high T) {
+	shown := fmt.Sprint(got)
+	if _, ok := any(got).(time.Duration); ok {
+		shown = show(shown)
 	}
-	if !(l.QueriesPerSecond >= 0.001 && l.QueriesPerSecond <= 1_000_000) {
-		return problem("limits.queries_per_second", "a number from 0.001 to 1000000", showNumber(l.QueriesPerSecond))
-	}
-	return nil
+	p.want(low <= got && got <= high, key, wants, shown)
 }
 
-func (m Metrics) validate() error {
-	if _, _, ok := splitAddress(m.Listen); !ok {
-		return addressProblem("metrics.listen", m.Listen, "0", Default().Metrics.Listen)
-	}
-	return nil
+func (p *problems) oneOf(key, got string, words ...string) {
+	last := len(words) - 1
+	p.want(slices.Contains(words, got), key, strings.Join(words[:last], ", ")+" or "+words[last], show(got))
 }
 
-func (l Log) validate() error {
-	if !slices.Contains([]string{"debug", "info", "warn", "error"}, l.Level) {
-		return problem("log.level", "debug, info, warn or error", show(l.Level))
-	}
-	if l.Format != "text" && l.Format != "json" {
-		return problem("log.format", "text or json", show(l.Format))
-	}
-	return nil
+// domain wants a prepared domain: it is compared with what the server stamps.
+func (p *problems) domain(key, d string) {
+	p.want(isDomain(d), key, wantsDomain, show(d))
+	p.want(prepared(d) == d, key, wantsDomain+" that is prepared, "+show(prepared(d)), show(d))
 }
 
-// checkToken wants what can be sent behind "Bearer " and arrive as it was:
-// HTTP takes the spaces around a header's value away.
-func checkToken(key string, s Secret) error {
-	if hasControls(s) || strings.Trim(s.Reveal(), " ") != s.Reveal() {
-		return problem(key, "a text without control characters, nor spaces around it", "")
-	}
-	return nil
+func (p *problems) url(key, text, wants string) {
+	_, err := parseURL(key, text, wants, "")
+	p.add(err)
 }
 
-func hasControls(s Secret) bool { return strings.ContainsFunc(s.Reveal(), isControl) }
+// file wants a name that a file can have, or "". Whoever opens the file finds out
+// whether it is there, and good.
+func (p *problems) file(key, name string) {
+	p.want(isText(name), key, "a file name without control characters", show(name))
+}
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7F }
+// token wants a text that arrives unchanged when it is sent behind "Bearer ": HTTP
+// takes away the spaces around a header's value.
+func (p *problems) token(key string, s Secret) {
+	p.want(isText(s) && strings.Trim(s.Reveal(), " ") == s.Reveal(), key, wantsText+", nor spaces around it", "")
+}
 
-// checkPath wants what can be the name of a file, or nothing. Whether the file
-// is there, and good, sees who opens it.
-func checkPath(key, path string) error {
-	if strings.ContainsFunc(path, isControl) {
-		return problem(key, "a file name without control characters", show(path))
+func isText[T ~string](s T) bool {
+	return !strings.ContainsFunc(string(s), func(r rune) bool { return r < ' ' || r == 0x7F })
+}
+
+func isDomain(s string) bool {
+	_, err := jid.PrepareDomain(s)
+	return err == nil
+}
+
+// prepared is the prepared form of a domain. It returns any other text unchanged.
+func prepared(domain string) string {
+	if d, err := jid.PrepareDomain(domain); err == nil {
+		return d
 	}
-	return nil
+	return domain
+}
+
+// HostPort is host:port. The host is a name, an IP address (IPv6 in brackets) or
+// empty, which is every address of the machine.
+type HostPort string
+
+// split returns the parts; ok is false if a is no host:port.
+func (a HostPort) split() (host string, port uint64, ok bool) {
+	host, text, err := net.SplitHostPort(string(a))
+	port, portErr := strconv.ParseUint(text, 10, 16)
+	ip, ipErr := netip.ParseAddr(host)
+	isHost := ipErr == nil || host == "" || isDomain(host)
+	return host, port, err == nil && portErr == nil && isHost && ip.Is6() == strings.HasPrefix(string(a), "[")
+}
+
+// isLoopback reports whether only this machine can reach a.
+func (a HostPort) isLoopback() bool {
+	host, _, _ := a.split()
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }

@@ -23,10 +23,9 @@ func TestValidateByHand(t *testing.T) {
 		{"no presence", func(c *Config) { c.XMPP.Presence = "" }, "xmpp.presence: wants auto, relay or off, got nothing"},
 		{"relay without leave", func(c *Config) { c.XMPP.Unrestricted = false }, `xmpp.presence: wants auto or off, as xmpp.unrestricted is false, got "relay"`},
 		{"own host that is not prepared", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"Example.org": {}} }, `contacts.hosts.example.org: wants a domain name that is prepared, "example.org", got "Example.org"`},
-		{"own host that is none", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"a/b": {}} }, `contacts.hosts.a…: wants a domain name, got "a/b"`},
+		{"own host that is none", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"a/b": {}} }, "contacts.hosts.a…: wants a domain name"},
 		{"no URL at all", func(c *Config) { c.Contacts.URL, c.Contacts.Hosts = "", nil }, "contacts.url: wants an http or https URL that contains %s, got nothing"},
 		{"no timeout", func(c *Config) { c.Contacts.Timeout = 0 }, `contacts.timeout: wants a time from 10ms to 10m, got "0s"`},
-		{"server name that is not of a certificate", func(c *Config) { c.XMPP.TLS.ServerName = "b\u00FCcher.example" }, `xmpp.tls.server_name: wants a domain name as certificates have it, "xn--bcher-kva.example", got "bücher.example"`},
 		{"server name that is none", func(c *Config) { c.XMPP.TLS.ServerName = "a/b" }, `xmpp.tls.server_name: wants a domain name, got "a/b"`},
 		{"no largest stanza", func(c *Config) { c.XMPP.MaxStanzaBytes = 0 }, "xmpp.max_stanza_bytes: wants a number of bytes from 10000 to 67108864, got 0"},
 		{"404 without a meaning", func(c *Config) { c.Contacts.NotFound = "" }, "contacts.not_found: wants error or empty, got nothing"},
@@ -55,7 +54,7 @@ func TestLoopback(t *testing.T) {
 		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.0.2.1:1": false, "127.0.0.1.example:1": false, "localhost.example:1": false,
 	} {
 		c := full()
-		c.Refresh = Refresh{Listen: listen, MaxBytes: 1}
+		c.Refresh = Refresh{Listen: HostPort(listen), MaxBytes: 1}
 		if err := c.Validate(); (err == nil) != want {
 			t.Errorf("without a token on %s: %v", listen, err)
 		}

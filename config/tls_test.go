@@ -22,9 +22,11 @@ func TestAuthorities(t *testing.T) {
 	if c, err := (XMPPTLS{}).Client(); c != nil || err != nil {
 		t.Errorf("without TLS: %v, %v", c, err)
 	}
-	c, err := XMPPTLS{ServerName: "xmpp.example.org"}.Client()
-	if err != nil || c.ServerName != "xmpp.example.org" || c.RootCAs != nil {
-		t.Errorf("got %+v, %v", c, err)
+	for name, want := range map[string]string{"xmpp.example.org": "xmpp.example.org", "BÜCHER.example.": "xn--bcher-kva.example", "xn--BCHER-kva.example": "xn--bcher-kva.example"} {
+		c, err := XMPPTLS{ServerName: name}.Client()
+		if err != nil || c.ServerName != want || c.RootCAs != nil {
+			t.Errorf("%s: got %+v, %v, want %s", name, c, err, want)
+		}
 	}
 	for name, tt := range map[string]struct{ file, want string }{
 		"missing":        {filepath.Join(dir, "none.pem"), "no such file"},
