@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,22 +30,20 @@ import (
 // How long each step of a stop may take. Closing the stream takes 3 s at most,
 // and all together stay below 10 s.
 const (
-	httpWork   = 4 * time.Second // requests under way; then they are answered with what there is
+	httpWork   = 4 * time.Second // requests in flight; then they are answered with what there is
 	httpStop   = time.Second     // those answers
 	answerStop = time.Second     // answers to the queries that wait
 )
 
-// serve runs rosterd with the configuration in file until ctx ends, or a
-// listener fails, then stops in order: HTTP, what is under way, the stream. Each
-// of hangups meanwhile has the configuration read again.
-func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.Writer) error {
+// serve runs rosterd with the configuration in file until ctx ends or a listener
+// fails, then stops it in order. At each of hangups, it reads the configuration
+// again.
+func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.Writer) (err error) {
 	cfg, warnings, err := config.Load(file)
 	if err != nil {
 		return err
 	}
-	level := new(slog.LevelVar)
-	level.Set(levelOf(cfg.Log))
-	log := newLogger(cfg.Log, level, logs)
+	log, level := newLogger(cfg.Log, logs)
 	warn(log, warnings)
 	a, err := assemble(cfg, log)
 	if err != nil {
@@ -52,13 +52,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	a.level = level
 	log.Info("rosterd starts", "version", version, "commit", buildCommit(),
 		"refresh", a.refresh.Addr, "metrics", a.metrics.Addr, "hosts", cfg.XMPP.Hosts)
-	streams, closeStream := context.WithCancel(context.Background())
-	defer closeStream()
-	streamClosed := make(chan struct{})
-	go func() {
-		defer close(streamClosed)
-		a.component.Run(streams, a.manager)
-	}()
+	a.stream.Go(func() { a.component.Run(a.streams, a.manager) })
 	for running := true; running; {
 		select {
 		case <-hangups:
@@ -70,21 +64,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 		}
 	}
 	log.Info("rosterd stops")
-	a.stopHTTP()
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		a.manager.Close()
-	}()
-	select {
-	case <-answered:
-	case <-time.After(answerStop): // the server does not read; the stream's end frees them
-	}
-	closeStream()
-	<-streamClosed
-	<-answered
-	a.fetcher.Close()
-	if failure := a.state.Close(); err == nil && failure != nil {
+	if failure := a.stop(); err == nil {
 		err = failure
 	}
 	log.Info("rosterd has stopped")
@@ -93,7 +73,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 
 // app is the program, wired. Its HTTP servers are running.
 type app struct {
-	cfg              config.Config // what holds now
+	cfg              config.Config // in effect
 	log              *slog.Logger
 	level            *slog.LevelVar
 	tokens           *refresh.Tokens
@@ -103,35 +83,50 @@ type app struct {
 	manager          *roster.Manager
 	state            state
 	refresh, metrics *http.Server
-	requests         context.Context // of every HTTP request
-	cancelRequests   context.CancelFunc
-	failed           chan error // receives why a listener failed
+
+	requests    context.Context // of all HTTP requests
+	endRequests context.CancelFunc
+	streams     context.Context // of the component
+	endStreams  context.CancelFunc
+	stream      sync.WaitGroup // of the component, once it runs
+	failed      chan error     // receives why a listener failed
+	stops       []func()       // of what was made, see stop
 }
 
 // assemble makes the parts, connects them, and begins to listen. If it fails,
 // nothing is left running.
 func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
 	a := &app{cfg: cfg, log: log, tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
-	a.requests, a.cancelRequests = context.WithCancel(context.Background())
+	a.requests, a.endRequests = context.WithCancel(context.Background())
+	a.streams, a.endStreams = context.WithCancel(context.Background())
+	a.stops = append(a.stops, a.endRequests, a.endStreams)
 	if err := a.build(cfg, log); err != nil {
-		a.cancelRequests()
-		if a.manager != nil {
-			a.manager.Close()
-		}
-		if a.state != nil {
-			_ = a.state.Close() // nothing was put
-		}
+		_ = a.stop() // err is the cause
 		return nil, err
 	}
 	return a, nil
 }
 
+// stop ends what was made, be it the whole program or a part of it: what was made
+// last, and uses the rest, ends first. The state is closed at the end.
+func (a *app) stop() error {
+	for _, stop := range slices.Backward(a.stops) {
+		stop()
+	}
+	if a.state == nil {
+		return nil
+	}
+	return a.state.Close()
+}
+
+// build makes the parts and begins to listen.
 func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	registry := prometheus.NewRegistry()
 	m := newMetrics(registry)
 	if a.fetcher, err = newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, m); err != nil {
 		return err
 	}
+	a.stops = append(a.stops, a.fetcher.Close)
 	if a.state, err = openState(cfg.State.Path, log, m); err != nil {
 		return err
 	}
@@ -158,6 +153,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	a.stops = append(a.stops, a.stopStream)
 	a.fetcher.Recovered(a.manager.Hasten)
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
@@ -169,34 +165,102 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.manager.Watch(hub)
 		a.component.Relay(hub)
 	}
+	return a.startHTTP(cfg, log, registry, m)
+}
 
+// startHTTP begins to listen and to serve.
+func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheus.Registry, m *metrics.Metrics) (err error) {
 	if t := cfg.Refresh.TLS; t.Enabled() {
 		if a.certificates, err = refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, log); err != nil {
 			return err
 		}
 	}
-	refreshListener, err := net.Listen("tcp", string(cfg.Refresh.Listen))
+	refreshListener, err := a.listen("refresh.listen", cfg.Refresh.Listen)
 	if err != nil {
-		return fmt.Errorf("refresh.listen: %w", err)
+		return err
 	}
-	metricsListener, err := net.Listen("tcp", string(cfg.Metrics.Listen))
+	metricsListener, err := a.listen("metrics.listen", cfg.Metrics.Listen)
 	if err != nil {
-		refreshListener.Close()
-		return fmt.Errorf("metrics.listen: %w", err)
+		return err
 	}
 	endpoint := refresh.Options{
 		Hosts: cfg.XMPP.Hosts, Tokens: a.tokens, MaxBytes: cfg.Refresh.MaxBytes, Certificates: a.certificates,
 		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
 	}
-	a.refresh = a.startHTTP(refreshListener, log, refresh.Handler(endpoint, a.manager), func(server *http.Server, l net.Listener) net.Listener {
-		return refresh.Protect(server, l, endpoint)
+	a.refresh = a.newServer(refreshListener, refresh.Handler(endpoint, a.manager))
+	metrics.RegisterWays(registry, func(add func(host, query, push, presence string)) {
+		for _, w := range a.component.Status().Hosts {
+			add(w.Host, w.Query, w.Push, w.Presence)
+		}
 	})
-	metrics.RegisterWays(registry, func() []metrics.Way { return waysOf(a.component.Status()) })
-	a.metrics = a.startHTTP(metricsListener, log, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }), nil)
+	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
+	a.stops = append(a.stops, a.stopHTTP)
+	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
+	a.serveHTTP(a.metrics, metricsListener)
 	return nil
 }
 
-// status is what rosterd tells of itself.
+// listen listens on the address that a key of the configuration has.
+func (a *app) listen(key string, address config.HostPort) (net.Listener, error) {
+	l, err := net.Listen("tcp", string(address))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	a.stops = append(a.stops, func() { _ = l.Close() }) // if no server has done it
+	return l, nil
+}
+
+// newServer makes a server that closes connections over which a header or a body
+// comes too slowly. An answer may take as long as the work does.
+func (a *app) newServer(l net.Listener, h http.Handler) *http.Server {
+	return &http.Server{
+		Addr: l.Addr().String(), Handler: h, MaxHeaderBytes: 64 << 10,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+		ErrorLog:    slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+		BaseContext: func(net.Listener) context.Context { return a.requests },
+	}
+}
+
+// serveHTTP serves until [app.stopHTTP].
+func (a *app) serveHTTP(server *http.Server, l net.Listener) {
+	go func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			a.failed <- fmt.Errorf("listening on %s: %w", server.Addr, err)
+		}
+	}()
+}
+
+// stopHTTP lets requests in flight end, then ends them, and waits for that.
+func (a *app) stopHTTP() {
+	timer := time.AfterFunc(httpWork, a.endRequests)
+	defer timer.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
+	defer cancel()
+	for _, server := range []*http.Server{a.refresh, a.metrics} {
+		if server.Shutdown(ctx) != nil {
+			server.Close()
+		}
+	}
+}
+
+// stopStream answers the queries that wait, writes what the manager knows, and
+// closes the stream.
+func (a *app) stopStream() {
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		a.manager.Close()
+	}()
+	select {
+	case <-answered:
+	case <-time.After(answerStop): // the server does not read; the end of the stream frees them
+	}
+	a.endStreams()
+	a.stream.Wait()
+	<-answered
+}
+
+// status is the answer of /status.
 func (a *app) status() any {
 	s := struct {
 		component.Status
@@ -227,15 +291,7 @@ func openState(path string, log *slog.Logger, m *metrics.Metrics) (state, error)
 	return s, nil
 }
 
-func waysOf(status component.Status) []metrics.Way {
-	var ways []metrics.Way
-	for _, w := range status.Hosts {
-		ways = append(ways, metrics.Way{Host: w.Host, Query: w.Query, Push: w.Push, Presence: w.Presence})
-	}
-	return ways
-}
-
-// newMetrics makes the collectors and lets every known label begin at 0.
+// newMetrics makes the collectors. Every known label begins at 0.
 func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	m := metrics.New(registry)
 	metrics.RegisterBuildInfo(registry, version, buildCommit())
@@ -255,14 +311,12 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	return m
 }
 
-func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.Metrics) (*fetcher.Fetcher, error) {
+func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.Metrics) (f *fetcher.Fetcher, err error) {
 	templates := make(map[string]config.URLTemplate, len(hosts))
 	for _, host := range hosts {
-		template, err := c.TemplateFor(host)
-		if err != nil {
+		if templates[host], err = c.TemplateFor(host); err != nil {
 			return nil, err
 		}
-		templates[host] = template
 	}
 	bulk, err := bulkURLs(c, hosts)
 	if err != nil {
@@ -288,7 +342,7 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 	return fetcher.New(options), nil
 }
 
-// bulkURLs are where many users at once are asked for, by domain.
+// bulkURLs are the URLs, by domain, at which many users are asked for at once.
 func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
 	urls := make(map[string]string)
 	for _, host := range hosts {
@@ -303,10 +357,10 @@ func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
 	return urls, nil
 }
 
-// background is how many users are fetched at once that no query waits for:
-// three quarters of the fetches at most, so that a client that logs in never waits
-// behind all of them. Where users are asked for together, the fetcher sees to
-// that, and needs as many as fill its requests.
+// background is how many users for whom no query waits are fetched at once: three
+// quarters of the fetches at most, so that a client that logs in never waits behind
+// all of them. Where users are asked for together, the fetcher leaves room itself,
+// and needs as many users as fill its requests.
 func background(c config.Contacts, hosts []string) int {
 	n := max(1, c.MaxInFlight*3/4)
 	if bulk, err := bulkURLs(c, hosts); err == nil && len(bulk) > 0 && c.BulkSize > 1 {
@@ -315,7 +369,7 @@ func background(c config.Contacts, hosts []string) int {
 	return n
 }
 
-// headerOf is what every fetch is sent with.
+// headerOf is the header of every fetch.
 func headerOf(c config.Contacts) http.Header {
 	header := make(http.Header)
 	for name, value := range c.Headers {
@@ -328,44 +382,9 @@ func headerOf(c config.Contacts) http.Header {
 }
 
 // tokensOf are what callers of the refresh endpoint may send.
-func tokensOf(c config.Refresh) []string {
-	list := []string{c.Token.Reveal()}
-	for _, token := range c.Tokens {
+func tokensOf(c config.Refresh) (list []string) {
+	for _, token := range append([]config.Secret{c.Token}, c.Tokens...) {
 		list = append(list, token.Reveal())
 	}
 	return list
-}
-
-// startHTTP serves h on l until [app.stopHTTP]. Headers and bodies that come
-// too slowly end their connection; an answer may take as long as the work does.
-// protect, unless nil, sets the server up in its own way.
-func (a *app) startHTTP(l net.Listener, log *slog.Logger, h http.Handler, protect func(*http.Server, net.Listener) net.Listener) *http.Server {
-	server := &http.Server{
-		Addr: l.Addr().String(), Handler: h, MaxHeaderBytes: 64 << 10,
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
-		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		BaseContext: func(net.Listener) context.Context { return a.requests },
-	}
-	if protect != nil {
-		l = protect(server, l)
-	}
-	go func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			a.failed <- fmt.Errorf("listening on %s: %w", server.Addr, err)
-		}
-	}()
-	return server
-}
-
-// stopHTTP lets requests under way end, then ends them, and waits for that.
-func (a *app) stopHTTP() {
-	timer := time.AfterFunc(httpWork, a.cancelRequests)
-	defer timer.Stop()
-	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
-	defer cancel()
-	for _, server := range []*http.Server{a.refresh, a.metrics} {
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
-	}
 }

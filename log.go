@@ -9,7 +9,10 @@ import (
 	"rosterd/config"
 )
 
-func newLogger(c config.Log, level slog.Leveler, w io.Writer) *slog.Logger {
+// newLogger logs to w, at a level that can be set.
+func newLogger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(levelOf(c))
 	options := &slog.HandlerOptions{Level: level}
 	var handler slog.Handler = slog.NewTextHandler(w, options)
 	if c.Format == "json" {
@@ -19,7 +22,7 @@ func newLogger(c config.Log, level slog.Leveler, w io.Writer) *slog.Logger {
 	if o, ok := w.(*output); ok {
 		o.onLoss(func(lines int) { log.Warn("log lines are lost, nobody read standard error", "lines", lines) })
 	}
-	return log
+	return log, level
 }
 
 func levelOf(c config.Log) (level slog.Level) {
@@ -27,92 +30,90 @@ func levelOf(c config.Log) (level slog.Level) {
 	return level
 }
 
-// warn logs what is odd in the configuration.
+// warn logs the warnings of [config.Load].
 func warn(log *slog.Logger, warnings []string) {
 	for _, warning := range warnings {
 		log.Warn("configuration", "warning", warning)
 	}
 }
 
-// output writes to a file that others read, such as standard error, and never
-// waits for them: what they are too slow for is lost. It is safe for concurrent use.
+// output is a queue for a writer that others read, such as standard error. Nobody
+// waits for them: what finds no room is lost, and counted. It is safe for
+// concurrent use.
 type output struct {
 	w    io.Writer
-	wake chan struct{} // closed by Close
-	done chan struct{} // closed when all is written then
+	done chan struct{} // closed when all is written, after Close
 
-	mu      sync.Mutex
-	waiting []byte // to be written
-	lost    int    // writes
-	tell    func(lost int)
-	closed  bool
+	mu     sync.Mutex
+	wake   *sync.Cond // of mu: something is queued, or closed
+	queue  []byte
+	lost   int // writes
+	report func(lost int)
+	closed bool
 }
 
 const (
-	maxWaiting = 1 << 20     // bytes
-	flushTime  = time.Second // for the rest, at the end
+	maxQueue  = 1 << 20     // bytes
+	flushTime = time.Second // for what is queued, at the end
 )
 
 // newOutput starts a goroutine, which [output.Close] ends.
 func newOutput(w io.Writer) *output {
-	o := &output{w: w, wake: make(chan struct{}, 1), done: make(chan struct{}), tell: func(int) {}}
+	o := &output{w: w, done: make(chan struct{}), report: func(int) {}}
+	o.wake = sync.NewCond(&o.mu)
 	go o.run()
 	return o
 }
 
-// onLoss sets who is told how many writes were lost, as soon as there is room again.
-func (o *output) onLoss(tell func(lost int)) {
+// onLoss sets who is told how many writes were lost, once there is room again.
+func (o *output) onLoss(report func(lost int)) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.tell = tell
+	o.report = report
 }
 
-// Write never fails.
+// Write never fails and never waits for the reader.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed || len(o.waiting)+len(p) > maxWaiting {
+	if o.closed || len(o.queue)+len(p) > maxQueue {
 		o.lost++
 		return len(p), nil
 	}
-	o.waiting = append(o.waiting, p...)
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
+	o.queue = append(o.queue, p...)
+	o.wake.Signal()
 	return len(p), nil
 }
 
+// run writes what is queued until Close.
 func (o *output) run() {
 	defer close(o.done)
-	for range o.wake {
-		for o.write() {
-		}
-	}
-}
-
-// write writes what waits, and reports whether something did.
-func (o *output) write() bool {
 	o.mu.Lock()
-	data, lost, tell := o.waiting, o.lost, o.tell
-	o.waiting, o.lost = nil, 0
-	o.mu.Unlock()
-	if lost > 0 {
-		tell(lost)
+	defer o.mu.Unlock()
+	for {
+		for len(o.queue) == 0 {
+			if o.closed {
+				return
+			}
+			o.wake.Wait()
+		}
+		data, lost, report := o.queue, o.lost, o.report
+		o.queue, o.lost = nil, 0
+		o.mu.Unlock()
+		if lost > 0 {
+			report(lost) // which calls Write
+		}
+		_, _ = o.w.Write(data) // there is no place to report a failure
+		o.mu.Lock()
 	}
-	if len(data) == 0 {
-		return false
-	}
-	_, _ = o.w.Write(data) // whose failure could be told nowhere
-	return true
 }
 
-// Close writes what waits, unless that takes too long.
+// Close writes what is queued, unless that takes too long.
 func (o *output) Close() {
 	o.mu.Lock()
 	o.closed = true
+	o.wake.Signal()
 	o.mu.Unlock()
-	close(o.wake)
 	select {
 	case <-o.done:
 	case <-time.After(flushTime):

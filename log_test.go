@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,7 +10,7 @@ import (
 	"rosterd/config"
 )
 
-// slow is a reader of the log who takes nothing before he is told to.
+// slow is a reader of the log that takes nothing before it is let.
 type slow struct {
 	strings.Builder
 	began chan struct{} // receives once for each write
@@ -30,12 +29,12 @@ func TestLogReaderIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := &slow{began: make(chan struct{}, 1000), go_: make(chan struct{})}
 		out := newOutput(reader)
-		log := newLogger(config.Log{Format: "json"}, slog.LevelInfo, out)
+		log, _ := newLogger(config.Log{Level: "info", Format: "json"}, out)
 		log.Info("first")
 		<-reader.began
 		const lines = 12
 		for i := range lines { // of which ten find room
-			log.Info(strings.Repeat("x", maxWaiting/11), "line", i)
+			log.Info(strings.Repeat("x", maxQueue/11), "line", i)
 		}
 		close(reader.go_)
 		synctest.Wait()

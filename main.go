@@ -4,14 +4,23 @@ package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/check"
+	"rosterd/config"
+	"rosterd/fetcher"
 )
 
 // Set by the build: -ldflags "-X main.version=… -X main.commit=…".
@@ -19,6 +28,16 @@ var (
 	version = "dev"
 	commit  = ""
 )
+
+const usage = `rosterd serves XMPP rosters from an HTTP URL.
+
+  rosterd [--config FILE]                       runs; without --config it reads ./config.yaml, else /etc/rosterd/config.yaml
+  rosterd check [--config FILE] [--user NAME]   goes through the installation, with the contacts of a user, and says what to mend
+  rosterd version, --version                    prints version, commit and Go version
+  rosterd help, --help                          prints this
+
+SIGTERM and SIGINT stop it in order. SIGHUP has it read secrets, certificates and log.level again.
+`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -32,8 +51,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run is main without its signals. It returns the exit code: 0 after an
-// orderly stop, 1 if rosterd could not start, 2 for a wrong command line.
+// run is main without its signals. It returns the exit code: 0 after an orderly
+// stop, 1 if rosterd could not start or a check failed, 2 for a wrong command line.
 func run(ctx context.Context, hangups <-chan os.Signal, args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("rosterd")
 	file := flags.String("config", "", "")
@@ -59,8 +78,46 @@ func run(ctx context.Context, hangups <-chan os.Signal, args []string, stdout, s
 	return 0
 }
 
-// buildCommit is the commit that was built, from the linker or from what Go
-// knows of the checkout.
+// runCheck is `rosterd check`.
+func runCheck(ctx context.Context, file string, args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("rosterd check")
+	flags.StringVar(&file, "config", file, "")
+	user := flags.String("user", "", "")
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("rosterd check: unknown argument: %q", flags.Arg(0))
+	}
+	if err != nil {
+		return misused(err, stdout, stderr)
+	}
+	if !check.Run(ctx, check.Options{File: file, User: *user, Version: version, Out: stdout,
+		Fetcher: func(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
+			return newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, newMetrics(prometheus.NewRegistry()))
+		}}) {
+		return 1
+	}
+	return 0
+}
+
+// newFlags are the flags of one command. [misused] prints what is wrong with them.
+func newFlags(name string) *flag.FlagSet {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	return flags
+}
+
+// misused prints how rosterd is used and, unless somebody asked for that, what is
+// wrong with the command line. It returns the exit code.
+func misused(err error, stdout, stderr io.Writer) int {
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stdout, usage)
+		return 0
+	}
+	fmt.Fprintf(stderr, "%s\n\n%s", err, usage)
+	return 2
+}
+
+// buildCommit is the commit that was built, as the linker or Go knows it.
 func buildCommit() string {
 	if commit != "" {
 		return commit

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"rosterd/internal/leak"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -150,13 +152,15 @@ log: {level: debug}
 	}
 }
 
+// A start that fails leaves nothing behind of the parts that were made already.
 func TestListenerInUse(t *testing.T) {
+	leak.Check(t)
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	for key, settings := range map[string]string{
 		"refresh.listen": "refresh: {listen: \"192.0.2.1:1\", token: x}\nmetrics: {listen: \"127.0.0.1:0\"}",
 		"metrics.listen": "refresh: {listen: \"127.0.0.1:0\"}\nmetrics: {listen: \"192.0.2.1:1\"}",
 	} {
-		if err := os.WriteFile(file, []byte("xmpp: {domain: contacts.example.org, secret: x, hosts: [example.org]}\ncontacts: {url: \"http://127.0.0.1:1/%s\"}\n"+settings), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte("xmpp: {domain: contacts.example.org, secret: x, hosts: [example.org]}\ncontacts: {url: \"http://127.0.0.1:1/%s\"}\n"+settings+"\nstate: {path: "+filepath.Join(t.TempDir(), "rosterd.db")+"}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		var stderr bytes.Buffer

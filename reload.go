@@ -1,54 +1,50 @@
 package main
 
-import (
-	"rosterd/config"
-)
+import "rosterd/config"
 
-// reload reads the configuration again and takes over what can be while rosterd
-// runs. If anything is wrong with it, all stays as it was.
+// reload reads the configuration again and takes over what can change while
+// rosterd runs. If anything in it is wrong, all stays as it was.
 func (a *app) reload(file string) {
+	if err := a.tryReload(file); err != nil {
+		a.log.Error("the configuration cannot be read again, all stays as it was", "err", err)
+	}
+}
+
+func (a *app) tryReload(file string) error {
 	next, warnings, err := config.Load(file)
 	if err != nil {
-		a.keep(err)
-		return
+		return err
 	}
-	now, took, left, err := a.cfg.Reload(next)
+	now, taken, left, err := a.cfg.Reload(next)
 	if err != nil {
-		a.keep(err)
-		return
+		return err
 	}
-	secured, err := now.XMPP.TLS.Client()
+	serverTLS, err := now.XMPP.TLS.Client()
 	if err != nil {
-		a.keep(err)
-		return
+		return err
 	}
-	authorities, err := now.Contacts.TLS.Client()
+	backendTLS, err := now.Contacts.TLS.Client()
 	if err != nil {
-		a.keep(err)
-		return
+		return err
 	}
 	if t := now.Refresh.TLS; t.Enabled() {
 		if err := a.certificates.Replace(t.Cert, t.Key, t.ClientCA); err != nil {
-			a.keep(err)
-			return
+			return err
 		}
 	}
-	a.component.Renew(now.XMPP.Secret.Reveal(), secured)
+	// From here on nothing can fail.
+	a.component.Renew(now.XMPP.Secret.Reveal(), serverTLS)
 	a.fetcher.SetHeader(headerOf(now.Contacts))
-	a.fetcher.SetTLS(authorities)
+	a.fetcher.SetTLS(backendTLS)
 	a.tokens.Set(tokensOf(now.Refresh)...)
 	a.cfg = now
 	warn(a.log, warnings)
 	level := levelOf(now.Log)
-	a.level.Set(min(level, a.level.Level())) // that the line is seen, if one of the two lets it
-	a.log.Info("the configuration is read again", "changed", took)
+	a.level.Set(min(level, a.level.Level())) // so that the line is logged if the old or the new level lets it
+	a.log.Info("the configuration is read again", "changed", taken)
 	if len(left) > 0 {
 		a.log.Warn("settings have changed that take a restart", "keys", left)
 	}
 	a.level.Set(level)
-}
-
-// keep says that nothing was taken over.
-func (a *app) keep(err error) {
-	a.log.Error("the configuration cannot be read again, all stays as it was", "err", err)
+	return nil
 }

@@ -55,7 +55,7 @@ func TestBulk(t *testing.T) {
 			cfg.Contacts.URL, cfg.Contacts.BulkURL = backend.URL+"/contacts/%s?key="+secret, backend.URL+"/bulk/%d?key="+secret
 			cfg.Contacts.Hosts = map[string]config.ContactsHost{"example.net": {URL: backend.URL + "/contacts/%s"}}
 			var out strings.Builder
-			c := checker{Options: Options{User: test.user, Fetcher: newBulkFetcher}, report: &report{w: &out}, cfg: cfg}
+			c := checker{Options: Options{User: test.user, Fetcher: newBulkFetcher, Out: &out}, cfg: cfg}
 			c.contacts(t.Context())
 			for _, want := range test.want {
 				if !strings.Contains(out.String(), want) {
@@ -70,7 +70,7 @@ func TestBulk(t *testing.T) {
 	var out strings.Builder
 	cfg := config.Default()
 	cfg.XMPP.Hosts, cfg.Contacts.URL = []string{"example.org"}, "http://127.0.0.1:1/%s"
-	c := checker{Options: Options{User: "juliet", Fetcher: newBulkFetcher}, report: &report{w: &out}, cfg: cfg}
+	c := checker{Options: Options{User: "juliet", Fetcher: newBulkFetcher, Out: &out}, cfg: cfg}
 	if c.contacts(t.Context()); strings.Contains(out.String(), "bulk") {
 		t.Errorf("without bulk_url:\n%s", &out)
 	}

@@ -1,19 +1,21 @@
 // Package check goes through a whole installation of rosterd, from its
-// configuration to its listeners, and says of each step whether it works and,
-// if it does not, what mends it. It is `rosterd check`.
+// configuration to its listeners, and says of each step whether it works and, if
+// it does not, what mends it. It is `rosterd check`.
 //
-// It disturbs nothing: if a rosterd of the same configuration runs, that one is
-// asked what it has learnt, and there is no second connection of the component,
-// which some servers would share the users' queries with. No line it writes
+// It disturbs nothing. If a rosterd of the same configuration runs, it is asked
+// what it has learnt: a second connection of the component would end it, or would
+// share the users' queries with it on some servers. No line that is written
 // contains a secret, or the query of a URL.
 package check
 
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
+	"unicode"
 
 	"rosterd/component"
 	"rosterd/config"
@@ -36,126 +38,121 @@ type Options struct {
 // Run checks, writes to o.Out, and reports whether rosterd could do its job. It
 // ends soon after ctx does.
 func Run(ctx context.Context, o Options) bool {
-	c := &checker{Options: o, report: &report{w: o.Out}}
+	c := &checker{Options: o}
 	if c.Timing.Announce == 0 {
 		c.Timing.Announce = announce
 	}
-	if !c.configuration() {
-		c.conclude()
-		return false
+	if c.report(c.configuration()...) {
+		c.server(ctx)
+		c.contacts(ctx)
+		c.report(c.metricsListener())
+		c.report(c.refreshListener(ctx)...)
+		if ctx.Err() != nil {
+			c.report(fail("the check was interrupted"))
+		}
 	}
-	c.server(ctx)
-	c.contacts(ctx)
-	c.listeners(ctx)
-	if ctx.Err() != nil {
-		c.fail("the check was interrupted")
+	verdict := "rosterd can do its job"
+	if c.failures > 0 {
+		verdict = "rosterd cannot do its job"
 	}
-	c.conclude()
+	fmt.Fprintf(c.Out, "%s: %d failed, %d to look at\n", verdict, c.failures, c.warnings)
 	return c.failures == 0
 }
 
-// checker is one run.
+// checker is one run. Its steps return what they find; those that take long report
+// it meanwhile.
 type checker struct {
 	Options
-	*report
 	cfg     config.Config
 	tls     *tls.Config // to the server; nil: none
 	running running     // what answers on metrics.listen
+
+	failures, warnings int // reported so far
 }
 
-func (c *checker) configuration() bool {
-	var (
-		warnings []string
-		err      error
-	)
+func (c *checker) configuration() (found []finding) {
+	var warnings []string
+	var err error
 	if c.cfg, warnings, err = config.Load(c.File); err != nil {
-		c.fail("configuration: %s", err)("mend that; config.example.yaml has all keys and says what they mean")
-		return false
+		return []finding{fail("configuration: %s", err).mend("mend that; config.example.yaml has all keys and says what they mean")}
 	}
 	if c.tls, err = c.cfg.XMPP.TLS.Client(); err != nil {
-		c.fail("configuration: %s", err)("the file has to have the certificate that signed the server's, in PEM, and rosterd must be able to read it")
-		return false
+		return []finding{fail("configuration: %s", err).mend(
+			"the file has to have the certificate that signed the server's, in PEM, and rosterd must be able to read it")}
 	}
 	if file := config.File(c.File); file != "" {
-		c.ok("configuration: %s", file)
+		found = append(found, pass("configuration: %s", file))
 	} else {
-		c.ok("configuration: from the environment, there is no file")
+		found = append(found, pass("configuration: from the environment, there is no file"))
 	}
 	for _, warning := range warnings {
-		c.warn("configuration: %s", warning)
+		found = append(found, warn("configuration: %s", warning))
 	}
-	return true
+	return found
 }
 
-// server is all that concerns the XMPP server.
-func (c *checker) server(ctx context.Context) {
-	c.running = ask(ctx, c.cfg)
-	switch c.running.kind {
-	case ours:
-		c.ok("a rosterd of this configuration runs: what follows on the server is what it has learnt, nothing connects to the server")
-		c.judge(c.running.settled(ctx, c.cfg, c.Timing.Announce), func(string) bool { return false })
-		return
-	case outdated:
-		c.fail("a rosterd runs as %s with another configuration: xmpp.address %s, xmpp.hosts %s",
-			c.cfg.XMPP.Domain, c.running.status.Address, strings.Join(hostsOf(c.running.status), ", "))(
-			"restart it, or stop it, and check again: a second connection would disturb it")
-		return
-	}
-	if c.port(ctx) {
-		c.connect(ctx)
-	}
+// finding is what one step found: a line and, below it, what mends that. The zero
+// value is none.
+type finding struct {
+	level, text string
+	mends       []string
 }
 
-// judge says what a component's status means. lacks reports whether the server
-// says that it does not have a host.
-func (c *checker) judge(status component.Status, lacks func(host string) bool) {
-	if !status.Connected {
-		c.fail("handshake: %s", status.Reason)(c.mendHandshake(status.Condition)...)
-		return
-	}
-	c.ok("handshake: connected as %s", c.cfg.XMPP.Domain)
-	c.anyAddress(status.Any)
-	for _, w := range status.Hosts {
-		c.host(w, status, lacks)
-	}
+const (
+	passed = "ok"
+	warned = "warn"
+	failed = "FAIL"
+)
+
+func pass(format string, args ...any) finding {
+	return finding{level: passed, text: fmt.Sprintf(format, args...)}
+}
+func warn(format string, args ...any) finding {
+	return finding{level: warned, text: fmt.Sprintf(format, args...)}
+}
+func fail(format string, args ...any) finding {
+	return finding{level: failed, text: fmt.Sprintf(format, args...)}
 }
 
-// anyAddress says whether xmpp.unrestricted is right.
-func (c *checker) anyAddress(is string) {
-	domain := c.cfg.XMPP.Domain
-	switch {
-	case (is != "") != c.cfg.XMPP.Unrestricted:
-		c.fail("xmpp.unrestricted is %t, and not so in the rosterd that runs", c.cfg.XMPP.Unrestricted)("restart it")
-	case is == component.AnyRefused:
-		c.fail("xmpp.unrestricted is on, and the server ends the stream at the first stanza from a user's address")(
-			"turn it off, or let the server take all addresses: validate_from_addresses = false in Component \""+domain+"\" (Prosody),",
-			"check_from: false on the listener ejabberd_service (ejabberd); rosterd tries again when the server has restarted")
-	case is == component.AnyUnproven:
-		c.warn("xmpp.unrestricted is on, and whether the server takes stanzas from the users' addresses cannot be told")("is the server very slow?")
-	case is == component.AnyTaken:
-		c.ok("the server takes stanzas from the users' addresses, as xmpp.unrestricted says")
-	}
+func (f finding) mend(lines ...string) finding {
+	f.mends = append(f.mends, lines...)
+	return f
 }
 
-// mendHandshake says what mends a stream error, by its condition.
-func (c *checker) mendHandshake(condition string) []string {
-	domain := c.cfg.XMPP.Domain
-	switch condition {
-	case "not-authorized":
-		return []string{
-			"the secrets differ: xmpp.secret has to be what the server's configuration has for " + domain,
-			"Prosody: component_secret in Component \"" + domain + "\"",
-			"ejabberd: password in hosts of the listener ejabberd_service; it answers the same if " + domain + " is not in hosts",
+// report writes findings, and reports whether none is a failure. They repeat what
+// other programs say: each line is cleaned and cut.
+func (c *checker) report(found ...finding) (ok bool) {
+	ok = true
+	for _, f := range found {
+		switch f.level {
+		case "":
+			continue
+		case warned:
+			c.warnings++
+		case failed:
+			c.failures++
+			ok = false
 		}
-	case "host-unknown":
-		return []string{"the server has no component " + domain + ": xmpp.domain has to be the name in its configuration",
-			"Prosody: Component \"" + domain + "\", then restart"}
-	case "conflict":
-		return []string{"somebody else is connected as " + domain + ": stop the other rosterd, one is enough for a component",
-			"or xmpp.domain is one of the server's own domains of users: it needs a name of its own"}
-	case "":
-		return []string{"is the server running, and is xmpp.address its component port (XEP-0114)?",
-			"Prosody: component_ports, 5347 if it is not set; ejabberd: the port of the listener ejabberd_service"}
+		fmt.Fprintf(c.Out, "%-4s %s\n", f.level, clean(f.text))
+		for _, line := range f.mends {
+			fmt.Fprintf(c.Out, "     %s\n", clean(line))
+		}
 	}
-	return []string{"what does the server's log say?"}
+	return ok
+}
+
+// maxLine is how many bytes of a line are written.
+const maxLine = 1000
+
+// clean makes one line of s.
+func clean(s string) string {
+	if len(s) > maxLine {
+		s = s[:maxLine] + "…"
+	}
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 }

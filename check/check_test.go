@@ -470,10 +470,10 @@ func TestSkipReasons(t *testing.T) {
 // What other programs say is neither two lines nor a terminal's commands.
 func TestClean(t *testing.T) {
 	var out strings.Builder
-	r := &report{w: &out}
-	r.fail("a\n\x1b[31m%s", "\xff"+strings.Repeat("x", 2*maxLine))("b\r\nok   c")
+	c := checker{Options: Options{Out: &out}}
+	ok := c.report(fail("a\n\x1b[31m%s", "\xff"+strings.Repeat("x", 2*maxLine)).mend("b\r\nok   c"))
 	lines := strings.Split(out.String(), "\n")
-	if len(lines) != 3 || strings.ContainsAny(out.String(), "\x1b\r") || !utf8.ValidString(out.String()) || len(lines[0]) > maxLine+20 || r.failures != 1 {
+	if len(lines) != 3 || strings.ContainsAny(out.String(), "\x1b\r") || !utf8.ValidString(out.String()) || len(lines[0]) > maxLine+20 || c.failures != 1 || ok {
 		t.Errorf("%q", out.String())
 	}
 }

@@ -2,7 +2,6 @@ package check
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,15 +15,15 @@ import (
 	"rosterd/jid"
 )
 
-// madeUp is the user who is asked for where nobody was named, to see whether
-// the backend is there.
+// madeUp is the user who is asked for if nobody is named, to see whether the
+// backend is there.
 const madeUp = "rosterd-check"
 
 // contacts asks the backend.
 func (c *checker) contacts(ctx context.Context) {
 	f, err := c.Fetcher(c.cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
-		c.fail("contacts: %s", err)()
+		c.report(fail("contacts: %s", err))
 		return
 	}
 	defer f.Close()
@@ -32,38 +31,45 @@ func (c *checker) contacts(ctx context.Context) {
 		c.backends(ctx, f)
 		return
 	}
-	user, err := c.user()
+	user, err := jid.ParseUser(c.User, c.cfg.XMPP.Hosts[0])
+	wrong := ""
 	if err != nil {
-		c.fail("contacts: --user %q is %s", c.User, err)("name a user by localpart or bare JID, of " + strings.Join(c.cfg.XMPP.Hosts, ", "))
+		wrong = "no user's name"
+	} else if !slices.Contains(c.cfg.XMPP.Hosts, user.Domain()) {
+		wrong = "of a domain that xmpp.hosts lacks"
+	}
+	if wrong != "" {
+		c.report(fail("contacts: --user %q is %s", c.User, wrong).mend("name a user by localpart or bare JID, of " + strings.Join(c.cfg.XMPP.Hosts, ", ")))
 		return
 	}
 	i := f.Inspect(ctx, user)
-	where := fmt.Sprintf("contacts of %s: %s", user, i.URL)
-	switch took := i.Took.Round(time.Millisecond); {
+	c.report(fetched(user, i),
+		unusable(i.Skipped, "entry", "entries", "skipped", func(f fetcher.Finding) string { return skipReasons[f.Reason] }),
+		unusable(i.Ignored, "field", "fields", "ignored, the contacts are served without", func(f fetcher.Finding) string {
+			return f.Field + " is " + f.Value + ", and not " + wanted[f.Field]
+		}),
+		unusable(i.NotUTF8, "entry", "entries", "not in UTF-8, of which clients see U+FFFD", func(fetcher.Finding) string { return "is not in UTF-8" }))
+	c.report(bulk(ctx, f, user, i))
+}
+
+// fetched says what a fetch of a user's contacts came to.
+func fetched(user jid.JID, i fetcher.Inspection) finding {
+	where, took := fmt.Sprintf("contacts of %s: %s", user, i.URL), i.Took.Round(time.Millisecond)
+	switch {
 	case i.Err != nil:
-		c.fail("%s: %s", where, i.Err)(mendFetch(i.Err)...)
+		return fail("%s: %s", where, i.Err).mend(mendFetch(i.Err, "contacts.url")...)
 	case i.Status == http.StatusNotFound:
-		c.warn("%s: status 404, which contacts.not_found makes an empty roster, in %s", where, took)(
+		return warn("%s: status 404, which contacts.not_found makes an empty roster, in %s", where, took).mend(
 			"right for a user whom the backend does not know; for all others, is contacts.url right?")
-	default:
-		c.ok("%s: status %d, %s, in %s", where, i.Status, count(i.Items, "item"), took)
 	}
-	c.found(i)
-	c.bulk(ctx, f, user, i)
+	return pass("%s: status %d, %s, in %s", where, i.Status, count(i.Items, "item", "items"), took)
 }
 
-// found says what of the contacts cannot be served as it was sent.
-func (c *checker) found(i fetcher.Inspection) {
-	c.findings(i.Skipped, "entry", "skipped", func(f fetcher.Finding) string { return skipReasons[f.Reason] })
-	c.findings(i.Ignored, "field", "ignored, the contacts are served without", func(f fetcher.Finding) string {
-		return f.Field + " is " + f.Value + ", and not " + wanted[f.Field]
-	})
-	c.findings(i.NotUTF8, "entry", "not in UTF-8, of which clients see U+FFFD", func(fetcher.Finding) string { return "is not in UTF-8" })
-}
-
-func (c *checker) findings(found fetcher.Found, thing, what string, line func(fetcher.Finding) string) {
+// unusable names what of the contacts cannot be served as it was sent: one or many
+// of a thing. line says what is wrong with one.
+func unusable(found fetcher.Found, one, many, what string, line func(fetcher.Finding) string) finding {
 	if found.Count() == 0 {
-		return
+		return finding{}
 	}
 	var lines []string
 	for _, f := range found.First {
@@ -76,110 +82,68 @@ func (c *checker) findings(found fetcher.Found, thing, what string, line func(fe
 	if found.More > 0 {
 		lines = append(lines, fmt.Sprintf("and %d more", found.More))
 	}
-	c.warn("contacts: %s %s, mend the backend", count(found.Count(), thing), what)(lines...)
+	return warn("contacts: %s %s, mend the backend", count(found.Count(), one, many), what).mend(lines...)
 }
 
 // bulk asks for a user at the URL for many users at once, if there is one. i is
-// what he was found to have alone; nothing is said of him if it has no URL.
-func (c *checker) bulk(ctx context.Context, f *fetcher.Fetcher, user jid.JID, i fetcher.Inspection) {
+// what the user was found to have alone, and without a URL if nobody was named.
+func bulk(ctx context.Context, f *fetcher.Fetcher, user jid.JID, i fetcher.Inspection) finding {
 	b, ok := f.InspectBulk(ctx, user)
-	where := "contacts in bulk: " + b.URL
-	switch took := b.Took.Round(time.Millisecond); {
+	where, took := "contacts in bulk: "+b.URL, b.Took.Round(time.Millisecond)
+	switch {
 	case !ok:
+		return finding{}
 	case b.Err != nil:
-		c.warn("%s: %s: all users will be asked for alone", where, b.Err)(mendBulk(b.Err)...)
+		return warn("%s: %s: all users will be asked for alone", where, b.Err).mend(mendBulk(b.Err)...)
 	case i.URL == "" || !b.Found && i.Err != nil:
-		c.ok("%s: status 200, in %s", where, took)
+		return pass("%s: status 200, in %s", where, took)
 	case !b.Found:
-		c.warn("%s: the answer has no contacts of %s", where, user)(
+		return warn("%s: the answer has no contacts of %s", where, user).mend(
 			"the answer has to be a JSON object with a member "+user.Local()+", whose value is what contacts.url answers",
 			"who is not in the answer is asked for alone, which takes longer")
 	case i.Err == nil && b.Items != i.Items:
-		c.warn("%s: %s has %s here, but %d alone", where, user, count(b.Items, "item"), i.Items)("both have to say the same")
-	default:
-		c.ok("%s: %s, in %s", where, count(b.Items, "item"), took)
+		return warn("%s: %s has %s here, but %d alone", where, user, count(b.Items, "item", "items"), i.Items).mend("both have to say the same")
 	}
+	return pass("%s: %s, in %s", where, count(b.Items, "item", "items"), took)
 }
 
-// backends looks whether the backend of each host is there. An answer is
-// enough: nothing is known of its users.
+// backends looks whether each backend is there. An answer is enough: nothing is
+// known of its users.
 func (c *checker) backends(ctx context.Context, f *fetcher.Fetcher) {
-	seen := make(map[string]bool)
-	bulk := make(map[string]jid.JID) // by URL, one of those who are asked for there
+	seen := make(map[string]bool)     // scheme and host
+	bulks := make(map[string]jid.JID) // by URL, one of those who are asked for there
 	for _, host := range c.cfg.XMPP.Hosts {
-		user, err := jid.New(madeUp, host, "")
-		if err != nil {
+		// Config has checked what can fail here.
+		user, _ := jid.New(madeUp, host, "")
+		if url, _ := c.cfg.Contacts.BulkURLFor(host); url != "" {
+			bulks[url] = user
+		}
+		template, _ := c.cfg.Contacts.TemplateFor(host)
+		text, _ := template.Expand(madeUp, host)
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" {
 			continue
 		}
-		if url, err := c.cfg.Contacts.BulkURLFor(host); url != "" && err == nil {
-			bulk[url] = user
-		}
-		server := c.backend(user)
-		if server == "" || seen[server] {
-			continue
-		}
-		seen[server] = true
-		i := f.Inspect(ctx, user)
-		doubtful := i.Err != nil && (i.Err.Status == http.StatusUnauthorized || i.Err.Status == http.StatusForbidden || i.Err.Proxy != "")
-		switch {
-		case i.Err != nil && !answered(i.Err):
-			c.fail("contacts: %s: %s", i.URL, i.Err)(mendFetch(i.Err)...)
-		case doubtful:
-			c.warn("contacts: %s: %s", i.URL, i.Err)(mendFetch(i.Err)...)
-		default:
-			c.warn("contacts: %s answers, no user was asked for", server)("name one: rosterd check --user NAME")
+		if server := u.Scheme + "://" + u.Host; !seen[server] {
+			seen[server] = true
+			c.report(reached(server, f.Inspect(ctx, user)))
 		}
 	}
-	for _, url := range slices.Sorted(maps.Keys(bulk)) {
-		c.bulk(ctx, f, bulk[url], fetcher.Inspection{})
+	for _, url := range slices.Sorted(maps.Keys(bulks)) {
+		c.report(bulk(ctx, f, bulks[url], fetcher.Inspection{}))
 	}
 }
 
-// backend is scheme and host of a user's contacts URL.
-func (c *checker) backend(user jid.JID) string {
-	template, err := c.cfg.Contacts.TemplateFor(user.Domain())
-	if err != nil {
-		return ""
-	}
-	text, err := template.Expand(user.Local(), user.Domain())
-	if err != nil {
-		return ""
-	}
-	u, err := url.Parse(text)
-	if err != nil {
-		return ""
-	}
-	return u.Scheme + "://" + u.Host
-}
-
-// answered reports whether a fetch that failed reached the backend.
-func answered(err *fetcher.Error) bool {
-	return slices.Contains([]string{"status", "invalid", "too_large"}, err.Result)
-}
-
-var (
-	errNoUser  = errors.New("no user's name")
-	errForeign = errors.New("of a domain that xmpp.hosts lacks")
-)
-
-// user is the user named on the command line: as in a refresh, a localpart
-// alone is of the first host.
-func (c *checker) user() (jid.JID, error) {
-	if !strings.Contains(c.User, "@") {
-		user, err := jid.New(c.User, c.cfg.XMPP.Hosts[0], "")
-		if err != nil || user.Local() == "" {
-			return jid.JID{}, errNoUser
-		}
-		return user, nil
-	}
-	user, err := jid.Parse(c.User)
+// reached says whether a backend answered for a user who is made up.
+func reached(server string, i fetcher.Inspection) finding {
+	answers := i.Err == nil || slices.Contains([]string{"status", "invalid", "too_large"}, i.Err.Result)
 	switch {
-	case err != nil || !user.IsBare() || user.Local() == "":
-		return jid.JID{}, errNoUser
-	case !slices.Contains(c.cfg.XMPP.Hosts, user.Domain()):
-		return jid.JID{}, errForeign
+	case !answers:
+		return fail("contacts: %s: %s", i.URL, i.Err).mend(mendFetch(i.Err, "contacts.url")...)
+	case i.Err != nil && (i.Err.Status == http.StatusUnauthorized || i.Err.Status == http.StatusForbidden || i.Err.Proxy != ""):
+		return warn("contacts: %s: %s", i.URL, i.Err).mend(mendFetch(i.Err, "contacts.url")...)
 	}
-	return user, nil
+	return warn("contacts: %s answers, no user was asked for", server).mend("name one: rosterd check --user NAME")
 }
 
 // skipReasons are fetcher.SkipReasons in words.
@@ -201,42 +165,34 @@ var wanted = map[string]string{
 	"approved":     "true or false",
 }
 
-// mendFetch says what mends a fetch.
-func mendFetch(err *fetcher.Error) []string {
-	mends := mendBackend(err)
+// mendFetch says what mends a fetch from the URL that a key of the configuration
+// has.
+func mendFetch(err *fetcher.Error, key string) (mends []string) {
+	switch {
+	case err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden:
+		mends = append(mends, "is contacts.token, or contacts.headers, what the backend wants?")
+	case err.Status == http.StatusNotFound:
+		mends = append(mends, "is "+key+" right? For a user without contacts the backend has to answer 200 and {}")
+	case err.Status >= 300 && err.Status < 400:
+		mends = append(mends, "redirects are not followed: "+key+" has to be the final URL")
+	case err.Status != 0:
+		mends = append(mends, "the backend has to answer 200; what does its log say?")
+	default:
+		if mend, ok := map[string]string{
+			"refused":   "start the backend, or correct host and port in " + key,
+			"dns":       "correct the host in " + key,
+			"tls":       "http or https in " + key + "? The certificate has to be valid for its host; contacts.tls.ca has authorities of your own",
+			"timeout":   "is the backend slow, or a firewall in the way? contacts.timeout is how long rosterd waits",
+			"invalid":   "the answer has to be a JSON object of contacts, see README.md, Contacts: is that the page of a login or an error?",
+			"too_large": "raise contacts.max_bytes, if the contacts are really that many",
+		}[err.Result]; ok {
+			mends = append(mends, mend)
+		}
+	}
 	if err.Proxy != "" {
 		mends = append(mends, "is the proxy "+err.Proxy+" of rosterd's environment the way to the backend? NO_PROXY names the hosts that are reached without it")
 	}
 	return mends
-}
-
-// mendBackend is mendFetch for all but a proxy.
-func mendBackend(err *fetcher.Error) []string {
-	switch {
-	case err.Status == http.StatusUnauthorized || err.Status == http.StatusForbidden:
-		return []string{"is contacts.token, or contacts.headers, what the backend wants?"}
-	case err.Status == http.StatusNotFound:
-		return []string{"is contacts.url right? For a user without contacts the backend has to answer 200 and {}"}
-	case err.Status >= 300 && err.Status < 400:
-		return []string{"redirects are not followed: contacts.url has to be the final URL"}
-	case err.Status != 0:
-		return []string{"the backend has to answer 200; what does its log say?"}
-	}
-	switch err.Result {
-	case "refused":
-		return []string{"start the backend, or correct host and port in contacts.url"}
-	case "dns":
-		return []string{"correct the host in contacts.url"}
-	case "tls":
-		return []string{"http or https in contacts.url? The certificate has to be valid for its host; contacts.tls.ca has authorities of your own"}
-	case "timeout":
-		return []string{"is the backend slow, or a firewall in the way? contacts.timeout is how long rosterd waits"}
-	case "invalid":
-		return []string{"the answer has to be a JSON object of contacts, see README.md, Contacts: is that the page of a login or an error?"}
-	case "too_large":
-		return []string{"raise contacts.max_bytes, if the contacts are really that many"}
-	}
-	return nil
 }
 
 // mendBulk says what mends a request for many users at once.
@@ -250,20 +206,13 @@ func mendBulk(err *fetcher.Error) []string {
 	case err.Result == "too_large":
 		return []string{"raise contacts.max_bytes, if the contacts are really that many"}
 	}
-	var mends []string
-	for _, mend := range mendFetch(err) {
-		mends = append(mends, strings.ReplaceAll(mend, "contacts.url", "contacts.bulk_url"))
-	}
-	return mends
+	return mendFetch(err, "contacts.bulk_url")
 }
 
 // count is a number of things.
-func count(n int, thing string) string {
-	switch {
-	case n == 1:
-		return "1 " + thing
-	case strings.HasSuffix(thing, "y"):
-		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(thing, "y"))
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, thing)
+	return fmt.Sprintf("%d %s", n, many)
 }

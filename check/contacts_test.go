@@ -26,7 +26,7 @@ func asked(t *testing.T, page http.HandlerFunc) string {
 	cfg := config.Default()
 	cfg.XMPP.Hosts, cfg.Contacts.URL, cfg.Contacts.NotFound = []string{"example.org"}, backend.URL+"/%s?key="+secret, "empty"
 	var out strings.Builder
-	c := checker{Options: Options{User: "juliet", Fetcher: newEmptyFetcher}, report: &report{w: &out}, cfg: cfg}
+	c := checker{Options: Options{User: "juliet", Fetcher: newEmptyFetcher, Out: &out}, cfg: cfg}
 	c.contacts(t.Context())
 	if strings.Contains(out.String(), secret) {
 		t.Errorf("tells a secret:\n%s", &out)
@@ -98,7 +98,7 @@ func TestFieldsHaveWords(t *testing.T) {
 // What went through a proxy may have ended there.
 func TestMendProxy(t *testing.T) {
 	err := &fetcher.Error{Result: "refused", Proxy: "proxy.example.org:3128 (HTTP_PROXY)"}
-	if lines := mendFetch(err); !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, err.Proxy) && strings.Contains(l, "NO_PROXY") }) {
+	if lines := mendFetch(err, "contacts.url"); !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, err.Proxy) && strings.Contains(l, "NO_PROXY") }) {
 		t.Errorf("%q", lines)
 	}
 }

@@ -1,121 +1,188 @@
 package check
 
 import (
+	"fmt"
+
 	"rosterd/component"
 )
 
-// host says what a host lets rosterd do, what is missing, and what follows.
-func (c *checker) host(w component.Routes, status component.Status, lacks func(string) bool) {
-	need := needed{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "",
+// host says what a host lets rosterd do, what is missing, and what follows. lacks
+// says that the server does not have the host.
+func (c *checker) host(w component.Routes, status component.Status, lacks bool) []finding {
+	m := missing{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "",
 		unrestricted: status.Any == component.AnyTaken || status.Any == component.AnyUnproven}
 	for _, other := range status.Hosts {
-		need.delegationLoaded = need.delegationLoaded || other.Delegation
-		need.privilegeLoaded = need.privilegeLoaded || other.Privileges != ""
+		m.delegationLoaded = m.delegationLoaded || other.Delegation
+		m.privilegeLoaded = m.privilegeLoaded || other.Privileges != ""
 	}
 	const follows = "its users' clients get no roster from rosterd unless they ask the component itself"
 	switch {
 	case w.Query == component.QueryNone:
-		c.fail("%s", w.Missing[0])("README.md, Set-up on other servers, has those that can be served")
-		return
-	case !w.Delegation && !need.announced && lacks(w.Host):
-		c.fail("%s: the server does not have this domain", w.Host)("xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")
-		return
-	case !w.Delegation && !need.announced:
-		need.delegation, need.push, need.presence = true, true, true
-		c.warn("%s: announces nothing to %s, neither delegation nor privileges: %s", w.Host, need.domain, follows)(need.lines()...)
-		c.ways(w)
-		return
-	case !w.Delegation:
-		need.delegation = true
-		c.warn("%s: does not delegate jabber:iq:roster to %s: %s", w.Host, need.domain, follows)(need.lines()...)
-		need.delegation = false
-	case w.Unproven:
-		c.warn("%s: says that it delegates jabber:iq:roster to %s, but does not answer what would prove it", w.Host, need.domain)(
-			"ejabberd from 25.03 on: in mod_privilege, any privilege for " + need.domain)
-	default:
-		c.ok("%s: delegates jabber:iq:roster to %s", w.Host, need.domain)
+		return []finding{fail("%s", w.Missing[0]).mend("README.md, Set-up on other servers, has those that can be served")}
+	case w.Delegation || m.announced:
+		return append([]finding{delegation(w, m, follows), c.push(w, m), presence(w, m), blocking(w, m)}, c.ways(w)...)
+	case lacks:
+		return []finding{fail("%s: the server does not have this domain", w.Host).mend(
+			"xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")}
 	}
-	c.push(w, need)
-	c.presence(w, need)
-	c.blocking(w, need)
-	c.ways(w)
+	m.delegation, m.push, m.presence = true, true, true
+	return append([]finding{warn("%s: announces nothing to %s, neither delegation nor privileges: %s", w.Host, m.domain, follows).mend(m.lines()...)}, c.ways(w)...)
+}
+
+// delegation says whether roster queries arrive (XEP-0355).
+func delegation(w component.Routes, m missing, follows string) finding {
+	m.delegation = true
+	switch {
+	case !w.Delegation:
+		return warn("%s: does not delegate jabber:iq:roster to %s: %s", w.Host, m.domain, follows).mend(m.lines()...)
+	case w.Unproven:
+		return warn("%s: says that it delegates jabber:iq:roster to %s, but does not answer what would prove it", w.Host, m.domain).mend(
+			"ejabberd from 25.03 on: in mod_privilege, any privilege for " + m.domain)
+	}
+	return pass("%s: delegates jabber:iq:roster to %s", w.Host, m.domain)
 }
 
 // push says whether pushes are permitted.
-func (c *checker) push(w component.Routes, need needed) {
+func (c *checker) push(w component.Routes, m missing) finding {
 	follows := "and xmpp.unrestricted is off: changes reach few clients before the next login"
 	if c.cfg.XMPP.Unrestricted {
 		follows = "and takes no stanzas from the users' addresses: changes reach few clients before the next login"
 	}
-	switch need.push = true; {
-	case w.PushPermitted:
-		c.ok("%s: permits roster pushes (privilege iq, set, jabber:iq:roster)", w.Host)
-	case need.unrestricted:
-		c.ok("%s: roster pushes are sent from the users' addresses, as xmpp.unrestricted is on", w.Host)
-	case !need.announced:
-		need.presence = true
-		c.warn("%s: announces no privileges, %s", w.Host, follows)(need.lines()...)
-	default:
-		c.warn("%s: does not permit roster pushes (privilege iq, set, jabber:iq:roster), %s", w.Host, follows)(need.lines()...)
-	}
-}
-
-// blocking says, where presence is relayed, whether blocked contacts are spared it.
-func (c *checker) blocking(w component.Routes, need needed) {
+	m.push, m.presence = true, !m.announced
 	switch {
-	case w.Presence != component.PresenceRelayed:
-	case w.BlockingPermitted:
-		c.ok("%s: permits to ask whom users have blocked (privilege iq, get, urn:xmpp:blocking): these are not sent their presence", w.Host)
-	default:
-		need.blocking = true
-		c.warn("%s: does not say whom users have blocked (privilege iq, get, urn:xmpp:blocking): blocked contacts are sent their presence", w.Host)(need.lines()...)
+	case w.PushPermitted:
+		return pass("%s: permits roster pushes (privilege iq, set, jabber:iq:roster)", w.Host)
+	case m.unrestricted:
+		return pass("%s: roster pushes are sent from the users' addresses, as xmpp.unrestricted is on", w.Host)
+	case !m.announced:
+		return warn("%s: announces no privileges, %s", w.Host, follows).mend(m.lines()...)
 	}
+	return warn("%s: does not permit roster pushes (privilege iq, set, jabber:iq:roster), %s", w.Host, follows).mend(m.lines()...)
 }
 
-// presence says whether presences are reported. Where no privileges are
-// announced, that may have been said with the pushes.
-func (c *checker) presence(w component.Routes, need needed) {
-	need.presence = true
+// presence says whether presence is reported. If no privileges are announced, push
+// has said so, unless pushes need none.
+func presence(w component.Routes, m missing) finding {
+	m.presence = true
 	switch {
 	case w.PresencePermitted:
-		c.ok("%s: reports who comes and goes (privilege presence)", w.Host)
-	case need.announced || need.unrestricted:
-		c.warn("%s: does not report who comes and goes (privilege presence): presence cannot be relayed, "+
-			"and the end of a session is noticed late", w.Host)(need.lines()...)
+		return pass("%s: reports who comes and goes (privilege presence)", w.Host)
+	case m.announced || m.unrestricted:
+		return warn("%s: does not report who comes and goes (privilege presence): presence cannot be relayed, "+
+			"and the end of a session is noticed late", w.Host).mend(m.lines()...)
 	}
+	return finding{}
 }
 
-var queryWays = map[string]string{
+// blocking says whether presence that is relayed spares blocked contacts.
+func blocking(w component.Routes, m missing) finding {
+	m.blocking = true
+	switch {
+	case w.Presence != component.PresenceRelayed:
+		return finding{}
+	case w.BlockingPermitted:
+		return pass("%s: permits to ask whom users have blocked (privilege iq, get, urn:xmpp:blocking): these are not sent their presence", w.Host)
+	}
+	return warn("%s: does not say whom users have blocked (privilege iq, get, urn:xmpp:blocking): blocked contacts are sent their presence", w.Host).mend(m.lines()...)
+}
+
+// inWords are the values of [component.Routes].
+var inWords = map[string]string{
 	component.QueryDelegated: "roster queries are delegated",
 	component.QueryPlain:     "clients have to ask the component for their roster",
 	component.QueryUnknown:   "how roster queries arrive is not known yet",
-}
 
-var pushWays = map[string]string{
 	component.PushPrivileged: "changes are pushed by privileged IQ",
 	component.PushDirect:     "changes are pushed from the user's address",
 	component.PushExchange:   "changes are suggested by roster item exchange (XEP-0144), which few clients act on",
-}
 
-var presenceWays = map[string]string{
 	component.PresenceRelayed: "presence between contacts is relayed",
 	component.PresenceServer:  "presence is the server's affair, by its own rosters",
 }
 
 // ways says which ways will be used, and whom the users will see.
-func (c *checker) ways(w component.Routes) {
-	tell := c.ok
+func (c *checker) ways(w component.Routes) []finding {
+	found := []finding{pass("%s: %s; %s; %s", w.Host, inWords[w.Query], inWords[w.Push], inWords[w.Presence])}
 	if w.Query == component.QueryUnknown {
-		tell = c.fail
+		found[0].level = failed
 	}
-	tell("%s: %s; %s; %s", w.Host, queryWays[w.Query], pushWays[w.Push], presenceWays[w.Presence])
 	if w.Presence != component.PresenceServer || w.Query != component.QueryDelegated || c.cfg.XMPP.Presence == "off" {
-		return
+		return found
 	}
-	mend := c.warn("%s: users see every contact offline that is not in the server's own rosters, as nobody relays presence", w.Host)
+	offline := warn("%s: users see every contact offline that is not in the server's own rosters, as nobody relays presence", w.Host)
 	if !c.cfg.XMPP.Unrestricted {
-		mend("for rosterd to relay it: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
+		offline = offline.mend("for rosterd to relay it: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
 			"or check_from: false on the listener ejabberd_service (ejabberd)")
 	}
-	mend("if the server's own rosters have all contacts: xmpp.presence: off")
+	return append(found, offline.mend("if the server's own rosters have all contacts: xmpp.presence: off"))
+}
+
+// missing is what a host's configuration lacks, and what is known of the rest.
+type missing struct {
+	host, domain string
+
+	delegation, push, presence, blocking bool
+	announced                            bool // privileges were, if not these
+	unrestricted                         bool
+
+	// Some host has announced something, so that Prosody has the module loaded on
+	// the Component, too.
+	delegationLoaded, privilegeLoaded bool
+}
+
+// lines are the missing lines of both servers' configurations.
+func (m missing) lines() []string { return append(m.prosody(), m.ejabberd()...) }
+
+func (m missing) prosody() []string {
+	const modules = `    modules_enabled = { "delegation", "privilege" }`
+	privileges := !m.announced && (m.push || m.presence)
+	lines := []string{"prosody.cfg.lua:", fmt.Sprintf("  VirtualHost %q", m.host)}
+	if m.delegation || privileges {
+		lines = append(lines, modules)
+	}
+	if m.delegation {
+		lines = append(lines, fmt.Sprintf(`    delegations = { ["jabber:iq:roster"] = { jid = %q } }`, m.domain))
+	}
+	switch {
+	case privileges:
+		lines = append(lines, fmt.Sprintf(`    privileged_entities = { [%q] = { presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`, m.domain))
+	case m.push:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: iq = { ["jabber:iq:roster"] = "set" };`, m.domain))
+	case m.blocking:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q], in iq: ["urn:xmpp:blocking"] = "get";`, m.domain))
+	case m.presence:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: presence = "managed_entity";`, m.domain))
+	}
+	if m.delegation && !m.delegationLoaded || privileges && !m.privilegeLoaded {
+		lines = append(lines, fmt.Sprintf("  Component %q", m.domain), modules)
+	}
+	return lines
+}
+
+func (m missing) ejabberd() []string {
+	lines := []string{"ejabberd.yml:"}
+	push := m.push && !m.unrestricted
+	if m.delegation || m.presence && !m.announced {
+		lines = append(lines, "  acl: {rosterd: {server: "+m.domain+"}}",
+			"  access_rules: {rosterd: {allow: rosterd}}")
+	}
+	if m.delegation || m.presence || m.blocking || push {
+		lines = append(lines, "  modules:")
+	}
+	if m.delegation {
+		lines = append(lines, `    mod_delegation: {namespaces: {"jabber:iq:roster": {access: rosterd}}}`)
+	}
+	if m.presence {
+		lines = append(lines, "    mod_privilege: {presence: {managed_entity: rosterd}}")
+	}
+	if m.blocking {
+		lines = append(lines, `    in mod_privilege: iq: {"urn:xmpp:blocking": {get: rosterd}}`,
+			"  (ejabberd has this from 24.10 on, and answers in 26.07; before, nobody can know)")
+	}
+	if push {
+		lines = append(lines, `    in mod_privilege: iq: {"jabber:iq:roster": {set: rosterd}}`,
+			"  or, before 24.10, which has no privilege iq:",
+			"  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true")
+	}
+	return lines
 }

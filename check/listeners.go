@@ -3,75 +3,121 @@ package check
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
+	"log/slog"
 	"net"
 	"strings"
 	"syscall"
+	"time"
+
+	"rosterd/refresh"
 )
 
-// listeners looks whether rosterd can listen, or does.
-func (c *checker) listeners(ctx context.Context) {
-	c.metricsListener()
-	c.refreshListener(ctx)
-}
+// expiring is how long before its end a certificate is complained of.
+const expiring = 14 * 24 * time.Hour
 
-func (c *checker) metricsListener() {
+func (c *checker) metricsListener() finding {
 	const key = "metrics.listen"
-	switch address := string(c.cfg.Metrics.Listen); c.running.kind {
+	address := string(c.cfg.Metrics.Listen)
+	switch c.running.kind {
 	case ours, outdated:
-		c.ok("%s: %s, held by the rosterd that runs", key, address)
+		return pass("%s: %s, held by the rosterd that runs", key, address)
 	case foreign:
-		c.fail("%s: %s is taken by another rosterd, of the component %s", key, address, c.running.status.Domain)("give each rosterd a " + key + " of its own")
+		return fail("%s: %s is taken by another rosterd, of the component %s", key, address, c.running.status.Domain).mend("give each rosterd a " + key + " of its own")
 	case stranger:
-		c.fail("%s: %s is taken by another program", key, address)("stop it, or set another " + key)
-	default:
-		if err := bind(address); err != nil {
-			c.cannotListen(key, address, err)
-		} else if _, ok := reachable(address); !ok {
-			c.warn("%s: %s is a port that nobody knows: had a rosterd been running, it could not have been asked", key, address)("set a port")
-		} else {
-			c.ok("%s: %s is free", key, address)
-		}
+		return cannotListen(key, address, syscall.EADDRINUSE)
 	}
+	if err := tryListen(address); err != nil {
+		return cannotListen(key, address, err)
+	}
+	if _, ok := reachable(address); !ok {
+		return warn("%s: %s is a port that nobody knows: had a rosterd been running, it could not have been asked", key, address).mend("set a port")
+	}
+	return pass("%s: %s is free", key, address)
 }
 
-func (c *checker) refreshListener(ctx context.Context) {
+// refreshListener checks the certificates first: without them, rosterd does not
+// start.
+func (c *checker) refreshListener(ctx context.Context) []finding {
 	const key = "refresh.listen"
-	leaf, ok := c.certificates()
-	if !ok {
-		return // rosterd does not start like that
+	certificate, leaf := c.certificate()
+	if c.cfg.Refresh.TLS.Enabled() && leaf == nil {
+		return []finding{certificate}
 	}
-	address, callers := string(c.cfg.Refresh.Listen), c.callers()
-	err := bind(address)
+	address := string(c.cfg.Refresh.Listen)
+	err := tryListen(address)
 	switch {
 	case err == nil && c.running.kind == ours:
-		c.fail("%s: %s is free, though rosterd runs: it was started with another one", key, address)("restart it")
+		return []finding{certificate, fail("%s: %s is free, though rosterd runs: it was started with another one", key, address).mend("restart it")}
 	case err == nil:
-		c.ok("%s: %s is free, %s", key, address, callers)
+		return []finding{certificate, pass("%s: %s is free, %s", key, address, c.callers())}
 	case errors.Is(err, syscall.EADDRINUSE) && (c.running.kind == ours || c.running.kind == outdated):
-		c.runningEndpoint(ctx, leaf)
-	default:
-		c.cannotListen(key, address, err)
+		return []finding{certificate, c.runningEndpoint(ctx, leaf)}
 	}
+	return []finding{certificate, cannotListen(key, address, err)}
 }
 
-// runningEndpoint looks at who holds refresh.listen while a rosterd runs.
-func (c *checker) runningEndpoint(ctx context.Context, leaf *x509.Certificate) {
+// certificate checks the files of refresh.tls. leaf is nil if they cannot be
+// loaded, or if there are none.
+func (c *checker) certificate() (found finding, leaf *x509.Certificate) {
+	t := c.cfg.Refresh.TLS
+	if !t.Enabled() {
+		return finding{}, nil
+	}
+	loaded, err := refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return fail("%s", err).mend("rosterd has to be able to read it, and it has to be PEM; for refresh.tls.key: the key of refresh.tls.cert, without a passphrase"), nil
+	}
+	leaf = loaded.Leaf()
+	const key, renew = "refresh.tls.cert", "renew it, rosterd reads it again by itself"
+	until := leaf.NotAfter.UTC().Format(time.DateTime) + " UTC"
+	switch now := time.Now(); {
+	case now.After(leaf.NotAfter):
+		return fail("%s: %s was valid until %s", key, t.Cert, until).mend(renew), leaf
+	case now.Before(leaf.NotBefore):
+		return fail("%s: %s is not valid before %s UTC", key, t.Cert, leaf.NotBefore.UTC().Format(time.DateTime)).mend("is the clock right?"), leaf
+	case now.Add(expiring).After(leaf.NotAfter):
+		return warn("%s: %s is valid until %s", key, t.Cert, until).mend(renew), leaf
+	}
+	return pass("%s: %s is valid until %s", key, t.Cert, until), leaf
+}
+
+// runningEndpoint looks at who holds refresh.listen while a rosterd runs. leaf is
+// the certificate of the configuration; nil: it has no TLS.
+func (c *checker) runningEndpoint(ctx context.Context, leaf *x509.Certificate) finding {
 	const key = "refresh.listen"
 	address := string(c.cfg.Refresh.Listen)
-	switch got, shown := endpointAt(ctx, address, leaf != nil); {
-	case !got && leaf != nil && shown == nil && isPlain(ctx, address):
-		c.fail("%s: %s is held by the rosterd that runs, without TLS", key, address)("it was started without refresh.tls: restart it")
-	case !got && leaf == nil && isSecure(ctx, address):
-		c.fail("%s: %s is held by a program with TLS, and refresh.tls is not set", key, address)(
-			"if it is the rosterd that runs, it was started with refresh.tls: restart it")
-	case !got && (leaf == nil || !leaf.Equal(shown)): // with refresh.tls.client_ca it does not answer, but shows its certificate
-		c.cannotListen(key, address, syscall.EADDRINUSE)
-	case leaf != nil && !leaf.Equal(shown):
-		c.fail("%s: the rosterd that runs shows another certificate than that of refresh.tls.cert", key)("its log says why; or restart it")
-	default:
-		c.ok("%s: %s, held by the rosterd that runs, %s", key, address, c.callers())
+	answers, shown := endpointAt(ctx, address, leaf != nil)
+	var otherwise bool // it answers with TLS, and not without, or the other way round
+	if !answers && shown == nil {
+		plain, other := endpointAt(ctx, address, leaf == nil)
+		otherwise = leaf != nil && plain || leaf == nil && other != nil
 	}
+	switch {
+	case otherwise && leaf != nil:
+		return fail("%s: %s is held by the rosterd that runs, without TLS", key, address).mend("it was started without refresh.tls: restart it")
+	case otherwise:
+		return fail("%s: %s is held by a program with TLS, and refresh.tls is not set", key, address).mend(
+			"if it is the rosterd that runs, it was started with refresh.tls: restart it")
+	case !answers && (leaf == nil || !leaf.Equal(shown)): // with refresh.tls.client_ca it does not answer, but shows its certificate
+		return cannotListen(key, address, syscall.EADDRINUSE)
+	case leaf != nil && !leaf.Equal(shown):
+		return fail("%s: the rosterd that runs shows another certificate than that of refresh.tls.cert", key).mend("its log says why; or restart it")
+	}
+	return pass("%s: %s, held by the rosterd that runs, %s", key, address, c.callers())
+}
+
+// endpointAt reports whether a rosterd's refresh endpoint answers a request that
+// refreshes nobody, and which certificate was shown, if one was.
+func endpointAt(ctx context.Context, address string, secure bool) (answers bool, shown *x509.Certificate) {
+	address, ok := reachable(address)
+	if !ok {
+		return false, nil
+	}
+	_, body, shown, err := get(ctx, address, "/", secure)
+	var answer refresh.Answer
+	return err == nil && json.Unmarshal(body, &answer) == nil && strings.Contains(answer.Message, refresh.Path), shown
 }
 
 // callers says what callers of the endpoint need.
@@ -98,21 +144,20 @@ func (c *checker) callers() string {
 }
 
 // cannotListen says why an address cannot be listened on.
-func (c *checker) cannotListen(key, address string, err error) {
+func cannotListen(key, address string, err error) finding {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		c.fail("%s: %s is taken by another program", key, address)("stop it, or set another " + key)
+		return fail("%s: %s is taken by another program", key, address).mend("stop it, or set another " + key)
 	case errors.Is(err, syscall.EACCES):
-		c.fail("%s: %s needs rights that rosterd should not have", key, address)("set a port of 1024 or more")
+		return fail("%s: %s needs rights that rosterd should not have", key, address).mend("set a port of 1024 or more")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		c.fail("%s: %s is no address of this machine", key, address)("correct " + key)
-	default:
-		c.fail("%s: cannot listen on %s: %s", key, address, err)("correct " + key)
+		return fail("%s: %s is no address of this machine", key, address).mend("correct " + key)
 	}
+	return fail("%s: cannot listen on %s: %s", key, address, err).mend("correct " + key)
 }
 
-// bind listens for a moment.
-func bind(address string) error {
+// tryListen listens for a moment.
+func tryListen(address string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return err

@@ -1,10 +1,13 @@
 package check
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -30,7 +33,7 @@ const (
 	localWait = 3 * time.Second // for an answer of something on this machine
 	maxAnswer = 1 << 20         // bytes of it
 	announce  = 10 * time.Second
-	look      = 50 * time.Millisecond // how often is looked whether something has changed
+	look      = 50 * time.Millisecond // between two looks whether something has changed
 )
 
 // running is what answers on metrics.listen.
@@ -45,37 +48,29 @@ func ask(ctx context.Context, cfg config.Config) running {
 	if !ok {
 		return running{}
 	}
-	code, body, err := get(ctx, "http://"+address+"/status")
-	if errors.Is(err, syscall.ECONNREFUSED) || ctx.Err() != nil {
+	code, body, _, err := get(ctx, address, "/status", false)
+	switch {
+	case ctx.Err() != nil, errors.Is(err, syscall.ECONNREFUSED):
 		return running{}
+	case errors.As(err, new(*net.DNSError)), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
+		return running{} // listening says why
 	}
 	var status component.Status
 	if err != nil || code != http.StatusOK || json.Unmarshal(body, &status) != nil || status.Domain == "" {
-		if dnsOrRoute(err) {
-			return running{} // binding says why
-		}
 		return running{kind: stranger}
 	}
-	r := running{foreign, status}
-	if status.Domain == cfg.XMPP.Domain {
-		r.kind = outdated
-		if status.Address == string(cfg.XMPP.Address) && (!status.Connected || slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts))) {
-			r.kind = ours
-		}
+	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
+	switch {
+	case status.Domain != cfg.XMPP.Domain:
+		return running{foreign, status}
+	case status.Address != string(cfg.XMPP.Address), status.Connected && !slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts)):
+		return running{outdated, status}
 	}
-	return r
+	return running{ours, status}
 }
 
-// dnsOrRoute reports whether an error is of the way to an address, not of who
-// is there.
-func dnsOrRoute(err error) bool {
-	var dns *net.DNSError
-	return errors.As(err, &dns) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) ||
-		errors.Is(err, syscall.EADDRNOTAVAIL)
-}
-
-// settled is the status of the running rosterd, as soon as it has one to tell:
-// it may have connected a moment ago.
+// settled waits for the status of the running rosterd, which may have connected a
+// moment ago.
 func (r running) settled(ctx context.Context, cfg config.Config, patience time.Duration) component.Status {
 	ctx, cancel := context.WithTimeout(ctx, patience+localWait)
 	defer cancel()
@@ -105,18 +100,15 @@ func wait(ctx context.Context, done func() bool) {
 	}
 }
 
-func hostsOf(status component.Status) []string {
-	var hosts []string
+func hostsOf(status component.Status) (hosts []string) {
 	for _, w := range status.Hosts {
 		hosts = append(hosts, w.Host)
 	}
 	return hosts
 }
 
-func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
-
-// reachable is where something that listens on an address is asked. It fails
-// for port 0, which is another one each time.
+// reachable is where something that listens on an address is asked. It fails for
+// port 0, which is another one each time.
 func reachable(listen string) (address string, ok bool) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "0" {
@@ -131,25 +123,38 @@ func reachable(listen string) (address string, ok bool) {
 	return net.JoinHostPort(host, port), true
 }
 
-// get is one GET, of a program that is expected on this machine: without a
-// proxy, without following it elsewhere.
-func get(ctx context.Context, url string) (code int, body []byte, err error) {
-	return getWith(ctx, url, nil)
-}
-
-func getWith(ctx context.Context, url string, config *tls.Config) (code int, body []byte, err error) {
+// get is one GET, of a program that is expected on this machine: without a proxy,
+// and without following it elsewhere. With TLS, shown is its certificate, which it
+// may show without giving an answer.
+func get(ctx context.Context, address, path string, secure bool) (code int, body []byte, shown *x509.Certificate, err error) {
 	ctx, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
-	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: config, MaxResponseHeaderBytes: 64 << 10}
-	resp, err := transport.RoundTrip(req)
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
+	stream := conn
+	if secure {
+		stream = tls.Client(conn, &tls.Config{
+			// The certificate is for the callers' name of it. It is compared with
+			// the file's, and nothing is sent that others must not know.
+			InsecureSkipVerify: true,
+			VerifyConnection: func(state tls.ConnectionState) error {
+				shown = state.PeerCertificates[0] // a server has one
+				return nil
+			},
+		})
+	}
+	if _, err := fmt.Fprintf(stream, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, address); err != nil {
+		return 0, nil, shown, err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(stream, maxAnswer)), nil)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, shown, err
 	}
 	defer resp.Body.Close()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	return resp.StatusCode, body, err
+	body, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, body, shown, err
 }

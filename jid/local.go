@@ -9,36 +9,36 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// What servers compare localparts by is nodeprep (RFC 6122, appendix A), of
-// Unicode 3.2, and not RFC 7622, which tells other names apart: "straße" is the
-// account "strasse" to them, and "€uro" an account. Nothing of a later Unicode
-// may be folded here: Prosody has the accounts "Ⱥ" and "ⱥ", two of them.
+// Servers compare localparts as nodeprep makes them (RFC 6122, appendix A), with
+// Unicode 3.2. RFC 7622 keeps names apart that are one to them: "straße" is the
+// account "strasse", and "€uro" is an account. No later Unicode may be used to
+// fold a name: Prosody has the accounts "Ⱥ" and "ⱥ", two of them.
 
 // Match says how a localpart that a server stamped belongs to the account whose
 // name it is prepared to.
 type Match int
 
 const (
-	// Exact is a name that is its own preparation, or differs from it in the case of
-	// ASCII letters alone, which every server folds.
+	// Exact is a name that is prepared already, but for the case of ASCII letters,
+	// which every server folds.
 	Exact Match = iota
-	// Agreed is a spelling of which RFC 6122 and RFC 7622 make the same name.
+	// Agreed is a spelling that RFC 6122 and RFC 7622 prepare to the same name.
 	Agreed
-	// Legacy is a spelling of which only nodeprep makes this name.
+	// Legacy is a spelling that nodeprep alone prepares to this name.
 	Legacy
 )
 
 // Stamp is the name of an account as a server stamped it.
 type Stamp struct {
 	Match
-	// Ordered says that no combining marks had to be brought in order. COMPAT
-	// ejabberd, whose nodeprep orders them in another way, and tells names apart
-	// that are one here. Nor does it fold U+33C6 as all others do.
+	// Ordered says that all combining marks were in canonical order. COMPAT
+	// ejabberd, whose nodeprep orders marks in another way, so that names are two
+	// to it that are one here. It does not fold U+33C6 either, as all others do.
 	Ordered bool
 }
 
-// MatchLocal says how the localpart of a stamped address, which [ParseStamped]
-// took, belongs to the prepared one.
+// MatchLocal compares the localpart of an address that [ParseStamped] took with
+// what it was prepared to.
 func MatchLocal(stamped, prepared string) Stamp {
 	if isASCII(stamped) {
 		return Stamp{Exact, true}
@@ -52,58 +52,32 @@ func MatchLocal(stamped, prepared string) Stamp {
 	return s
 }
 
-// prepareLocal enforces nodeprep. Code points that Unicode 3.2 does not know stay
-// as they are (RFC 3454, section 7), as in Prosody; ejabberd refuses them.
-func prepareLocal(s string) (string, error) {
-	if len(s) == 0 || len(s) > maxPart {
-		return "", errLocalLength
-	}
-	if plainLocal(s) {
-		return s, nil
-	}
-	p, ok := strings.ToLower(s), true
-	if !isASCII(s) {
-		p, ok = nodeprep(s)
-	} else {
-		ok = plainLocal(p)
-	}
-	if !ok {
-		return "", errLocal
-	}
-	if len(p) == 0 || len(p) > maxPart {
-		return "", errLocalLength
-	}
-	return p, nil
-}
+func prepareLocal(s string) (string, error) { return enforce(s, errLocal, isPlainLocal, nodeprep) }
 
-func plainLocal(s string) bool {
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c <= ' ', c >= 0x7F, 'A' <= c && c <= 'Z':
-			return false
-		case c == '"', c == '&', c == '\'', c == '/', c == ':', c == '<', c == '>', c == '@': // RFC 6122, appendix A.5
+// isPlainLocal reports whether s is of the ASCII characters that nodeprep keeps
+// (RFC 6122, appendix A.5).
+func isPlainLocal(s string) bool {
+	return all(s, func(c byte) bool {
+		switch c {
+		case '"', '&', '\'', '/', ':', '<', '>', '@':
 			return false
 		}
-	}
-	return true
+		return c > ' ' && c < 0x7F && (c < 'A' || c > 'Z')
+	})
 }
 
 func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
+	return all(s, func(c byte) bool { return c < utf8.RuneSelf })
 }
 
 var (
-	// corrected are what the tables of stringprep lack of RFC 3454, B.1, and the
-	// compatibility characters whose decomposition Unicode has corrected since
-	// (Corrigendum 4).
+	unassigned = stringprep.TableA1 // in Unicode 3.2
+
+	// corrected has what the library's tables lack of RFC 3454, B.1, and the
+	// characters whose decomposition Unicode has corrected since (Corrigendum 4).
 	corrected = stringprep.Mapping{0x1806: {}, 0x2F868: {0x2136A}, 0x2F874: {0x5F33}, 0x2F91F: {0x43AB}, 0x2F95F: {0x7AAE}, 0x2F9BF: {0x4D57}}
 
-	// The steps of the profile: RFC 6122, appendix A.3; that and A.4; A.5 and A.6.
+	// The steps of the profile: RFC 6122, appendix A.3; A.3 and A.4; A.5 and A.6.
 	fold     = stringprep.Profile{Mappings: []stringprep.Mapping{corrected, stringprep.TableB1, stringprep.TableB2}}
 	nodeMap  = stringprep.Profile{Mappings: fold.Mappings, Normalize: true}
 	nodeRule = stringprep.Profile{CheckBiDi: true, Prohibits: []stringprep.Set{
@@ -113,51 +87,46 @@ var (
 	}}
 )
 
-// nodeprep is that of Unicode 3.2: what that does not know is no part of what is
-// normalized.
+// nodeprep is that of Unicode 3.2. Like Prosody, it keeps characters that this does
+// not know (RFC 3454, section 7), and normalizes what is between them; ejabberd
+// refuses them. fold and nodeMap prohibit nothing, so they do not fail.
 func nodeprep(s string) (string, bool) {
+	if isASCII(s) { // faster
+		s = strings.ToLower(s)
+		return s, isPlainLocal(s)
+	}
 	var b strings.Builder
-	for rest := s; rest != ""; {
-		known := until(rest, unassigned)
-		mapped, err := nodeMap.Prepare(rest[:known])
-		if err != nil {
-			return "", false
+	for s != "" {
+		known := strings.IndexFunc(s, unassigned.Contains)
+		if known < 0 {
+			known = len(s)
 		}
-		unknown := known + until(rest[known:], assigned)
+		mapped, _ := nodeMap.Prepare(s[:known])
 		b.WriteString(mapped)
-		b.WriteString(rest[known:unknown])
-		rest = rest[unknown:]
+		_, size := utf8.DecodeRuneInString(s[known:])
+		b.WriteString(s[known : known+size])
+		s = s[known+size:]
 	}
 	p, err := nodeRule.Prepare(b.String())
 	return p, err == nil
 }
 
-// until is where the first character of a kind is in s, or the length of s.
-func until(s string, is func(rune) bool) int {
-	if i := strings.IndexFunc(s, is); i >= 0 {
-		return i
-	}
-	return len(s)
-}
-
-func unassigned(r rune) bool { return stringprep.TableA1.Contains(r) }
-func assigned(r rune) bool   { return !unassigned(r) }
-
 // isOrdered reports what [Stamp].Ordered says.
 func isOrdered(s string) bool {
-	if !hasMarks(s) {
+	if strings.ContainsRune(s, '\u33C6') {
+		return false
+	}
+	isMark := func(r rune) bool { return norm.NFKD.PropertiesString(string(r)).LeadCCC() != 0 }
+	if !strings.ContainsFunc(s, isMark) {
 		return true // one character alone is decomposed in order
 	}
 	var last uint8 // combining class
 	for _, r := range s {
-		switch {
-		case r == '\u33C6':
-			return false
-		case unassigned(r): // nor is it a mark then
+		if unassigned.Contains(r) { // and no mark then
 			last = 0
 			continue
 		}
-		folded, _ := fold.Prepare(string(r)) // which prohibits nothing
+		folded, _ := fold.Prepare(string(r))
 		for d := norm.NFKD.String(folded); d != ""; {
 			p := norm.NFKD.PropertiesString(d)
 			if p.CCC() != 0 && p.CCC() < last {
@@ -167,30 +136,4 @@ func isOrdered(s string) bool {
 		}
 	}
 	return true
-}
-
-// hasMarks reports whether some character of s, or what it is decomposed to, begins
-// with a combining mark, or is U+33C6.
-func hasMarks(s string) bool {
-	for i := 0; i < len(s); {
-		p := norm.NFKD.PropertiesString(s[i:])
-		if p.LeadCCC() != 0 || strings.HasPrefix(s[i:], "\u33C6") {
-			return true
-		}
-		i += max(p.Size(), 1)
-	}
-	return false
-}
-
-// Nameprep is a domain as servers compare it (RFC 3491): its labels are folded as
-// localparts are, and stay U-labels or A-labels. It is "" if it is no domain.
-func Nameprep(domain string) string {
-	if isASCII(domain) {
-		return strings.ToLower(domain)
-	}
-	if len(domain) > maxPart {
-		return ""
-	}
-	p, _ := nodeprep(domain)
-	return p
 }

@@ -1,5 +1,5 @@
-// Package metrics holds what rosterd tells Prometheus, and the HTTP handler
-// that tells it: /metrics, /healthz and /readyz.
+// Package metrics has the collectors for Prometheus, and the HTTP handler of
+// /metrics, /healthz, /readyz and /status.
 package metrics
 
 import (
@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // Metrics are the collectors of one rosterd. The fields are set by [New] and
@@ -40,22 +41,22 @@ type Metrics struct {
 // New makes the collectors and registers them with reg, together with those of
 // the Go runtime and of the process. It panics if one is registered already.
 func New(reg prometheus.Registerer) *Metrics {
+	auto := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		return auto.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		return auto.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+		return auto.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	histogram := func(name, help string) prometheus.Histogram {
-		return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help,
+		return auto.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help,
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 25}})
 	}
-	m := &Metrics{
-		StateErrors:     counter("rosterd_state_errors_total", "Failures to write the state to its file. What failed is written again."),
-		CircuitsOpen:    gauge("rosterd_backend_circuit_open", "Backends, each a host and port of the contacts URLs, that are down and asked only once every 5 s."),
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return &Metrics{
 		Connected:       gauge("rosterd_connected", "Whether the stream to the XMPP server is up (1) or not (0)."),
 		Reconnects:      counter("rosterd_reconnects_total", "Times the stream was established again after it had been lost."),
 		Queries:         counters("rosterd_queries_total", "Delegated roster queries answered, by result.", "result"),
@@ -63,6 +64,8 @@ func New(reg prometheus.Registerer) *Metrics {
 		Fetches:         counters("rosterd_fetches_total", "Fetches from the contacts URL, by result.", "result"),
 		FetchDuration:   histogram("rosterd_fetch_duration_seconds", "Time of a fetch from the contacts URL, waiting for a free place not included."),
 		FetchInFlight:   gauge("rosterd_fetches_in_flight", "Fetches from the contacts URL under way."),
+		StateErrors:     counter("rosterd_state_errors_total", "Failures to write the state to its file. What failed is written again."),
+		CircuitsOpen:    gauge("rosterd_backend_circuit_open", "Backends, each a host and port of the contacts URLs, that are down and asked only once every 5 s."),
 		BulkFetches:     counters("rosterd_bulk_fetches_total", "Requests for the contacts of several users at once, by result. Each of these users counts in rosterd_fetches_total.", "result"),
 		ItemsSkipped:    counters("rosterd_items_skipped_total", "Entries of the backend's answers that were no usable roster item, by reason.", "reason"),
 		FieldsIgnored:   counters("rosterd_fields_ignored_total", "Fields of the backend's contacts that could not be understood and have their defaults, by field.", "field"),
@@ -70,34 +73,24 @@ func New(reg prometheus.Registerer) *Metrics {
 		RefreshedUsers:  counters("rosterd_refreshed_users_total", "Users that refresh requests named, by result.", "result"),
 		Pushes:          counters("rosterd_pushes_total", "Roster pushes, one for each changed item and resource, by action and result.", "action", "result"),
 		RepliesDropped:  counter("rosterd_replies_dropped_total", "Answers not given because the server did not read what was queued for it."),
+		Presences:       counter("rosterd_presences_relayed_total", "Presence stanzas relayed to contacts."),
 	}
-	m.Presences = counter("rosterd_presences_relayed_total", "Presence stanzas relayed to contacts.")
-	reg.MustRegister(m.Presences, m.Connected, m.Reconnects, m.Queries, m.QueryDuration, m.Fetches, m.FetchDuration, m.FetchInFlight, m.CircuitsOpen, m.BulkFetches,
-		m.ItemsSkipped, m.FieldsIgnored, m.RefreshRequests, m.RefreshedUsers, m.Pushes, m.RepliesDropped, m.StateErrors,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return m
 }
 
-// RegisterBuildInfo tells which build runs: rosterd_build_info is 1.
+// RegisterBuildInfo registers rosterd_build_info, which is 1.
 func RegisterBuildInfo(reg prometheus.Registerer, version, commit string) {
-	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "rosterd_build_info",
+	promauto.With(reg).NewGauge(prometheus.GaugeOpts{Name: "rosterd_build_info",
 		Help:        "1, with the version, the commit and the Go version of this build as labels.",
-		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version()}})
-	info.Set(1)
-	reg.MustRegister(info)
+		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version()}}).Set(1)
 }
 
-// RegisterSessions tells the size of the table of sessions; counts returns the
-// numbers of connected and of interested resources and is called at each
-// scrape.
+// RegisterSessions registers how many resources are connected and interested.
+// counts is called at each scrape.
 func RegisterSessions(reg prometheus.Registerer, counts func() (connected, interested int)) {
-	reg.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_sessions",
-			Help: "Connected resources of the served domains, as far as the server told."},
-			func() float64 { connected, _ := counts(); return float64(connected) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_interested_resources",
-			Help: "Connected resources that asked for their roster and are sent roster pushes."},
-			func() float64 { _, interested := counts(); return float64(interested) }))
+	gauge(reg, "rosterd_sessions", "Connected resources of the served domains, as far as the server told.",
+		func() int { connected, _ := counts(); return connected })
+	gauge(reg, "rosterd_interested_resources", "Connected resources that asked for their roster and are sent roster pushes.",
+		func() int { _, interested := counts(); return interested })
 }
 
 // Rosters are the figures of a roster.Manager.
@@ -106,42 +99,41 @@ type Rosters struct {
 	Retries, Held  uint64
 }
 
-// RegisterRosters tells figures; counts is called at each scrape.
+// RegisterRosters registers these figures. counts is called at each scrape.
 func RegisterRosters(reg prometheus.Registerer, counts func() Rosters) {
-	reg.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_users_marked",
-			Help: "Connected users whose last refresh failed: they are tried again until it is done."},
-			func() float64 { return float64(counts().Marked) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rosterd_resync_users",
-			Help: "Connected users that are still to be brought in line after a restart or a lost stream, without the marked ones."},
-			func() float64 { return float64(counts().Resync) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rosterd_refresh_retries_total",
-			Help: "Refreshes of marked users that were tried again."},
-			func() float64 { return float64(counts().Retries) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "rosterd_removals_held_total",
-			Help: "Rosters from the backend that were not applied at once, as they would remove most of a user's contacts."},
-			func() float64 { return float64(counts().Held) }))
+	gauge(reg, "rosterd_users_marked", "Connected users whose last refresh failed: they are tried again until it is done.",
+		func() int { return counts().Marked })
+	gauge(reg, "rosterd_resync_users", "Connected users that are still to be brought in line after a restart or a lost stream, without the marked ones.",
+		func() int { return counts().Resync })
+	counter(reg, "rosterd_refresh_retries_total", "Refreshes of marked users that were tried again.",
+		func() uint64 { return counts().Retries })
+	counter(reg, "rosterd_removals_held_total", "Rosters from the backend that were not applied at once, as they would remove most of a user's contacts.",
+		func() uint64 { return counts().Held })
 }
 
-// Way is how a host is served, see component.Ways: the labels of
-// rosterd_host_way.
-type Way struct{ Host, Query, Push, Presence string }
-
-// RegisterWays tells how each host is served; ways is called at each scrape.
-func RegisterWays(reg prometheus.Registerer, ways func() []Way) {
-	reg.MustRegister(wayCollector{ways, prometheus.NewDesc("rosterd_host_way",
-		"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence"}, nil)})
+func gauge(reg prometheus.Registerer, name, help string, value func() int) {
+	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-type wayCollector struct {
-	ways func() []Way
-	desc *prometheus.Desc
+func counter(reg prometheus.Registerer, name, help string, value func() uint64) {
+	promauto.With(reg).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-func (c wayCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+// RegisterWays registers how each host is served, see component.Ways. ways is
+// called at each scrape, and calls add for each host.
+func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence string))) {
+	reg.MustRegister(wayCollector(ways))
+}
+
+type wayCollector func(add func(host, query, push, presence string))
+
+var wayDesc = prometheus.NewDesc("rosterd_host_way",
+	"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence"}, nil)
+
+func (c wayCollector) Describe(ch chan<- *prometheus.Desc) { ch <- wayDesc }
 
 func (c wayCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, w := range c.ways() {
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, 1, w.Host, w.Query, w.Push, w.Presence)
-	}
+	c(func(host, query, push, presence string) {
+		ch <- prometheus.MustNewConstMetric(wayDesc, prometheus.GaugeValue, 1, host, query, push, presence)
+	})
 }

@@ -25,7 +25,9 @@ func TestMetrics(t *testing.T) {
 	m := New(registry)
 	RegisterBuildInfo(registry, "1.0", "abc")
 	RegisterSessions(registry, func() (int, int) { return 3, 2 })
-	RegisterWays(registry, func() []Way { return []Way{{"example.org", "delegated", "privileged", "server"}} })
+	RegisterWays(registry, func(add func(host, query, push, presence string)) {
+		add("example.org", "delegated", "privileged", "server")
+	})
 	for _, vec := range []*prometheus.CounterVec{m.Queries, m.Fetches, m.ItemsSkipped, m.FieldsIgnored, m.RefreshRequests, m.RefreshedUsers} {
 		vec.WithLabelValues("x").Inc()
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -16,202 +15,177 @@ import (
 )
 
 const (
-	lookAgain = time.Second // how often the files are looked at, at most
-	maxFile   = 1 << 20     // bytes
+	checkInterval = time.Second // between two looks at the files, at least
+	maxFile       = 1 << 20     // bytes
 )
 
-// Certificates are the endpoint's certificate and key and, if callers need a
-// certificate, who may have signed it. Their files are looked at while they are
-// used, once a second at most: if they have changed they are read again, and if
-// they are broken then, what there was stays. Certificates are safe for
-// concurrent use.
+// The keys of the configuration that name the files: the certificate, its key,
+// and the authorities that sign the callers' certificates.
+var fileKeys = [3]string{"refresh.tls.cert", "refresh.tls.key", "refresh.tls.client_ca"}
+
+// Certificates are the endpoint's certificate and, if callers need one, the
+// authorities that sign theirs. While they are used, the files are checked once a
+// second at most, and read again if they have changed. If the new files are
+// broken, the old certificates stay. Certificates are safe for concurrent use.
 type Certificates struct {
 	log     *slog.Logger
-	every   time.Duration // lookAgain
+	every   time.Duration // checkInterval, except in tests
 	current atomic.Pointer[tls.Config]
 
-	mu     sync.Mutex // who looks has it; no connection waits for it
-	files  fileNames
-	looked time.Time
-	stamps [3]os.FileInfo
-	broken string // why the files could not be read at the last look
+	mu      sync.Mutex // guards what follows; no connection waits for it
+	names   [3]string  // of the files, in the order of fileKeys; "": none
+	infos   [3]os.FileInfo
+	checked time.Time
+	failure string // why the files could not be read at the last check; "": they could
 }
 
-// fileNames are those of the certificate, the key, and those who may have signed the
-// callers', which may be "".
-type fileNames [3]string
-
-// LoadCertificates reads PEM files; clientCA may be "": callers need no
+// LoadCertificates reads PEM files. If clientCA is "", callers need no
 // certificate. An error names the key of the configuration and the file, and
-// repeats nothing of what is in it.
+// repeats nothing of the file's content.
 func LoadCertificates(cert, key, clientCA string, log *slog.Logger) (*Certificates, error) {
-	c := &Certificates{log: log, every: lookAgain}
-	if err := c.read(fileNames{cert, key, clientCA}); err != nil {
+	c := &Certificates{log: log, every: checkInterval}
+	if err := c.Replace(cert, key, clientCA); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// Replace reads PEM files, be they other ones or the same, as [LoadCertificates]
-// does. If it fails, what there was stays.
+// Replace reads PEM files, other ones or the same, as [LoadCertificates] does. If
+// it fails, the certificates stay as they are.
 func (c *Certificates) Replace(cert, key, clientCA string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.read(fileNames{cert, key, clientCA})
-}
-
-// read reads the files, which then are those that are looked at. c.mu is held, or
-// nobody else has c yet.
-func (c *Certificates) read(f fileNames) error {
-	config, stamps, err := f.load()
-	if err != nil {
-		return err
-	}
-	c.files, c.stamps, c.broken, c.looked = f, stamps, "", time.Now()
-	c.current.Store(config)
-	return nil
+	return c.read([3]string{cert, key, clientCA})
 }
 
 // Leaf is the endpoint's certificate as it was read last.
 func (c *Certificates) Leaf() *x509.Certificate { return c.current.Load().Certificates[0].Leaf }
 
-// config is for a listener. Sessions are not resumed: whom a new file does not
-// trust any more would come in with an old one.
+// config is for a listener: each handshake gets the certificates of its time.
 func (c *Certificates) config() *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.look(), nil },
-	}
+	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.check(), nil }}
 }
 
-// trusts reports whether a connection's caller still has a certificate that is
-// good, as far as he needs one: the file may have changed, or the certificate
-// expired, since the connection was made.
+// trusts reports whether the caller's certificate is still good, if callers need
+// one (RFC 5280, section 6). Since the handshake, it may have expired or its
+// authority may have been removed.
 func (c *Certificates) trusts(state *tls.ConnectionState) bool {
 	if c == nil {
 		return true
 	}
-	config := c.look()
+	config := c.check()
 	if config.ClientCAs == nil {
 		return true
 	}
 	if state == nil || len(state.PeerCertificates) == 0 {
 		return false
 	}
-	between := x509.NewCertPool()
+	intermediates := x509.NewCertPool()
 	for _, cert := range state.PeerCertificates[1:] {
-		between.AddCert(cert)
+		intermediates.AddCert(cert)
 	}
 	_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
-		Roots: config.ClientCAs, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: config.ClientCAs, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return err == nil
 }
 
-// look is what holds now.
-func (c *Certificates) look() *tls.Config {
-	if c.mu.TryLock() {
-		defer c.mu.Unlock()
-		if time.Since(c.looked) >= c.every {
-			c.looked = time.Now()
-			c.reload()
+// check returns the present certificates. If it is time to, it looks at the files
+// before, and reads them if they have changed or were broken. It logs a failure
+// once, not at each check.
+func (c *Certificates) check() *tls.Config {
+	if !c.mu.TryLock() {
+		return c.current.Load()
+	}
+	defer c.mu.Unlock()
+	if time.Since(c.checked) >= c.every {
+		c.checked = time.Now()
+		if c.failure != "" || c.changed() {
+			switch err := c.read(c.names); {
+			case err == nil:
+				c.log.Info("the refresh endpoint's certificates are read again", "expires", c.Leaf().NotAfter)
+			case err.Error() != c.failure:
+				c.failure = err.Error()
+				c.log.Error("the refresh endpoint goes on with the certificates that it has", "error", c.failure)
+			}
 		}
 	}
 	return c.current.Load()
 }
 
-// reload reads the files if they have changed, or were broken. c.mu is held.
-func (c *Certificates) reload() {
-	if c.broken == "" && c.unchanged() {
-		return
-	}
-	if err := c.read(c.files); err != nil {
-		if why := err.Error(); why != c.broken {
-			c.broken = why
-			c.log.Error("the refresh endpoint goes on with the certificates that it has", "error", why)
-		}
-		return
-	}
-	c.log.Info("the refresh endpoint's certificates are read again", "expires", c.Leaf().NotAfter)
-}
-
-func (c *Certificates) unchanged() bool {
-	for i, file := range c.files {
-		if file == "" {
+// changed reports whether a file is another one than the one that was read. The
+// caller holds c.mu.
+func (c *Certificates) changed() bool {
+	for i, then := range c.infos {
+		if then == nil {
 			continue
 		}
-		now, err := os.Stat(file)
-		if err != nil || !os.SameFile(now, c.stamps[i]) || now.Size() != c.stamps[i].Size() || !now.ModTime().Equal(c.stamps[i].ModTime()) {
-			return false
+		now, err := os.Stat(c.names[i])
+		if err != nil || !os.SameFile(now, then) || now.Size() != then.Size() || !now.ModTime().Equal(then.ModTime()) {
+			return true
 		}
 	}
-	return true
+	return false
 }
 
-func (f fileNames) load() (*tls.Config, [3]os.FileInfo, error) {
-	var stamps [3]os.FileInfo
+// read takes the files of these names over, if all are good. The caller holds
+// c.mu.
+func (c *Certificates) read(names [3]string) error {
+	var infos [3]os.FileInfo
 	var data [3][]byte
-	keys := [3]string{"refresh.tls.cert", "refresh.tls.key", "refresh.tls.client_ca"}
-	for i, file := range f {
-		if file == "" {
+	for i, name := range names {
+		var err error
+		if name == "" {
 			continue
 		}
-		var err error
-		if data[i], stamps[i], err = readFile(file); err != nil {
-			return nil, stamps, fmt.Errorf("%s: %w", keys[i], err)
+		if infos[i], data[i], err = readFile(name); err != nil {
+			return fmt.Errorf("%s: %w", fileKeys[i], err)
 		}
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
-	if _, err := certificates(data[0]); err != nil {
-		return nil, stamps, fmt.Errorf("%s: %s: %w", keys[0], f[0], err)
+	if _, err := certPool(data[0]); err != nil {
+		return fmt.Errorf("%s: %s: %w", fileKeys[0], names[0], err)
 	}
 	pair, err := tls.X509KeyPair(data[0], data[1])
 	if err != nil {
-		return nil, stamps, fmt.Errorf("%s: %s: not the key of %s: %w", keys[1], f[1], f[0], err)
+		return fmt.Errorf("%s: %s: not the key of %s: %w", fileKeys[1], names[1], names[0], err)
 	}
-	config.Certificates = []tls.Certificate{pair}
-	if f[2] != "" {
-		list, err := certificates(data[2])
-		if err != nil {
-			return nil, stamps, fmt.Errorf("%s: %s: %w", keys[2], f[2], err)
-		}
-		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-		for _, cert := range list {
-			config.ClientCAs.AddCert(cert)
+	// Without session tickets: with one, a caller whom the new files do not trust
+	// would get in with a session of the old ones.
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
+	if names[2] != "" {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+		if config.ClientCAs, err = certPool(data[2]); err != nil {
+			return fmt.Errorf("%s: %s: %w", fileKeys[2], names[2], err)
 		}
 	}
-	return config, stamps, nil
+	c.names, c.infos, c.failure, c.checked = names, infos, "", time.Now()
+	c.current.Store(config)
+	return nil
 }
 
-// readFile reads a file, which is none that never ends, and returns what it was
-// before that. Its errors name it.
-func readFile(name string) ([]byte, os.FileInfo, error) {
-	stamp, err := os.Stat(name)
-	if err != nil {
+// readFile returns a file and, from before it was read, its info: a change
+// meanwhile is noticed at the next check. Its errors name the file.
+func readFile(name string) (os.FileInfo, []byte, error) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
 		return nil, nil, err
-	}
-	if !stamp.Mode().IsRegular() {
+	case !info.Mode().IsRegular(): // a pipe may never end
 		return nil, nil, fmt.Errorf("%s: not a file", name)
+	case info.Size() > maxFile:
+		return nil, nil, fmt.Errorf("%s: larger than %d bytes", name, maxFile)
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s: larger than %d bytes", name, maxFile)
-	}
-	return data, stamp, err
+	data, err := os.ReadFile(name)
+	return info, data, err
 }
 
-// certificates are those in a PEM file; each has to be good.
-func certificates(data []byte) ([]*x509.Certificate, error) {
-	var list []*x509.Certificate
+// certPool has the certificates of a PEM file. Unlike AppendCertsFromPEM of
+// [x509.CertPool], it takes none if one of them is broken.
+func certPool(data []byte) (*x509.CertPool, error) {
+	pool, found := x509.NewCertPool(), false
 	for {
 		var block *pem.Block
-		block, data = pem.Decode(bytes.TrimSpace(data))
-		if block == nil {
+		if block, data = pem.Decode(bytes.TrimSpace(data)); block == nil {
 			break
 		}
 		if block.Type != "CERTIFICATE" {
@@ -221,10 +195,11 @@ func certificates(data []byte) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, cert)
+		pool.AddCert(cert)
+		found = true
 	}
-	if len(list) == 0 {
+	if !found {
 		return nil, errors.New("no certificate in PEM in it")
 	}
-	return list, nil
+	return pool, nil
 }

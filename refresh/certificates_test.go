@@ -98,8 +98,8 @@ func TestCertificateReplaced(t *testing.T) {
 	}
 }
 
-// Other files take the place of the first ones, at once, for connections from before,
-// too; what is broken does not.
+// Other files replace the first ones at once, for connections from before, too.
+// Broken ones do not.
 func TestCertificatesElsewhere(t *testing.T) {
 	ca, callers, f, other := testcert.New(t, "authority"), testcert.New(t, "callers"), newFiles(t), newFiles(t)
 	second, caller := ca.Issue(t, "second", tomorrow()), callers.Issue(t, "caller", tomorrow())
@@ -185,7 +185,7 @@ func TestBrokenReplacement(t *testing.T) {
 	}
 }
 
-// A file that is gone twice is told twice.
+// A file that is gone twice is logged twice.
 func TestFileComesBack(t *testing.T) {
 	ca, f := testcert.New(t, "authority"), newFiles(t)
 	f.pair(ca.Issue(t, "endpoint", tomorrow()))
@@ -217,11 +217,11 @@ func TestFilesAreLookedAtSeldom(t *testing.T) {
 	}
 	c.every = time.Hour
 	f.pair(ca.Issue(t, "second", tomorrow()))
-	if c.look(); c.Leaf().SerialNumber.String() != serialOf(t, first) {
+	if c.check(); c.Leaf().SerialNumber.String() != serialOf(t, first) {
 		t.Error("looked")
 	}
-	c.looked = time.Now().Add(-2 * time.Hour)
-	if c.look(); c.Leaf().SerialNumber.String() == serialOf(t, first) {
+	c.checked = time.Now().Add(-2 * time.Hour)
+	if c.check(); c.Leaf().SerialNumber.String() == serialOf(t, first) {
 		t.Error("did not look")
 	}
 }
@@ -307,8 +307,8 @@ func TestClientCertificates(t *testing.T) {
 	e.answers(e.from("127.0.0.1", &tls.Config{RootCAs: ca.Pool, Certificates: []tls.Certificate{right}}))
 }
 
-// Who is not trusted any more is not answered either over a connection that he
-// made before, nor with the session of one.
+// A caller who is not trusted any more is answered neither over a connection from
+// before, nor with the session of one.
 func TestClientAuthorityReplaced(t *testing.T) {
 	former, next, f := testcert.New(t, "former"), testcert.New(t, "next"), newFiles(t)
 	f.pair(former.Issue(t, "endpoint", tomorrow()))
@@ -355,8 +355,8 @@ func TestNoHTTP2(t *testing.T) {
 	}
 }
 
-// Whoever does not do his part of the handshake is cut off, and who has 1,000
-// such connections keeps nobody out.
+// A caller who does not do their part of the handshake is cut off. 1,000 such
+// connections keep nobody out.
 func TestSlowHandshakes(t *testing.T) {
 	ca, f := testcert.New(t, "authority"), newFiles(t)
 	f.pair(ca.Issue(t, "endpoint", tomorrow()))
@@ -376,7 +376,7 @@ func TestSlowHandshakes(t *testing.T) {
 // Callers cannot fill the log.
 func TestServerLog(t *testing.T) {
 	var out logs
-	l := &serverLog{Logger: slog.New(slog.NewTextHandler(&out, nil))}
+	l := serverLog{slog.New(slog.NewTextHandler(&out, nil)), onceAMinute()}
 	for range 1000 {
 		io.WriteString(l, "http: TLS handshake error from 192.0.2.1:5: \x1b["+strings.Repeat("x", 10_000)+"\n")
 	}
@@ -385,7 +385,7 @@ func TestServerLog(t *testing.T) {
 	}
 	io.WriteString(l, "http: panic serving 192.0.2.1:5: "+strings.Repeat("x", 10_000))
 	if text := out.String(); strings.Count(text, "\n") != 2 || len(text) < 10_000 {
-		t.Errorf("a panic is not told whole: %d bytes", len(text))
+		t.Errorf("a panic is not logged whole: %d bytes", len(text))
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"rosterd/internal/testcert"
 )
 
-// A caller with 1,000 connections, silent, slow or idle, keeps neither another
-// one nor himself from being answered.
+// A caller with 1,000 connections, silent, slow or idle, keeps neither others nor
+// themselves from being answered.
 func TestManyConnections(t *testing.T) {
 	for name, sent := range map[string]string{
 		"silent":     "",
@@ -30,7 +30,7 @@ func TestManyConnections(t *testing.T) {
 			e.answers(e.from("127.0.0.2"))
 			e.ended(first) // it made way
 			if n := strings.Count(e.log.String(), "too many connections"); n != 1 {
-				t.Errorf("told %d times:\n%s", n, e.log)
+				t.Errorf("logged %d times:\n%s", n, e.log)
 			}
 		})
 	}
@@ -120,7 +120,7 @@ func TestManyRequests(t *testing.T) {
 	e.answers(greedy)
 }
 
-// Slow bodies take places of their sender alone.
+// Slow bodies take shares of their sender alone.
 func TestManySlowBodies(t *testing.T) {
 	e := serve(t, func(o *Options) { o.Limits = Limits{Requests: 8} })
 	for range 100 {
@@ -152,7 +152,7 @@ func TestManyLargeRequests(t *testing.T) {
 		t.Errorf("got %d", code)
 	}
 	if code, _ := e.post(e.from("127.0.0.2"), strings.Replace(large, "slow", "juliet", 1)); code != http.StatusOK {
-		t.Errorf("got %d when there was a place again", code)
+		t.Errorf("got %d when there was room again", code)
 	}
 }
 

@@ -96,7 +96,7 @@ func serve(t *testing.T, change ...func(*Options)) *endpoint {
 	return e
 }
 
-// from is a caller at an address of his own.
+// from is a caller at an address of their own.
 func (e *endpoint) from(ip string, config ...*tls.Config) *http.Client {
 	transport := &http.Transport{DialContext: dialer(ip).DialContext}
 	if config != nil {
@@ -358,7 +358,7 @@ func TestHugeHeader(t *testing.T) {
 	e.answers(e.from("127.0.0.1"))
 }
 
-// Who never reads his answers has his connection closed.
+// A caller who never reads answers has the connection closed.
 func TestSlowReader(t *testing.T) {
 	e := serve(t, func(o *Options) { o.Limits = Limits{Answer: soon} })
 	names := make([]string, maxFailed)

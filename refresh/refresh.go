@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,8 +21,8 @@ import (
 	"rosterd/roster"
 )
 
-// Path is the endpoint: POST to it refreshes many users, GET of a name below
-// it one.
+// Path is the endpoint: a POST to it refreshes many users, a GET of a name below
+// it refreshes one.
 const Path = "/roster_admin/refresh"
 
 // The values of the label result of rosterd_refreshed_users_total.
@@ -36,14 +37,14 @@ var Results = []string{resultUpdated, resultError}
 // Codes are all values of the label code of rosterd_refresh_requests_total.
 var Codes = []string{"200", "400", "401", "403", "404", "405", "408", "413", "500", "503"}
 
-// maxNamed is how many users of a refresh the log names at level debug.
-const maxNamed = 10
-
-// maxFailed is how many failed users an answer names.
-const maxFailed = 100
+const (
+	maxLoggedUsers = 10              // users of a refresh that the log names at level debug
+	maxFailed      = 100             // failed users that an answer names
+	maxName        = 1023 + 1 + 1023 // bytes of a bare JID (RFC 7622, section 3.1)
+)
 
 // Refresher refreshes the rosters of users (bare JIDs, none twice) and returns
-// those who failed. It fails as a whole with [roster.ErrNotConnected].
+// those that failed. It fails as a whole with [roster.ErrNotConnected].
 type Refresher interface {
 	Refresh(ctx context.Context, users []jid.JID) (failed map[jid.JID]error, err error)
 }
@@ -54,7 +55,7 @@ type Options struct {
 	Tokens   *Tokens  // of which callers must send one, or nil
 	MaxBytes int64    // of a request's body
 	Limits   Limits
-	// Certificates are for TLS, or nil: there is none.
+	// Certificates are for TLS. nil: there is none.
 	Certificates *Certificates
 	Logger       *slog.Logger
 	Requests     *prometheus.CounterVec // label code
@@ -63,27 +64,46 @@ type Options struct {
 
 // Answer is the JSON body of every answer.
 type Answer struct {
-	Status  string            `json:"status"` // "ok", or "error" if nothing could be done
-	Message string            `json:"message"`
-	Updated int               `json:"updated"`          // users
-	Errors  int               `json:"errors"`           // users
-	Failed  map[string]string `json:"failed,omitempty"` // at most 100 of the users in Errors: why; "[2]" is the third element
+	Status  string `json:"status"` // "ok", or "error" if nothing could be done
+	Message string `json:"message"`
+	Updated int    `json:"updated"` // users
+	Errors  int    `json:"errors"`  // users
+	// Failed are at most 100 of the users in Errors, and why each failed. "[2]" is
+	// the third element of the request's array.
+	Failed map[string]string `json:"failed,omitempty"`
 
 	code int
 }
 
-// Handler serves the endpoint. It is safe for concurrent use. The server that it
-// is for is to be set up by [Protect].
-func Handler(o Options, refresher Refresher) http.Handler {
-	o.Limits = o.Limits.orDefault()
-	return &handler{Options: o, refresher: refresher,
-		requests: newPlaces(o.Limits.Requests), large: newPlaces(o.Limits.Large)}
+// failed names a failed user, if there is room.
+func (a *Answer) failed(name string, err error) {
+	if a.Failed == nil {
+		a.Failed = make(map[string]string)
+	}
+	if len(a.Failed) == maxFailed {
+		return
+	}
+	if len(name) > maxName {
+		name = strings.ToValidUTF8(name[:maxName], "") + "…"
+	}
+	a.Failed[name] = err.Error()
+}
+
+func failure(code int, message string) Answer {
+	return Answer{Status: "error", Message: message, code: code}
 }
 
 type handler struct {
 	Options
 	refresher       Refresher
-	requests, large *places // that are worked on, and of these the large ones
+	requests, large *shares // large ones are of the requests, too
+}
+
+// Handler serves the endpoint. It is safe for concurrent use. [Protect] sets up
+// the server for it.
+func Handler(o Options, refresher Refresher) http.Handler {
+	o.Limits = o.Limits.orDefault()
+	return &handler{o, refresher, newShares(o.Limits.Requests), newShares(o.Limits.Large)}
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -101,13 +121,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(answer) // fails only if the caller has gone, or does not read
 }
 
+// serve does what a request asks for, and sets the headers that its answer needs
+// besides.
 func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
-	large := func() {}
-	defer func() { large() }()
-	body := newBody(w, r, h.Limits, func() (err error) {
-		large, err = h.place(h.large, r)
-		return err
-	})
+	caller := callerOf(r.RemoteAddr)
+	body := newBody(w, r, h.Limits, func() (func(), bool) { return h.large.take(caller) })
+	defer func() { body.release() }()
 	if r.Body != http.NoBody {
 		body.await() // net/http reads it if this does not
 	}
@@ -131,98 +150,91 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 		w.Header().Set("Allow", method)
 		return failure(http.StatusMethodNotAllowed, "wants "+method)
 	}
-	release, err := h.place(h.requests, r)
-	if err != nil {
+	release, ok := h.requests.take(caller)
+	if !ok {
 		return busy(w)
 	}
 	defer release()
 	if isSingle {
-		return h.refresh(r.Context(), []named{{name: single}})
+		return h.refresh(r.Context(), []entry{{name: single}})
 	}
 	list, err := decode(http.MaxBytesReader(w, body, h.MaxBytes))
-	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
+	case err == nil:
+		return h.refresh(r.Context(), list)
+	case errors.As(err, new(*http.MaxBytesError)):
 		return failure(http.StatusRequestEntityTooLarge, "larger than "+strconv.FormatInt(h.MaxBytes, 10)+" bytes")
 	case errors.Is(err, errBusy):
 		return busy(w)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return failure(http.StatusRequestTimeout, "the body came too slowly")
-	case err != nil:
-		message := "the body could not be read"
-		if words := wantsArray(""); errors.As(err, &words) {
-			message = words.Error()
-		}
-		h.Logger.Warn("refresh request refused", "caller", callerOf(r.RemoteAddr), "err", message)
-		return failure(http.StatusBadRequest, message)
 	}
-	return h.refresh(r.Context(), list)
+	message := "the body could not be read"
+	if words := notArray(""); errors.As(err, &words) {
+		message = words.Error()
+	}
+	h.Logger.Warn("refresh request refused", "caller", caller, "err", message)
+	return failure(http.StatusBadRequest, message)
 }
 
-// place takes a place of the caller's, or fails with errBusy.
-func (h *handler) place(p *places, r *http.Request) (release func(), err error) {
-	release, ok := p.take(callerOf(r.RemoteAddr))
-	if !ok {
-		return func() {}, errBusy
-	}
-	return release, nil
-}
-
+// busy is the answer to a caller who has their share.
 func busy(w http.ResponseWriter) Answer {
 	w.Header().Set("Retry-After", "1") // second
 	return failure(http.StatusServiceUnavailable, "too many requests at once: nothing was refreshed, try again")
 }
 
-func failure(code int, message string) Answer {
-	return Answer{Status: "error", Message: message, code: code}
-}
-
 // refresh refreshes the users that a request names.
-func (h *handler) refresh(ctx context.Context, list []named) Answer {
-	users := make(map[jid.JID]string, len(list)) // to the name as it was given
+func (h *handler) refresh(ctx context.Context, list []entry) Answer {
+	answer := Answer{Status: "ok", Message: "roster update complete", code: http.StatusOK}
+	names := make(map[jid.JID]string, len(list)) // as they were given first
 	failed := make(map[string]error)
-	nameless, places := 0, make(map[string]error) // elements that are no names, and the first of them
-	var order []jid.JID
-	for i, n := range list {
-		if n.err != nil {
-			if nameless++; nameless <= maxFailed {
-				places["["+strconv.Itoa(i)+"]"] = n.err
-			}
+	var users []jid.JID
+	for i, e := range list {
+		if e.err != nil {
+			answer.Errors++
+			answer.failed("["+strconv.Itoa(i)+"]", e.err)
 			continue
 		}
-		user, err := h.user(n.name)
+		user, err := h.user(e.name)
 		if err != nil {
-			failed[n.name] = err
-		} else if _, twice := users[user]; !twice {
-			users[user] = n.name
-			order = append(order, user)
+			failed[e.name] = err
+		} else if _, twice := names[user]; !twice {
+			names[user] = e.name
+			users = append(users, user)
 		}
 	}
-	h.Logger.Debug("refresh", "users", len(order), "first", order[:min(len(order), maxNamed)], "errors", len(failed))
-	var refused map[jid.JID]error
-	if len(order) > 0 {
-		var err error
-		if refused, err = h.refresher.Refresh(ctx, order); err != nil {
-			return h.unavailable(err, len(order)+len(failed)+nameless)
+	h.Logger.Debug("refresh", "users", len(users), "first", users[:min(len(users), maxLoggedUsers)], "errors", len(failed))
+	if len(users) > 0 {
+		refused, err := h.refresher.Refresh(ctx, users)
+		if err != nil {
+			return h.unavailable(err, len(users)+len(failed)+answer.Errors)
+		}
+		answer.Updated = len(users) - len(refused)
+		for user, err := range refused {
+			failed[names[user]] = err
 		}
 	}
-	for user, err := range refused {
-		failed[users[user]] = err
+	answer.Errors += len(failed)
+	for name, err := range failed {
+		answer.failed(name, err)
 	}
-	answer := Answer{Status: "ok", Message: "roster update complete", Errors: len(failed) + nameless,
-		Updated: len(order) - len(refused), Failed: reasons(places, failed), code: http.StatusOK}
 	if answer.Errors > 0 && answer.Updated == 0 {
 		answer.Status, answer.Message, answer.code = "error", "no roster could be updated", http.StatusInternalServerError
 	}
 	h.Users.WithLabelValues(resultUpdated).Add(float64(answer.Updated))
 	h.Users.WithLabelValues(resultError).Add(float64(answer.Errors))
 	if answer.Errors > 0 {
-		h.Logger.Warn("refresh with failed users", "updated", answer.Updated, "errors", answer.Errors, "failed", first(answer.Failed))
+		var first string // any of them
+		for name, reason := range answer.Failed {
+			first = strconv.QuoteToASCII(name) + ": " + reason
+			break
+		}
+		h.Logger.Warn("refresh with failed users", "updated", answer.Updated, "errors", answer.Errors, "failed", first)
 	}
 	return answer
 }
 
-// unavailable is the answer when nothing could be tried.
+// unavailable is the answer if nothing could be tried.
 func (h *handler) unavailable(err error, users int) Answer {
 	message := "rosterd cannot refresh now"
 	if errors.Is(err, roster.ErrNotConnected) {
@@ -240,59 +252,17 @@ var (
 	errDomain  = errors.New("wants a bare JID, several domains are served")
 )
 
-// user is the bare JID that a name means.
+// user is the bare JID of the user whom a name means.
 func (h *handler) user(name string) (jid.JID, error) {
-	if !strings.Contains(name, "@") {
-		if len(h.Hosts) > 1 {
-			return jid.JID{}, errDomain
-		}
-		user, err := jid.New(name, h.Hosts[0], "")
-		if err != nil || user.Local() == "" {
-			return jid.JID{}, errNoJID
-		}
-		return user, nil
+	if len(h.Hosts) > 1 && !strings.Contains(name, "@") {
+		return jid.JID{}, errDomain
 	}
-	user, err := jid.Parse(name)
-	if err != nil || !user.IsBare() || user.Local() == "" {
+	user, err := jid.ParseUser(name, h.Hosts[0])
+	switch {
+	case err != nil:
 		return jid.JID{}, errNoJID
+	case !slices.Contains(h.Hosts, user.Domain()):
+		return jid.JID{}, errForeign
 	}
-	for _, host := range h.Hosts {
-		if user.Domain() == host {
-			return user, nil
-		}
-	}
-	return jid.JID{}, errForeign
-}
-
-// reasons are the first few of those who failed, with names of bounded length.
-func reasons(failed ...map[string]error) map[string]string {
-	list := make(map[string]string)
-	for _, some := range failed {
-		for name, err := range some {
-			if len(list) == maxFailed {
-				return list
-			}
-			list[shorten(name)] = err.Error()
-		}
-	}
-	return list
-}
-
-// maxName is the longest bare JID in bytes (RFC 7622, section 3.1).
-const maxName = 1023 + 1 + 1023
-
-// shorten bounds a name, which may be none.
-func shorten(name string) string {
-	if len(name) > maxName {
-		return strings.ToValidUTF8(name[:maxName], "") + "…"
-	}
-	return name
-}
-
-// first is one of the failed, for the log.
-func first(failed map[string]string) string {
-	for name, reason := range failed {
-		return strconv.QuoteToASCII(name) + ": " + reason
-	}
-	return ""
+	return user, nil
 }

@@ -272,7 +272,7 @@ func TestNotConnected(t *testing.T) {
 	}
 }
 
-// What is no array is told from one another, to the caller and in the log.
+// The answer and the log say what a body is that is no array.
 func TestNoArrayInWords(t *testing.T) {
 	for body, want := range map[string]string{
 		"":                     "an empty body",
@@ -358,8 +358,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// A name in the application's spelling is the user whom the server makes of it, or
-// fails.
+// A name in the application's spelling means the user that the server would find
+// under it, or fails.
 func TestNamesAsTheApplicationSpellsThem(t *testing.T) {
 	for name, want := range map[string]string{
 		"Hei\u00DF": "heiss@example.org", "b\u00B2": "b2@example.org", "\u20AC": "\u20AC@example.org", "\u2665@EXAMPLE.org": "\u2665@example.org",

@@ -8,11 +8,10 @@ import (
 	"sync/atomic"
 )
 
-// Tokens are what callers may send. They are safe for concurrent use. nil, as
-// without a single one, callers need not send any.
+// Tokens are the tokens that callers may send. If there is none, or Tokens is
+// nil, callers need not send any. Tokens are safe for concurrent use.
 type Tokens struct {
-	// Their SHA-256 sums: so they are compared in constant time, whatever their
-	// length.
+	// SHA-256 sums can be compared in constant time, whatever the tokens' length.
 	sums atomic.Pointer[[][sha256.Size]byte]
 }
 
@@ -23,7 +22,7 @@ func NewTokens(list ...string) *Tokens {
 	return t
 }
 
-// Set replaces all, from the next request on.
+// Set replaces all tokens, from the next request on.
 func (t *Tokens) Set(list ...string) {
 	var sums [][sha256.Size]byte
 	for _, token := range list {
@@ -34,21 +33,18 @@ func (t *Tokens) Set(list ...string) {
 	t.sums.Store(&sums)
 }
 
-// allow reports whether a request has one of them, or there are none. How long
-// it takes tells neither which one nor how much of it was right.
+// allow reports whether a request has one of the tokens (RFC 6750, section 2.1),
+// or needs none. The time that it takes does not depend on which token matches,
+// or how much of it.
 func (t *Tokens) allow(r *http.Request) bool {
-	if t == nil {
-		return true
-	}
-	sums := *t.sums.Load()
-	if len(sums) == 0 {
+	if t == nil || len(*t.sums.Load()) == 0 {
 		return true
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	same := 0
-	for i := range sums {
-		same |= subtle.ConstantTimeCompare(sum[:], sums[i][:])
+	for _, known := range *t.sums.Load() {
+		same |= subtle.ConstantTimeCompare(sum[:], known[:])
 	}
 	return same == 1 && strings.EqualFold(scheme, "Bearer")
 }

@@ -22,11 +22,11 @@ func TestCallerOf(t *testing.T) {
 	}
 }
 
-// However many places some have, who comes new finds one, and they end up with
+// However many some have taken, a new caller gets one, and all end up with
 // the same number.
-func TestPlacesAreFair(t *testing.T) {
+func TestSharesAreFair(t *testing.T) {
 	const all = 100
-	p := newPlaces(all)
+	p := newShares(all)
 	var releases [10][]func()
 	fill := func(callers int) {
 		for again := true; again; {
@@ -40,7 +40,7 @@ func TestPlacesAreFair(t *testing.T) {
 	}
 	for callers := 1; callers <= len(releases); callers++ {
 		if release, ok := p.take(caller(callers - 1)); !ok {
-			t.Fatalf("caller %d finds no place", callers)
+			t.Fatalf("caller %d gets none", callers)
 		} else {
 			release()
 		}
@@ -54,7 +54,7 @@ func TestPlacesAreFair(t *testing.T) {
 		}
 		for i := range callers {
 			if n := len(releases[i]); n < all/(callers+1)-1 || n > all/(callers+1)+1 {
-				t.Errorf("of %d callers, %d has %d places", callers, i, n)
+				t.Errorf("of %d callers, %d has %d", callers, i, n)
 			}
 		}
 	}
