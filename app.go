@@ -22,9 +22,9 @@ import (
 	"rosterd/metrics"
 	"rosterd/presence"
 	"rosterd/refresh"
-	"rosterd/roster"
 	"rosterd/session"
 	"rosterd/store"
+	"rosterd/users"
 )
 
 // How long each step of a stop may take. Closing the stream takes 3 s at most,
@@ -80,8 +80,8 @@ type app struct {
 	certificates     *refresh.Certificates // nil: the endpoint has no TLS
 	fetcher          *fetcher.Fetcher
 	component        *component.Component
-	manager          *roster.Manager
-	state            state
+	manager          *users.Manager
+	state            *store.Store
 	refresh, metrics *http.Server
 
 	requests    context.Context // of all HTTP requests
@@ -127,8 +127,8 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	a.stops = append(a.stops, a.fetcher.Close)
-	if a.state, err = openState(cfg.State.Path, log, m); err != nil {
-		return err
+	if a.state, err = store.Open(cfg.State.Path, store.Options{Logger: log, Errors: m.StateErrors}); err != nil {
+		return fmt.Errorf("state.path: %w", err)
 	}
 	sessions, err := session.Load(a.state)
 	if err != nil {
@@ -145,10 +145,11 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
-	a.manager, err = roster.NewManager(roster.Options{
+	a.manager, err = users.NewManager(users.Options{
 		Source: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
-		Rules:  roster.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
-		Limits: roster.Limits{Background: background(cfg.Contacts, cfg.XMPP.Hosts), Resync: cfg.Contacts.ResyncRate},
+		Rules:  users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
+		// A client that logs in never waits behind all other fetches.
+		Limits: users.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4), Resync: cfg.Contacts.ResyncRate},
 	})
 	if err != nil {
 		return err
@@ -272,24 +273,6 @@ func (a *app) status() any {
 	return s
 }
 
-// state is a store that is closed at the end.
-type state interface {
-	roster.Store
-	Err() error
-	Close() error
-}
-
-// openState opens the store at path, or one in memory if that is empty.
-func openState(path string, log *slog.Logger, m *metrics.Metrics) (state, error) {
-	if path == "" {
-		return store.NewMemory(), nil
-	}
-	s, err := store.Open(path, store.Options{Logger: log, Errors: m.StateErrors})
-	if err != nil {
-		return nil, fmt.Errorf("state.path: %w", err)
-	}
-	return s, nil
-}
 
 // newMetrics makes the collectors. Every known label begins at 0.
 func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
@@ -355,18 +338,6 @@ func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
 		}
 	}
 	return urls, nil
-}
-
-// background is how many users for whom no query waits are fetched at once: three
-// quarters of the fetches at most, so that a client that logs in never waits behind
-// all of them. Where users are asked for together, the fetcher leaves room itself,
-// and needs as many users as fill its requests.
-func background(c config.Contacts, hosts []string) int {
-	n := max(1, c.MaxInFlight*3/4)
-	if bulk, err := bulkURLs(c, hosts); err == nil && len(bulk) > 0 && c.BulkSize > 1 {
-		n += fetcher.BulkRequests * c.BulkSize
-	}
-	return n
 }
 
 // headerOf is the header of every fetch.

@@ -241,12 +241,12 @@ func lacking(ctx context.Context, link *component.Component, status component.St
 // try again, and keep the roster that they have.
 type absent struct{}
 
-func (absent) Get(jid.JID, *string, roster.Reply) (bool, error) { return false, roster.ErrStopping }
-func (absent) Refused(jid.JID, []jid.JID)                       {}
-func (absent) Undelivered(jid.JID)                              {}
-func (absent) Unasked(jid.JID)                                  {}
-func (absent) Gone(jid.JID)                                     {}
-func (absent) Resume(string)                                    {}
+func (absent) Get(jid.JID, *string, roster.Reply) error { return roster.ErrStopping }
+func (absent) Refused(jid.JID, []jid.JID)               {}
+func (absent) Undelivered(jid.JID)                      {}
+func (absent) Unasked(jid.JID)                          {}
+func (absent) Gone(jid.JID)                             {}
+func (absent) Resume(string)                            {}
 
 // learnt says what a component's status means. lacking are the hosts that the
 // server says it does not have.

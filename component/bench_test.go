@@ -36,9 +36,9 @@ type answersAt struct {
 	r *roster.Roster
 }
 
-func (a answersAt) Get(_ jid.JID, _ *string, reply roster.Reply) (bool, error) {
+func (a answersAt) Get(_ jid.JID, _ *string, reply roster.Reply) error {
 	reply(roster.Answer{Roster: a.r})
-	return false, nil
+	return nil
 }
 
 // endless is a stream that repeats itself.

@@ -2,6 +2,7 @@ package roster
 
 import (
 	"encoding/binary"
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -12,9 +13,9 @@ import (
 // in front of it.
 func TestPackedRosterIsTheSame(t *testing.T) {
 	r, packed := contacts(t, many(100)...), contacts(t, many(100)...)
-	packed.pack()
-	if b := packed.body.Load(); b.xml != nil || packed.size() != len(b.packed) || packed.size() == 0 {
-		t.Fatalf("%d bytes unpacked, %d packed, size %d", len(b.xml), len(b.packed), packed.size())
+	packed.Pack()
+	if b := packed.body.Load(); b.xml != nil || packed.MemorySize() != len(b.packed) || packed.MemorySize() == 0 {
+		t.Fatalf("%d bytes unpacked, %d packed, size %d", len(b.xml), len(b.packed), packed.MemorySize())
 	}
 	if packed.Size() != r.Size() || packed.Len() != r.Len() || packed.Version() != r.Version() || !packed.Equal(r) || !r.Equal(packed) {
 		t.Error("it is another one")
@@ -27,66 +28,53 @@ func TestPackedRosterIsTheSame(t *testing.T) {
 	if x, rest := packed.Split(500); string(x)+string(New(rest).XML()) != string(r.XML()) {
 		t.Error("it splits otherwise")
 	}
-	packed.unpack()
-	if b := packed.body.Load(); string(b.xml) != string(r.XML()) || packed.size() != len(b.xml)+len(b.packed) {
-		t.Error("it is unpacked otherwise")
-	}
 	short := contacts(t, "romeo@example.org Romeo")
-	if short.pack(); short.body.Load().packed != nil || short.Size() != short.size() {
+	if short.Pack(); short.body.Load().packed != nil || short.Size() != short.MemorySize() {
 		t.Error("a short one is packed")
 	}
 }
 
-// What is kept at hand of who has nothing to do is packed.
-func TestWhoRestsIsPacked(t *testing.T) {
-	inWorld(t, Limits{Cache: 1 << 20}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", many(100)...)
-		for range 2 {
-			w.ask("a")
-			w.took()
-			w.refreshJuliet()
-			w.took()
-			u := w.Manager.users[mustJID(t, "juliet@example.org")]
-			if b := u.last.body.Load(); b.xml != nil || w.cache.size != overhead+len(b.packed) {
-				t.Errorf("%d bytes unpacked, %d counted", len(b.xml), w.cache.size)
-			}
-		}
-	})
+// many are n contacts.
+func many(n int) (lines []string) {
+	for i := range n {
+		lines = append(lines, fmt.Sprintf("c%02d@example.org c", i))
+	}
+	return lines
 }
 
 // A roster that is damaged is none: neither an empty one nor half of it, and it
 // takes no memory that it only claims to need.
 func TestDamagedRoster(t *testing.T) {
-	record := func(n int, isPacked byte, body []byte) []byte {
-		b := append(binary.AppendUvarint([]byte{recordFormat}, uint64(n)), isPacked)
-		return appendText(append(binary.AppendUvarint(b, uint64(len(body))), body...), "")
-	}
+	kept := func(kind byte, body []byte) []byte { return append([]byte{kind}, body...) }
 	r := contacts(t, many(100)...)
 	xml := r.XML()
 	packed := s2.Encode(nil, xml)
-	for _, b := range [][]byte{record(100, 0, xml), record(100, 1, packed)} {
-		if got, err := decodeRoster(b); err != nil || !got.Equal(r) || got.Len() != 100 {
+	for _, b := range [][]byte{kept(isPlain, xml), kept(isPacked, packed), r.Packed()} {
+		if got, err := Unpack(b, 100, r.Version()); err != nil || !got.Equal(r) || got.Len() != 100 || got.Version() != r.Version() {
 			t.Fatalf("a whole one: %v, %v", got, err)
 		}
 	}
-	for name, b := range map[string][]byte{
-		"too many items":       record(101, 0, xml),
-		"very many items":      record(1<<62, 0, xml),
-		"too few items":        record(99, 1, packed),
-		"no items":             record(0, 1, packed),
-		"packed, and cut":      record(100, 1, packed[:len(packed)/2]),
-		"packed, and none":     record(0, 1, nil),
-		"packed, and broken":   record(0, 1, append(binary.AppendUvarint(nil, 1000), 0xFF, 0xFF)),
-		"packed nothing":       record(100, 1, s2.Encode(nil, nil)),
-		"not packed, they say": record(100, 0, packed),
-		"packed, they say":     record(100, 1, xml),
-		"of gigabytes":         record(100, 1, append(binary.AppendUvarint(nil, maxUnpacked+1), packed...)),
-		"another flag":         record(100, 2, packed),
-		"more behind it":       append(record(100, 1, packed), 0),
+	for name, of := range map[string]struct {
+		n    int
+		data []byte
+	}{
+		"too many items":       {101, kept(isPlain, xml)},
+		"very many items":      {1 << 62, kept(isPlain, xml)},
+		"too few items":        {99, kept(isPacked, packed)},
+		"no items":             {0, kept(isPacked, packed)},
+		"packed, and cut":      {100, kept(isPacked, packed[:len(packed)/2])},
+		"packed, and none":     {0, kept(isPacked, nil)},
+		"packed, and broken":   {0, kept(isPacked, append(binary.AppendUvarint(nil, 1000), 0xFF, 0xFF))},
+		"packed nothing":       {100, kept(isPacked, s2.Encode(nil, nil))},
+		"not packed, they say": {100, kept(isPlain, packed)},
+		"packed, they say":     {100, kept(isPacked, xml)},
+		"of gigabytes":         {100, kept(isPacked, append(binary.AppendUvarint(nil, maxUnpacked+1), packed...))},
+		"another kind":         {100, kept(2, packed)},
+		"nothing at all":       {0, nil},
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		got, err := decodeRoster(b)
+		got, err := Unpack(of.data, of.n, r.Version())
 		runtime.ReadMemStats(&after)
 		if got != nil || err == nil {
 			t.Errorf("%s: %d items, %v", name, got.Len(), err)
@@ -95,7 +83,7 @@ func TestDamagedRoster(t *testing.T) {
 			t.Errorf("%s: took %d bytes", name, took)
 		}
 	}
-	if b := encodeRoster(r); len(b) > len(xml)/2 {
-		t.Error("it is not packed in the record")
+	if b := r.Packed(); len(b) > len(xml)/2 {
+		t.Error("it is not packed as it is kept")
 	}
 }

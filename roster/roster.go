@@ -191,6 +191,13 @@ func (r *Roster) Lookup(contacts []jid.JID) []Item {
 	return found
 }
 
+// Item is the item of a contact, if the roster has it. Of several contacts, Lookup reads the
+// roster once.
+func (r *Roster) Item(contact jid.JID) (Item, bool) {
+	item := r.Lookup([]jid.JID{contact})[0]
+	return item, item.JID == contact
+}
+
 // Equal reports whether two rosters would look the same to a client.
 func (r *Roster) Equal(o *Roster) bool { return r == o || bytes.Equal(r.XML(), o.XML()) }
 

@@ -181,3 +181,20 @@ func TestCurrentIsASignOfLife(t *testing.T) {
 		w.expect("same balcony")
 	})
 }
+
+// What is kept at hand of a user for whom there is nothing to do is packed.
+func TestUsersThatRestArePacked(t *testing.T) {
+	inWorld(t, Limits{Cache: 1 << 20}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", many(100)...)
+		for range 2 {
+			w.ask("a")
+			w.took()
+			w.refreshJuliet()
+			w.took()
+			u := w.Manager.users[mustJID(t, "juliet@example.org")]
+			if packed := len(u.last.Packed()) - 1; u.last.MemorySize() != packed || w.cache.size != overhead+packed {
+				t.Errorf("%d bytes, %d packed, %d counted", u.last.MemorySize(), packed, w.cache.size)
+			}
+		}
+	})
+}

@@ -130,7 +130,7 @@ func serves(t *testing.T, backend string) {
 	if err != nil || first.Validator == "" {
 		t.Fatal(first, err)
 	}
-	if i, ok := first.Roster.Item(romeo); !ok || i.Name != "Romeo" || len(i.Groups) != 1 || i.Subscription != roster.SubscriptionBoth {
+	if i := first.Roster.Lookup([]jid.JID{romeo})[0]; i.JID != romeo || i.Name != "Romeo" || len(i.Groups) != 1 || i.Subscription != roster.SubscriptionBoth {
 		t.Errorf("the contact is %+v", i)
 	}
 	again, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true, Validator: first.Validator})
