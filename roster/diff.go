@@ -1,6 +1,11 @@
 package roster
 
-import "bytes"
+import (
+	"bytes"
+
+	"rosterd/internal/xmltext"
+	"rosterd/jid"
+)
 
 // Action says what a [Change] did to an item.
 type Action string
@@ -44,6 +49,41 @@ func Diff(old, now *Roster) []Change {
 		}
 	})
 	return changes
+}
+
+// SubscriptionChange is a contact whose subscription differs between two rosters. The
+// empty subscription stands for no item.
+type SubscriptionChange struct {
+	JID           jid.JID // bare
+	Before, After Subscription
+}
+
+// SubscriptionChanges are the contacts whose subscriptions differ between the rosters old
+// and now, in the order of their addresses.
+func SubscriptionChanges(old, now *Roster) []SubscriptionChange {
+	var changes []SubscriptionChange
+	compare(old, now, func(a, b []byte) {
+		change := SubscriptionChange{Before: itemSubscription(a), After: itemSubscription(b)}
+		if change.Before == change.After {
+			return
+		}
+		written := address(a)
+		if a == nil {
+			written = address(b)
+		}
+		var err error
+		if change.JID, err = jid.Parse(xmltext.Unescape(written)); err == nil {
+			changes = append(changes, change)
+		}
+	})
+	return changes
+}
+
+// itemSubscription is the subscription in an item, which AppendItem wrote.
+func itemSubscription(item []byte) Subscription {
+	_, rest, _ := bytes.Cut(item, []byte(" subscription='"))
+	value, _, _ := bytes.Cut(rest, []byte{'\''})
+	return subscriptionOf(value)
 }
 
 // removes is how many items of old the roster now does not have.

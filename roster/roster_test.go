@@ -141,6 +141,44 @@ func TestSubscriptionValid(t *testing.T) {
 	}
 }
 
+// SubscriptionChanges sees what Diff sees of subscriptions, whatever else stands in an item.
+func TestSubscriptionChanges(t *testing.T) {
+	random := rand.New(rand.NewPCG(3, 4))
+	pick := func() (list []Item, of map[jid.JID]Subscription) {
+		of = make(map[jid.JID]Subscription)
+		for i := range 12 {
+			if random.IntN(3) == 0 {
+				continue
+			}
+			item := Item{JID: mustJID(t, fmt.Sprintf("c%d@example.org", i)), Ask: random.IntN(2) == 0,
+				Name:         []string{"", "another", " subscription='both'", "<item jid='"}[random.IntN(4)],
+				Subscription: []Subscription{SubscriptionNone, SubscriptionTo, SubscriptionFrom, SubscriptionBoth}[random.IntN(4)]}
+			list, of[item.JID] = append(list, item), item.Subscription
+		}
+		return list, of
+	}
+	for range 2_000 {
+		old, before := pick()
+		now, after := pick()
+		changes := SubscriptionChanges(New(old), New(now))
+		seen := make(map[jid.JID]bool)
+		for _, c := range changes {
+			if before[c.JID] != c.Before || after[c.JID] != c.After || c.Before == c.After || seen[c.JID] {
+				t.Fatalf("%+v of %v to %v", c, before, after)
+			}
+			seen[c.JID], before[c.JID] = true, c.After
+		}
+		for j, s := range after {
+			if before[j] != s {
+				t.Fatalf("%v is missing", j)
+			}
+		}
+	}
+	if changes := SubscriptionChanges(nil, nil); changes != nil {
+		t.Errorf("nothing: %v", changes)
+	}
+}
+
 // What Diff finds is what a comparison item by item finds.
 func TestDiffOfAnything(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
