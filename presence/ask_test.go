@@ -132,3 +132,49 @@ func TestAwayWhileKnownIsAsked(t *testing.T) {
 		s.expect("the newer counts", "x/1>z@c.example: back")
 	})
 }
+
+// Nor does what was told, and not worked out yet, before the user was away for a moment.
+func TestAwayWhileToldIsUnread(t *testing.T) {
+	play(t, Limits{}, func(t *testing.T, s *stage) {
+		s.roster("x", "y from")
+		s.on("y/1", "x/1")
+		s.take()
+		block := make(chan struct{})
+		s.set(false, block)
+		s.on("x/1 away") // is on its way
+		s.roster("x", "w@c.example from")
+		s.hub.Unavailable(address("x/1"), []byte("secret"))
+		s.mu.Lock()
+		s.known[address("x")] = contacts("z@c.example from")
+		s.mu.Unlock()
+		s.hub.Available(address("x/1"), []byte("back"))
+		s.set(false, nil)
+		close(block)
+		s.expect("what is known now counts", "x/1>y: away", "x/1>y!", "x/1>z@c.example: back")
+	})
+}
+
+// While Known is busy, facts do not wait.
+func TestKnownIsSlow(t *testing.T) {
+	play(t, Limits{}, func(t *testing.T, s *stage) {
+		s.roster("x", "y from")
+		s.asked = func(user jid.JID) {
+			if name(user) == "x" {
+				time.Sleep(time.Minute)
+			}
+		}
+		begin := time.Now()
+		s.hub.Available(address("x/1"), []byte("hi"))
+		time.Sleep(time.Second)
+		for _, r := range []string{"y/1", "z/1"} {
+			s.hub.Available(address(r), nil)
+			s.hub.Told(address(r).Bare(), contacts("x both"))
+			s.hub.Unheard(time.Now())
+			s.hub.Unavailable(address(r), nil)
+		}
+		if took := time.Since(begin); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		time.Sleep(2 * time.Minute)
+	})
+}

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -98,11 +99,10 @@ func (c *crowd) Want(jid.JID)                                   {}
 func (c *crowd) Blocked(_ jid.JID, reply func([]jid.JID, bool)) { reply(nil, true) }
 func (c *crowd) Relay(Stanza) error                             { c.sent++; return nil }
 
-// run does what Hub.Run does until there is nothing to do.
+// run does what the loop does until there is nothing to do.
 func (c *crowd) run() {
 	for wait := time.Duration(0); wait <= 0; {
-		c.hub.askRosters()
-		if c.batch, wait = c.hub.decide(c.batch[:0]); len(c.batch) > 0 {
+		if c.batch, wait = c.hub.step(c, c.batch[:0]); len(c.batch) > 0 {
 			wait = 0
 		}
 		for _, s := range c.batch {
@@ -222,3 +222,87 @@ func BenchmarkUpdateContactsOffline(b *testing.B) {
 	}
 	c.report(b)
 }
+
+// BenchmarkReaderWaits is how long the goroutine that reads the stream waits in the hub
+// at most, while a roster of 10,000 contacts changes as a whole, or its user comes and
+// goes: it hands over presences of 1,000 of them, who are available.
+func BenchmarkReaderWaits(b *testing.B) {
+	const contacts, available = 10_000, 1_000
+	tests := []struct {
+		name  string
+		other roster.Item
+		leave bool
+	}{
+		{"renamed", roster.Item{Subscription: roster.SubscriptionBoth, Name: "another name"}, false},
+		{"resubscribed", roster.Item{Subscription: roster.SubscriptionTo}, false},
+		{"comes and goes", roster.Item{Subscription: roster.SubscriptionBoth}, true},
+	}
+	for _, test := range tests {
+		b.Run(test.name, func(b *testing.B) {
+			full := make([]jid.JID, contacts)
+			items := [2][]roster.Item{}
+			for i := range full {
+				full[i] = address(fmt.Sprintf("u%d/1", i))
+				is, other := roster.Item{Subscription: roster.SubscriptionBoth}, test.other
+				is.JID, other.JID = full[i].Bare(), full[i].Bare()
+				items[0], items[1] = append(items[0], is), append(items[1], other)
+			}
+			rosters := [2]*roster.Roster{roster.New(items[0]), roster.New(items[1])}
+			boss := address("boss/1")
+			hub := New([]string{"a.example"}, unknown{}, Limits{Settle: time.Nanosecond})
+			ctx, cancel := context.WithCancel(b.Context())
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				run(ctx, hub, unknown{})
+			}()
+			hub.Available(boss, payload)
+			hub.Told(boss.Bare(), rosters[0])
+			for _, full := range full[:available] {
+				hub.Available(full, payload)
+			}
+			time.Sleep(100 * time.Millisecond)
+			var longest time.Duration
+			b.ResetTimer()
+			for i := range b.N {
+				told := make(chan struct{})
+				go func() {
+					defer close(told)
+					if test.leave {
+						hub.Unavailable(boss, nil)
+						hub.Available(boss, payload)
+					}
+					hub.Told(boss.Bare(), rosters[(i+1)%2])
+				}()
+				begin := time.Now()
+				for n := 0; time.Since(begin) < 100*time.Millisecond || !isClosed(told); n++ {
+					called := time.Now()
+					hub.Available(full[n%available], payload)
+					longest = max(longest, time.Since(called))
+					time.Sleep(50 * time.Microsecond)
+				}
+			}
+			b.StopTimer()
+			b.ReportMetric(float64(longest.Microseconds())/1000, "longest-ms")
+			cancel()
+			<-done
+		})
+	}
+}
+
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// unknown is a server and a backend of which nothing comes.
+type unknown struct{}
+
+func (unknown) Known(jid.JID) (*roster.Roster, bool)           { return nil, false }
+func (unknown) Want(jid.JID)                                   {}
+func (unknown) Relay(Stanza) error                             { return nil }
+func (unknown) Blocked(_ jid.JID, reply func([]jid.JID, bool)) { reply(nil, false) }

@@ -8,13 +8,31 @@ import (
 	"rosterd/roster"
 )
 
-// Whom a user has blocked (XEP-0191) is not shown his presence, whatever his roster
-// says: for the hub it is as if the roster had him without "from". Only the user's
-// server knows, and does not tell a component of changes. So it is asked before
-// presence is sent that came later than the last answer, or when that is too old.
+// Whom a user has blocked (XEP-0191) is not shown their presence, whatever the roster
+// says: it is as if the roster had the contact without "from". Only the user's server
+// knows, and does not tell a component of changes. So it is asked before presence is sent
+// that came later than the last answer, or when that is too old.
 
-// Blocking says whether a host's block lists can be asked for on this stream. It is
-// called before anything can be sent to the host's users.
+// blocks is what is known of a user's block list. It is of the loop alone.
+type blocks struct {
+	list         map[string]struct{} // bare JIDs, and domains
+	at           time.Duration       // when it was answered; 0: never on this stream
+	upTo         uint64              // the last fact that may be shown by it
+	asking       bool                // it is being asked for
+	parked       bool                // the user is to be put back into ready, once it is answered
+	parkedResync bool                // and so into resyncs
+}
+
+// blockAnswer is what a server has answered. It holds for what the server reported before
+// it answered: a stream is in order.
+type blockAnswer struct {
+	list []jid.JID
+	ok   bool
+	upTo uint64
+}
+
+// Blocking says whether a host's block lists can be asked for on this stream. It is called
+// before anything can be sent to the host's users.
 func (h *Hub) Blocking(host string, can bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -25,146 +43,79 @@ func (h *Hub) Blocking(host string, can bool) {
 func (h *Hub) BlocksChanged(bare jid.JID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if u := h.lookup(bare); u != nil {
-		u.blocks.outdate()
-		u.source.mark()
-		h.enqueue(u)
+	if u := h.users[bare]; u != nil {
+		h.clock++
+		u.changed, u.news = h.clock, true
+		h.post(u)
 	}
 }
 
-// blocks is what is known of a user's block list.
-type blocks struct {
-	list     map[string]struct{} // bare JIDs, and domains
-	at       time.Duration       // when it was answered; 0: never on this stream
-	outdated bool                // something came later that must not be shown by it
-	asking   bool                // it is being asked for
-	sent     bool                // and the question is on its way
-	parked   bool                // the user is to be put back into live, once it is answered
-	review   bool                // and so into align
-}
-
-// hasBlocked reports whether the user has blocked somebody, a bare JID. Of an address
-// with a resource all of that user is blocked: others are shown presence as a whole.
-func (u *user) hasBlocked(bare jid.JID) bool {
-	if len(u.blocks.list) == 0 {
+// listed reports whether a block list has somebody, a bare JID. Of an address with a
+// resource all of that user is blocked: others are shown presence as a whole.
+func listed(list map[string]struct{}, bare jid.JID) bool {
+	if len(list) == 0 {
 		return false
 	}
-	_, one := u.blocks.list[bare.String()]
-	_, all := u.blocks.list[bare.Domain()]
+	_, one := list[bare.String()]
+	_, all := list[bare.Domain()]
 	return one || all
 }
 
-// mayOpen reports whether a contact can be told of a user who has that item.
-func (u *user) mayOpen(item roster.Item) bool { return opens(item) && !u.hasBlocked(item.JID) }
-
-// outdate says that what is known does not hold for what has just come. What comes
-// behind a question, the server has reported before it answered: a stream is in
-// order.
-func (b *blocks) outdate() { b.outdated = b.outdated || !b.sent }
-
-// knowsBlocks reports whether a user's presence can be shown by the block list that
-// is known. If not, it is asked for.
+// knowsBlocks reports whether a user's presence can be shown by the block list that is
+// known. If not, it is asked for. mu is held.
 func (h *Hub) knowsBlocks(u *user) bool {
 	b := &u.blocks
-	if !h.blocking[h.nodes[u.id].jid.Domain()] || b.at > 0 && !b.outdated && h.now()-b.at < h.limits.BlockAge {
+	if !h.blocking[u.jid.Domain()] || b.at > 0 && b.upTo >= u.changed && h.now()-b.at < h.limits.BlockAge {
 		return true
 	}
 	if !b.asking {
 		b.asking = true
-		u.holds++
 		h.blockAsks.push(u)
-		h.signal()
 	}
 	return false
 }
 
-// askBlocks asks for block lists that are not known. It is called without h.mu.
-func (h *Hub) askBlocks(s Sender) {
-	for range maxTurns {
+// askBlocks asks for a user's block list. The answer comes by way of the mailbox.
+func (h *Hub) askBlocks(s Sender, u *user) {
+	stream := h.streams
+	s.Blocked(u.jid, func(list []jid.JID, ok bool) {
 		h.mu.Lock()
-		if h.blockAsks.len() == 0 {
-			h.mu.Unlock()
-			return
+		defer h.mu.Unlock()
+		if stream == h.streams { // else it is too late
+			u.answer = &blockAnswer{list, ok, h.clock}
+			h.post(u)
 		}
-		u := h.blockAsks.pop()
-		bare, stream := h.nodes[u.id].jid, h.streams
-		u.blocks.outdated, u.blocks.sent = false, true
-		h.mu.Unlock()
-		s.Blocked(bare, func(list []jid.JID, ok bool) { h.blocked(u, stream, list, ok) })
-	}
+	})
 }
 
-// blocked takes over a block list. If there was no answer, the one before holds.
-func (h *Hub) blocked(u *user, stream uint64, list []jid.JID, ok bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if stream != h.streams || !u.blocks.asking {
-		return // it came too late
-	}
-	u.blocks.at, u.blocks.asking, u.blocks.sent = max(h.now(), 1), false, false
-	if ok {
-		h.setBlocks(u, list)
-	}
-	h.unpark(u)
-	h.letGo(u)
-	h.signal()
-}
-
-// unpark puts a user back where he waited for the block list. h.mu is held.
-func (h *Hub) unpark(u *user) {
-	if u.blocks.parked {
-		u.blocks.parked = false
-		h.live.push(u)
-	}
-	if u.blocks.review {
-		u.blocks.review = false
-		h.align.push(u)
-	}
-}
-
-// setBlocks makes list the block list of a user and adapts who may be told of him.
-func (h *Hub) setBlocks(u *user, list []jid.JID) {
-	h.clock++
-	old, now := u.blocks.list, make(map[string]struct{}, len(list))
-	for _, entry := range list {
+// takeBlocks takes over a block list. If there was no answer, the one before holds.
+func (h *Hub) takeBlocks(u *user, a *blockAnswer) {
+	b := &u.blocks
+	b.at, b.upTo, b.asking = max(h.now(), 1), a.upTo, false
+	old, now := b.list, make(map[string]struct{}, len(a.list))
+	for _, entry := range a.list {
 		now[entry.Bare().String()] = struct{}{}
 	}
-	if maps.Equal(old, now) {
-		return
-	}
-	for _, item := range u.roster.Items() {
-		if !opens(item) {
-			continue
+	if a.ok && !maps.Equal(old, now) {
+		b.list = now
+		contacts := roster.SubscriptionChanges(nil, u.roster)
+		for i := range contacts {
+			contacts[i].Before = contacts[i].After
 		}
-		u.blocks.list = old
-		before := u.hasBlocked(item.JID)
-		u.blocks.list = now
-		switch after := u.hasBlocked(item.JID); {
-		case after && !before:
-			h.forbid(u, item.JID)
-		case before && !after:
-			h.allow(u, item.JID)
-		}
+		h.adapt(u, contacts, old)
+		h.broadcast(u)
 	}
-	u.blocks.list = now
-	u.source.mark()
-	h.enqueue(u)
+	h.unpark(u)
 }
 
-// forgetBlocks ends what was under way on a stream that has ended: whom users have
-// blocked is asked anew on the next one.
-func (h *Hub) forgetBlocks() {
-	clear(h.blocking)
-	for h.blockAsks.len() > 0 {
-		h.blockAsks.pop()
+// unpark puts a user back where they waited for the block list.
+func (h *Hub) unpark(u *user) {
+	b := &u.blocks
+	if b.parked {
+		h.ready.push(u)
 	}
-	for u := range h.users() {
-		b := &u.blocks
-		b.at = 0
-		h.unpark(u)
-		if b.asking {
-			b.asking, b.sent = false, false
-			h.letGo(u)
-		}
+	if b.parkedResync {
+		h.resyncs.push(u)
 	}
+	b.parked, b.parkedResync = false, false
 }

@@ -141,3 +141,25 @@ func TestNoBlockLists(t *testing.T) {
 		}
 	})
 }
+
+// Who is brought in line is, at Limits.Rate, when the answer has come, too.
+func TestBlockListsAreRated(t *testing.T) {
+	play(t, Limits{Rate: 2}, func(t *testing.T, s *stage) {
+		for i := range 5 {
+			s.roster(fmt.Sprintf("u%d", i), "z@c.example from", "w@c.example from")
+			s.on(fmt.Sprintf("u%d/1", i))
+		}
+		s.take()
+		s.stream()
+		s.hub.Blocking("a.example", true)
+		time.Sleep(s.hub.limits.Settle + 4*time.Second - time.Millisecond)
+		if n := len(s.take()); n < 1 || n > 8 {
+			t.Errorf("%d stanzas in 4 s", n)
+		}
+		time.Sleep(time.Hour)
+		s.take()
+		if got := s.askedLists(); len(got) != 5 {
+			t.Errorf("asked for %v", got)
+		}
+	})
+}

@@ -198,7 +198,7 @@ func domainJID(domain string) jid.JID {
 // opens reports whether a user shows himself to another. m.mu is held.
 func (m *model) opens(user, to jid.JID) bool {
 	item, listed := m.backend[user].Item(to)
-	return listed && opens(item) && !m.blocked[user][to] && !m.blocked[user][domainJID(to.Domain())]
+	return listed && opens(item.Subscription) && !m.blocked[user][to] && !m.blocked[user][domainJID(to.Domain())]
 }
 
 // serve is the server: it delivers stanzas in their order.
@@ -246,7 +246,7 @@ func (m *model) begin() {
 	ctx, cancel := context.WithCancel(m.t.Context())
 	l := &line{m, ctx, make(chan Stanza, m.rand.IntN(50))}
 	var work sync.WaitGroup
-	work.Go(func() { m.hub.Run(ctx, l) })
+	work.Go(func() { run(ctx, m.hub, l) })
 	work.Go(l.serve)
 	m.cut = func() {
 		cancel()
@@ -461,5 +461,5 @@ func (m *model) cannotKnow(client, full jid.JID) bool {
 			return true
 		}
 	}
-	return !ok || !sees(item)
+	return !ok || !sees(item.Subscription)
 }

@@ -1,24 +1,61 @@
-// Package presence decides who must see whose presence (RFC 6121, section 4)
-// where only rosterd knows who is whose contact.
+// Package presence decides who is sent whose presence (RFC 6121, section 4) where
+// only rosterd knows the rosters.
 //
-// The presence of X goes to Y if X's own roster has Y with the subscription
-// "from" or "both"; Y's roster does not open X's presence. What the section
-// asks of a user's server follows from that: initial presence goes to the
-// contacts, and the new resource gets theirs (4.2.2, 4.3.2), later presence
-// (4.4.2) and unavailable presence (4.5.2) go the same way.
+// # The rules
 //
-// A [Hub] is told facts: a resource is available, or not; a roster changed.
-// It is no queue of stanzas. It keeps what is true and, for each two users who
-// are online, up to which fact the one has been sent the other's presence; what
-// is to be sent is the difference, worked out when it is sent. So facts that
-// come faster than the server reads coalesce, and a slow server costs no memory.
+// The subscribers of a user are the contacts whom the user's own roster has with the
+// subscription "from" or "both" (section 2.1.2.5) and whom the user has not blocked
+// (XEP-0191). The subscriber's roster does not count. A subscriber on a served host is
+// sent nothing while they are not available; one elsewhere is always sent presence, and
+// their own server decides.
 //
-// [Hub.Run] is the one goroutine that sends; hence what one user is sent of one
-// resource is in the order of the facts. Hub.mu guards all state; nothing is
-// called while it is held.
+//	of a user comes            their subscribers are sent         their resources are sent
+//	initial presence           it (4.2.2)                         what they are subscribed to (4.3.2)
+//	later presence             it (4.4.2)                         -
+//	unavailable presence       it (4.5.2)                         -
+//	a roster, a block list     if new: presence (3.1.5);          -
+//	                           if no more: unavailable (3.2.2)
+//	a new stream               once the server has reported:      which contacts are not
+//	                           all presence                       available, or not to be seen
+//
+// [decide] is the rule for one resource and one subscriber. The first row that fits counts:
+//
+//	the resource               the subscriber                     is sent
+//	is available or gone       is one no more, and may show it    unavailable presence that says nothing
+//	                           is one no more                     nothing
+//	is gone                    was sent presence of it            what it said when it left
+//	                           was not, or was told               nothing
+//	is available, not certain  whoever                            nothing yet, and everything later
+//	is available               was sent it, but it may be lost    it, to the bare JID
+//	                           was, and has one new resource      it, to the new resource
+//	                           was, and has more new ones         it, to the bare JID
+//	                           was                                nothing
+//	                           was not; all they have is one new  it, to the new resource
+//	                           was not                            it, to the bare JID
+//
+// A resource is not certain while its user's roster is not known, or while a new stream
+// has not yet reported it.
+//
+// # How it runs
+//
+// A [Hub] is told facts: a resource is available, or not; a roster changed. It keeps what
+// is true, and up to which fact each subscriber was sent a user's presence; it keeps no
+// stanzas. What to send is the difference, worked out when it is sent. So facts that come
+// faster than the server reads coalesce, and a slow server costs no memory.
+//
+// A fact is noted under Hub.mu, and its user is put into the mailbox. What [Hub.Start]
+// returns is the loop: one goroutine, which takes users from the mailbox, works out what
+// follows and sends it. The loop alone owns the index of who is subscribed to whom. It
+// compares rosters without the lock, and walks through subscribers in steps of a few
+// hundred. So who notes a fact never waits for as long as a roster is long. What is sent
+// of one resource to one subscriber is in the order of the facts, as one goroutine sends
+// it.
 package presence
 
 import (
+	"cmp"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,8 +82,7 @@ type Sender interface {
 	Blocked(user jid.JID, reply func(list []jid.JID, ok bool))
 }
 
-// Rosters is who knows the rosters. Its methods do not block; users are bare
-// JIDs.
+// Rosters knows the rosters. Its methods do not block; users are bare JIDs.
 type Rosters interface {
 	// Known is the user's last known roster, if there is one. What it returns
 	// may be older than what Told says while Known is being called, but not than
@@ -70,70 +106,46 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	for _, n := range []struct {
-		field *int
-		value int
-	}{{&l.Resources, 128}, {&l.Wants, 20}, {&l.Rate, 2000}, {&l.Burst, 10}} {
-		if *n.field == 0 {
-			*n.field = n.value
-		}
-	}
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{{&l.WantAfter, time.Second}, {&l.Settle, 10 * time.Second}, {&l.Linger, time.Minute}, {&l.Calm, 2 * time.Second}, {&l.BlockAge, time.Minute}} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
-	}
+	l.Resources, l.Wants = cmp.Or(l.Resources, 128), cmp.Or(l.Wants, 20)
+	l.Rate, l.Burst = cmp.Or(l.Rate, 2000), cmp.Or(l.Burst, 10)
+	l.WantAfter, l.Settle = cmp.Or(l.WantAfter, time.Second), cmp.Or(l.Settle, 10*time.Second)
+	l.Linger, l.BlockAge = cmp.Or(l.Linger, time.Minute), cmp.Or(l.BlockAge, time.Minute)
+	l.Calm = cmp.Or(l.Calm, 2*time.Second)
 	return l
 }
 
-// Hub keeps who is available and decides who is told. Its methods are safe for
-// concurrent use; but for [Hub.Run] none blocks.
+// Hub keeps who is available and decides who is sent their presence. Its methods are
+// safe for concurrent use and do not block.
 type Hub struct {
 	hosts   map[string]bool
 	rosters Rosters
 	limits  Limits
 	born    time.Time     // times are kept as durations since then
-	wake    chan struct{} // 1: there may be something to do for Run
+	wake    chan struct{} // 1: there may be something to do for the loop
 
-	mu    sync.Mutex // guards all below, and all users
-	clock uint64     // counts the facts; the first is 1
+	mu       sync.Mutex // guards what follows and the first part of each user
+	clock    uint64     // counts the facts; the first is 1
+	users    map[jid.JID]*user
+	mailbox  queue[*user]    // of whom something has changed, each once
+	blocking map[string]bool // hosts whose block lists can be asked for, on this stream
+	running  bool            // a stream is up
+	streams  uint64          // counts those that have ended
+	settled  bool            // the server had the time to report who is there
+	lost     time.Duration   // when the last stream was lost; 0: there was none
 
-	ids   map[jid.JID]uint32 // bare JIDs of users and of their contacts -> index of nodes
-	nodes []node
-	free  []uint32 // of nodes
-
-	// A user is in each queue once at most.
-	live  fifo[*user] // something is to be sent
-	later fifo[dated] // the same, after a pause: it happens too often
-	align fifo[*user] // to be brought in line on a new stream
-	asks  fifo[*user] // to ask Rosters.Known for
-	wants fifo[dated] // to ask Rosters.Want for
-	fades fifo[dated] // has what is forgotten after Linger
-
-	before  map[jid.JID]*before // of users that an earlier rosterd may have shown, by bare JID; since Recall
-	recalls fifo[jid.JID]       // those of them of whom it is not known yet who saw them
-
-	blocking  map[string]bool // hosts whose block lists can be asked for, on this stream
-	blockAsks fifo[*user]     // to ask Sender.Blocked for
-	streams   uint64          // counts them
-
-	running  bool
-	settled  bool          // the server had the time to report who is there
-	settleAt time.Duration // when it will have had
-	lost     time.Duration // when the last stream was lost; 0: there was none
-	alignAt  time.Duration // Limits.Rate is kept by waiting until then
-	wantAt   time.Duration // as is Limits.Wants
+	loop
 }
 
 // New makes a hub for the users of hosts, prepared domains.
 func New(hosts []string, rosters Rosters, limits Limits) *Hub {
 	h := &Hub{
 		hosts: make(map[string]bool, len(hosts)), rosters: rosters, limits: limits.withDefaults(),
-		born: time.Now(), wake: make(chan struct{}, 1), ids: make(map[jid.JID]uint32), before: make(map[jid.JID]*before),
-		blocking: make(map[string]bool),
+		born: time.Now(), wake: make(chan struct{}, 1),
+		users: make(map[jid.JID]*user), blocking: make(map[string]bool),
+		loop: loop{
+			index:  index{ids: make(map[jid.JID]uint32), entries: make([]entry, 1)},
+			before: make(map[jid.JID]*before),
+		},
 	}
 	for _, host := range hosts {
 		h.hosts[host] = true
@@ -141,12 +153,192 @@ func New(hosts []string, rosters Rosters, limits Limits) *Hub {
 	return h
 }
 
-func (h *Hub) now() time.Duration { return time.Since(h.born) }
+// Available says that a resource has sent presence without a type: its first, or an
+// update. payload is the presence's children; it is kept, and must not be modified.
+func (h *Hub) Available(full jid.JID, payload []byte) {
+	if !h.serves(full) {
+		return
+	}
+	bare := full.Bare()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clock++
+	u := h.users[bare]
+	if u == nil {
+		u = &user{jid: bare}
+		h.users[bare] = u
+	}
+	r := u.find(full)
+	if r == nil || r.gone() {
+		if r = h.makeRoom(u, full); r == nil {
+			return
+		}
+	}
+	initial := r.gone() || r.again || r.heard < h.lost
+	// What the server reports of a resource that was there before the stream was lost
+	// is no news. The resource is brought in line with all others.
+	replay := !h.settled && !r.gone() && r.heard < h.lost
+	r.payload, r.changed, r.heard, u.changed = payload, h.clock, h.now(), h.clock
+	if initial {
+		r.joined, r.again = h.clock, false
+	}
+	if replay {
+		return
+	}
+	if r.gone() {
+		if r.end = lasts; !r.shown {
+			r.since = h.clock
+		}
+		if u.available++; u.available == 1 {
+			u.cameAt = h.clock
+		}
+	}
+	u.news, u.initial = true, u.initial || initial
+	h.post(u)
+}
 
-// signal makes Run look.
-func (h *Hub) signal() {
+// makeRoom finds or makes a resource that is about to become available, or returns nil if
+// a user has so many that no more are kept. Of too many available ones the one that was
+// seen first is given up: the server may have failed to report its end. mu is held.
+func (h *Hub) makeRoom(u *user, full jid.JID) *resource {
+	if u.find(full) == nil && len(u.resources) >= 2*h.limits.Resources {
+		i := slices.IndexFunc(u.resources, func(r resource) bool { return r.gone() && r.end != untold })
+		if i < 0 {
+			return nil // a client that comes and goes faster than can be told
+		}
+		u.resources = slices.Delete(u.resources, i, i+1)
+	}
+	if u.available >= h.limits.Resources {
+		i := slices.IndexFunc(u.resources, func(r resource) bool { return !r.gone() })
+		h.unavailable(u, &u.resources[i], nil)
+	}
+	if r := u.find(full); r != nil {
+		return r
+	}
+	u.resources = append(u.resources, resource{full: full, end: untold})
+	return &u.resources[len(u.resources)-1]
+}
+
+// Unavailable says that a resource has sent unavailable presence, with these children, or
+// that it was found to be gone. Nothing changes if it was not available.
+func (h *Hub) Unavailable(full jid.JID, payload []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u, r := h.available(full); r != nil {
+		h.clock++
+		h.unavailable(u, r, payload)
+	}
+}
+
+// unavailable makes an available resource a gone one. mu is held.
+func (h *Hub) unavailable(u *user, r *resource, payload []byte) {
+	if u.available--; u.available == 0 {
+		// Nobody may look for changes of the roster while its user is away.
+		u.known, u.outdated, u.wanted = false, true, false
+	}
+	if r.shown {
+		r.payload, r.changed, r.end, u.changed = payload, h.clock, untold, h.clock
+		u.news = true
+	} else {
+		full := r.full
+		u.resources = slices.DeleteFunc(u.resources, func(r resource) bool { return r.full == full })
+	}
+	h.post(u)
+}
+
+// available is an available resource and its user; else the resource is nil. mu is held.
+func (h *Hub) available(full jid.JID) (*user, *resource) {
+	u := h.users[full.Bare()]
+	if r := u.find(full); r != nil && !r.gone() {
+		return u, r
+	}
+	return u, nil
+}
+
+// Login says that a resource does what a client does when a session begins: it asks for
+// its roster. If it is taken for available, the end of an earlier session went unnoticed;
+// its next presence counts as its first.
+func (h *Hub) Login(full jid.JID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, r := h.available(full); r != nil {
+		r.again = true
+	}
+}
+
+// Alive says that a resource was found to be there still, by asking it or by another sign
+// of it. Nothing changes if it is not available.
+func (h *Hub) Alive(full jid.JID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, r := h.available(full); r != nil {
+		r.heard = h.now()
+	}
+}
+
+// Told says that a user's last known roster is this one from now on.
+func (h *Hub) Told(bare jid.JID, now *roster.Roster) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	// Nobody looks for changes of the roster of a user who is away.
+	if u := h.users[bare]; u != nil && u.available > 0 {
+		u.tell(now)
+		h.post(u)
+	}
+}
+
+// Unheard are the resources that are taken for available and of which there was no sign
+// since a time: some may be gone, though no server said so. Those found dead are to be
+// reported with [Hub.Unavailable], the others with [Hub.Alive].
+func (h *Hub) Unheard(since time.Time) (unheard []jid.JID) {
+	limit := since.Sub(h.born)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, u := range h.users {
+		for i := range u.resources {
+			if r := &u.resources[i]; !r.gone() && r.heard < limit {
+				unheard = append(unheard, r.full)
+			}
+		}
+		if n++; n%maxUsers == 0 { // let others have the lock
+			h.mu.Unlock()
+			runtime.Gosched()
+			h.mu.Lock()
+		}
+	}
+	return unheard
+}
+
+// Align says that the clients of a user may show contacts online who are not: they were
+// there before rosterd was, though they have been reported only now. They are brought in
+// line as at the beginning of a stream. It is not needed for those who are reported
+// within Limits.Settle, and done once for each stream.
+func (h *Hub) Align(bare jid.JID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u := h.users[bare]; u != nil && h.settled && !u.aligned {
+		u.align, u.aligned = true, true
+		h.post(u)
+	}
+}
+
+// post puts a user into the mailbox. mu is held.
+func (h *Hub) post(u *user) {
+	if u.posted {
+		return
+	}
+	u.posted = true
+	h.mailbox.push(u)
 	select {
 	case h.wake <- struct{}{}:
 	default:
 	}
 }
+
+// serves reports whether a JID is that of a resource of a user of a served host.
+func (h *Hub) serves(full jid.JID) bool {
+	return h.hosts[full.Domain()] && full.Local() != "" && !full.IsBare()
+}
+
+func (h *Hub) now() time.Duration { return time.Since(h.born) }

@@ -10,20 +10,18 @@ import (
 // before is what an earlier rosterd may have told others of a user.
 type before struct {
 	shown []jid.JID // full JIDs
-	// who are those of the users with a before that could see them, as bare JIDs.
-	who []jid.JID
+	// to are those of the users with a before who could see them, as bare JIDs, sorted.
+	to []jid.JID
 	// all: nobody knows who, as the roster was not kept before rosterd was killed.
 	all bool
 }
 
-// Recall tells the hub which resources an earlier rosterd may have shown to others.
-// Some have left since, and some clients drop a contact's resource only for
-// unavailable presence from its full JID. It is called before the first stream.
+// Recall tells the hub which resources an earlier rosterd may have shown to others. Some
+// have left since, and some clients drop a contact's resource only for unavailable
+// presence from its full JID. It is called before the first stream.
 func (h *Hub) Recall(shown []jid.JID) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	for _, full := range shown {
-		if !h.concerns(full) {
+		if !h.serves(full) {
 			continue
 		}
 		bare := full.Bare()
@@ -37,49 +35,77 @@ func (h *Hub) Recall(shown []jid.JID) {
 	}
 }
 
-// nextRecall is a user of whom it is to be found out who could see him. [Hub.recalled]
-// follows, with what was last known of his roster.
-func (h *Hub) nextRecall() (user jid.JID, ok bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.recalls.len() == 0 {
-		return jid.JID{}, false
-	}
-	return h.recalls.first(), true
-}
-
-// recalled takes note of who could see a user. Others had no client then that could
-// show him now.
-func (h *Hub) recalled(user jid.JID, last *roster.Roster, known bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.recalls.pop()
+// recallSubscribers finds out who could see a user. Others had no client then that could
+// show them now.
+func (h *Hub) recallSubscribers(user jid.JID) {
+	last, known := h.rosters.Known(user) // before it is fetched anew, as a rule
 	b := h.before[user]
-	for _, item := range last.Items() {
-		if opens(item) && h.before[item.JID] != nil {
-			b.who = append(b.who, item.JID)
+	b.all = !known
+	for _, c := range roster.SubscriptionChanges(nil, last) {
+		if opens(c.After) && h.before[c.JID] != nil {
+			b.to = append(b.to, c.JID)
 		}
 	}
-	b.all = !known
+	slices.SortFunc(b.to, jid.JID.Compare)
 }
 
-// sweepContact adds to batch what tells a user which resources of a contact are not
-// there, or may not be seen any more: those that others were shown before, or if
-// none is known, from the bare JID, which is the answer to a probe (RFC 6121,
-// section 4.3.2). h.mu is held.
-func (h *Hub) sweepContact(contact, to jid.JID, visible bool, batch []Stanza) []Stanza {
-	u := h.lookup(contact)
-	var known []jid.JID
-	if b := h.before[contact]; b != nil && h.before[to] != nil && (b.all || slices.Contains(b.who, to)) {
-		known = b.shown
-	}
-	for _, full := range known {
-		if !visible || !u.isAvailable(full) {
-			batch = append(batch, Stanza{From: full, To: to, Unavailable: true})
+// absent are contacts of a user who is brought in line. The user is still to be told that
+// they are not available, or may not be seen any more.
+type absent struct {
+	of       *user
+	in       *roster.Roster // the user's roster
+	contacts []jid.JID
+}
+
+// sendAbsent goes a step on telling a user of contacts who are not available, or may not be
+// seen, and reports whether there are more.
+func (h *Hub) sendAbsent(u *user, batch []Stanza, limit int) (_ []Stanza, more bool) {
+	if h.absent.of != u || h.absent.in != u.roster {
+		h.absent = absent{of: u, in: u.roster}
+		for _, c := range roster.SubscriptionChanges(nil, u.roster) {
+			if sees(c.After) && h.hosts[c.JID.Domain()] && c.JID != u.jid {
+				h.absent.contacts = append(h.absent.contacts, c.JID)
+			}
 		}
 	}
-	if len(known) == 0 && !visible {
-		batch = append(batch, Stanza{From: contact, To: to, Unavailable: true})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	contacts := h.absent.contacts
+	for n := 0; len(contacts) > 0 && u.available > 0; n++ {
+		if len(batch) >= limit || n == maxSubscribers {
+			h.absent.contacts = contacts
+			return batch, true
+		}
+		batch = h.sendContact(contacts[0], u, batch)
+		contacts = contacts[1:]
+	}
+	h.absent = absent{}
+	return batch, false
+}
+
+// sendContact adds to batch what tells a user which resources of a contact are not there,
+// or may not be seen any more: those that others were shown before, or if none is known,
+// from the bare JID, which is the answer to a probe (RFC 6121, section 4.3.2). mu is held.
+func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
+	u := h.users[contact]
+	visible := false
+	if u != nil && u.available > 0 {
+		_, subscribed := slices.BinarySearch(h.entries[to.id].subscribed, u.id)
+		visible = subscribed || !u.known
+	}
+	var shown []jid.JID
+	if b := h.before[contact]; b != nil && h.before[to.jid] != nil {
+		if _, saw := slices.BinarySearchFunc(b.to, to.jid, jid.JID.Compare); saw || b.all {
+			shown = b.shown
+		}
+	}
+	for _, full := range shown {
+		if _, r := h.available(full); r == nil || !visible {
+			batch = append(batch, Stanza{From: full, To: to.jid, Unavailable: true})
+		}
+	}
+	if len(shown) == 0 && !visible {
+		batch = append(batch, Stanza{From: contact, To: to.jid, Unavailable: true})
 	}
 	return batch
 }

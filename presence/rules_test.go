@@ -3,6 +3,8 @@ package presence
 import (
 	"testing"
 	"time"
+
+	"rosterd/roster"
 )
 
 // step does something; send is exactly what must be sent because of it.
@@ -149,5 +151,79 @@ func TestRules(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestDecide is the table of the package's documentation, row by row. The subscriber was
+// sent the facts up to 10.
+func TestDecide(t *testing.T) {
+	var (
+		shown   = resource{since: 5, changed: 8, shown: true}
+		updated = resource{since: 5, changed: 12, shown: true}
+		initial = resource{since: 12, changed: 12}
+		left    = resource{since: 5, changed: 12, shown: true, end: untold}
+		absent  = resource{since: 5, changed: 8, shown: true, end: told}
+		passed  = resource{since: 11, changed: 12, shown: true, end: untold} // others were sent it
+		sent    = subscriber{sent: 10}
+		none    = subscriber{}
+		lost    = subscriber{sent: 10, lost: true}
+		former  = subscriber{sent: 10, end: untold}
+	)
+	tests := []struct {
+		name             string
+		r                resource
+		uncertain        bool
+		to               subscriber
+		available, fresh int
+		want             action
+	}{
+		{"not certain: nothing yet", updated, true, sent, 1, 0, later},
+		{"not certain: nor to a new resource", shown, true, sent, 1, 1, later},
+		{"initial presence", initial, false, sent, 1, 0, toBare},
+		{"later presence", updated, false, sent, 2, 0, toBare},
+		{"a new subscriber", shown, false, none, 1, 1, toBare},
+		{"a new subscriber elsewhere", shown, false, none, 0, 0, toBare},
+		{"elsewhere: an update", updated, false, sent, 0, 0, toBare},
+		{"may be lost with the stream", shown, false, lost, 1, 0, toBare},
+		{"may be lost, and there is a new resource", shown, false, lost, 1, 1, toBare},
+		{"one new resource gets the answer to its probe", shown, false, sent, 2, 1, toResource},
+		{"more new resources", shown, false, sent, 2, 2, toBare},
+		{"news, and the only resource is new", updated, false, sent, 1, 1, toResource},
+		{"news, and one of two is new", updated, false, sent, 2, 1, toBare},
+		{"was sent it", shown, false, sent, 1, 0, nothing},
+		{"elsewhere: was sent it", shown, false, sent, 0, 0, nothing},
+
+		{"gone", left, false, sent, 1, 0, unavailable},
+		{"gone, whether certain or not", left, true, sent, 1, 0, unavailable},
+		{"gone, and it may be lost", left, false, lost, 1, 0, unavailable},
+		{"gone, and was told", absent, false, sent, 1, 0, nothing},
+		{"gone, and a new resource has not seen it", absent, false, sent, 2, 1, nothing},
+		{"came and went since", passed, false, sent, 1, 0, nothing},
+		{"gone, and nothing was ever sent", left, false, none, 1, 1, nothing},
+
+		{"no subscriber any more", shown, false, former, 1, 0, withdraw},
+		{"no more, with news", updated, false, former, 1, 0, withdraw},
+		{"no more, whether certain or not", shown, true, former, 1, 0, withdraw},
+		{"no more, and is not told why it left", left, false, former, 1, 0, withdraw},
+		{"no more, and was told that it left", absent, false, former, 1, 0, nothing},
+		{"no more, and was never sent it", initial, false, former, 1, 0, nothing},
+		{"no more, and it came and went since", passed, false, former, 1, 0, nothing},
+		{"no more, and nobody was sent it", resource{since: 5, changed: 8}, false, former, 1, 0, nothing},
+	}
+	for _, test := range tests {
+		if got := decide(&test.r, !test.uncertain, &test.to, test.available, test.fresh); got != test.want {
+			t.Errorf("%s: %d and not %d", test.name, got, test.want)
+		}
+	}
+}
+
+// TestSubscriptions is who sees whom by each subscription (RFC 6121, section 2.1.2.5).
+func TestSubscriptions(t *testing.T) {
+	for s, want := range map[roster.Subscription][2]bool{
+		"none": {}, "to": {false, true}, "from": {true, false}, "both": {true, true}, "": {}, "remove": {},
+	} {
+		if got := [2]bool{opens(s), sees(s)}; got != want {
+			t.Errorf("%q: %v", s, got)
+		}
 	}
 }

@@ -88,6 +88,25 @@ func settled(t *testing.T, limits Limits) *stage {
 	return s
 }
 
+// run begins a stream and sends what is to be sent on it.
+func run(ctx context.Context, h *Hub, s Sender) error {
+	loop, err := h.Start(s)
+	if err != nil {
+		return err
+	}
+	return loop(ctx)
+}
+
+// step lets a hub that is not run make a step, and says how long it can wait then, and how
+// much was sent.
+func (s *stage) step() (wait time.Duration, sent int) {
+	batch, wait := s.hub.step(s, nil)
+	for _, stanza := range batch {
+		s.Relay(stanza)
+	}
+	return wait, len(batch)
+}
+
 // stream begins a stream, after the end of the one before.
 func (s *stage) stream() {
 	if s.end != nil {
@@ -97,7 +116,7 @@ func (s *stage) stream() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.hub.Run(ctx, s)
+		run(ctx, s.hub, s)
 	}()
 	s.end = func() { cancel(); <-done }
 	synctest.Wait()
@@ -206,10 +225,10 @@ func (s *stage) counts() (queued, resources, nodes int) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for u := range h.users() {
+	for _, u := range h.users {
 		resources += len(u.resources)
 	}
-	queued = h.live.len() + h.later.len() + h.align.len() + h.asks.len() + h.wants.len() + h.fades.len()
+	queued = len(h.mailbox) + len(h.ready) + len(h.heldBack) + len(h.resyncs) + len(h.wants) + len(h.expiries)
 	return queued, resources, len(h.ids)
 }
 

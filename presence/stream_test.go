@@ -206,7 +206,7 @@ func TestResourcesAreBounded(t *testing.T) {
 
 func TestOneStreamAtATime(t *testing.T) {
 	play(t, Limits{}, func(t *testing.T, s *stage) {
-		if err := s.hub.Run(t.Context(), s); err == nil || errors.Is(err, context.Canceled) {
+		if err := run(t.Context(), s.hub, s); err == nil || errors.Is(err, context.Canceled) {
 			t.Errorf("a second stream: %v", err)
 		}
 	})
@@ -218,7 +218,7 @@ func TestRunEndsWithTheStream(t *testing.T) {
 		s.roster("x", "z@c.example from")
 		s.set(true, nil)
 		s.on("x/1")
-		if err := s.hub.Run(t.Context(), s); !errors.Is(err, errGone) {
+		if err := run(t.Context(), s.hub, s); !errors.Is(err, errGone) {
 			t.Errorf("Run: %v", err)
 		}
 		s.set(false, nil)

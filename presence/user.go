@@ -9,181 +9,134 @@ import (
 	"rosterd/roster"
 )
 
-// node is what a number stands for: a user, or somebody in a user's roster.
-type node struct {
-	jid     jid.JID  // bare
-	served  bool     // on one of our hosts; others are told always, and tell nothing
-	user    *user    // nil: not in the table, hence not available
-	listers []uint32 // the users in the table whose rosters let this one see them, ascending; kept for served ones
-	pairs   int      // that lead here
-}
-
-// reachable reports whether presence can be sent there.
-func (n *node) reachable() bool { return !n.served || n.user != nil && n.user.available > 0 }
-
 // user is somebody who is available, or was until a moment ago.
 type user struct {
-	id        uint32
-	roster    *roster.Roster // nil: never known
-	known     bool           // roster is the user's; else it is from before he was last away, or nil
+	jid jid.JID // bare
+
+	// What is true of them. Hub.mu guards it.
 	resources []resource     // in the order they were seen
 	available int            // of the resources
-	pairs     []pair         // with those who can be told this user's presence now, ascending by to
+	cameAt    uint64         // the fact that one became available while none was
+	changed   uint64         // the last fact that must not be shown by an older block list
+	told      *roster.Roster // to become the user's roster
+	answer    *blockAnswer   // to become the user's block list
+	news      bool           // subscribers are to be sent something
+	initial   bool           // a resource has sent initial presence
+	outdated  bool           // told is from before they were last away
+	known     bool           // roster is the user's; else it is from before they were last away, or nil
+	wanted    bool           // Rosters.Want was called, on this stream, while they were available
+	align     bool           // to be brought in line, as Align says
+	aligned   bool           // Align has said so, on this stream
+	posted    bool           // in the mailbox
 
-	source walk // over pairs: others are told of this user
-	viewer walk // over the node's listers: this user is told of others
-	review walk // over pairs, on a new stream
-	swept  int  // items of the roster that the sweep after the review is done with
-
-	holds    int    // queues that the user is in
-	queued   bool   // in live or later
-	aligning bool   // in align
-	aligned  bool   // by Align, on this stream
-	owed     bool   // to be put there when the roster is known
-	asking   bool   // in asks or wants
-	wanted   bool   // Want was called, on this stream
-	askedAt  uint64 // the fact before which Known was asked
-	leftAt   uint64 // the fact that nobody was available any more
-	fading   bool   // in fades
-
-	blocks blocks
-
-	turns int           // how often the user got into live, each time less than Calm after the last
-	turn  time.Duration // when that was
+	// What follows from it. It is of the loop alone.
+	id           uint32
+	online       bool // available, as the index has it
+	leftAt       time.Duration
+	roster       *roster.Roster
+	subscribers  []subscriber // those who can be sent something now, ascending by id
+	blocks       blocks
+	broadcast    cursor // over the subscribers, who are sent what they were not
+	probe        cursor // over whom the user is subscribed to: the user is sent their presence
+	queued       bool   // in ready or heldBack, or waits for a block list
+	expiring     bool   // in expiries
+	fetching     bool   // in wants
+	resyncing    bool   // in resyncs, or waits for a block list
+	resyncsLater bool   // once the roster is known
+	burst        int    // how often they got into ready, each time less than Calm after the last
+	readyAt      time.Duration
 }
 
-// resource is one of a user's resources that is available, or whose
-// unavailable presence may not have reached everybody.
+// resource is one of a user's resources that is available, or whose unavailable presence
+// may not have reached everybody.
 type resource struct {
 	full    jid.JID
 	payload []byte
-	since   uint64        // the fact that it became available; who was told before was not told of it
+	since   uint64        // the fact that it became available; who was sent facts before was not sent it
 	changed uint64        // the last fact of it
-	joined  uint64        // the fact of its first presence; it was told nothing before
+	joined  uint64        // the fact of its initial presence; it was sent nothing before
 	heard   time.Duration // when the server, or the resource, last gave a sign of it
-	fresh   bool          // its next presence counts as its first
-	gone    bool          // unavailable
-	shown   bool          // somebody was told that it is available
-	fade    fade          // if gone
+	again   bool          // its next presence counts as its initial one
+	shown   bool          // somebody was sent that it is available
+	end     end
 }
 
-// pair says that the user who has it may be told to another, or no longer may.
-// It is kept for a while when the other leaves: what is on its way to him is
-// delivered if he comes back, and must then be taken back if it is not true.
-type pair struct {
-	to   uint32
-	all  bool   // whatever at says, nothing may have arrived: the stream was lost
-	gone bool   // may no longer: what was shown is to be taken back
-	fade fade   // if gone
-	away uint8  // 1: the other is not available; 2: since Limits.Linger, or longer
-	at   uint64 // the other was told all facts of the user up to this; 0: none
+func (r *resource) gone() bool { return r.end != lasts }
+
+// subscriber is somebody who may be sent a user's presence, or no longer may. One who
+// leaves is kept for a while: what is on its way to them is delivered if they come back,
+// and must then be taken back if it is not true.
+type subscriber struct {
+	id   uint32
+	lost bool   // whatever sent says, nothing may have arrived: the stream was lost
+	end  end    // of the subscription
+	sent uint64 // they were sent all facts of the user up to this one; 0: none
 }
 
-// fade is how far something gone is on its way to being forgotten. That it is
-// gone was told to those who must know, but until Limits.Linger has passed it
-// may still be lost with the stream.
-type fade uint8
+// end is how far the news of an end has got, that of a resource or a subscription. They
+// may still be lost with the stream until Limits.Linger has passed.
+type end uint8
 
 const (
-	untold fade = iota
-	told        // since less than Linger
-	faded       // since Linger, or longer
+	lasts   end = iota // no end
+	untold             // some who must know may not have been told
+	told               // since less than Linger
+	expired            // since Linger, or longer: to be forgotten
 )
 
-// walk is a way through a list in steps, while the list may change.
-type walk struct {
+// cursor walks through a list that is ascending by id, in steps between which the list
+// may change.
+type cursor struct {
 	on    bool
 	again bool   // from the start, once it is through
-	pos   uint32 // the number to go on with; 0: not begun
-	began uint64 // the clock then
+	next  uint32 // the id to go on with; 0: not begun
 }
 
-// mark says that the walk is to be made from now on.
-func (w *walk) mark() {
-	if w.on && w.pos > 0 {
-		w.again = true
-		return
-	}
-	w.on, w.pos = true, 0
-}
+// start says that the whole list is to be walked through from now on.
+func (c *cursor) start() { c.on, c.again = true, c.on && c.next > 0 }
 
-// end says that the walk is through.
-func (w *walk) end() { *w = walk{on: w.again} }
+// through says that the list is through.
+func (c *cursor) through() { *c = cursor{on: c.again} }
 
-// find is the resource with that JID, or nil.
+// find is the resource with that JID, or nil. The nil user has none.
 func (u *user) find(full jid.JID) *resource {
-	for i := range u.resources {
-		if u.resources[i].full == full {
-			return &u.resources[i]
+	if u != nil {
+		for i := range u.resources {
+			if u.resources[i].full == full {
+				return &u.resources[i]
+			}
 		}
 	}
 	return nil
 }
 
-// isAvailable reports whether a resource is available. None is of the nil user.
-func (u *user) isAvailable(full jid.JID) bool {
-	if u == nil {
-		return false
-	}
-	r := u.find(full)
-	return r != nil && !r.gone
-}
-
-// pair finds the pair with the other, or where it belongs.
-func (u *user) pair(to uint32) (int, bool) {
-	return slices.BinarySearchFunc(u.pairs, to, func(p pair, to uint32) int { return cmp.Compare(p.to, to) })
-}
-
-// late counts the available resources that became so after at; one is the last
-// of them. There are none of the nil user, who is not in the table.
-func (u *user) late(at uint64) (one *resource, n int) {
-	if u == nil {
-		return nil, 0
-	}
-	for i := range u.resources {
-		if r := &u.resources[i]; !r.gone && r.joined > at {
-			one = r
-			n++
+// fresh counts the available resources whose initial presence came after a fact; one is
+// the last of them. The nil user has none.
+func (u *user) fresh(after uint64) (one *resource, n int) {
+	if u != nil {
+		for i := range u.resources {
+			if r := &u.resources[i]; !r.gone() && r.joined > after {
+				one = r
+				n++
+			}
 		}
 	}
 	return one, n
 }
 
-// markTold notes that all who must know were told of everything up to a fact.
-func (u *user) markTold(upTo uint64) {
-	for i := range u.resources {
-		if r := &u.resources[i]; r.gone && r.fade == untold && r.changed <= upTo {
-			r.fade = told
-		}
+// tell notes the roster that is to become the user's.
+func (u *user) tell(now *roster.Roster) {
+	if u.told, u.outdated = now, false; now == nil {
+		u.told = &roster.Roster{} // the nil Roster is empty, but here it is unknown
 	}
 }
 
-// opens reports whether a roster item lets the contact see the user's presence
-// (RFC 6121, section 2.1.2.5).
-func opens(i roster.Item) bool {
-	return i.Subscription == roster.SubscriptionFrom || i.Subscription == roster.SubscriptionBoth
+// lacksRoster reports whether the roster of an available user is not known.
+func (u *user) lacksRoster() bool {
+	return u.available > 0 && !u.known && (u.told == nil || u.outdated)
 }
 
-// sees reports whether a roster item says that the user sees the contact's
-// presence.
-func sees(i roster.Item) bool {
-	return i.Subscription == roster.SubscriptionTo || i.Subscription == roster.SubscriptionBoth
-}
-
-// insert and remove keep an ascending list of numbers.
-func insert(list []uint32, n uint32) []uint32 {
-	if i, ok := slices.BinarySearch(list, n); !ok {
-		list = slices.Insert(list, i, n)
-	}
-	return list
-}
-
-func remove(list []uint32, n uint32) []uint32 {
-	if i, ok := slices.BinarySearch(list, n); ok {
-		list = slices.Delete(list, i, i+1)
-	}
-	if len(list) == 0 {
-		return nil
-	}
-	return list
+// subscriber finds a subscriber, or where they belong.
+func (u *user) subscriber(id uint32) (int, bool) {
+	return slices.BinarySearchFunc(u.subscribers, id, func(s subscriber, id uint32) int { return cmp.Compare(s.id, id) })
 }

@@ -1,0 +1,107 @@
+package presence
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+)
+
+// steps is a stage whose loop makes its steps when the test says so. x is available, and
+// has more subscribers elsewhere than one step sends to.
+func steps(t *testing.T, test func(s *stage, x *user)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, Limits{})
+		s.hub.settled = true
+		s.hub.Available(address("x/1"), []byte("hi"))
+		s.roster("x", everybody()...)
+		for wait, sent := s.step(); sent > 0 || wait <= 0; wait, sent = s.step() {
+		}
+		if n := len(s.take()); n != elsewhere {
+			t.Fatalf("%d stanzas", n)
+		}
+		test(s, s.hub.users[address("x")])
+	})
+}
+
+const elsewhere = 100
+
+func everybody() []string {
+	all := []string{"y from"}
+	for i := range elsewhere {
+		all = append(all, fmt.Sprintf("w%d@c.example from", i))
+	}
+	return all
+}
+
+// What came after the mailbox was read, and takes somebody's subscription away, counts
+// before anything is sent.
+func TestRosterInTheMailbox(t *testing.T) {
+	steps(t, func(s *stage, x *user) {
+		s.hub.Available(address("x/1"), []byte("away"))
+		s.hub.Available(address("y/1"), nil)
+		s.hub.readMailbox(maxReading)
+		s.hub.bringInLine(x)
+		s.roster("x", "w1@c.example from")
+		s.hub.Unavailable(address("x/1"), []byte("secret"))
+		batch := s.hub.sendNews(nil)
+		if batch, _ = s.hub.sendResync(batch, maxBatch); len(batch) > 0 {
+			s.t.Errorf("sent %d stanzas", len(batch))
+		}
+		said := 0
+		for wait, sent := s.step(); sent > 0 || wait <= 0; wait, sent = s.step() {
+		}
+		for _, line := range s.take() {
+			if line == "x/1>w1@c.example! secret" {
+				said++
+			} else if line[len(line)-1] != '!' {
+				s.t.Errorf("sent %s", line)
+			}
+		}
+		if said != 1 {
+			s.t.Errorf("said %d times", said)
+		}
+	})
+}
+
+// A resource is not forgotten before all were told of its end: neither if it ends while
+// the walk through them is on its way, nor if the stream does.
+func TestEndDuringTheWalk(t *testing.T) {
+	for _, streamEnds := range []bool{false, true} {
+		steps(t, func(s *stage, x *user) {
+			s.hub.Available(address("x/1"), []byte("away"))
+			if streamEnds {
+				s.hub.Unavailable(address("x/1"), nil)
+			}
+			s.step()
+			if streamEnds {
+				s.hub.streamEnds()
+			} else {
+				s.hub.Unavailable(address("x/1"), nil)
+			}
+			s.hub.sendNews(nil)
+			if r := x.find(address("x/1")); r.end != untold {
+				s.t.Error("counts as told to all")
+			}
+		})
+	}
+}
+
+// Who waits for a block list when the stream ends waits for nothing on the next one.
+func TestStreamEndsWhileListsAreAskedFor(t *testing.T) {
+	steps(t, func(s *stage, x *user) {
+		s.unanswered = make(chan func(), 8)
+		s.hub.Blocking("a.example", true)
+		s.hub.Available(address("x/1"), []byte("away"))
+		s.hub.readMailbox(maxReading)
+		s.hub.bringInLine(x)
+		s.step()
+		if !x.blocks.parked || !x.blocks.parkedResync || len(s.unanswered) != 1 {
+			s.t.Fatalf("%+v", x.blocks)
+		}
+		s.hub.streamEnds()
+		(<-s.unanswered)() // too late
+		if h := s.hub; len(h.ready) != 1 || len(h.resyncs)+len(h.blockAsks)+len(h.mailbox) > 0 || x.resyncing || x.blocks.asking {
+			s.t.Errorf("%d ready, %d to be brought in line", len(h.ready), len(h.resyncs))
+		}
+	})
+}
