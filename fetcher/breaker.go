@@ -1,218 +1,274 @@
 package fetcher
 
 import (
-	"errors"
 	"maps"
+	"net"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
-
 	"rosterd/jid"
+	"rosterd/roster"
 )
 
-// A circuit opens when half of at least tripFetches fetches that ended within
-// tripWindow found the backend down. It is open for openTime; then one fetch at
-// a time is let through, until one closes it.
+// A breaker opens when half of at least tripFetches fetches that ended within
+// tripWindow found the backend down. It is open for openTime. Then one fetch at a
+// time may probe the backend, until one finds it up.
 const (
 	tripWindow  = 10 * time.Second
 	tripFetches = 20
 	openTime    = 5 * time.Second
+	// Whoever asks when a probe is due makes it. After this time, rosterd does.
+	probeDelay = openTime + time.Millisecond
 )
 
-// What the circuit is told of a fetch. nil is a success.
-var (
-	errDown    = errors.New("down")
-	errIgnored = errors.New("ignored")
-)
-
-// breaker stops the fetches from one backend, a host and port, while it is
-// down. It is safe for concurrent use.
-//
-// The circuit counts what ended, when it ends: by itself it would count a fetch
-// to the second in which it began, and forget it if it took longer than the
-// window, as timeouts may.
+// breaker stops the fetches from one backend, a host and port, while it is down. A
+// backend that is down does not cut off another one. It is safe for concurrent use.
 type breaker struct {
-	backend string // host:port, for the log
+	f       *Fetcher
+	backend string      // host:port, for the log
+	timer   *time.Timer // of the next probe
+	made    time.Time
 
 	mu         sync.Mutex // guards all below; nothing blocks while it is held
-	circuit    *gobreaker.TwoStepCircuitBreaker[struct{}]
-	generation uint64    // grows with every change of the circuit's state
-	open       bool      // the state is not closed
-	since      time.Time // when it opened
+	generation uint64     // grows when it opens and when it closes
+	open       bool
+	opened     time.Time // when, while open
+	retry      time.Time // when the next probe may begin, while open
+	probing    bool      // one is under way
 	domains    map[string]struct{}
-
-	// One user's trouble is not the backend's: what may be his alone is counted
-	// once for each user and window.
-	failing      map[jid.JID]struct{}
-	failingSince time.Time
-
-	// While the circuit is open and nobody asks, probe asks for the one who
-	// asked last.
-	last    jid.JID
-	timer   *time.Timer // of the next probe
-	stopped bool
+	last       jid.JID // who was asked for last
+	window     window  // while closed
+	failing    map[jid.JID]struct{}
+	failingAt  time.Time // when the first of them was noted
 }
 
-// newBreaker makes a breaker whose circuit is closed. probe is called, in a
-// goroutine of its own, when it has been open for a while.
-func newBreaker(backend string, probe func(*breaker)) *breaker {
-	b := &breaker{backend: backend, domains: make(map[string]struct{}), failing: make(map[jid.JID]struct{})}
-	b.timer = time.AfterFunc(openTime, func() { probe(b) })
-	b.timer.Stop()
-	b.circuit = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Interval: tripWindow, BucketPeriod: tripWindow / 10, Timeout: openTime, MaxRequests: 1,
-		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.Requests >= tripFetches && 2*c.TotalFailures >= c.Requests
-		},
-		IsExcluded: func(err error) bool { return err == errIgnored },
-		OnStateChange: func(_ string, _, to gobreaker.State) { // b.mu is held
-			b.generation++
-			b.open = to != gobreaker.StateClosed
-		},
-	})
+// attempt is a fetch that a breaker let begin.
+type attempt struct {
+	user       jid.JID
+	generation uint64 // of the breaker, then
+	probe      bool
+}
+
+// breaker is that for the backend at u. There are as many as the URLs that are
+// configured have hosts and ports; no user's name is in these.
+func (f *Fetcher) breaker(u *url.URL) *breaker {
+	backend := backendOf(u)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.breakers[backend]
+	if b == nil {
+		b = &breaker{f: f, backend: backend, made: time.Now(), domains: make(map[string]struct{}), failing: make(map[jid.JID]struct{})}
+		b.timer = time.AfterFunc(probeDelay, b.probe)
+		b.timer.Stop()
+		f.breakers[backend] = b
+	}
 	return b
 }
 
-// pass lets one fetch through, and is told its end.
-type pass struct {
-	user       jid.JID
-	generation uint64
-	probed     func(error) // tells the circuit, if it was not closed; else nil
+// backendOf is the host:port of a URL.
+func backendOf(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
-// refuses reports whether a fetch need not wait for its turn, as it would be
-// refused if that came now.
+// refuses reports whether begin would refuse a fetch now, which then need not wait
+// for a slot.
 func (b *breaker) refuses(user jid.JID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	refused := false
-	switch b.circuit.State() {
-	case gobreaker.StateOpen:
-		refused = true
-	case gobreaker.StateHalfOpen:
-		c := b.circuit.Counts()
-		refused = c.Requests > c.TotalExclusions
-	}
+	refused := !b.admits()
 	if refused {
-		b.asks(user)
+		b.asked(user)
 	}
 	return refused
 }
 
-// asks notes a user who is to be fetched. b.mu is held.
-func (b *breaker) asks(user jid.JID) {
+// begin lets a fetch begin, or refuses it. Each attempt is to be ended.
+func (b *breaker) begin(user jid.JID) (a attempt, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked(user)
+	if !b.admits() {
+		return a, false
+	}
+	b.probing = b.open
+	return attempt{user: user, generation: b.generation, probe: b.open}, true
+}
+
+// admits reports whether a fetch may begin now. b.mu is held.
+func (b *breaker) admits() bool {
+	return !b.open || !b.probing && !time.Now().Before(b.retry)
+}
+
+// asked notes a user who is to be fetched. b.mu is held.
+func (b *breaker) asked(user jid.JID) {
 	b.domains[user.Domain()] = struct{}{}
 	b.last = user
 }
 
-// begin lets a fetch begin, or refuses it. Each pass is to be ended.
-func (b *breaker) begin(user jid.JID) (p pass, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.asks(user)
-	p = pass{user: user}
-	if b.circuit.State() != gobreaker.StateClosed {
-		var err error
-		p.probed, err = b.circuit.Allow()
-		ok = err == nil
-	} else {
-		ok = true
-	}
-	p.generation = b.generation
-	return p, ok
-}
-
-// retryable reports whether the fetch may ask once more: not if the circuit has
+// retryable reports whether a fetch may ask once more: not if the breaker has
 // opened, and not if this is the one request that is to show whether it closes.
-func (b *breaker) retryable(p pass) bool {
+func (b *breaker) retryable(a attempt) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return p.probed == nil && p.generation == b.generation
+	return !a.probe && a.generation == b.generation
 }
 
-// change is what the end of a fetch did to the circuit.
-type change int
-
-const (
-	unchanged change = iota
-	opened
-	closed
-)
-
-// end tells the circuit what became of a fetch. What began before the circuit
-// last changed tells nothing about the time since, and is ignored. down is how
-// long the circuit was open, if this closes it.
-func (b *breaker) end(p pass, failure *Error) (c change, down time.Duration) {
+// end takes note of the end of a fetch. One that began before the breaker last
+// changed tells nothing about the time since, and is ignored.
+func (b *breaker) end(a attempt, failure *Error) {
+	now := time.Now()
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p.generation != b.generation {
-		return unchanged, 0
+	if a.generation != b.generation {
+		b.mu.Unlock()
+		return
 	}
-	if p.probed != nil {
-		p.probed(probeOutcome(failure))
-		if !b.open {
-			b.timer.Stop()
-			return closed, time.Since(b.since)
-		}
-		b.probeLater()
-		return unchanged, 0
+	wasOpen := b.open
+	if a.probe {
+		b.endProbe(now, failure)
+	} else {
+		b.count(now, a.user, failure)
 	}
-	outcome := fetchOutcome(failure)
-	if outcome == errIgnored || outcome == errDown && failure.Result != resultRefused && !b.firstOf(p.user) {
-		return unchanged, 0
+	if b.open == wasOpen {
+		b.mu.Unlock()
+		return
 	}
-	if ended, err := b.circuit.Allow(); err == nil {
-		ended(outcome)
+	b.generation++
+	down, domains := now.Sub(b.opened), slices.Sorted(maps.Keys(b.domains))
+	b.mu.Unlock()
+
+	if !wasOpen {
+		b.f.addOpenBreakers(1)
+		b.f.options.Logger.Error("the backend is down: it is asked once every 5 s until it answers", "backend", b.backend, "err", failure.text)
+		return
 	}
-	if !b.open {
-		return unchanged, 0
+	b.f.addOpenBreakers(-1)
+	b.f.options.Logger.Info("the backend answers again", "backend", b.backend, "down", down.Round(time.Millisecond))
+	if b.f.recovered != nil {
+		b.f.recovered(domains)
 	}
-	b.since = time.Now()
+}
+
+func (f *Fetcher) addOpenBreakers(n float64) {
+	if f.options.Metrics.CircuitsOpen != nil {
+		f.options.Metrics.CircuitsOpen.Add(n)
+	}
+}
+
+// count counts a fetch that ended while the breaker was closed, and opens it if
+// there were too many failures. b.mu is held.
+func (b *breaker) count(now time.Time, user jid.JID, failure *Error) {
+	down := failure != nil && failure.down
+	switch {
+	case !down && failure != nil && failure.cause != nil:
+		return // the caller's context ended it
+	case down && failure.Result != resultRefused && !b.firstOf(now, user):
+		return // that may be this user's trouble alone
+	}
+	ended, failed := b.window.add(now.Sub(b.made), down)
+	if !down || ended < tripFetches || 2*failed < ended {
+		return
+	}
+	b.open, b.opened, b.retry = true, now, now.Add(openTime)
+	b.window = window{}
 	clear(b.failing)
 	b.probeLater()
-	return opened, 0
 }
 
-// fetchOutcome is what a fetch says about a backend that was up.
-func fetchOutcome(failure *Error) error {
-	switch {
-	case failure == nil:
-		return nil
-	case failure.down:
-		return errDown
-	case failure.cause != nil: // the caller's context ended it
-		return errIgnored
-	}
-	return nil
+// window counts the fetches that ended within tripWindow, each tenth of it by
+// itself.
+type window [10]struct {
+	tenth         int64 // since the breaker was made
+	ended, failed int
 }
 
-// probeOutcome is what a fetch says about a backend that was down: it is up if
-// it answers, be it nonsense.
-func probeOutcome(failure *Error) error {
-	if failure != nil && failure.cause == nil &&
-		!slices.Contains([]string{resultStatus, resultInvalid, resultTooLarge}, failure.Result) {
-		return errDown
+// add counts a fetch that ended at that age of the breaker, and returns the sums.
+func (w *window) add(age time.Duration, down bool) (ended, failed int) {
+	const n = int64(len(w))
+	now := int64(age / (tripWindow / time.Duration(n)))
+	current := &w[now%n]
+	if current.tenth != now {
+		current.tenth, current.ended, current.failed = now, 0, 0
 	}
-	return fetchOutcome(failure)
+	current.ended++
+	if down {
+		current.failed++
+	}
+	for _, tenth := range w {
+		if tenth.tenth > now-n {
+			ended += tenth.ended
+			failed += tenth.failed
+		}
+	}
+	return ended, failed
 }
 
 // firstOf reports whether this is the first failure of a user in this window.
 // b.mu is held.
-func (b *breaker) firstOf(user jid.JID) bool {
-	if time.Since(b.failingSince) >= tripWindow {
+func (b *breaker) firstOf(now time.Time, user jid.JID) bool {
+	if now.Sub(b.failingAt) >= tripWindow {
 		clear(b.failing)
-		b.failingSince = time.Now()
+		b.failingAt = now
 	}
 	_, known := b.failing[user]
 	b.failing[user] = struct{}{}
 	return !known
 }
 
-// users are the domains whose users were asked for here, sorted.
-func (b *breaker) users() []string {
+// endProbe closes the breaker if a probe found the backend up: it answers, be it
+// nonsense. b.mu is held.
+func (b *breaker) endProbe(now time.Time, failure *Error) {
+	b.probing = false
+	switch {
+	case failure == nil,
+		!failure.down && slices.Contains([]string{resultStatus, resultInvalid, resultTooLarge}, failure.Result):
+		b.open = false
+		return
+	case failure.down || failure.cause == nil:
+		b.retry = now.Add(openTime)
+	} // else the caller's context ended it, and the next one may probe at once
+	b.probeLater()
+}
+
+// probeLater lets rosterd probe the backend when nobody else has. b.mu is held.
+func (b *breaker) probeLater() { b.timer.Reset(probeDelay) }
+
+// probe asks the backend for the user who was asked for last. Nobody waits for the
+// contacts: what counts is whether the breaker closes.
+func (b *breaker) probe() {
+	f := b.f
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	f.probes.Add(1)
+	f.mu.Unlock()
+	defer f.probes.Done()
+
+	b.mu.Lock()
+	user, open := b.last, b.open
+	b.mu.Unlock()
+	if !open {
+		return
+	}
+	r := roster.Request{User: user}
+	req, failure := f.request(r)
+	if q := f.bulk(user.Domain()); failure == nil && backendOf(req.URL) != b.backend && q != nil && q.backend == b.backend {
+		_ = f.post(f.life, q.url, []jid.JID{user}, func(int, *roster.Roster) {})
+	} else {
+		_, _ = f.count(f.fetch(f.life, r, nil))
+	}
+
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Sorted(maps.Keys(b.domains))
+	if b.open { // a probe that could not be made has ended nothing
+		b.probeLater()
+	}
 }

@@ -131,7 +131,7 @@ func TestCircuitStaysClosed(t *testing.T) {
 }
 
 // A timeout longer than the window counts when it ends. Fetches that wait for
-// their turn when the circuit opens do not ask any more.
+// a slot when the circuit opens do not ask any more.
 func TestCircuitOpensForThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout = 3 * tripWindow
@@ -139,7 +139,7 @@ func TestCircuitOpensForThoseWhoWait(t *testing.T) {
 		began := time.Now()
 		var wg sync.WaitGroup
 		for i := range 1000 {
-			wg.Go(func() { b.Fetch(t.Context(), numbered(i)) })
+			wg.Go(func() { b.Fetch(inHurry(t.Context()), numbered(i)) })
 		}
 		wg.Wait()
 		// When the first ones end, all at once, as many may begin before the last of
@@ -153,8 +153,8 @@ func TestCircuitOpensForThoseWhoWait(t *testing.T) {
 	})
 }
 
-// They fail at once, even if fetches from other backends take all the places.
-func TestCircuitOpenWithoutPlace(t *testing.T) {
+// They fail at once, even if fetches from other backends take all the slots.
+func TestCircuitOpenWithoutSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil, func(o *Options) { o.MaxInFlight = 1 })
 		s.open(t, b)
@@ -389,7 +389,7 @@ func TestUnderWayWhenItOpened(t *testing.T) {
 
 // noProbe stops the probes, so that a caller makes the next request.
 func (b *bench) noProbe() {
-	breaker := b.circuits.by["backend.test:80"]
+	breaker := b.breakers["backend.test:80"]
 	breaker.mu.Lock()
 	defer breaker.mu.Unlock()
 	breaker.timer.Stop()
@@ -411,8 +411,8 @@ func TestCircuitsApart(t *testing.T) {
 		if got := b.result(t.Context(), juliet); got != resultOpen {
 			t.Errorf("a fetch comes to %s", got)
 		}
-		if len(b.circuits.by) != 2 || b.logged("backend=example.org:443") != 1 || strings.Contains(b.log.String(), secret) {
-			t.Errorf("%d breakers, logged %s", len(b.circuits.by), b.log)
+		if len(b.breakers) != 2 || b.logged("backend=example.org:443") != 1 || strings.Contains(b.log.String(), secret) {
+			t.Errorf("%d breakers, logged %s", len(b.breakers), b.log)
 		}
 	})
 }

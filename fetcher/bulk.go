@@ -1,285 +1,295 @@
 package fetcher
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
 
+	"rosterd/jid"
 	"rosterd/roster"
 )
 
-// BulkRequests is how many requests for several users of one domain are under way
-// at once: while some are with the backend, others are decoded. Whoever fetches as
-// many users at a time as these can hold lets them be full.
+// BulkRequests is how many [Fetcher.FetchMany] of one domain are best under way at
+// once: while some are with the backend, others are decoded.
 const BulkRequests = 4
 
 const (
-	// How long a user waits for company, if somebody is being asked for: until that
-	// has ended, or at most so long.
-	forCompany = 10 * time.Millisecond
 	// How long all are asked for alone after a failure, and after one that will
 	// hardly pass by itself.
 	bulkPause     = 5 * time.Second
 	bulkLongPause = 5 * time.Minute
 )
 
-// bulk gathers the users of one domain that are to be fetched and are in no
-// hurry, so that those who come together are asked for together. One who comes
-// alone is asked for alone, at once. So are those whom an answer does not help.
-// It is safe for concurrent use.
+// The results of a request for several users, as label values.
+const (
+	bulkOK     = "ok"
+	bulkFailed = "failed"
+)
+
+// BulkResults are all values of the label of [Metrics.BulkFetches]. Nobody may
+// modify it.
+var BulkResults = []string{bulkOK, bulkFailed}
+
+// bulk is the bulk URL of one domain, and how well it works. It is safe for
+// concurrent use.
 type bulk struct {
 	f       *Fetcher
 	url     string
 	backend string // its host:port
 
-	mu      sync.Mutex // guards all below, and members; nothing blocks while it is held
-	waiting []*member  // first come, first served
-	joined  uint64     // ever, for tests
-	lone    int        // of those that were asked for alone, at once, how many still are
-	batches int        // under way
-	timer   *time.Timer
-	apart   time.Time // until then all are asked for alone
-	half    int       // until then, at most so many together
-	halved  time.Time
-	failing bool // the last batch did
+	mu           sync.Mutex // guards all below; nothing blocks while it is held
+	pausedUntil  time.Time  // until then all are asked for alone
+	halvedUntil  time.Time  // until then at most so many are asked for at once:
+	half         int
+	failedBefore bool // the last request did
 }
 
-// verdict is what a member gets.
-type verdict int
-
-const (
-	askAlone verdict = iota
-	askLone          // the same, and bulk.ended is to be called then
-	answered         // what was fetched
-)
-
-// member is one user who is to be fetched.
-type member struct {
-	request roster.Request
-	since   time.Time
-	batch   *batch // nil: waits
-	gone    bool
-
-	settled chan struct{} // closed when these are set:
-	verdict verdict
-	fetched roster.Fetched
-}
-
-// batch is one request for several users.
-type batch struct {
-	members []*member
-	left    int                // those not gone
-	cancel  context.CancelFunc // called when that is 0
-}
-
-// settle gives a member what it waits for, once. bulk.mu is held.
-func (m *member) settle(v verdict) {
-	if !m.isSettled() {
-		m.verdict = v
-		close(m.settled)
+// bulk is that of a domain, or nil if its users are asked for alone.
+func (f *Fetcher) bulk(domain string) *bulk {
+	if f.options.BulkURL == nil || f.options.BulkSize < 2 {
+		return nil
 	}
-}
-
-func (m *member) isSettled() bool {
-	select {
-	case <-m.settled:
-		return true
-	default:
-		return false
+	text, ok := f.options.BulkURL(domain)
+	if !ok {
+		return nil
 	}
-}
-
-// fetch is [Fetcher.Fetch] for a user of the domain.
-func (q *bulk) fetch(ctx context.Context, r roster.Request) (roster.Fetched, *Error) {
-	m := q.join(r)
-	select {
-	case <-m.settled:
-	case <-ctx.Done():
-		q.leave(m)
-		return roster.Fetched{}, contextError(ctx.Err(), "timed out while it waited for other fetches")
-	}
-	switch m.verdict {
-	case answered:
-		return m.fetched, nil
-	case askLone:
-		defer q.ended()
-	}
-	return q.f.fetch(ctx, r, nil)
-}
-
-func (q *bulk) join(r roster.Request) *member {
-	m := &member{request: r, since: time.Now(), settled: make(chan struct{})}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.joined++
-	if m.since.Before(q.apart) || r.User.Local() == "" {
-		m.settle(askAlone)
-		return m
-	}
-	q.waiting = append(q.waiting, m)
-	q.dispatch()
-	return m
-}
-
-// leave is called when nobody waits for m any more.
-func (q *bulk) leave(m *member) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	switch {
-	case m.isSettled():
-		if m.verdict == askLone {
-			q.lone--
-			q.dispatch()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.bulks[domain]
+	if b == nil {
+		b = &bulk{f: f, url: text}
+		if u, err := url.Parse(text); err == nil {
+			b.backend = backendOf(u)
 		}
-	case m.batch == nil:
-		q.waiting = slices.DeleteFunc(q.waiting, func(o *member) bool { return o == m })
-	default:
-		m.gone = true
-		if m.batch.left--; m.batch.left == 0 {
-			m.batch.cancel()
+		f.bulks[domain] = b
+	}
+	return b
+}
+
+// size is how many users may be asked for at once now.
+func (b *bulk) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch now := time.Now(); {
+	case now.Before(b.pausedUntil):
+		return 1
+	case now.Before(b.halvedUntil):
+		return b.half
+	}
+	return b.f.options.BulkSize
+}
+
+// BatchSize is how many users of a domain one [Fetcher.FetchMany] is best given
+// now. It is 1 where users are asked for alone, for a while or always.
+func (f *Fetcher) BatchSize(domain string) int {
+	if b := f.bulk(domain); b != nil {
+		return b.size()
+	}
+	return 1
+}
+
+// FetchMany asks for several users of one domain, for whom no query waits and none
+// of whom comes twice: with one request if it can, else for each alone, like
+// [Fetcher.Fetch]. Those who came in one answer have no Validator.
+//
+// It calls done once for each request rs[i], from any goroutine, as soon as its
+// outcome is known, and returns when all are. The error is an [*Error] or nil. done
+// must not block: the memory for an answer is held meanwhile. If ctx ends, so does
+// what is under way.
+func (f *Fetcher) FetchMany(ctx context.Context, rs []roster.Request, done func(i int, got roster.Fetched, err error)) {
+	var alone sync.WaitGroup
+	defer alone.Wait()
+	fetchAlone := func(indices ...int) {
+		for _, i := range indices {
+			alone.Go(func() {
+				got, err := f.Fetch(ctx, rs[i])
+				done(i, got, err)
+			})
 		}
 	}
-}
-
-// ended is called when a lone member has been asked for.
-func (q *bulk) ended() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.lone--
-	q.dispatch()
-}
-
-// dispatch sends off who need not wait any longer. q.mu is held.
-func (q *bulk) dispatch() {
-	for len(q.waiting) > 0 {
-		n, waited := min(len(q.waiting), q.limit()), time.Since(q.waiting[0].since)
-		if waited < q.f.company && len(q.waiting) < q.limit() && q.lone+q.batches > 0 {
-			q.timer.Reset(q.f.company - waited)
-			return
+	var left []int // of rs
+	for i, r := range rs {
+		if r.User.Local() != "" {
+			left = append(left, i)
+		} else {
+			fetchAlone(i)
 		}
-		if q.batches == BulkRequests {
-			return
+	}
+	for len(left) > 0 {
+		b := f.bulk(rs[left[0]].User.Domain())
+		n := 1
+		if b != nil {
+			n = min(b.size(), len(left))
 		}
-		members := slices.Clone(q.waiting[:n])
-		q.waiting = slices.Delete(q.waiting, 0, n)
 		if n == 1 {
-			q.lone++
-			members[0].settle(askLone)
-			continue
+			fetchAlone(left...)
+			return
 		}
-		q.start(members)
+		unanswered, tooMany := b.fetch(ctx, rs, left[:n], done)
+		if left = left[n:]; tooMany {
+			left = append(unanswered, left...)
+		} else {
+			fetchAlone(unanswered...)
+		}
 	}
 }
 
-// limit is how many may be in a batch. q.mu is held.
-func (q *bulk) limit() int {
-	if time.Now().Before(q.halved) {
-		return q.half
+// fetch asks for those of rs that the indices name with one request. It returns the
+// indices of those that were not answered. tooMany says that it may work with fewer.
+func (b *bulk) fetch(ctx context.Context, rs []roster.Request, indices []int, done func(int, roster.Fetched, error)) (unanswered []int, tooMany bool) {
+	users := make([]jid.JID, len(indices))
+	for n, i := range indices {
+		users[n] = rs[i].User.Bare()
 	}
-	return q.f.bulkSize
+	answered := make([]bool, len(users))
+	failure := b.f.post(ctx, b.url, users, func(n int, r *roster.Roster) {
+		answered[n] = true
+		got, _ := b.f.count(roster.Fetched{Roster: r}, nil)
+		done(indices[n], got, nil)
+	})
+	for n, i := range indices {
+		if !answered[n] {
+			unanswered = append(unanswered, i)
+		}
+	}
+	return unanswered, b.ended(len(users), failure)
 }
 
-// late sends off who has waited for company long enough.
-func (q *bulk) late() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.dispatch()
-}
-
-// start asks for several members in a goroutine, which [bulks.stop] waits for.
-// q.mu is held.
-func (q *bulk) start(members []*member) {
-	ctx, cancel := context.WithCancel(q.f.bulks.life)
-	b := &batch{members: members, left: len(members), cancel: cancel}
-	for _, m := range members {
-		m.batch = b
-	}
-	q.batches++
-	if !q.f.bulks.start(func() { defer cancel(); q.run(ctx, b) }) {
-		cancel()
-		q.finish(b, contextError(context.Canceled, ""))
-	}
-}
-
-func (q *bulk) run(ctx context.Context, b *batch) {
-	users := make([]asked, len(b.members))
-	for i, m := range b.members {
-		users[i] = asked{user: m.request.User, got: func(r *roster.Roster) { q.answer(m, r) }}
-	}
-	failure := q.f.together(ctx, q.url, users)
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.finish(b, failure)
-	q.dispatch()
-}
-
-// answer gives a member what an answer says.
-func (q *bulk) answer(m *member, r *roster.Roster) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !m.gone {
-		m.fetched = roster.Fetched{Roster: r}
-		m.settle(answered)
-	}
-}
-
-// finish decides what becomes of the members that were not answered, and of the
-// next ones. q.mu is held.
-func (q *bulk) finish(b *batch, failure *Error) {
-	q.batches--
-	rest := slices.DeleteFunc(b.members, func(m *member) bool { return m.gone || m.isSettled() })
+// ended draws the conclusions from a request for n users. tooMany says that fewer
+// at once may work.
+func (b *bulk) ended(n int, failure *Error) (tooMany bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch {
 	case failure == nil:
-		q.f.countBulk(bulkOK)
-		if q.failing {
-			q.failing = false
-			q.log(slog.LevelInfo, "contacts are fetched in bulk again")
+		b.count(bulkOK)
+		if b.failedBefore {
+			b.failedBefore = false
+			b.log(slog.LevelInfo, "contacts are fetched in bulk again")
 		}
-	case failure.cause == context.Canceled || failure.Result == resultOpen:
-		// That says nothing about the backend's bulk fetch.
+		return false
+	case failure.cause != nil && !failure.down, failure.Result == resultOpen:
+		return false // the caller's context or the breaker ended it, not the bulk URL
+	}
+	b.count(bulkFailed)
+	pause := bulkPause
+	switch {
 	case failure.Result == resultTooLarge || failure.Status == http.StatusRequestEntityTooLarge:
-		q.f.countBulk(bulkFailed)
-		q.half, q.halved = max(1, len(b.members)/2), time.Now().Add(bulkLongPause)
-		if q.half > 1 {
-			for _, m := range rest {
-				m.batch = nil
-			}
-			q.waiting = append(rest, q.waiting...)
-			q.log(slog.LevelWarn, "an answer in bulk was too large: fewer users are asked for at once for a while",
-				slog.Duration("while", bulkLongPause), slog.Int("users", q.half))
-			return
+		pause = bulkLongPause
+		b.half, b.halvedUntil = max(1, n/2), time.Now().Add(pause)
+		if b.half > 1 {
+			b.log(slog.LevelWarn, "an answer in bulk was too large: fewer users are asked for at once for a while",
+				slog.Duration("while", pause), slog.Int("users", b.half))
+			return true
 		}
-		q.fail(failure, bulkLongPause)
-	default:
-		q.f.countBulk(bulkFailed)
-		pause := bulkPause
-		if slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, failure.Status) {
-			pause = bulkLongPause
-		}
-		q.fail(failure, pause)
+	case slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, failure.Status):
+		pause = bulkLongPause
 	}
-	for _, m := range rest {
-		m.settle(askAlone)
-	}
-}
-
-// fail lets all be asked for alone for a while. q.mu is held.
-func (q *bulk) fail(failure *Error, pause time.Duration) {
-	q.apart = time.Now().Add(pause)
-	for _, m := range q.waiting {
-		m.settle(askAlone)
-	}
-	q.waiting = nil
-	if !q.failing {
-		q.failing = true
-		q.log(slog.LevelWarn, "contacts cannot be fetched in bulk: each user is asked for alone for a while",
+	b.pausedUntil = time.Now().Add(pause)
+	if !b.failedBefore {
+		b.failedBefore = true
+		b.log(slog.LevelWarn, "contacts cannot be fetched in bulk: each user is asked for alone for a while",
 			slog.Duration("while", pause), slog.String("err", failure.text))
 	}
+	return false
 }
 
-func (q *bulk) log(level slog.Level, message string, attrs ...slog.Attr) {
-	q.f.log.LogAttrs(context.Background(), level, message, append([]slog.Attr{slog.String("backend", q.backend)}, attrs...)...)
+func (b *bulk) count(result string) {
+	if counts := b.f.options.Metrics.BulkFetches; counts != nil {
+		counts.WithLabelValues(result).Inc()
+	}
+}
+
+func (b *bulk) log(level slog.Level, message string, attrs ...slog.Attr) {
+	b.f.options.Logger.LogAttrs(context.Background(), level, message, append([]slog.Attr{slog.String("backend", b.backend)}, attrs...)...)
+}
+
+// post asks for several users with one request: a POST of the array of their
+// localparts, answered with an object that has the contacts of each. got is called
+// with the index of each user whose contacts it has. The request fails if those are
+// none.
+func (f *Fetcher) post(ctx context.Context, url string, users []jid.JID, got func(i int, r *roster.Roster)) *Error {
+	names := make([]string, len(users))
+	for i, user := range users {
+		names[i] = user.Local()
+	}
+	body, err := json.Marshal(names)
+	if err != nil {
+		return &Error{Result: resultOther, text: "the users cannot be written as JSON"}
+	}
+	header := http.Header{
+		"Content-Type": {"application/json"},
+		// It changes nothing, so it may be sent again on a new connection if the old
+		// one was closed meanwhile, as a GET may. The empty list says that to net/http
+		// alone, and is not sent.
+		"Idempotency-Key": {},
+	}
+	req, failure := f.newRequest(http.MethodPost, url, header, bytes.NewReader(body))
+	if failure != nil {
+		return failure
+	}
+	return f.exchange(ctx, req, users[0], false, func(a response) *Error {
+		d := f.decoders.Get().(*decoder)
+		defer f.putDecoder(d)
+		values, failure := d.split(a.body, names)
+		if failure != nil {
+			return failure
+		}
+		usable := 0
+		for i, user := range users {
+			if values[i] == "" || ctx.Err() != nil {
+				continue
+			}
+			if r, found, failure := d.decode(values[i], user, false); failure == nil {
+				usable++
+				f.report(ctx, user, found)
+				got(i, r)
+			}
+		}
+		if usable == 0 && ctx.Err() == nil {
+			return &Error{Result: resultInvalid, text: "no contacts of the users that were asked for", nobody: true}
+		}
+		return nil
+	})
+}
+
+// split finds the JSON that an answer has for each name, "" if none. A name that
+// comes twice has null, which is no contacts: nobody knows which one is meant.
+func (d *decoder) split(body string, names []string) ([]string, *Error) {
+	index := make(map[string]int, len(names))
+	for i, name := range names {
+		index[name] = i
+	}
+	values := make([]string, len(names))
+	d.begin(body)
+	isObject := d.kind() == '{'
+	if !isObject {
+		d.skipValue()
+	} else {
+		for d.open(); d.more(); {
+			i, known := index[text(d.value())]
+			switch {
+			case !known:
+				d.skipValue()
+			case values[i] != "":
+				d.skipValue()
+				values[i] = "null"
+			default:
+				values[i] = d.value()
+			}
+		}
+	}
+	if !d.end() {
+		return nil, notJSON(body)
+	}
+	if !isObject {
+		return nil, &Error{Result: resultInvalid, text: "not a JSON object"}
+	}
+	return values, nil
 }

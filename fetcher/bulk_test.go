@@ -3,13 +3,16 @@ package fetcher
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,59 +126,65 @@ func newBulkBench(t *testing.T, c *crowd, size int, change ...func(*Options)) *b
 		o.BulkSize = size
 		o.Metrics.BulkFetches = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bulk"}, []string{"result"})
 	}}, change...)...)
-	b.company = time.Minute // so that who comes together is together on a slow machine, too
 	return b
 }
 
 func (b *bench) bulkFetches(result string) float64 {
-	return testutil.ToFloat64(b.metrics.BulkFetches.WithLabelValues(result))
+	return testutil.ToFloat64(b.options.Metrics.BulkFetches.WithLabelValues(result))
 }
 
-// each fetches several users at the same time, in this order, and wants the
-// roster of each.
-func (b *bench) each(t *testing.T, names ...string) {
+// many fetches several users with FetchMany and wants the roster of each, once.
+func (b *bench) many(t *testing.T, names ...string) {
 	t.Helper()
-	b.begin(t, names...)()
+	for i, err := range b.manyErrors(t, t.Context(), names...) {
+		if err != nil {
+			t.Errorf("%s: %v", names[i], err)
+		}
+	}
 }
 
-// begin fetches several users at the same time: one after the other comes, when
-// the one before is waiting. wait wants their rosters.
-func (b *bench) begin(t *testing.T, names ...string) (wait func()) {
+// manyErrors fetches several users with FetchMany. Each has an outcome, once: the
+// error that is returned, or their own roster.
+func (b *bench) manyErrors(t *testing.T, ctx context.Context, names ...string) []error {
 	t.Helper()
-	q := b.bulk("example.org")
-	var wg sync.WaitGroup
-	for _, name := range names {
-		before := q.came()
-		wg.Go(func() {
-			r, err := b.Fetch(t.Context(), mustParse(name+"@example.org"))
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
-			} else if _, ok := r.Item(mustParse(contactOf(name))); !ok || r.Len() != 1 {
-				t.Errorf("%s has the roster %v", name, r.Items())
+	var mu sync.Mutex
+	errs, times := make([]error, len(names)), make([]int, len(names))
+	b.FetchMany(ctx, requestsFor(names...), func(i int, got roster.Fetched, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		errs[i] = err
+		times[i]++
+		if err == nil {
+			if _, ok := got.Roster.Item(mustParse(contactOf(names[i]))); !ok || got.Roster.Len() != 1 {
+				t.Errorf("%s has the roster %v", names[i], got.Roster.Items())
 			}
-		})
-		for q.came() == before {
-			time.Sleep(50 * time.Microsecond)
+		}
+	})
+	for i, n := range times {
+		if n != 1 {
+			t.Errorf("%s has %d outcomes", names[i], n)
 		}
 	}
-	return func() {
-		wg.Wait()
-		for q.underWay() > 0 { // the users have their rosters before that is counted
-			time.Sleep(50 * time.Microsecond)
-		}
+	return errs
+}
+
+func requestsFor(names ...string) []roster.Request {
+	rs := make([]roster.Request, len(names))
+	for i, name := range names {
+		rs[i].User = mustParse(name + "@example.org")
 	}
+	return rs
 }
 
-func (q *bulk) underWay() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.batches
-}
-
-func (q *bulk) came() uint64 {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.joined
+// until waits until something is so.
+func until(t *testing.T, so func() bool) {
+	t.Helper()
+	for !so() {
+		if t.Context().Err() != nil {
+			t.Fatal("too late")
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func numberedNames(n int) []string {
@@ -186,78 +195,110 @@ func numberedNames(n int) []string {
 	return names
 }
 
-// One who comes alone is asked for alone, with what is known.
-func TestBulkLone(t *testing.T) {
+// One who comes alone is asked for alone, with what is known. So is one who has no
+// localpart, and nobody is asked for nobody.
+func TestBulkOne(t *testing.T) {
 	leak.Check(t)
 	c := newCrowd(t, nil)
 	b := newBulkBench(t, c, 10)
 	validator := ""
 	for range 4 {
-		got, err := b.Fetcher.Fetch(t.Context(), roster.Request{User: juliet, Validator: validator})
-		if err != nil || (got.Roster == nil) != (validator != "") {
-			t.Fatal(got, err)
-		}
-		validator = got.Validator
+		b.FetchMany(t.Context(), []roster.Request{{User: mustParse("juliet@example.org/balcony"), Validator: validator}}, func(i int, got roster.Fetched, err error) {
+			if i != 0 || err != nil || (got.Roster == nil) != (validator != "") {
+				t.Fatal(got, err)
+			}
+			validator = got.Validator
+		})
 	}
 	if alone, posts := c.asked(); len(alone) != 4 || len(posts) != 0 || b.fetches(resultNotModified) != 3 {
 		t.Errorf("asked for %v and %v", alone, posts)
 	}
+	var outcomes atomic.Int32
+	count := func(int, roster.Fetched, error) { outcomes.Add(1) }
+	b.FetchMany(t.Context(), []roster.Request{{User: mustParse("example.org")}, {User: juliet}}, count)
+	b.FetchMany(t.Context(), nil, count)
+	if alone, posts := c.asked(); len(alone) != 6 || len(posts) != 0 || outcomes.Load() != 2 {
+		t.Errorf("asked for %v and %v, %d outcomes", alone, posts, outcomes.Load())
+	}
 }
 
-// Those who come while somebody is asked for are asked for together, in the order
-// in which they came, with all that is sent with every fetch.
+// Many are asked for together, in the order in which they are given, with all that
+// is sent with every fetch.
 func TestBulkTogether(t *testing.T) {
 	leak.Check(t)
 	c := newCrowd(t, nil)
-	b := newBulkBench(t, c, 4, func(o *Options) { o.MaxInFlight = 100 })
+	b := newBulkBench(t, c, 4)
 	names := numberedNames(100)
-	release := c.holds(names[0])
-	wait := b.begin(t, names...)
-	release()
-	wait()
-	alone, posts := c.asked()
-	if n := len(alone) + len(slices.Concat(posts...)); n != 100 || len(posts) < 10 {
-		t.Errorf("%d users are asked for, %d alone, %d times together", n, len(alone), len(posts))
+	if size := b.BatchSize("example.org"); size != 4 {
+		t.Errorf("%d at once", size)
 	}
-	for i, names := range posts {
-		if len(names) < 2 || len(names) > 4 || !slices.IsSortedFunc(names, func(a, b string) int { return number(a) - number(b) }) {
-			t.Errorf("together: %q", names)
-		}
-		h := c.heads[i]
+	for batch := range slices.Chunk(names, 4) {
+		b.many(t, batch...)
+	}
+	alone, posts := c.asked()
+	if !slices.Equal(slices.Concat(posts...), names) || len(posts) != 25 || len(alone) != 0 {
+		t.Errorf("asked for %v and %v", alone, posts)
+	}
+	for _, h := range c.heads {
 		if h.Get("Content-Type") != "application/json" || h.Get("Accept") != "application/json" || h.Get("User-Agent") != "rosterd/test" ||
 			h.Get("X-Key") != secret || h.Get("Authorization") != "Bearer "+secret || len(h.Values("Idempotency-Key")) != 0 {
 			t.Errorf("header %v", h)
 		}
 	}
-	if b.fetches(resultOK) != 100 || b.bulkFetches(bulkOK) != float64(len(posts)) || b.bulkFetches(bulkFailed) != 0 || b.inFlight() != 0 {
+	if b.fetches(resultOK) != 100 || b.bulkFetches(bulkOK) != 25 || b.bulkFetches(bulkFailed) != 0 || b.inFlight() != 0 {
 		t.Errorf("counted %s", b.exposed(t))
 	}
 }
 
-func number(name string) (n int) {
-	fmt.Sscanf(name, "user%d", &n)
-	return n
-}
-
-// Nobody for whom a query waits is asked for together with others, nor anybody of
-// a domain without the URL.
-func TestBulkNotInHurry(t *testing.T) {
-	leak.Check(t)
-	c := newCrowd(t, nil)
-	b := newBulkBench(t, c, 10, func(o *Options) { o.MaxInFlight = 20 })
-	release := c.holds("user0")
-	wait := b.begin(t, "user0")
-	for _, user := range []jid.JID{mustParse("user1@example.org"), mustParse("user2@example.org"), mustParse("user1@example.net")} {
-		if _, err := b.Fetch(inHurry(t.Context()), user); err != nil {
+// The request, byte for byte.
+func TestBulkRequest(t *testing.T) {
+	var got []string
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		dump, err := httputil.DumpRequest(r, true)
+		if err != nil {
 			t.Error(err)
 		}
+		got = append(got, string(dump))
+		io.WriteString(w, `{"zoé": {}, "romeo": {}}`)
+	})
+	b := newBench(t, s.URL, func(o *Options) {
+		o.BulkSize, o.BulkURL = 10, func(string) (string, bool) { return s.URL + "/bulk?x=1", true }
+	})
+	b.FetchMany(t.Context(), []roster.Request{{User: mustParse("zoé@example.org")}, {User: mustParse("romeo@example.org")}}, func(int, roster.Fetched, error) {})
+	want := "POST /bulk?x=1 HTTP/1.1\r\nHost: " + strings.TrimPrefix(s.URL, "http://") + "\r\nAccept: application/json\r\nAccept-Encoding: gzip\r\n" +
+		"Authorization: Bearer " + secret + "\r\nContent-Length: 16\r\nContent-Type: application/json\r\nUser-Agent: rosterd/test\r\nX-Key: " + secret + "\r\n\r\n[\"zoé\",\"romeo\"]"
+	if !slices.Equal(got, []string{want}) {
+		t.Errorf("sent %q\nwant %q", got, want)
 	}
-	if _, err := b.Fetch(t.Context(), mustParse("user2@example.net")); err != nil {
+}
+
+// Nobody who is fetched by themselves is asked for together with others, nor
+// anybody of a domain without the URL.
+func TestBulkForManyAlone(t *testing.T) {
+	leak.Check(t)
+	c := newCrowd(t, nil)
+	b := newBulkBench(t, c, 10)
+	for _, ctx := range []context.Context{t.Context(), inHurry(t.Context())} {
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				if _, err := b.Fetch(ctx, numbered(i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	if size := b.BatchSize("example.net"); size != 1 {
+		t.Errorf("%d at once", size)
+	}
+	outcomes := make(chan error, 9)
+	b.FetchMany(t.Context(), []roster.Request{{User: mustParse("user1@example.net")}, {User: mustParse("user2@example.net")}},
+		func(_ int, _ roster.Fetched, err error) { outcomes <- err })
+	if err := errors.Join(<-outcomes, <-outcomes); err != nil || len(outcomes) != 0 {
 		t.Error(err)
 	}
-	release()
-	wait()
-	if alone, posts := c.asked(); len(alone) != 5 || len(posts) != 0 {
+	if alone, posts := c.asked(); len(alone) != 8 || len(posts) != 0 {
 		t.Errorf("asked for %v and %v", alone, posts)
 	}
 }
@@ -289,16 +330,12 @@ func TestBulkAnswers(t *testing.T) {
 			leak.Check(t)
 			c := newCrowd(t, answer(200, `{"user1": `+contactsOf("user1")+test.answer+"}"))
 			b := newBulkBench(t, c, 3)
-			release := c.holds("user0")
-			wait := b.begin(t, "user0", "user1", "user2", "user3")
-			release()
-			wait()
+			b.many(t, "user1", "user2", "user3")
 			alone, posts := c.asked()
-			slices.Sort(alone)
-			if want := append([]string{"user0"}, test.alone...); !slices.Equal(alone, want) || len(posts) != 1 {
-				t.Errorf("asked for %v and %v, want %v", alone, posts, want)
+			if slices.Sort(alone); !slices.Equal(alone, test.alone) || len(posts) != 1 {
+				t.Errorf("asked for %v and %v, want %v", alone, posts, test.alone)
 			}
-			if b.fetches(resultOK) != 4 || b.bulkFetches(bulkOK) != 1 {
+			if b.fetches(resultOK) != 3 || b.bulkFetches(bulkOK) != 1 {
 				t.Errorf("counted %s", b.exposed(t))
 			}
 			if skipped := b.skipped(reasonJID); (skipped == 1) != (name == "skipped contacts") || skipped > 1 {
@@ -309,26 +346,37 @@ func TestBulkAnswers(t *testing.T) {
 	t.Run("an empty roster", func(t *testing.T) {
 		c := newCrowd(t, answer(200, `{"user1": [], "user2": {}}`))
 		b := newBulkBench(t, c, 2)
-		release := c.holds("user0")
-		wait := b.begin(t, "user0")
-		defer wait()
-		defer release()
-		var wg sync.WaitGroup
-		for _, user := range []string{"user1", "user2"} {
-			wg.Go(func() {
-				if r, err := b.Fetch(t.Context(), mustParse(user+"@example.org")); err != nil || r == nil || r.Len() != 0 {
-					t.Errorf("%s: %v, %v", user, r, err)
-				}
-			})
-		}
-		wg.Wait()
-		if _, posts := c.asked(); len(posts) != 1 {
-			t.Errorf("asked for %v", posts)
+		outcomes := 0
+		b.FetchMany(t.Context(), requestsFor("user1", "user2"), func(i int, got roster.Fetched, err error) {
+			if outcomes++; err != nil || got.Roster == nil || got.Roster.Len() != 0 {
+				t.Errorf("user%d: %v, %v", i+1, got, err)
+			}
+		})
+		if alone, posts := c.asked(); len(posts) != 1 || len(alone) != 0 || outcomes != 2 {
+			t.Errorf("asked for %v and %v, %d outcomes", alone, posts, outcomes)
 		}
 	})
 }
 
-// TestBulkFails: however the whole fails, each user gets his roster alone, and
+// Who is in the answer has their roster, while others are asked for alone.
+func TestBulkAnswersAtOnce(t *testing.T) {
+	leak.Check(t)
+	c := newCrowd(t, answer(200, `{"user1": `+contactsOf("user1")+`}`))
+	b := newBulkBench(t, c, 2)
+	release := c.holds("user2")
+	first := make(chan int, 2)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		b.FetchMany(t.Context(), requestsFor("user1", "user2"), func(i int, _ roster.Fetched, _ error) { first <- i })
+	})
+	if i := <-first; i != 0 {
+		t.Errorf("user%d is first", i+1)
+	}
+	release()
+	wg.Wait()
+}
+
+// TestBulkFails: however the whole fails, each user gets their roster alone, and
 // for a while nobody is asked for together.
 func TestBulkFails(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
@@ -381,19 +429,17 @@ func TestBulkFails(t *testing.T) {
 					o.BulkURL = func(string) (string, bool) { return test.url, true }
 				}
 			})
-			release := c.holds("user0")
-			waitFirst := b.begin(t, "user0")
-			wait := b.begin(t, "user1", "user2", "user3")
-			release()
-			wait()
-			waitFirst()
+			b.many(t, "user0", "user1", "user2")
 			began := time.Now()
-			b.each(t, "user4", "user5", "user6")
+			if size := b.BatchSize("example.org"); size != 1 {
+				t.Errorf("%d at once", size)
+			}
+			b.many(t, "user3", "user4", "user5")
 			alone, posts := c.asked()
-			if slices.Sort(alone); !slices.Equal(alone, numberedNames(7)) || test.url == "" && len(posts) != 1 && name != "hung up" { // which is sent again, as the connection may have been stale
+			if slices.Sort(alone); !slices.Equal(alone, numberedNames(6)) || test.url == "" && len(posts) != 1 && name != "hung up" { // which is sent again, as the connection may have been stale
 				t.Errorf("asked for %v and %v", alone, posts)
 			}
-			if b.fetches(resultOK) != 7 || b.bulkFetches(bulkFailed) != 1 || b.bulkFetches(bulkOK) != 0 {
+			if b.fetches(resultOK) != 6 || b.bulkFetches(bulkFailed) != 1 || b.bulkFetches(bulkOK) != 0 {
 				t.Errorf("counted %s", b.exposed(t))
 			}
 			if test.pause == 0 {
@@ -401,10 +447,10 @@ func TestBulkFails(t *testing.T) {
 			}
 			q := b.bulk("example.org")
 			q.mu.Lock()
-			if left := q.apart.Sub(began); left > test.pause || left < test.pause-time.Minute/2 {
+			if left := q.pausedUntil.Sub(began); left > test.pause || left < test.pause-time.Minute/2 {
 				t.Errorf("no bulk for %v more, want %v", left, test.pause)
 			}
-			q.apart = time.Time{}
+			q.pausedUntil = time.Time{}
 			q.mu.Unlock()
 			if all := b.exposed(t); b.logged("cannot be fetched in bulk") != 1 || strings.Contains(all, secret) || strings.Contains(all, bodySecret) || strings.Contains(all, "user1") {
 				t.Errorf("exposed %s", all)
@@ -418,12 +464,9 @@ func TestBulkFails(t *testing.T) {
 			c.bulk = nil
 			c.mu.Unlock()
 			for range 2 {
-				release = c.holds("user7")
-				wait = b.begin(t, "user7", "user8", "user9", "user10")
-				release()
-				wait()
+				b.many(t, "user7", "user8", "user9")
 			}
-			if b.bulkFetches(bulkOK) == 0 || b.logged("in bulk again") != 1 {
+			if b.bulkFetches(bulkOK) != 2 || b.BatchSize("example.org") != 3 || b.logged("in bulk again") != 1 {
 				t.Errorf("logged %s", b.log)
 			}
 		})
@@ -450,26 +493,30 @@ func TestBulkTooLarge(t *testing.T) {
 				}
 			}
 			b := newBulkBench(t, c, 8, func(o *Options) { o.MaxInFlight = 2 }) // one of them in the background
-			release := c.holds("user0")
-			wait := b.begin(t, numberedNames(9)...)
-			release()
-			wait()
+			b.many(t, numberedNames(8)...)
 			alone, posts := c.asked()
-			if !slices.Equal(alone, []string{"user0"}) || len(slices.Concat(posts...)) < 8+4+8 {
+			if sizes := sizesOf(posts); !slices.Equal(sizes, []int{8, 4, 2, 2, 2, 2}) || len(alone) != 0 {
 				t.Errorf("asked for %v and %v", alone, posts)
 			}
-			if b.logged("fewer users") == 0 || b.bulkFetches(bulkOK) != 4 {
+			if b.logged("fewer users") != 2 || b.bulkFetches(bulkOK) != 4 || b.bulkFetches(bulkFailed) != 2 {
 				t.Errorf("logged %s", b.log)
+			}
+			if size := b.BatchSize("example.org"); size != 2 {
+				t.Errorf("%d at once from now on", size)
+			}
+			b.many(t, numberedNames(5)...) // more than that
+			if alone, posts := c.asked(); !slices.Equal(sizesOf(posts[6:]), []int{2, 2}) || !slices.Equal(alone, []string{"user4"}) {
+				t.Errorf("asked for %v and %v", alone, posts[6:])
 			}
 			q := b.bulk("example.org")
 			q.mu.Lock()
-			defer q.mu.Unlock()
-			if q.limit() != 2 {
-				t.Errorf("%d at once from now on", q.limit())
+			if left := time.Until(q.halvedUntil); left > bulkLongPause || left < bulkLongPause-time.Minute {
+				t.Errorf("for %v", left)
 			}
-			q.halved = time.Now()
-			if q.limit() != 8 {
-				t.Errorf("%d at once later", q.limit())
+			q.halvedUntil = time.Now()
+			q.mu.Unlock()
+			if size := b.BatchSize("example.org"); size != 8 {
+				t.Errorf("%d at once later", size)
 			}
 		})
 	}
@@ -477,126 +524,53 @@ func TestBulkTooLarge(t *testing.T) {
 		leak.Check(t)
 		c := newCrowd(t, answer(200, strings.Repeat(" ", 1<<17)+"{}"))
 		b := newBulkBench(t, c, 2)
-		release := c.holds("user0")
-		wait := b.begin(t, "user0", "user1", "user2")
-		release()
-		wait()
-		if alone, posts := c.asked(); len(alone) != 3 || len(posts) != 1 {
+		b.many(t, "user0", "user1")
+		if alone, posts := c.asked(); len(alone) != 2 || len(posts) != 1 || b.BatchSize("example.org") != 1 {
 			t.Errorf("asked for %v and %v", alone, posts)
 		}
 	})
 }
 
-// A caller who loses interest takes nothing from the others; when all have, the
-// request ends.
+func sizesOf(posts [][]string) (sizes []int) {
+	for _, names := range posts {
+		sizes = append(sizes, len(names))
+	}
+	return sizes
+}
+
+// When the context ends, so does the request, which tells nothing about the bulk
+// URL, and each user has an outcome.
 func TestBulkCanceled(t *testing.T) {
 	leak.Check(t)
-	gone, release := make(chan struct{}), make(chan struct{})
-	c := newCrowd(t, func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case <-r.Context().Done():
-			close(gone)
-		case <-release:
-			io.WriteString(w, answerFor(namesIn(r)))
-		}
+	gone := make(chan struct{})
+	c := newCrowd(t, func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		close(gone)
 	})
 	b := newBulkBench(t, c, 3)
-	q := b.bulk("example.org")
-	lone := c.holds("user0")
-	wait := b.begin(t, "user0")
-	fetch := func(ctx context.Context, name string) chan error {
-		done := make(chan error, 1)
-		before := q.came()
-		go func() {
-			_, err := b.Fetch(ctx, mustParse(name+"@example.org"))
-			done <- err
-		}()
-		for q.came() == before {
-			time.Sleep(50 * time.Microsecond)
-		}
-		return done
-	}
-	canceled := func(err error) bool {
-		e, ok := err.(*Error)
-		return ok && e.Result == resultCanceled
-	}
 	ctx, cancel := context.WithCancel(t.Context())
-	first, second, third := fetch(ctx, "user1"), fetch(t.Context(), "user2"), fetch(t.Context(), "user3")
-	cancel()
-	if err := <-first; !canceled(err) {
-		t.Error(err)
-	}
-	close(release)
-	for _, done := range []chan error{second, third} {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-
-	release = nil
-	ctx, cancel = context.WithCancel(t.Context())
-	var all []chan error
-	for _, name := range numberedNames(7)[4:] {
-		all = append(all, fetch(ctx, name))
-	}
-	for { // the backend has them
-		if _, posts := c.asked(); len(posts) == 2 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	for _, done := range all {
-		if err := <-done; !canceled(err) {
-			t.Error(err)
+	go func() {
+		until(t, func() bool { _, posts := c.asked(); return len(posts) == 1 }) // the backend has them
+		cancel()
+	}()
+	for range 2 { // and when it has ended before, nobody is asked for
+		for _, err := range b.manyErrors(t, ctx, "user1", "user2", "user3") {
+			if e, ok := err.(*Error); !ok || e.Result != resultCanceled {
+				t.Error(err)
+			}
 		}
 	}
 	<-gone
-	lone()
-	wait()
-	if b.bulkFetches(bulkFailed) != 0 || b.fetches(resultCanceled) != 4 {
+	if alone, posts := c.asked(); len(alone) != 0 || len(posts) != 1 {
+		t.Errorf("asked for %v and %v", alone, posts)
+	}
+	if b.bulkFetches(bulkFailed) != 0 || b.fetches(resultCanceled) != 6 || b.inFlight() != 0 || b.BatchSize("example.org") != 3 {
 		t.Errorf("counted %s", b.exposed(t))
 	}
-	b.each(t, "user8") // nothing is left in the way
-}
-
-// Who waits for company and leaves is not asked for.
-func TestBulkCanceledBefore(t *testing.T) {
-	leak.Check(t)
-	c := newCrowd(t, nil)
-	b := newBulkBench(t, c, 3)
-	q := b.bulk("example.org")
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	for range 100 {
-		if _, err := b.Fetch(ctx, juliet); err == nil {
-			t.Error("no error")
-		}
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if alone, posts := c.asked(); q.lone != 0 || q.batches != 0 || len(q.waiting) != 0 || len(alone)+len(posts) != 0 {
-		t.Errorf("%d lone, %d batches, %d wait; asked for %v and %v", q.lone, q.batches, len(q.waiting), alone, posts)
-	}
-}
-
-// Closing ends a request under way, and what comes later is asked for alone.
-func TestBulkClose(t *testing.T) {
-	leak.Check(t)
-	c := newCrowd(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	b := newBulkBench(t, c, 2, func(o *Options) { o.MaxInFlight = 10 })
-	release := c.holds("user0")
-	wait := b.begin(t, "user0", "user1", "user2")
-	for {
-		if _, posts := c.asked(); len(posts) == 1 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	b.Close()
-	b.each(t, "user3", "user4")
-	release()
-	wait()
+	c.mu.Lock()
+	c.bulk = nil
+	c.mu.Unlock()
+	b.many(t, "user1", "user2") // nothing is left in the way
 }
 
 // While the backend is down, nothing is sent; the many who were to be asked for
@@ -606,15 +580,13 @@ func TestBulkCircuit(t *testing.T) {
 	c := newCrowd(t, nil)
 	b := newBulkBench(t, c, 50, func(o *Options) { o.MaxInFlight = 8 })
 	c.Close()
-	var wg sync.WaitGroup
-	for i := range 1000 {
-		wg.Go(func() {
-			if _, err := b.Fetch(t.Context(), numbered(i)); err == nil {
+	b.inBatches(numberedNames(1000), func(names []string) {
+		for _, err := range b.manyErrors(t, t.Context(), names...) {
+			if err == nil {
 				t.Error("no error")
 			}
-		})
-	}
-	wg.Wait()
+		}
+	})
 	if refused, open := b.fetches(resultRefused), b.fetches(resultOpen); refused > 40 || refused+open != 1000 {
 		t.Errorf("%v refused, %v not asked for", refused, open)
 	}
@@ -623,30 +595,52 @@ func TestBulkCircuit(t *testing.T) {
 	}
 }
 
+// inBatches calls fetch with as many names at once as BatchSize says, as many times
+// at once as it may be.
+func (b *bench) inBatches(names []string, fetch func(names []string)) {
+	slots := make(chan struct{}, BulkRequests)
+	var wg sync.WaitGroup
+	for len(names) > 0 {
+		slots <- struct{}{}
+		n := min(b.BatchSize("example.org"), len(names))
+		batch := names[:n]
+		names = names[n:]
+		wg.Go(func() {
+			defer func() { <-slots }()
+			fetch(batch)
+		})
+	}
+	wg.Wait()
+}
+
 // However many are in no hurry, a query finds a slot.
 func TestBulkLeavesSlots(t *testing.T) {
 	leak.Check(t)
 	c := newCrowd(t, answer(404, ""))
 	b := newBulkBench(t, c, 20, func(o *Options) { o.MaxInFlight = 4 })
-	names := numberedNames(30)
+	names := numberedNames(20)
 	var releases []func()
 	for _, name := range names {
 		releases = append(releases, c.holds(name))
 	}
-	wait := b.begin(t, names...)
-	for { // as many as may
-		if alone, _ := c.asked(); len(alone) == 3 {
-			break
+	var wg sync.WaitGroup
+	wg.Go(func() { b.many(t, names...) })
+	asked := 0
+	for _, test := range []struct{ maxInFlight, background int }{{4, 3}, {12, 9}} {
+		b.SetMaxInFlight(test.maxInFlight)
+		until(t, func() bool { alone, _ := c.asked(); return len(alone) == test.background+asked }) // as many as may
+		if _, err := b.Fetch(inHurry(t.Context()), juliet); err != nil {
+			t.Error(err)
 		}
-		time.Sleep(time.Millisecond)
-	}
-	if _, err := b.Fetch(inHurry(t.Context()), juliet); err != nil {
-		t.Error(err)
+		asked++
+		if alone, _ := c.asked(); len(alone) != test.background+asked {
+			t.Errorf("asked for %v", alone)
+		}
 	}
 	for _, release := range releases {
 		release()
 	}
-	wait()
+	wg.Wait()
 }
 
 // A circuit at the host of the bulk URL alone is probed there.
@@ -658,7 +652,7 @@ func TestBulkProbe(t *testing.T) {
 		})
 		q := b.bulk("example.org")
 		for i := range tripFetches {
-			if failure := b.together(t.Context(), q.url, []asked{{numbered(i), func(*roster.Roster) {}}}); failure == nil {
+			if failure := b.post(t.Context(), q.url, []jid.JID{numbered(i)}, func(int, *roster.Roster) {}); failure == nil {
 				t.Fatal("no failure")
 			}
 		}
@@ -673,32 +667,13 @@ func TestBulkProbe(t *testing.T) {
 	})
 }
 
-// Under load, most are asked for together, and each gets his own roster.
+// Under load, all are asked for together, and each gets their own roster.
 func TestBulkLoad(t *testing.T) {
 	leak.Check(t)
 	c := newCrowd(t, nil)
 	b := newBulkBench(t, c, 100, func(o *Options) { o.MaxInFlight = 16 })
-	b.company = forCompany
-	const users = 3000
-	places := make(chan struct{}, 400)
-	var wg sync.WaitGroup
-	for i := range users {
-		places <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-places }()
-			name := fmt.Sprintf("user%d", i)
-			r, err := b.Fetch(t.Context(), mustParse(name+"@example.org"))
-			if err != nil {
-				t.Error(err)
-			} else if _, ok := r.Item(mustParse(contactOf(name))); !ok {
-				t.Errorf("%s has the roster of another", name)
-			}
-		})
-	}
-	wg.Wait()
-	alone, posts := c.asked()
-	t.Logf("%d users, %d alone, the others with %d requests", users, len(alone), len(posts))
-	if len(alone)+len(posts) > users/5 {
+	b.inBatches(numberedNames(3000), func(names []string) { b.many(t, names...) })
+	if alone, posts := c.asked(); len(alone) != 0 || len(posts) != 30 || b.fetches(resultOK) != 3000 {
 		t.Errorf("%d alone, %d together", len(alone), len(posts))
 	}
 }

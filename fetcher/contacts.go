@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
+
+	"rosterd/internal/xmltext"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -26,151 +30,196 @@ const (
 // SkipReasons are all reasons why an entry is skipped. Nobody may modify it.
 var SkipReasons = []string{reasonJID, reasonResource, reasonSelf, reasonDouble, reasonWrongType}
 
-// findings are what [decode] could not serve as it was sent: entries, and fields.
-type findings struct{ skipped, ignored tally }
+// The fields of an item, as label values.
+const (
+	fieldEntry        = "entry" // all of them: the entry is no object
+	fieldName         = "name"
+	fieldGroups       = "groups"
+	fieldSubscription = "subscription"
+	fieldAsk          = "ask"
+	fieldApproved     = "approved"
 
-// tally counts things by a label.
-type tally struct {
-	by    map[string]int // nil: none
-	first string         // the contact of the first of them, as the backend sent it
+	fieldJID = "jid" // names the contact in the array form
+)
+
+// Fields are all fields of an item, and "entry". Nobody may modify it.
+var Fields = []string{fieldEntry, fieldName, fieldGroups, fieldSubscription, fieldAsk, fieldApproved}
+
+const (
+	// maxText is how many bytes an item's name and groups may have, with 16 for
+	// each group. Written as XML, where a byte may become six, and in a stanza,
+	// that is less than any server's limit.
+	maxText = 32 << 10
+	// tooLong stands for the value of a field that no server would take.
+	tooLong = "more than 32 KiB"
+)
+
+// decoder makes items from the JSON of an answer. The texts of the items are parts
+// of the answer where it does not escape them, so nothing is copied.
+//
+// The parser is encoding/json's own second version. It accepts what
+// [json.Valid] does (names that come twice and bytes that are not UTF-8 included,
+// nesting up to 10,000 levels), and holds one value at a time: a whole tree may
+// take 200 times the size of an answer.
+//
+// A decoder is used for one answer after the other, by one goroutine at a time.
+type decoder struct {
+	json *jsontext.Decoder
+	body string
+	err  error // the first error of json; nothing that is read after it counts
+
+	user    jid.JID
+	inspect bool
+	items   []roster.Item
+	groups  []string             // of all items, each of which has a part of it
+	odd     []oddField           // of the current entry
+	seen    map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
+	found   Findings
 }
 
-func (t *tally) add(label, contact string) {
-	if t.by == nil {
-		*t = tally{by: make(map[string]int), first: contact}
+// oddField is a field that has its default, as its value cannot be understood.
+type oddField struct {
+	name, value string
+	times       int // that it came
+}
+
+// maxReused is the largest answer, in bytes, after which a decoder is used again.
+// The memory for a larger one is given back.
+const maxReused = 4 << 20
+
+func newDecoder() *decoder { return &decoder{json: jsontext.NewDecoder(strings.NewReader(""))} }
+
+// begin starts to read a body. It keeps the memory of the last one, and nothing
+// else of it.
+func (d *decoder) begin(body string) {
+	clear(d.items)
+	clear(d.groups)
+	clear(d.odd[:cap(d.odd)])
+	*d = decoder{json: d.json, body: body, items: d.items[:0], groups: d.groups[:0], odd: d.odd[:0]}
+	d.json.Reset(strings.NewReader(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+}
+
+// putDecoder keeps a decoder for the next answer.
+func (f *Fetcher) putDecoder(d *decoder) {
+	large := len(d.body) > maxReused
+	if d.begin(""); !large {
+		f.decoders.Put(d)
 	}
-	t.by[label]++
 }
 
-// decode makes the body of an answer into the roster of user, a bare JID. each, if
-// it is not nil, is called for each finding.
+// kind is the kind of what comes next, by its first byte. It is invalid if nothing
+// comes, or no JSON.
+func (d *decoder) kind() jsontext.Kind { return d.json.PeekKind() }
+
+// open enters the object or array that comes.
+func (d *decoder) open() { d.fail(d.token()) }
+
+// more reports whether the object or array that was entered goes on, and leaves it
+// if not.
+func (d *decoder) more() bool {
+	switch d.kind() {
+	case '}', ']', jsontext.KindInvalid:
+		d.fail(d.token())
+		return false
+	}
+	return d.err == nil
+}
+
+func (d *decoder) token() error {
+	_, err := d.json.ReadToken()
+	return err
+}
+
+// value is the next value or member name as it stands in the body, without the
+// space around it. It is never empty.
+func (d *decoder) value() string {
+	v, err := d.json.ReadValue()
+	if err != nil {
+		d.fail(err)
+		return "null"
+	}
+	end := int(d.json.InputOffset())
+	return d.body[end-len(v) : end]
+}
+
+// skipValue passes over the next value, however large.
+func (d *decoder) skipValue() { d.fail(d.json.SkipValue()) }
+
+func (d *decoder) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+}
+
+// end reports whether the body was one JSON value, which has been read.
+func (d *decoder) end() bool { return d.err == nil && d.token() == io.EOF }
+
+// decode makes the body of an answer into the roster of user, a bare JID. Findings
+// of each kind are counted, and the first of them named; to inspect is to name more
+// of them, and to look for entries that are not UTF-8. There are none if the body is
+// not JSON.
 //
 // A body that is not UTF-8 is read like encoding/json reads it: U+FFFD stands
 // for what cannot be decoded, lone surrogates included.
-func (d *decoder) decode(body string, user jid.JID, each func(Finding)) (*roster.Roster, findings, *Error) {
-	if !valid(body) {
-		return nil, findings{}, notJSON(body)
-	}
-	return d.decodeValid(body, user, each)
-}
-
-// decodeValid is decode for a body that is valid JSON.
-func (d *decoder) decodeValid(body string, user jid.JID, each func(Finding)) (*roster.Roster, findings, *Error) {
-	defer d.forget()
-	d.user, d.each = user, each
-	if each != nil {
-		d.seen = make(map[jid.JID]struct{})
-	}
-	entries, failure := d.walk(body)
+func (d *decoder) decode(body string, user jid.JID, inspect bool) (*roster.Roster, Findings, *Error) {
+	entries, failure := d.decodeItems(body, user, inspect, inspect)
 	if failure != nil {
-		return nil, findings{}, failure
+		return nil, Findings{}, failure
 	}
 	r := roster.New(d.items)
 	if r.Len() < len(d.items) {
-		// Some contact has two entries: which ones are left out is looked up then
-		// alone, as hardly a backend sends that.
-		d.forget()
-		d.user, d.seen = user, make(map[jid.JID]struct{})
-		entries, _ = d.walk(body)
+		// Some contact has two entries. Hardly a backend sends that, so it costs a
+		// second pass only then to count which ones are left out.
+		entries, _ = d.decodeItems(body, user, inspect, true)
 		r = roster.New(d.items)
 	}
 	if entries > 0 && len(d.items) == 0 {
-		return nil, d.findings, &Error{Result: resultInvalid, text: fmt.Sprintf("none of %d entries is usable", entries)}
+		return nil, d.found, &Error{Result: resultInvalid, text: fmt.Sprintf("none of %d entries is usable", entries)}
 	}
-	return r, d.findings, nil
+	return r, d.found, nil
 }
 
-// notJSON is the failure of a body that is not JSON.
-func notJSON(body string) *Error { return &Error{Result: resultInvalid, text: whyNotJSON(body)} }
-
-// whyNotJSON says what is wrong with a body that is not JSON.
-func whyNotJSON(body string) string {
-	var value json.RawMessage
-	switch err := json.NewDecoder(strings.NewReader(body)).Decode(&value); {
-	case err == nil:
-		return "more than one JSON value"
-	case errors.Is(err, io.EOF):
-		return "an empty body"
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "cut off"
+func (d *decoder) decodeItems(body string, user jid.JID, inspect, findDoubles bool) (entries int, failure *Error) {
+	d.begin(body)
+	d.user, d.inspect = user, inspect
+	if findDoubles {
+		d.seen = make(map[jid.JID]struct{})
 	}
-	if strings.HasPrefix(body, "\xff\xfe") || strings.HasPrefix(body, "\xfe\xff") {
-		return "UTF-16: JSON has to be UTF-8" // RFC 8259, section 8.1
-	}
-	return "not JSON"
-}
-
-// decoder gathers the items of one answer. Their texts are parts of the answer,
-// where it does not escape them.
-//
-// Its memory is used for one answer after the other; it is not safe for concurrent
-// use.
-type decoder struct {
-	user   jid.JID
-	items  []roster.Item
-	seen   map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
-	groups []string             // of all items, each of which has a part of it
-	findings
-	each func(Finding) // may be nil
-}
-
-// What a decoder keeps room for, from one answer to the next: items.
-const maxKept = 4096
-
-// newDecoder makes a decoder for one answer after the other.
-func newDecoder() *decoder { return &decoder{} }
-
-// forget makes d ready for the next answer, of which the last one is no part: only
-// its memory is used again.
-func (d *decoder) forget() {
-	items, groups := d.items, d.groups
-	if cap(items) > maxKept || cap(groups) > 4*maxKept {
-		items, groups = nil, nil
-	}
-	clear(items)
-	clear(groups)
-	*d = decoder{items: items[:0], groups: groups[:0]}
-}
-
-// walk adds all entries of an answer.
-func (d *decoder) walk(body string) (entries int, failure *Error) {
-	c := cursor{s: body}
-	switch c.kind() {
+	switch d.kind() {
 	case '{':
-		for c.open(); c.more(); entries++ {
-			key := c.key()
-			d.add(key, &c, true)
+		for d.open(); d.more(); entries++ {
+			d.addMember()
 		}
 	case '[':
-		for c.open(); c.more(); entries++ {
-			d.addElement(c.value())
+		for d.open(); d.more(); entries++ {
+			d.addElement()
 		}
 	default:
-		return 0, &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
+		d.skipValue()
+		failure = &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
 	}
-	return entries, nil
+	if !d.end() {
+		return 0, notJSON(body)
+	}
+	return entries, failure
 }
 
-// addElement adds an entry of the array form: an object that names its contact.
-func (d *decoder) addElement(entry string) {
-	c := cursor{s: entry}
-	contact := "null"
-	switch {
-	case c.isObject():
-		for c.open(); c.more(); {
-			if key, value := c.key(), c.value(); text(key) == "jid" {
-				contact = value
-			}
-		}
-	case entry[0] == '"': // no fields
-		d.add(entry, &cursor{s: entry}, true)
-		return
-	default:
-		contact = entry
-	}
+// addMember adds an entry of the object form, whose name is the contact.
+func (d *decoder) addMember() {
+	contact := text(d.value())
+	begin := d.json.InputOffset()
+	item, _, isObject := d.entry()
+	d.add(item, contact, begin, true, isObject)
+}
+
+// addElement adds an entry of the array form: an object that names its contact in a
+// field, or the contact alone.
+func (d *decoder) addElement() {
+	begin := d.json.InputOffset()
+	item, contact, isObject := d.entry()
 	switch contact[0] {
 	case '"':
-		d.add(contact, &cursor{s: entry}, false)
+		d.add(item, text(contact), begin, !isObject, isObject)
 	case 'n': // null is absent
 		d.skip("", reasonJID)
 	default:
@@ -178,73 +227,313 @@ func (d *decoder) addElement(entry string) {
 	}
 }
 
-// add adds the entry that comes for a contact, a JSON string, or skips it. bare
-// says that the contact is not called a JID.
-func (d *decoder) add(contact string, entry *cursor, bare bool) {
-	raw := text(contact)
-	item := roster.Item{Subscription: roster.SubscriptionBoth}
-	isObject := entry.isObject()
-	begin := entry.i
-	if reason := d.contact(&item, raw, bare, isObject); reason != "" {
-		entry.value()
-		d.skip(raw, reason)
+// entry reads an entry. contact is the JSON of its field jid, or "null" without one,
+// or the whole entry if it is no object.
+func (d *decoder) entry() (item roster.Item, contact string, isObject bool) {
+	item.Subscription = roster.SubscriptionBoth
+	d.odd = d.odd[:0]
+	if d.kind() == '{' {
+		return item, d.fields(&item), true
+	}
+	value := d.value()
+	if isEmptyArray(value) { // PHP writes an empty object like that
+		return item, "null", true
+	}
+	d.ignore(fieldEntry, typeOf(value))
+	return item, value, false
+}
+
+func isEmptyArray(value string) bool {
+	return value[0] == '[' && strings.TrimLeft(value[1:], " \t\r\n") == "]"
+}
+
+// fields sets the item's fields from the object that comes, and returns the JSON of
+// its field jid. Backends write fields in many ways (PHP, databases and forms know
+// few types): what can be understood is, and what cannot is no reason to take the
+// contact away. Of a field that comes twice the last counts.
+func (d *decoder) fields(item *roster.Item) (contact string) {
+	contact = "null"
+	for d.open(); d.more(); {
+		name, ok := text(d.value()), true
+		begin := d.json.InputOffset()
+		switch name {
+		case fieldName:
+			item.Name, ok = plainText(d.value())
+		case fieldGroups:
+			item.Groups, ok = d.groupSet()
+		case fieldSubscription:
+			item.Subscription, ok = subscription(d.value())
+		case fieldAsk:
+			item.Ask, ok = ask(d.value())
+		case fieldApproved:
+			item.Approved, ok = truth(d.value())
+		case fieldJID:
+			contact = d.value()
+		default:
+			d.skipValue()
+		}
+		if !ok {
+			value := strings.TrimLeft(d.body[begin:d.json.InputOffset()], ": \t\r\n")
+			d.ignore(name, value)
+		}
+	}
+	// The name is written into one tag, where a byte may become six.
+	if len(item.Name) > maxText/6 && len(xmltext.AppendEscaped(nil, item.Name)) > maxText {
+		d.ignore(fieldName, tooLong)
+		item.Name = ""
+	}
+	size := len(item.Name)
+	for _, group := range item.Groups {
+		size += len(group) + 16
+	}
+	if size > maxText {
+		d.ignore(fieldGroups, tooLong)
+		item.Groups = nil
+	}
+	return contact
+}
+
+// ignore notes a field of the current entry whose value cannot be understood. There
+// may be millions of them, so only the first ones have a place of their own.
+func (d *decoder) ignore(name, value string) {
+	if len(d.odd) >= maxInspected {
+		if i := slices.IndexFunc(d.odd, func(f oddField) bool { return f.name == name }); i >= 0 {
+			d.odd[i].times++
+			return
+		}
+	}
+	d.odd = append(d.odd, oddField{name, value, 1})
+}
+
+// add adds the item that was read from an entry, or skips it. begin is where the
+// entry begins. bare says that nothing calls the contact a JID.
+func (d *decoder) add(item roster.Item, contact string, begin int64, bare, isObject bool) {
+	j, reason := d.contact(contact, bare, isObject)
+	if reason != "" {
+		d.skip(contact, reason)
 		return
 	}
-	if isObject {
-		d.fields(&item, raw, entry)
-	} else {
-		d.ignore(raw, fieldEntry, kindOf(entry.value()))
+	for _, field := range d.odd {
+		d.note(&d.found.Ignored, field.name, field.times, Finding{Contact: contact, Field: field.name, Value: field.value})
 	}
-	if d.each != nil && !utf8.ValidString(entry.s[begin:entry.i]) {
-		d.each(Finding{Contact: printable(raw), Reason: NotUTF8})
+	if d.inspect && !utf8.ValidString(d.body[begin:d.json.InputOffset()]) {
+		d.note(&d.found.NotUTF8, NotUTF8, 1, Finding{Contact: contact, Reason: NotUTF8})
 	}
 	if d.seen != nil {
-		d.seen[item.JID] = struct{}{}
+		d.seen[j] = struct{}{}
 	}
+	item.JID = j
 	d.items = append(d.items, item)
 }
 
 func (d *decoder) skip(contact, reason string) {
-	d.skipped.add(reason, contact)
-	if d.each != nil {
-		d.each(Finding{Contact: printable(contact), Reason: reason})
-	}
+	d.note(&d.found.Skipped, reason, 1, Finding{Contact: contact, Reason: reason})
 }
 
-// ignore notes that a contact's field has its default, as its value cannot be
-// understood.
-func (d *decoder) ignore(contact, field, value string) {
-	d.ignored.add(field, contact)
-	if d.each != nil {
-		d.each(Finding{Contact: printable(contact), Field: field, Value: printable(value)})
+// note counts what was found some times, by a label, and names it if it is one of
+// the first.
+func (d *decoder) note(found *Found, label string, times int, finding Finding) {
+	if found.by == nil {
+		found.by = make(map[string]int)
 	}
+	found.by[label] += times
+	if n := len(found.First); n == maxInspected || n == 1 && !d.inspect {
+		found.More += times
+		return
+	}
+	found.More += times - 1
+	finding.Contact, finding.Value = printable(finding.Contact), printable(finding.Value)
+	found.First = append(found.First, finding)
 }
 
-// contact sets the item's JID, or says why it is not a contact of the user. bare
-// says that nothing calls it a JID, and isObject that it has fields.
-func (d *decoder) contact(item *roster.Item, raw string, bare, isObject bool) (reason string) {
+// contact is the contact's JID, or why it is not a contact of the user.
+func (d *decoder) contact(raw string, bare, isObject bool) (j jid.JID, reason string) {
 	j, err := jid.Parse(raw)
 	if err != nil {
-		return reasonJID
+		return j, reasonJID
 	}
 	// {"error": {…}}, {"data": []} and {"error.code": 5} are answers that backends
 	// give, and such a word is a well-formed domain. Taken for a contact, it would
 	// replace all the user's contacts. A domain is no contact unless it is said to
 	// be a JID, or has a dot and fields.
 	if bare && j.Local() == "" && (!isObject || !strings.ContainsAny(j.Domain(), ".:")) {
-		return reasonJID
+		return j, reasonJID
 	}
 	if !j.IsBare() {
-		return reasonResource
+		return j, reasonResource
 	}
 	if j == d.user {
-		return reasonSelf
+		return j, reasonSelf
 	}
 	if _, double := d.seen[j]; double { // of nil, too
-		return reasonDouble
+		return j, reasonDouble
 	}
-	item.JID = j
-	return ""
+	return j, ""
+}
+
+// groupSet reads an object whose true members are the groups, an array of them, or
+// the one group. What is no group is left out, and not ok.
+func (d *decoder) groupSet() (groups []string, ok bool) {
+	begin := len(d.groups)
+	add := func(group string) (ok bool) {
+		name, ok := plainText(group)
+		if name != "" {
+			d.groups = append(d.groups, name)
+		}
+		return ok
+	}
+	ok = true
+	switch d.kind() {
+	case '{':
+		for d.open(); d.more(); {
+			name := d.value()
+			in, known := truth(d.value())
+			ok = ok && known
+			if in {
+				add(name)
+			}
+		}
+	case '[':
+		for d.open(); d.more(); {
+			ok = add(d.value()) && ok
+		}
+	case '"':
+		add(d.value())
+	default:
+		ok = d.value() == "null"
+	}
+	groups = d.groups[begin:len(d.groups):len(d.groups)]
+	slices.Sort(groups)
+	return slices.Compact(groups), ok
+}
+
+// plainText is a text; a number is the one that it spells.
+func plainText(value string) (s string, ok bool) {
+	switch typeOf(value) {
+	case typeText:
+		return cleanText(value), true
+	case typeNumber:
+		return value, true
+	}
+	return "", value == "null"
+}
+
+func subscription(value string) (roster.Subscription, bool) {
+	if value[0] == '"' {
+		if s := roster.Subscription(lower(value)); s.Valid() {
+			return s, true
+		}
+	}
+	return roster.SubscriptionBoth, value == "null"
+}
+
+// ask reads "subscribe" (RFC 6121, section 2.1.2.2), or whether that is so.
+func ask(value string) (asked, ok bool) {
+	if value[0] == '"' && lower(value) == "subscribe" {
+		return true, true
+	}
+	return truth(value)
+}
+
+// truth is whether something is so: as a boolean, as a number, which is then not 0,
+// or as a text that says the one or the other. null is false.
+func truth(value string) (is, ok bool) {
+	switch value[0] {
+	case 't':
+		return true, true
+	case 'f', 'n':
+		return false, true
+	case '"':
+		switch value = lower(value); value {
+		case "true", "t", "yes", "y", "on":
+			return true, true
+		case "false", "f", "no", "n", "off", "":
+			return false, true
+		}
+		if !jsontext.Value(value).IsValid() {
+			return false, false
+		}
+	}
+	if typeOf(value) != typeNumber {
+		return false, false
+	}
+	n, _ := strconv.ParseFloat(value, 64) // one that is too large is not 0 either
+	return n != 0, true
+}
+
+// lower is the content of a JSON string in lower case, without the space around it.
+func lower(quoted string) string { return strings.ToLower(strings.TrimSpace(text(quoted))) }
+
+const (
+	typeText   = "a text"
+	typeNumber = "a number"
+)
+
+// typeOf says what a value is. In an inspection it stands for an entry that is no
+// object: whatever that is, it is no contact's, and maybe nobody's business.
+func typeOf(value string) string {
+	switch value[0] {
+	case '"':
+		return typeText
+	case '[':
+		return "an array"
+	case '{':
+		return "an object"
+	case 't', 'f', 'n':
+		return value
+	}
+	return typeNumber
+}
+
+// text is the content of a JSON string. What is no UTF-8 or no character becomes
+// U+FFFD.
+func text(quoted string) string {
+	if quoted[0] != '"' {
+		return "" // of a body that is not JSON
+	}
+	inner := quoted[1 : len(quoted)-1]
+	if isPlain(inner) || strings.IndexByte(inner, '\\') < 0 && utf8.ValidString(inner) {
+		return inner
+	}
+	s, _ := jsontext.AppendUnquote(nil, quoted) // the error says that there is U+FFFD
+	return string(s)
+}
+
+// cleanText is what XML allows of the content of a JSON string.
+func cleanText(quoted string) string {
+	s := text(quoted)
+	// JSON escapes control characters always, and U+FFFE and U+FFFF begin like that.
+	if isPlain(quoted) || strings.IndexByte(quoted, '\\') < 0 && !strings.Contains(s, "\xef\xbf") {
+		return s
+	}
+	return roster.CleanText(s)
+}
+
+// isPlain reports whether s is ASCII that escapes nothing, as most texts are.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf || s[i] == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
+// notJSON is the failure of a body that is not JSON, with the reason.
+func notJSON(body string) *Error {
+	failure := &Error{Result: resultInvalid, text: "not JSON"}
+	var value json.RawMessage
+	switch err := json.NewDecoder(strings.NewReader(body)).Decode(&value); {
+	case err == nil:
+		failure.text = "more than one JSON value"
+	case errors.Is(err, io.EOF):
+		failure.text = "an empty body"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		failure.text = "cut off"
+	case strings.HasPrefix(body, "\xff\xfe"), strings.HasPrefix(body, "\xfe\xff"):
+		failure.text = "UTF-16: JSON has to be UTF-8" // RFC 8259, section 8.1
+	}
+	return failure
 }
 
 // printable is s for a log line: short, and without anything that does not

@@ -181,9 +181,9 @@ var decodeTests = []struct {
 func TestDecode(t *testing.T) {
 	for _, test := range decodeTests {
 		t.Run(test.name, func(t *testing.T) {
-			r, found, failure := newDecoder().decode(test.body, juliet, nil)
-			if !maps.Equal(found.skipped.by, test.skipped) || !maps.Equal(found.ignored.by, test.ignored) {
-				t.Errorf("skipped %v and ignored %v, want %v and %v", found.skipped.by, found.ignored.by, test.skipped, test.ignored)
+			r, found, failure := newDecoder().decode(test.body, juliet, false)
+			if !maps.Equal(found.Skipped.by, test.skipped) || !maps.Equal(found.Ignored.by, test.ignored) {
+				t.Errorf("skipped %v and ignored %v, want %v and %v", found.Skipped.by, found.Ignored.by, test.skipped, test.ignored)
 			}
 			if test.failure != "" {
 				if failure == nil {
@@ -205,8 +205,8 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeNamesFirstSkipped(t *testing.T) {
-	_, found, _ := newDecoder().decode(`{"romeo@example.org":{"ask": "x"}, "@one": {}, "@two": {}}`, juliet, nil)
-	if found.skipped.first != "@one" || found.ignored.first != "romeo@example.org" {
+	_, found, _ := newDecoder().decode(`{"romeo@example.org":{"ask": "x"}, "@one": {}, "@two": {}}`, juliet, false)
+	if found.Skipped.First[0].Contact != "@one" || found.Ignored.First[0].Contact != "romeo@example.org" {
 		t.Errorf("found %+v", found)
 	}
 }
@@ -216,8 +216,9 @@ func TestDecodeNamesFirstSkipped(t *testing.T) {
 func TestDecoderAgain(t *testing.T) {
 	used := newDecoder()
 	for _, test := range decodeTests {
-		r, found, failure := used.decode(test.body, juliet, nil)
-		want, wantFound, wantFailure := newDecoder().decode(test.body, juliet, nil)
+		r, found, failure := used.decode(test.body, juliet, false)
+		want, wantFound, wantFailure := newDecoder().decode(test.body, juliet, false)
+		used.begin("")
 		if !r.Equal(want) || !reflect.DeepEqual(found, wantFound) || (failure == nil) != (wantFailure == nil) {
 			t.Errorf("%s: %v, %v, %v, want %v, %v, %v", test.name, r.Items(), found, failure, want.Items(), wantFound, wantFailure)
 		}
@@ -232,9 +233,18 @@ func TestDecoderAgain(t *testing.T) {
 			}
 		}
 	}
-	used.decode(string(rosterOf(maxKept+1)), juliet, nil)
-	if cap(used.items) != 0 || cap(used.groups) != 0 {
-		t.Errorf("keeps room for %d items", cap(used.items))
+}
+
+// The memory for a large answer is not kept.
+func TestLargeAnswerIsNotKept(t *testing.T) {
+	b := newBench(t, "")
+	d := newDecoder()
+	if _, _, failure := d.decode(strings.Repeat(" ", maxReused)+"[]", juliet, false); failure != nil {
+		t.Fatal(failure)
+	}
+	b.putDecoder(d)
+	if b.decoders.Get() == any(d) || d.body != "" {
+		t.Error("the decoder is used again")
 	}
 }
 
@@ -260,7 +270,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(test.body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r, found, failure := newDecoder().decode(string(body), juliet, nil)
+		r, found, failure := newDecoder().decode(string(body), juliet, false)
 		var whole any
 		if err := json.Unmarshal(body, &whole); err != nil && failure == nil {
 			t.Fatalf("decoded what is not JSON: %v", err)
@@ -275,12 +285,12 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%d items of %d entries", r.Len(), v.Len())
 		}
 		n := r.Len()
-		for field := range found.ignored.by {
+		for field := range found.Ignored.by {
 			if !slices.Contains(Fields, field) {
 				t.Fatalf("field %q", field)
 			}
 		}
-		for reason, count := range found.skipped.by {
+		for reason, count := range found.Skipped.by {
 			if !slices.Contains(SkipReasons, reason) {
 				t.Fatalf("reason %q", reason)
 			}

@@ -82,7 +82,7 @@ func contextError(err error, late string) *Error {
 // that has ended is the reason, whatever the client made of it.
 func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 	if context.Cause(ctx) == errTimeout {
-		return &Error{Result: resultTimeout, text: fmt.Sprintf("timed out after %v", f.timeout),
+		return &Error{Result: resultTimeout, text: fmt.Sprintf("timed out after %v", f.options.Timeout),
 			cause: context.DeadlineExceeded, down: true}
 	}
 	if ended := ctx.Err(); ended != nil {

@@ -131,7 +131,7 @@ func (b *bench) result(ctx context.Context, user jid.JID) string {
 }
 
 // open is how many circuits are, by the metric.
-func (b *bench) open() float64 { return testutil.ToFloat64(b.metrics.CircuitsOpen) }
+func (b *bench) open() float64 { return testutil.ToFloat64(b.options.Metrics.CircuitsOpen) }
 
 // logged counts the lines of the log that contain text.
 func (b *bench) logged(text string) int { return strings.Count(b.log.String(), text) }

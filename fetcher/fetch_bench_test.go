@@ -60,8 +60,8 @@ func benchFetcher(b *testing.B, contacts, bulkSize int) *Fetcher {
 	return f
 }
 
-// One fetch after the other, of a user who changed and of one who did not. With
-// bulk, one who comes alone waits for nobody.
+// One fetch after the other, of a user who changed and of one who did not. One who
+// comes alone is asked for alone, whether the domain has a bulk URL or not.
 func BenchmarkFetch(b *testing.B) {
 	for _, bulkSize := range []int{0, 100} {
 		f := benchFetcher(b, 200, bulkSize)
@@ -73,36 +73,46 @@ func BenchmarkFetch(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/bulk=%d", name, bulkSize), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
-					if got, err := f.Fetch(b.Context(), r); err != nil || (got.Roster == nil) != (name == "304") {
-						b.Fatal(got, err)
-					}
+					f.FetchMany(b.Context(), []roster.Request{r}, func(_ int, got roster.Fetched, err error) {
+						if err != nil || (got.Roster == nil) != (name == "304") {
+							b.Error(got, err)
+						}
+					})
 				}
 			})
 		}
 	}
 }
 
-// Many users at once, as in a refresh of all; a user is one operation.
+// Many users, as in a refresh of all: as many at once as FetchMany is best given. A
+// user is one operation.
 func BenchmarkRefresh(b *testing.B) {
-	users := make([]jid.JID, 1000)
+	users := make([]roster.Request, 1000)
 	for i := range users {
-		users[i] = numbered(i)
+		users[i].User = numbered(i)
 	}
 	for _, contacts := range []int{2, 20, 200} {
 		for _, bulkSize := range []int{0, 100} {
 			b.Run(fmt.Sprintf("contacts=%d/bulk=%d", contacts, bulkSize), func(b *testing.B) {
 				f := benchFetcher(b, contacts, bulkSize)
-				places := make(chan struct{}, 48+BulkRequests*bulkSize)
+				size, atOnce := f.BatchSize("example.org"), 48
+				if size > 1 {
+					atOnce = BulkRequests
+				}
+				slots := make(chan struct{}, atOnce)
 				b.ReportAllocs()
 				b.ResetTimer()
 				var wg sync.WaitGroup
-				for i := range b.N {
-					places <- struct{}{}
+				for i := 0; i < b.N; i += size {
+					slots <- struct{}{}
 					wg.Go(func() {
-						defer func() { <-places }()
-						if got, err := f.Fetch(b.Context(), roster.Request{User: users[i%len(users)]}); err != nil || got.Roster.Len() != contacts {
-							b.Error(got, err)
-						}
+						defer func() { <-slots }()
+						begin := i % len(users)
+						f.FetchMany(b.Context(), users[begin:begin+min(size, b.N-i)], func(_ int, got roster.Fetched, err error) {
+							if err != nil || got.Roster.Len() != contacts {
+								b.Error(got, err)
+							}
+						})
 					})
 				}
 				wg.Wait()

@@ -14,7 +14,7 @@
 // section 2.1.2), takes groups as an array of strings too, and the whole as an
 // array of such objects that name their contact in a field jid. Other fields
 // are ignored. A field that is null is absent, one that is written in another way
-// is read as far as it can be understood (see [decoder.fields]). [] and {} are the
+// is read as far as it can be understood. [] and {} are the
 // empty roster, and the empty object wherever one is expected: PHP writes it as [].
 //
 // Everything else is a failure and never an empty roster (but see
@@ -25,12 +25,11 @@
 //
 // # Many users at once
 //
-// Users of one domain that are to be fetched at the same time, and for whom no
-// query waits, are asked for together if [Options.BulkURL] has a URL: a POST of
-// the JSON array of their localparts, in the media type application/json. The
-// answer has status 200 and a body that is one JSON object, keyed by the
-// localparts as they were asked for, each with what the contacts URL would
-// answer:
+// [Fetcher.FetchMany] asks for many users of one domain with one request if
+// [Options.BulkURL] has a URL: a POST of the JSON array of their localparts, in the
+// media type application/json. The answer has status 200 and a body that is one
+// JSON object, keyed by the localparts as they were asked for, each with what the
+// contacts URL would answer:
 //
 //	{"juliet": {"romeo@example.org": {"name": "Romeo"}}, "romeo": {}}
 //
@@ -136,49 +135,40 @@ type Metrics struct {
 // Fetcher fetches contacts. It implements [roster.Source] and is safe for
 // concurrent use.
 type Fetcher struct {
-	url           func(user jid.JID) (string, error)
-	timeout       time.Duration
-	maxBytes      int64
-	notFoundEmpty bool
-	userAgent     string
-	header        atomic.Pointer[http.Header] // which is never modified
-	log           *slog.Logger
-	metrics       Metrics
-	slots         *limiter
-	background    *limiter // of those for whom no query waits, so that they leave slots to queries; nil: the caller sees to it
-	circuits      *circuits
-	bulkURL       func(domain string) (url string, ok bool) // may be nil
-	bulkSize      int
-	bulks         *bulks
-	company       time.Duration          // how long a user waits for it
-	recovered     func(domains []string) // nil: nobody
-	transport     atomic.Pointer[http.Transport]
-	pieces        sync.Pool // of *[pieceSize]byte, to read bodies
-	decoders      sync.Pool // of *decoder
+	options    Options                     // but for those that can be replaced: header and transport
+	header     atomic.Pointer[http.Header] // which is never modified
+	transport  atomic.Pointer[http.Transport]
+	recovered  func(domains []string) // nil: nobody
+	slots      *limiter
+	background *limiter  // of those for whom no query waits, so that they leave slots to queries
+	pieces     sync.Pool // of *[pieceSize]byte, to read bodies
+	decoders   sync.Pool // of *decoder
+
+	mu       sync.Mutex          // guards all below; those in it have locks of their own
+	breakers map[string]*breaker // by backend
+	bulks    map[string]*bulk    // by domain
+	closed   bool
+
+	probes sync.WaitGroup  // under way
+	life   context.Context // of the probes
+	cancel context.CancelFunc
 }
 
 // New makes a Fetcher, which starts no goroutine and connects to nobody before
 // the first Fetch. [Fetcher.Close] ends it. The proxy is taken from the environment, as
 // [http.ProxyFromEnvironment] describes.
 func New(o Options) *Fetcher {
-	dialer := &net.Dialer{Timeout: o.Timeout} // a dial may outlive the fetch that began it
 	f := &Fetcher{
-		url:           o.URL,
-		timeout:       o.Timeout,
-		maxBytes:      o.MaxBytes,
-		notFoundEmpty: o.NotFoundEmpty,
-		userAgent:     o.UserAgent,
-		log:           o.Logger,
-		metrics:       o.Metrics,
-		slots:         newLimiter(o.MaxInFlight),
-		circuits:      newCircuits(),
-		bulkURL:       o.BulkURL,
-		bulkSize:      o.BulkSize,
-		bulks:         newBulks(),
-		company:       forCompany,
-		pieces:        sync.Pool{New: func() any { return new([pieceSize]byte) }},
-		decoders:      sync.Pool{New: func() any { return newDecoder() }},
+		options:    o,
+		slots:      newLimiter(o.MaxInFlight),
+		background: newLimiter(forBackground(o.MaxInFlight)),
+		pieces:     sync.Pool{New: func() any { return new([pieceSize]byte) }},
+		decoders:   sync.Pool{New: func() any { return newDecoder() }},
+		breakers:   make(map[string]*breaker),
+		bulks:      make(map[string]*bulk),
 	}
+	f.life, f.cancel = context.WithCancel(context.Background())
+	dialer := &net.Dialer{Timeout: o.Timeout} // a dial may outlive the fetch that began it
 	f.transport.Store(&http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		OnProxyConnectResponse: checkConnect,
@@ -193,44 +183,40 @@ func New(o Options) *Fetcher {
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: http2Silence, PingTimeout: http2Ping},
 	})
 	f.SetHeader(o.Header)
-	if o.BulkURL != nil {
-		f.background = newLimiter(forBackground(o.MaxInFlight))
-	}
 	return f
 }
 
-// Fetch asks the backend for the contacts of a user, of whom the bare JID counts.
-// It waits for its turn if too many fetches are under way, which is not part of
-// the timeout, and returns when ctx ends, whatever the backend does. In a hurry,
-// it asks twice if the connection is refused or the answer is 5xx. The error is
-// always an [*Error], and fit for everybody's eyes.
-//
-// Without hurry, the user may be asked for together with others: what is fetched
-// then has no Validator.
+// forBackground is how many of n fetches at a time may be such that no query waits
+// for, so that a client that logs in never waits behind all of them.
+func forBackground(n int) int { return max(1, n*3/4) }
+
+// Fetch asks the backend for the contacts of a user, of whom the bare JID counts,
+// at the contacts URL. It waits for a slot if too many fetches are under way, which
+// is not part of the timeout, and returns when ctx ends, whatever the backend does.
+// In a hurry, it asks twice if the connection is refused or the answer is 5xx.
+// Those that are in no hurry have three quarters of the slots. The error is always
+// an [*Error], and fit for everybody's eyes.
 func (f *Fetcher) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, error) {
 	r.User = r.User.Bare()
-	if q := f.bulk(r.User.Domain()); q != nil && !r.Hurry {
-		return f.count(q.fetch(ctx, r))
-	}
 	return f.count(f.fetch(ctx, r, nil))
 }
 
-// count counts what a fetch came to.
+// count counts the outcome of a fetch.
 func (f *Fetcher) count(fetched roster.Fetched, failure *Error) (roster.Fetched, error) {
 	switch {
 	case failure != nil:
-		f.metrics.Fetches.WithLabelValues(failure.Result).Inc()
+		f.options.Metrics.Fetches.WithLabelValues(failure.Result).Inc()
 		return roster.Fetched{}, failure
 	case fetched.Roster == nil:
-		f.metrics.Fetches.WithLabelValues(resultNotModified).Inc()
+		f.options.Metrics.Fetches.WithLabelValues(resultNotModified).Inc()
 	default:
-		f.metrics.Fetches.WithLabelValues(resultOK).Inc()
+		f.options.Metrics.Fetches.WithLabelValues(resultOK).Inc()
 	}
 	return fetched, nil
 }
 
-// fetch asks for one user. each, if there is one, is called for each finding.
-func (f *Fetcher) fetch(ctx context.Context, r roster.Request, each func(Finding)) (roster.Fetched, *Error) {
+// fetch asks for one user. inspected, unless nil, is set to what was found.
+func (f *Fetcher) fetch(ctx context.Context, r roster.Request, inspected *Findings) (roster.Fetched, *Error) {
 	req, failure := f.request(r)
 	if failure != nil {
 		return roster.Fetched{}, failure
@@ -243,69 +229,62 @@ func (f *Fetcher) fetch(ctx context.Context, r roster.Request, each func(Finding
 			return nil
 		}
 		fetched.Validator = validatorOf(req.URL, a.header)
-		var found findings
 		d := f.decoders.Get().(*decoder)
-		fetched.Roster, found, failure = d.decode(a.body, r.User, each)
-		f.decoders.Put(d)
+		defer f.putDecoder(d)
+		var found Findings
+		fetched.Roster, found, failure = d.decode(a.body, r.User, inspected != nil)
+		if inspected != nil {
+			*inspected = found
+		}
 		f.report(ctx, r.User, found)
 		return failure
 	})
 	switch {
 	case failure == nil && contradicted:
 		r.Validator = ""
-		return f.fetch(ctx, r, each)
+		return f.fetch(ctx, r, inspected)
 	case failure == nil:
 		return fetched, nil
-	case failure.Status == http.StatusNotFound && f.notFoundEmpty:
+	case failure.Status == http.StatusNotFound && f.options.NotFoundEmpty:
 		return roster.Fetched{Roster: roster.New(nil), Missing: true}, nil
 	}
 	return roster.Fetched{}, failure
 }
 
 // report counts and logs what could not be served in one fetch.
-func (f *Fetcher) report(ctx context.Context, user jid.JID, found findings) {
-	for _, kind := range []struct {
-		tally
-		labels         []string
-		counts         *prometheus.CounterVec
-		message, group string
-	}{
-		{found.skipped, SkipReasons, f.metrics.Skipped, "skipped contacts that the backend sent", "skipped"},
-		{found.ignored, Fields, f.metrics.Ignored, "ignored fields of contacts that cannot be understood", "ignored"},
-	} {
-		if kind.by == nil {
-			continue
-		}
-		var counts []slog.Attr
-		for _, label := range kind.labels {
-			if n := kind.by[label]; n > 0 {
-				kind.counts.WithLabelValues(label).Add(float64(n))
-				counts = append(counts, slog.Int(label, n))
-			}
-		}
-		f.log.LogAttrs(ctx, slog.LevelWarn, kind.message,
-			slog.String("user", user.String()),
-			slog.GroupAttrs(kind.group, counts...))
-		f.log.LogAttrs(ctx, slog.LevelDebug, "the first of them",
-			slog.String("user", user.String()),
-			slog.String("contact", printable(kind.first)))
+func (f *Fetcher) report(ctx context.Context, user jid.JID, found Findings) {
+	f.reportFound(ctx, user, found.Skipped, SkipReasons, f.options.Metrics.Skipped, "skipped contacts that the backend sent", "skipped")
+	f.reportFound(ctx, user, found.Ignored, Fields, f.options.Metrics.Ignored, "ignored fields of contacts that cannot be understood", "ignored")
+}
+
+func (f *Fetcher) reportFound(ctx context.Context, user jid.JID, found Found, labels []string, counter *prometheus.CounterVec, message, group string) {
+	if found.by == nil {
+		return
 	}
+	var counts []slog.Attr
+	for _, label := range labels {
+		if n := found.by[label]; n > 0 {
+			counter.WithLabelValues(label).Add(float64(n))
+			counts = append(counts, slog.Int(label, n))
+		}
+	}
+	who := slog.String("user", user.String())
+	f.options.Logger.LogAttrs(ctx, slog.LevelWarn, message, who, slog.GroupAttrs(group, counts...))
+	f.options.Logger.LogAttrs(ctx, slog.LevelDebug, "the first of them", who, slog.String("contact", found.First[0].Contact))
 }
 
 // SetMaxInFlight changes how many fetches are under way at once. Those that
 // are go on. The number of connections kept between fetches stays as it was.
 func (f *Fetcher) SetMaxInFlight(n int) {
 	f.slots.setLimit(n)
-	if f.background != nil {
-		f.background.setLimit(forBackground(n))
-	}
+	f.background.setLimit(forBackground(n))
 }
 
 // SetHeader replaces [Options].Header, from the next request on.
 func (f *Fetcher) SetHeader(h http.Header) {
 	header := http.Header{"Accept": {"application/json"}}
-	if f.userAgent != "" {
-		header.Set("User-Agent", f.userAgent)
+	if f.options.UserAgent != "" {
+		header.Set("User-Agent", f.options.UserAgent)
 	}
 	for name, values := range h.Clone() {
 		header[http.CanonicalHeaderKey(name)] = values
@@ -323,17 +302,19 @@ func (f *Fetcher) SetTLS(c *tls.Config) {
 	before.CloseIdleConnections()
 }
 
-// Recovered sets who is told, with the domains of the users concerned, that a
+// Recovered sets what is called, with the domains of the users concerned, when a
 // backend that was down answers again: what failed may be tried again at once.
-// It is called from any goroutine and does not block. Recovered is called before
-// anything else, or not at all.
-func (f *Fetcher) Recovered(tell func(domains []string)) { f.recovered = tell }
+// The callback is called from any goroutine and must not block. Recovered is called
+// before anything else, or not at all.
+func (f *Fetcher) Recovered(callback func(domains []string)) { f.recovered = callback }
 
-// Close ends what the Fetcher does by itself, waits for that, and closes the
-// connections that wait for another fetch. Fetches under way end by their
-// contexts.
+// Close ends the probes, waits for that, and closes the connections that wait for
+// another fetch. Fetches under way end by their contexts.
 func (f *Fetcher) Close() {
-	f.circuits.stop()
-	f.bulks.stop()
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.cancel()
+	f.probes.Wait()
 	f.transport.Load().CloseIdleConnections()
 }

@@ -228,7 +228,7 @@ func TestMaxInFlight(t *testing.T) {
 	var wg sync.WaitGroup
 	for range fetches {
 		wg.Go(func() {
-			if _, err := b.Fetch(t.Context(), juliet); err != nil {
+			if _, err := b.Fetch(inHurry(t.Context()), juliet); err != nil {
 				t.Error(err)
 			}
 		})
@@ -254,13 +254,13 @@ func TestMaxInFlight(t *testing.T) {
 	}
 }
 
-// A fetch that waits for its turn ends with its context, and has no duration.
+// A fetch that waits for a slot ends with its context, and has no duration.
 // Its own timeout does not run while it waits.
-func TestWaitForTurn(t *testing.T) {
+func TestWaitForSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, "", func(o *Options) {
 			o.MaxInFlight, o.Timeout = 1, time.Second
-			o.URL = func(jid.JID) (string, error) { return "gopher://its.turn.came", nil }
+			o.URL = func(jid.JID) (string, error) { return "gopher://a.slot", nil }
 		})
 		if err := b.slots.acquire(t.Context()); err != nil {
 			t.Fatal(err)
@@ -283,7 +283,7 @@ func TestWaitForTurn(t *testing.T) {
 		}
 		b.SetMaxInFlight(2)
 		if _, err := b.Fetch(t.Context(), juliet); err.(*Error).Result != resultOther {
-			t.Errorf("failed with %v, want its turn", err)
+			t.Errorf("failed with %v, want a slot", err)
 		}
 	})
 }
@@ -301,7 +301,7 @@ func TestSkippedIsCountedAndLoggedOnce(t *testing.T) {
 				t.Errorf("not %s: %s", test.result, b.exposed(t))
 			}
 			for reason, want := range map[string]float64{reasonJID: 2, reasonResource: 1, reasonSelf: 1} {
-				if got := testutil.ToFloat64(b.metrics.Skipped.WithLabelValues(reason)); got != want {
+				if got := testutil.ToFloat64(b.options.Metrics.Skipped.WithLabelValues(reason)); got != want {
 					t.Errorf("skipped %v by %s, want %v", got, reason, want)
 				}
 			}

@@ -84,20 +84,20 @@ func newBench(t *testing.T, base string, change ...func(*Options)) *bench {
 
 // fetches is how many fetches ended with result.
 func (b *bench) fetches(result string) float64 {
-	return testutil.ToFloat64(b.metrics.Fetches.WithLabelValues(result))
+	return testutil.ToFloat64(b.options.Metrics.Fetches.WithLabelValues(result))
 }
 
 // skipped is how many entries were skipped by reason.
 func (b *bench) skipped(reason string) int {
-	return int(testutil.ToFloat64(b.metrics.Skipped.WithLabelValues(reason)))
+	return int(testutil.ToFloat64(b.options.Metrics.Skipped.WithLabelValues(reason)))
 }
 
 // ignored is how many times a field was ignored.
 func (b *bench) ignored(field string) int {
-	return int(testutil.ToFloat64(b.metrics.Ignored.WithLabelValues(field)))
+	return int(testutil.ToFloat64(b.options.Metrics.Ignored.WithLabelValues(field)))
 }
 
-func (b *bench) inFlight() float64 { return testutil.ToFloat64(b.metrics.InFlight) }
+func (b *bench) inFlight() float64 { return testutil.ToFloat64(b.options.Metrics.InFlight) }
 
 // exposed is all that left the Fetcher but its results: logs and metrics.
 func (b *bench) exposed(t *testing.T) string {

@@ -13,30 +13,28 @@ import (
 // maxInspected is how many findings of a kind an [Inspection] names.
 const maxInspected = 100
 
-// Inspection is what one fetch came to, for an administrator's eyes.
+// Inspection is the outcome of one fetch, for an administrator's eyes.
 type Inspection struct {
-	URL     string // that was asked, without its query, which may hold a key; "" if there is none
-	Err     *Error // why there is no roster; nil if there is one
-	Status  int    // of the answer; 0 if there is Err
-	Items   int    // of the roster
-	Skipped Found  // entries that were left out
-	Ignored Found  // fields that have their defaults, as their values cannot be understood
-	NotUTF8 Found  // entries with bytes that are not UTF-8
-	Took    time.Duration
+	URL    string // that was asked, without its query, which may hold a key; "" if there is none
+	Err    *Error // why there is no roster; nil if there is one
+	Status int    // of the answer; 0 if there is Err
+	Items  int    // of the roster
+	Findings
+	Took time.Duration
+}
+
+// Findings are what could not be served as it was sent.
+type Findings struct {
+	Skipped Found // entries that were left out
+	Ignored Found // fields that have their defaults, as their values cannot be understood
+	NotUTF8 Found // entries with bytes that are not UTF-8
 }
 
 // Found are findings of one kind.
 type Found struct {
 	First []Finding
-	More  int // how many others there are
-}
-
-func (f *Found) add(finding Finding) {
-	if len(f.First) == maxInspected {
-		f.More++
-		return
-	}
-	f.First = append(f.First, finding)
+	More  int            // how many others there are
+	by    map[string]int // all of them, by reason or field; nil: none
 }
 
 // Count is how many there are.
@@ -54,22 +52,16 @@ type Finding struct {
 // bytes that are not UTF-8.
 const NotUTF8 = "not_utf8"
 
-// Inspect is [Fetcher.Fetch] that tells all it finds, and counts nothing. A user
+// Inspect is [Fetcher.Fetch] that tells all it finds, and counts no fetch. A user
 // without a roster is in Err.
 func (f *Fetcher) Inspect(ctx context.Context, user jid.JID) Inspection {
 	user = user.Bare()
-	i := Inspection{URL: f.shownURL(user)}
+	i := Inspection{}
+	if text, err := f.options.URL(user); err == nil {
+		i.URL = withoutSecrets(text)
+	}
 	began := time.Now()
-	r, failure := f.fetch(ctx, roster.Request{User: user, Hurry: true}, func(finding Finding) {
-		switch {
-		case finding.Field != "":
-			i.Ignored.add(finding)
-		case finding.Reason == NotUTF8:
-			i.NotUTF8.add(finding)
-		default:
-			i.Skipped.add(finding)
-		}
-	})
+	r, failure := f.fetch(ctx, roster.Request{User: user, Hurry: true}, &i.Findings)
 	i.Took, i.Err, i.Items = time.Since(began), failure, r.Roster.Len()
 	switch {
 	case failure == nil && r.Missing:
@@ -80,25 +72,25 @@ func (f *Fetcher) Inspect(ctx context.Context, user jid.JID) Inspection {
 	return i
 }
 
-// BulkInspection is what a request for several users, with one alone, came to.
+// BulkInspection is the outcome of a request for several users, with one alone.
 type BulkInspection struct {
 	URL   string // as that of an Inspection
 	Err   *Error // why the answer is none; nil if it is one
 	Found bool   // the user is in it, with contacts that can be read
-	Items int    // of his roster
+	Items int    // of their roster
 	Took  time.Duration
 }
 
 // InspectBulk is [Fetcher.Inspect] for the URL at which many users are asked for
 // at once; ok says whether the user's domain has one.
 func (f *Fetcher) InspectBulk(ctx context.Context, user jid.JID) (i BulkInspection, ok bool) {
-	q := f.bulk(user.Domain())
-	if q == nil {
+	b := f.bulk(user.Domain())
+	if b == nil {
 		return i, false
 	}
-	i.URL = shown(q.url)
+	i.URL = withoutSecrets(b.url)
 	began := time.Now()
-	failure := f.together(ctx, q.url, []asked{{user.Bare(), func(r *roster.Roster) { i.Found, i.Items = true, r.Len() }}})
+	failure := f.post(ctx, b.url, []jid.JID{user.Bare()}, func(_ int, r *roster.Roster) { i.Found, i.Items = true, r.Len() })
 	i.Took = time.Since(began)
 	if failure == nil || !failure.nobody {
 		i.Err = failure
@@ -106,17 +98,8 @@ func (f *Fetcher) InspectBulk(ctx context.Context, user jid.JID) (i BulkInspecti
 	return i, true
 }
 
-// shownURL is the user's contacts URL, shown.
-func (f *Fetcher) shownURL(user jid.JID) string {
-	text, err := f.url(user)
-	if err != nil {
-		return ""
-	}
-	return shown(text)
-}
-
-// shown is a URL without all that may be a secret.
-func shown(text string) string {
+// withoutSecrets is a URL without all that may be a secret, or "" if it is none.
+func withoutSecrets(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return ""

@@ -12,7 +12,7 @@ type limiter struct {
 	mu      sync.Mutex // guards all below; nothing blocks while it is held
 	limit   int
 	held    int
-	waiting list.List // of chan struct{}, closed when it is that one's turn
+	waiting list.List // of chan struct{}, closed when a slot is given to that one
 }
 
 func newLimiter(limit int) *limiter { return &limiter{limit: limit} }
@@ -24,24 +24,24 @@ func (l *limiter) acquire(ctx context.Context) error {
 		return err
 	}
 	l.mu.Lock()
-	turn := make(chan struct{})
-	place := l.waiting.PushBack(turn)
+	given := make(chan struct{})
+	waiter := l.waiting.PushBack(given)
 	l.admit()
 	l.mu.Unlock()
 
 	select {
-	case <-turn:
+	case <-given:
 		return nil
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	select {
-	case <-turn: // its turn came at the same time: pass it on
+	case <-given: // at the same time: pass it on
 		l.held--
 		l.admit()
 	default:
-		l.waiting.Remove(place)
+		l.waiting.Remove(waiter)
 	}
 	return ctx.Err()
 }

@@ -62,8 +62,8 @@ func TestLimiterWaiterGivesUp(t *testing.T) {
 	})
 }
 
-// A turn that comes while its waiter gives up is not lost.
-func TestLimiterTurnAndEndAtOnce(t *testing.T) {
+// A slot that comes while its waiter gives up is not lost.
+func TestLimiterSlotAndEndAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(1)
 		for i := range 200 {

@@ -1,17 +1,28 @@
 package fetcher
 
 import (
+	"compress/gzip"
 	"context"
+	"encoding/json"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
+	"rosterd/jid"
 	"rosterd/roster"
 )
 
 const (
-	pieceSize = 16 << 10 // is read at once
+	pieceSize = 16 << 10 // bytes of a body that are read at once
+
+	// The pause before a fetch asks again is from retryPause to three times that: a
+	// backend that restarts is not asked again by all at the same instant.
+	retryPause = 50 * time.Millisecond
 
 	// How much of a useless body is read, and how long, to keep its connection.
 	drainBytes = 64 << 10
@@ -28,83 +39,10 @@ type response struct {
 // bom is the byte order mark, which some write before UTF-8.
 const bom = "\ufeff"
 
-// get sends one request, and reads the body of an answer 200. The deadline of ctx
-// is that of the fetch.
-//
-// It calls RoundTrip instead of [http.Client.Do], which would follow redirects
-// and wrap errors together with the URL.
-func (f *Fetcher) get(ctx context.Context, req *http.Request) (a response, failure *Error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	resp, err := f.transport.Load().RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		return a, f.failure(ctx, err)
-	}
-	defer resp.Body.Close()
-	a.header = resp.Header
-	if resp.StatusCode == http.StatusNotModified && conditional(req) {
-		a.same = true
-		return a, nil
-	}
-	if resp.StatusCode != http.StatusOK {
-		drain(resp.Body, cancel)
-		return a, statusError(resp.StatusCode)
-	}
-	if resp.ContentLength > f.maxBytes {
-		return a, tooLarge(f.maxBytes)
-	}
-	body, odd, err := decoded(resp)
-	if err != nil {
-		return a, f.failure(ctx, err)
-	}
-	if a.body, err = f.read(io.LimitReader(body, f.maxBytes+1)); err != nil {
-		return a, f.failure(ctx, err)
-	}
-	if int64(len(a.body)) > f.maxBytes {
-		return a, tooLarge(f.maxBytes)
-	}
-	if a.body = strings.TrimPrefix(a.body, bom); odd && !valid(a.body) {
-		return a, &Error{Result: resultInvalid, text: "not JSON, and the answer has a content coding that there is not"}
-	}
-	return a, nil
-}
-
-// read is all that r has. It is read in pieces, whose memory is used again, and
-// then joined: few answers say how long they are, and one that grows is copied
-// several times.
-func (f *Fetcher) read(r io.Reader) (string, error) {
-	var pieces []*[pieceSize]byte
-	defer func() {
-		for _, piece := range pieces {
-			f.pieces.Put(piece)
-		}
-	}()
-	length := 0
-	for {
-		if length == len(pieces)*pieceSize {
-			pieces = append(pieces, f.pieces.Get().(*[pieceSize]byte))
-		}
-		n, err := r.Read(pieces[len(pieces)-1][length%pieceSize:])
-		length += n
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	var body strings.Builder
-	body.Grow(length)
-	for _, piece := range pieces {
-		body.Write(piece[:min(length-body.Len(), pieceSize)])
-	}
-	return body.String(), nil
-}
-
 // request is the request for the user's contacts. The errors it swallows hold
 // the URL, which may hold a key.
 func (f *Fetcher) request(r roster.Request) (*http.Request, *Error) {
-	url, err := f.url(r.User)
+	url, err := f.options.URL(r.User)
 	if err != nil {
 		return nil, &Error{Result: resultOther, text: "no contacts URL can be made for the user"}
 	}
@@ -136,9 +74,217 @@ func (f *Fetcher) newRequest(method, url string, header http.Header, body io.Rea
 	return req, nil
 }
 
+// exchange sends a request on behalf of a user when there is a slot for it. It
+// keeps the slot until use has decoded the answer: slots bound the memory too.
+func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID, hurry bool, use func(response) *Error) *Error {
+	b := f.breaker(req.URL)
+	if b.refuses(user) {
+		return circuitOpen()
+	}
+	release, err := f.slot(ctx, hurry)
+	if err != nil {
+		return contextError(err, "timed out while it waited for other fetches")
+	}
+	defer release()
+	attempt, ok := b.begin(user)
+	if !ok {
+		return circuitOpen()
+	}
+	f.options.Metrics.InFlight.Inc()
+	defer f.options.Metrics.InFlight.Dec()
+
+	start := time.Now()
+	got, failure := f.send(ctx, req, hurry, b, attempt)
+	f.options.Metrics.Duration.Observe(time.Since(start).Seconds())
+	f.nameProxy(req, failure)
+	b.end(attempt, failure)
+	if failure == nil {
+		failure = use(got)
+		f.nameProxy(req, failure)
+	}
+	return failure
+}
+
+// slot waits for a slot of a request, or for ctx to end.
+func (f *Fetcher) slot(ctx context.Context, hurry bool) (release func(), err error) {
+	if hurry {
+		return f.slots.release, f.slots.acquire(ctx)
+	}
+	if err := f.background.acquire(ctx); err != nil {
+		return nil, err
+	}
+	if err := f.slots.acquire(ctx); err != nil {
+		f.background.release()
+		return nil, err
+	}
+	return func() { f.slots.release(); f.background.release() }, nil
+}
+
+// send sends a request once, or in a hurry twice, if the breaker does not mind: a
+// client waits and nobody else would ask again.
+func (f *Fetcher) send(ctx context.Context, req *http.Request, hurry bool, b *breaker, a attempt) (response, *Error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.options.Timeout, errTimeout)
+	defer cancel()
+	got, failure := f.roundTrip(ctx, req)
+	if failure != nil && (failure.Result == resultRefused || failure.Status >= 500) &&
+		hurry && b.retryable(a) && pause(ctx) && b.retryable(a) {
+		return f.roundTrip(ctx, req)
+	}
+	return got, failure
+}
+
+// pause reports whether there is time for another request, after a while.
+func pause(ctx context.Context) bool {
+	while := retryPause + rand.N(2*retryPause)
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= while {
+		return false
+	}
+	select {
+	case <-time.After(while):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// roundTrip sends one request, and reads the body of an answer 200. The deadline
+// of ctx is that of the fetch.
+//
+// It calls RoundTrip instead of [http.Client.Do], which would follow redirects
+// and wrap errors together with the URL.
+func (f *Fetcher) roundTrip(ctx context.Context, req *http.Request) (got response, failure *Error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := f.transport.Load().RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		return got, f.failure(ctx, err)
+	}
+	defer resp.Body.Close()
+	got.header = resp.Header
+	if resp.StatusCode == http.StatusNotModified && conditional(req) {
+		got.same = true
+		return got, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		drain(resp.Body, cancel)
+		return got, statusError(resp.StatusCode)
+	}
+	if resp.ContentLength > f.options.MaxBytes {
+		return got, tooLarge(f.options.MaxBytes)
+	}
+	body, odd, err := decoded(resp)
+	if err == nil {
+		got.body, err = f.read(body)
+	}
+	if err != nil {
+		return got, f.failure(ctx, err)
+	}
+	if got.body = strings.TrimPrefix(got.body, bom); odd && !json.Valid([]byte(got.body)) {
+		return got, &Error{Result: resultInvalid, text: "not JSON, and the answer has a content coding that there is not"}
+	}
+	return got, nil
+}
+
 // drain reads a bounded rest of body: only a connection whose answer was read
 // to its end is used again. Calling cancel ends the reading.
 func drain(body io.Reader, cancel context.CancelFunc) {
 	defer time.AfterFunc(drainTime, cancel).Stop()
 	_, _ = io.CopyN(io.Discard, body, drainBytes) // failed, the connection is closed
+}
+
+// read is all that body has, unless that is too large. It is read in pieces, whose
+// memory is used again, and then joined: few answers say how long they are, and a
+// buffer that grows is copied several times.
+func (f *Fetcher) read(body io.Reader) (string, error) {
+	body = io.LimitReader(body, f.options.MaxBytes+1)
+	var pieces []*[pieceSize]byte
+	defer func() {
+		for _, piece := range pieces {
+			f.pieces.Put(piece)
+		}
+	}()
+	length := 0
+	for {
+		if length == len(pieces)*pieceSize {
+			pieces = append(pieces, f.pieces.Get().(*[pieceSize]byte))
+		}
+		n, err := body.Read(pieces[len(pieces)-1][length%pieceSize:])
+		length += n
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	if int64(length) > f.options.MaxBytes {
+		return "", tooLarge(f.options.MaxBytes)
+	}
+	var joined strings.Builder
+	joined.Grow(length)
+	for _, piece := range pieces {
+		joined.Write(piece[:min(length-joined.Len(), pieceSize)])
+	}
+	return joined.String(), nil
+}
+
+// codings are the content codings that there are (RFC 9110, section 18.6), but for
+// identity, which is none.
+var codings = []string{"aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip", "zstd"}
+
+// decoded is the body of an answer without its content coding. What the Transport
+// asked for, gzip, it has decoded and taken off the header, as a rule. odd says
+// that the header has something that is no coding.
+//
+// COMPAT backends that write "identity" there, or a charset: it changes nothing.
+func decoded(resp *http.Response) (body io.Reader, odd bool, err error) {
+	var found []string
+	for part := range strings.SplitSeq(strings.Join(resp.Header.Values("Content-Encoding"), ","), ",") {
+		switch name := strings.ToLower(strings.TrimSpace(part)); {
+		case slices.Contains(codings, name):
+			found = append(found, name)
+		case name != "" && name != "identity":
+			odd = true
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return resp.Body, odd, nil
+	case len(found) > 1:
+		return nil, odd, &Error{Result: resultInvalid, text: "the answer has several content codings, rosterd reads gzip alone"}
+	case found[0] == "gzip" || found[0] == "x-gzip":
+		body, err = gzip.NewReader(resp.Body)
+		return body, odd, err
+	}
+	return nil, odd, &Error{Result: resultInvalid, text: "the answer has the content coding " + found[0] + ", rosterd reads gzip alone"}
+}
+
+// nameProxy notes that a request that failed went through a proxy, if it did. The
+// proxy comes from the environment, where an administrator may have forgotten it.
+func (f *Fetcher) nameProxy(req *http.Request, failure *Error) {
+	if failure == nil {
+		return
+	}
+	proxy, err := f.transport.Load().Proxy(req)
+	if err != nil || proxy == nil {
+		return
+	}
+	failure.Proxy = fmt.Sprintf("%s (%s_PROXY)", proxy.Host, strings.ToUpper(req.URL.Scheme))
+	if failure.Status != 0 && req.URL.Scheme == "http" { // of https it sees nothing
+		failure.text = fmt.Sprintf("the backend, or in its place the proxy %s, answered %d", failure.Proxy, failure.Status)
+		return
+	}
+	failure.text += ", through the proxy " + failure.Proxy
+}
+
+// connectError is the status with which a proxy refuses to connect to the backend.
+type connectError int
+
+func (e connectError) Error() string { return fmt.Sprintf("no tunnel but the status %d", int(e)) }
+
+func checkConnect(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
+	if resp.StatusCode != http.StatusOK {
+		return connectError(resp.StatusCode)
+	}
+	return nil
 }

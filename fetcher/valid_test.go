@@ -6,7 +6,12 @@ import (
 	"testing"
 )
 
-// FuzzValid: what is JSON for encoding/json is for us, and nothing else.
+// maxDepth is how deep arrays and objects may be in one another: as deep as
+// encoding/json takes them.
+const maxDepth = 10_000
+
+// FuzzValid: what is JSON for encoding/json is for us, and nothing else, however it
+// is read.
 func FuzzValid(f *testing.F) {
 	for _, s := range []string{
 		"", " ", "{", "}", "[", "]", "{]", "[}", "{}", "[]", " [ ] ", "{ }", "[,]", "[1,]", "[,1]", "[1 2]", "[1,2]", "{,}", `{"a"}`, `{"a":}`, `{"a":1,}`,
@@ -23,19 +28,20 @@ func FuzzValid(f *testing.F) {
 		f.Add(test.body)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if got, want := valid(s), json.Valid([]byte(s)); got != want {
-			t.Errorf("valid(%.100q) = %v", s, got)
+		want := json.Valid([]byte(s))
+		d := newDecoder()
+		d.begin(s)
+		d.skipValue()
+		if got := d.end(); got != want {
+			t.Errorf("skipping %.100q says %v", s, got)
+		}
+		_, _, failure := d.decode(s, juliet, false)
+		if got := failure == nil || failure.text == "neither a JSON object nor an array" || strings.HasPrefix(failure.text, "none of "); got != want {
+			t.Errorf("decoding %.100q says %v", s, failure)
+		}
+		_, failure = d.split(s, []string{"a", "juliet"})
+		if got := failure == nil || failure.text == "not a JSON object"; got != want {
+			t.Errorf("splitting %.100q says %v", s, failure)
 		}
 	})
-}
-
-func BenchmarkValid(b *testing.B) {
-	body := string(rosterOf(200))
-	b.SetBytes(int64(len(body)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if !valid(body) {
-			b.Fatalf("%.100q", body)
-		}
-	}
 }

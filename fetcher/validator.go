@@ -30,7 +30,7 @@ const (
 // validatorOf is the validator of an answer from u, or "" if it has none.
 func validatorOf(u *url.URL, h http.Header) string {
 	if tag := h.Get("ETag"); tag != "" && len(tag) <= maxValidator {
-		return place(u) + byTag + tag
+		return urlHash(u) + byTag + tag
 	}
 	text := h.Get("Last-Modified")
 	modified, err := http.ParseTime(text)
@@ -40,14 +40,14 @@ func validatorOf(u *url.URL, h http.Header) string {
 	if answered, err := http.ParseTime(h.Get("Date")); err != nil || answered.Sub(modified) < clearlyOlder {
 		return ""
 	}
-	return place(u) + byDate + text
+	return urlHash(u) + byDate + text
 }
 
 // condition makes a request conditional on a validator, if that came from the same
 // URL. A date does not tell a file that was replaced by an older one: it is not
 // trusted where the backend has said that something changed.
 func condition(req *http.Request, validator string, reported bool) {
-	rest, ok := strings.CutPrefix(validator, place(req.URL))
+	rest, ok := strings.CutPrefix(validator, urlHash(req.URL))
 	if !ok {
 		return
 	}
@@ -67,8 +67,8 @@ func contradicts(req *http.Request, h http.Header) bool {
 	return differ(req.Header.Get("If-None-Match"), h.Get("ETag")) || differ(req.Header.Get("If-Modified-Since"), h.Get("Last-Modified"))
 }
 
-// place is the hash of a URL.
-func place(u *url.URL) string {
+// urlHash is the hash of a URL.
+func urlHash(u *url.URL) string {
 	sum := sha256.Sum256([]byte(u.String()))
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
