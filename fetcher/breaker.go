@@ -191,7 +191,7 @@ type window [10]struct {
 // add counts a fetch that ended at that age of the breaker, and returns the sums.
 func (w *window) add(age time.Duration, down bool) (ended, failed int) {
 	const n = int64(len(w))
-	now := int64(age * time.Duration(n) / tripWindow)
+	now := int64(age / (tripWindow / time.Duration(n)))
 	current := &w[now%n]
 	if current.tenth != now {
 		current.tenth, current.ended, current.failed = now, 0, 0

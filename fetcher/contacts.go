@@ -59,8 +59,8 @@ const (
 //
 // The parser is encoding/json's own second version. It accepts what
 // [json.Valid] does (names that come twice and bytes that are not UTF-8 included,
-// nesting up to 10,000 levels), and holds one value at a time: a whole tree would
-// take 40 times the size of an answer like [1,1,1,…].
+// nesting up to 10,000 levels), and holds one value at a time: a whole tree may
+// take 200 times the size of an answer.
 //
 // A decoder is used for one answer after the other, by one goroutine at a time.
 type decoder struct {
