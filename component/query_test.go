@@ -266,14 +266,4 @@ func TestCurrentVersion(t *testing.T) {
 	if n := r.counted(t, "rosterd_queries_total", "ok"); n != 2 {
 		t.Errorf("counted %v queries", n)
 	}
-	s.out.mu.Lock()
-	s.out.normal.max, s.out.reserve = 0, 0
-	s.out.mu.Unlock()
-	ask("v1")
-	if full := receive(t, r.rosters.lost); full != mustJID(t, juliet) {
-		t.Errorf("lost %v", full)
-	}
-	if n := r.counted(t, "rosterd_replies_dropped_total"); n != 1 {
-		t.Errorf("counted %v dropped", n)
-	}
 }

@@ -12,9 +12,9 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"rosterd/xmlstream"
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // The reasons to skip an entry, as label values: it has no JID that a contact of
