@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"rosterd/internal/xmltext"
+	"rosterd/xmlstream"
 )
 
 // The program echo is the limit of everything that goes through the server: a
@@ -152,11 +152,11 @@ func (e *echo) roster(b, stanza []byte) []byte {
 
 // attrs ends the opening tag of an answer.
 func attrs(b []byte, id, from, to string) []byte {
-	b = xmltext.AppendAttr(b, "id", id)
+	b = xmlstream.AppendAttr(b, "id", id)
 	if from != "" {
-		b = xmltext.AppendAttr(b, "from", from)
+		b = xmlstream.AppendAttr(b, "from", from)
 	}
-	return append(xmltext.AppendAttr(b, "to", to), '>')
+	return append(xmlstream.AppendAttr(b, "to", to), '>')
 }
 
 // canned is the roster of the first user that has as many contacts.

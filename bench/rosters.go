@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"rosterd/internal/xmltext"
+	"rosterd/xmlstream"
 )
 
 // host is the domain of all users, and domain that of the component.
@@ -72,7 +72,7 @@ var people = sync.OnceValue(func() []person {
 func newPerson(local, name, group string) person {
 	return person{
 		json: fmt.Sprintf(`"%s@%s":{"name":"%s","groups":{"%s":true}}`, local, host, name, group),
-		xml:  fmt.Sprintf(`<item jid='%s@%s' subscription='both' name='%s'><group>%s</group></item>`, local, host, xmltext.AppendEscaped(nil, name), group),
+		xml:  fmt.Sprintf(`<item jid='%s@%s' subscription='both' name='%s'><group>%s</group></item>`, local, host, xmlstream.AppendEscaped(nil, name), group),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"gosrc.io/xmpp/stanza"
 
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 const (
@@ -232,7 +233,7 @@ func (c *Component) learn(s *stream, host string) {
 			}
 			c.names.host(spelling)
 			stamps := stampsPrepared
-			if a.iq.get("from") == to {
+			if a.iq.Get("from") == to {
 				stamps = stampsTyped
 			}
 			s.grants.change(host, func(g *grant) { g.stamps = stamps })
@@ -280,12 +281,12 @@ func (c *Component) nobodyAt(host string) string { return c.nobody + "@" + host 
 // mayBeGone reports whether an answer may be a server's, for a resource that is
 // not there. The request had no language, nor has then the server's own error,
 // while what a client sends is stamped with one.
-func mayBeGone(iq *element) bool {
-	return iq.get("type") == string(stanza.IQTypeError) && !iq.lang() && errorCondition(iq) == "service-unavailable"
+func mayBeGone(iq *xmlstream.Element) bool {
+	return iq.Get("type") == string(stanza.IQTypeError) && !iq.HasLang() && errorCondition(iq) == "service-unavailable"
 }
 
 // serverSaysGone reports whether it is one for sure: it has a text, which the
 // error for a user who has blocked the component has not.
-func serverSaysGone(iq *element) bool {
-	return mayBeGone(iq) && iq.child(stanza.NSComponent, "error").child(nsStanzas, "text") != nil
+func serverSaysGone(iq *xmlstream.Element) bool {
+	return mayBeGone(iq) && iq.Child(stanza.NSComponent, "error").Child(nsStanzas, "text") != nil
 }

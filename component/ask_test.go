@@ -10,6 +10,7 @@ import (
 
 	"rosterd/presence"
 	"rosterd/session"
+	"rosterd/xmlstream"
 )
 
 const (
@@ -41,13 +42,13 @@ func restored(t *testing.T, announced, learnt string, change ...func(*Options)) 
 	k.all = true
 	k.send("%s", announced)
 	e := k.nextElement()
-	for e.get("to") == "example.org" {
+	for e.Get("to") == "example.org" {
 		e = k.nextElement() // on a slow machine the host is asked for a sign of life first
 	}
-	if !strings.HasPrefix(e.get("to"), "Rosterd-Asks-For-Nobody-") {
+	if !strings.HasPrefix(e.Get("to"), "Rosterd-Asks-For-Nobody-") {
 		t.Fatalf("got %+v", e)
 	}
-	k.send(learnt, e.get("id"), e.get("to"))
+	k.send(learnt, e.Get("id"), e.Get("to"))
 	return r, k
 }
 
@@ -80,10 +81,10 @@ func TestSessionsFromBefore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r, k := restored(t, tt.announced, bareError, tt.change)
 			e := k.nextElement()
-			if e.get("to") != juliet || e.get("from") != "contacts.example.org" || e.child(nsPing, "ping") == nil {
+			if e.Get("to") != juliet || e.Get("from") != "contacts.example.org" || e.Child(nsPing, "ping") == nil {
 				t.Fatalf("asked %+v", e)
 			}
-			k.send(tt.ping, e.get("id"), juliet)
+			k.send(tt.ping, e.Get("id"), juliet)
 			if tt.second != "" {
 				got := k.next()
 				if !strings.Contains(got, tt.second) {
@@ -92,8 +93,8 @@ func TestSessionsFromBefore(t *testing.T) {
 				if strings.Contains(got, "jabber:iq:roster") && !strings.Contains(got, "@contacts.example.org' subscription='remove'/></query></iq>") {
 					t.Errorf("the push changes something: %s", got)
 				}
-				e, _ := decodeElement([]byte(got))
-				k.send(tt.answer, e.get("id"), e.get("to"))
+				e, _ := xmlstream.Decode([]byte(got))
+				k.send(tt.answer, e.Get("id"), e.Get("to"))
 			}
 			k.quiet()
 			if n, _ := r.sessions.Counts(); (n == 0) != (tt.want == gone) {
@@ -114,9 +115,9 @@ func TestBlockedButReported(t *testing.T) {
 	s, _ := r.current()
 	r.makeSure(s, mustJID(t, juliet))
 	e := k.nextElement()
-	k.send(bareError, e.get("id"), e.get("to"))
+	k.send(bareError, e.Get("id"), e.Get("to"))
 	k.quiet()
-	if n, _ := r.sessions.Counts(); n != 1 || e.child(nsPrivilege2, "privileged_iq") == nil {
+	if n, _ := r.sessions.Counts(); n != 1 || e.Child(nsPrivilege2, "privileged_iq") == nil {
 		t.Errorf("%d sessions after %+v", n, e)
 	}
 }
@@ -125,21 +126,21 @@ func TestBlockedButReported(t *testing.T) {
 func TestSessionsOfASilentServer(t *testing.T) {
 	r, k := restored(t, delegationOnly+mayPush, bareError, func(o *Options) { o.Timing.Answer, o.Timing.Ping = 10*time.Millisecond, 20*time.Millisecond })
 	e := k.nextElement()
-	for e.get("to") == "example.org" {
+	for e.Get("to") == "example.org" {
 		e = k.nextElement() // on a slow machine the host is asked for a sign of life first
 	}
-	if e.get("to") != juliet {
+	if e.Get("to") != juliet {
 		t.Fatalf("asked %+v", e)
 	}
 	s, _ := r.current()
 	waitFor(t, "it is not waited for any more", func() bool {
 		s.iqs.mu.Lock()
 		defer s.iqs.mu.Unlock()
-		return s.iqs.waiting[e.get("id")] == nil
+		return s.iqs.waiting[e.Get("id")] == nil
 	})
-	k.send(bareError, e.get("id"), juliet) // too late
+	k.send(bareError, e.Get("id"), juliet) // too late
 	k.send("<iq type='get' id='quiet' from='example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
-	for k.nextElement().get("id") != "quiet" {
+	for k.nextElement().Get("id") != "quiet" {
 	}
 	if n, _ := r.sessions.Counts(); n != 1 {
 		t.Error("it counts as gone")
@@ -153,7 +154,7 @@ func TestSessionsBeforeTheAnnouncements(t *testing.T) {
 	s, _ := r.current()
 	s.grants.change("example.org", func(g *grant) { g.privilege = "" })
 	e := k.nextElement()
-	k.send(bareError, e.get("id"), e.get("to"))
+	k.send(bareError, e.Get("id"), e.Get("to"))
 	k.quiet()
 	if n, _ := r.sessions.Counts(); n != 1 {
 		t.Error("it counts as gone")
@@ -272,7 +273,7 @@ func TestPushAnsweredWithAnError(t *testing.T) {
 	k := r.server.serve()
 	r.announced(t, k)
 	outcome := r.push(t, "balcony")
-	k.send(wrappedError, k.nextElement().get("id"), "juliet@example.org")
+	k.send(wrappedError, k.nextElement().Get("id"), "juliet@example.org")
 	if o := receive(t, outcome); o.Err != nil {
 		t.Errorf("outcome %+v", o)
 	}

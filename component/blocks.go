@@ -7,6 +7,7 @@ import (
 	"gosrc.io/xmpp/stanza"
 
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // blocksOf tells whether the block lists of a host can be asked for, by what it
@@ -86,13 +87,13 @@ func (c *Component) blockList(user jid.JID, a answer) (list []jid.JID, ok bool) 
 		if inner == nil {
 			inner = a.iq
 		}
-		if blocked := inner.child(nsBlocking, "blocklist"); blocked != nil && inner.get("type") == string(stanza.IQTypeResult) {
-			for _, item := range blocked.children {
-				if j, err := jid.Parse(strings.Clone(item.get("jid"))); err == nil && item.is(nsBlocking, "item") {
+		if blocked := inner.Child(nsBlocking, "blocklist"); blocked != nil && inner.Get("type") == string(stanza.IQTypeResult) {
+			for _, item := range blocked.Children {
+				if j, err := jid.Parse(strings.Clone(item.Get("jid"))); err == nil && item.Is(nsBlocking, "item") {
 					list = append(list, j)
 				}
 			}
-			if len(blocked.children) >= maxElements/2 { // what lies behind the limit was not read
+			if len(blocked.Children) >= xmlstream.MaxElements/2 { // what lies behind the limit was not read
 				c.unsaid(user.Domain(), "more entries than are read")
 			}
 			return list, true
@@ -106,11 +107,11 @@ func (c *Component) blockList(user jid.JID, a answer) (list []jid.JID, ok bool) 
 }
 
 // privileged is the answer that a privileged IQ got, as the server forwards it.
-func privileged(iq *element) *element {
+func privileged(iq *xmlstream.Element) *xmlstream.Element {
 	for _, ns := range [...]string{nsPrivilege1, nsPrivilege2} {
-		if w := iq.child(ns, "privilege"); w != nil {
-			if f := w.child(nsForward, "forwarded"); f != nil {
-				return f.child(stanza.NSClient, "iq")
+		if w := iq.Child(ns, "privilege"); w != nil {
+			if f := w.Child(nsForward, "forwarded"); f != nil {
+				return f.Child(stanza.NSClient, "iq")
 			}
 		}
 	}
@@ -118,9 +119,9 @@ func privileged(iq *element) *element {
 }
 
 // innerCondition is the condition of an error, whichever namespace it came in.
-func innerCondition(iq *element) string {
+func innerCondition(iq *xmlstream.Element) string {
 	for _, ns := range [...]string{stanza.NSClient, stanza.NSComponent} {
-		if e := iq.child(ns, "error"); e != nil {
+		if e := iq.Child(ns, "error"); e != nil {
 			return condition(e, nsStanzas)
 		}
 	}
@@ -129,11 +130,11 @@ func innerCondition(iq *element) string {
 
 // handleBlockPush takes note that a user's block list has changed (XEP-0191, section
 // 3.3): a server says so from the user's bare JID, which no client can.
-func (c *Component) handleBlockPush(s *stream, iq, payload *element) bool {
-	if iq.get("type") != string(stanza.IQTypeSet) || !payload.is(nsBlocking, "block") && !payload.is(nsBlocking, "unblock") {
+func (c *Component) handleBlockPush(s *stream, iq, payload *xmlstream.Element) bool {
+	if iq.Get("type") != string(stanza.IQTypeSet) || !payload.Is(nsBlocking, "block") && !payload.Is(nsBlocking, "unblock") {
 		return false
 	}
-	user, err := jid.ParseStamped(strings.Clone(iq.get("from")))
+	user, err := jid.ParseStamped(strings.Clone(iq.Get("from")))
 	if err != nil || !user.IsBare() || user.Local() == "" || !c.hosts[user.Domain()] {
 		return false
 	}

@@ -7,6 +7,7 @@ import (
 
 	"rosterd/presence"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // blocking is what Prosody announces that lets block lists be asked for: in any
@@ -59,7 +60,7 @@ func TestBlockListIsAskedFor(t *testing.T) {
 		"no block lists":    {inner("service-unavailable"), false, false},
 		"an error":          {inner("forbidden"), false, true},
 		"no payload":        {result(""), false, true},
-		"too many elements": {result("<blocklist xmlns='urn:xmpp:blocking'>" + strings.Repeat("<item jid='a@b.example'/>", 2*maxElements) + "</blocklist>"), false, true},
+		"too many elements": {result("<blocklist xmlns='urn:xmpp:blocking'>" + strings.Repeat("<item jid='a@b.example'/>", 2*xmlstream.MaxElements) + "</blocklist>"), false, true},
 		"no answer":         {"", false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -80,23 +81,23 @@ func TestBlockListIsAskedFor(t *testing.T) {
 			shown := false
 			for asked := 0; ; {
 				e := k.nextElement()
-				if e.is("jabber:component:accept", "presence") {
+				if e.Is("jabber:component:accept", "presence") {
 					shown = true
 					break
 				}
-				if p := e.child(nsPrivilege2, "privileged_iq"); p != nil {
-					if q := p.child("jabber:client", "iq"); q == nil || q.get("type") != "get" || e.get("type") != "get" || q.child(nsBlocking, "blocklist") == nil || q.get("to") != e.get("to") {
+				if p := e.Child(nsPrivilege2, "privileged_iq"); p != nil {
+					if q := p.Child("jabber:client", "iq"); q == nil || q.Get("type") != "get" || e.Get("type") != "get" || q.Child(nsBlocking, "blocklist") == nil || q.Get("to") != e.Get("to") {
 						t.Fatalf("asked %+v", e)
 					}
 					asked++
 					answer := result("<blocklist xmlns='urn:xmpp:blocking'/>") // of paris
-					if e.get("to") == "tybalt@example.org" {
+					if e.Get("to") == "tybalt@example.org" {
 						answer = tt.answer
 					} else if tt.answer == "" {
 						continue
 					}
 					if answer != "" {
-						k.send("<iq type='result' id='%s' from='%s' to='contacts.example.org'>%s</iq>", e.get("id"), e.get("to"), answer)
+						k.send("<iq type='result' id='%s' from='%s' to='contacts.example.org'>%s</iq>", e.Get("id"), e.Get("to"), answer)
 					}
 					if asked == 2 && tt.blocked {
 						break
@@ -106,10 +107,10 @@ func TestBlockListIsAskedFor(t *testing.T) {
 			if tt.blocked {
 				k.send("<iq type='set' id='p' from='tybalt@example.org' to='contacts.example.org'><unblock xmlns='urn:xmpp:blocking'/></iq>")
 				for e := k.nextElement(); ; e = k.nextElement() {
-					if e.is("jabber:component:accept", "presence") {
+					if e.Is("jabber:component:accept", "presence") {
 						t.Errorf("sent %+v", e)
 					}
-					if e.child(nsPrivilege2, "privileged_iq") != nil { // as it has changed
+					if e.Child(nsPrivilege2, "privileged_iq") != nil { // as it has changed
 						break
 					}
 				}

@@ -9,6 +9,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 func TestBudgets(t *testing.T) {
@@ -164,9 +165,9 @@ func TestMaxStanzaOfPushes(t *testing.T) {
 					t.Errorf("%d bytes", len(got))
 				}
 				items += strings.Count(got, "<item ")
-				e, _ := decodeElement([]byte(got))
+				e, _ := xmlstream.Decode([]byte(got))
 				if way == PushPrivileged {
-					k.send("<iq type='result' id='%s' from='juliet@example.org'/>", e.get("id"))
+					k.send("<iq type='result' id='%s' from='juliet@example.org'/>", e.Get("id"))
 				}
 			}
 			if way != PushPrivileged {

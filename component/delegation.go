@@ -11,10 +11,11 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
-func isDelegation(e *element) bool {
-	return e.is(nsDelegation1, "delegation") || e.is(nsDelegation2, "delegation")
+func isDelegation(e *xmlstream.Element) bool {
+	return e.Is(nsDelegation1, "delegation") || e.Is(nsDelegation2, "delegation")
 }
 
 // The values of the label result of rosterd_queries_total.
@@ -46,26 +47,26 @@ type delegated struct {
 // handleDelegated answers a query that a served host forwarded, or hands it
 // over. The host has stamped the outer IQ; the inner sender gets his own
 // roster alone.
-func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
-	host, _ := c.names.host(iq.get("from"))
-	var inner *element
-	if forwarded := delegation.child(nsForward, "forwarded"); forwarded != nil {
-		inner = forwarded.child(stanza.NSClient, "iq")
+func (c *Component) handleDelegated(s *stream, iq, delegation *xmlstream.Element) {
+	host, _ := c.names.host(iq.Get("from"))
+	var inner *xmlstream.Element
+	if forwarded := delegation.Child(nsForward, "forwarded"); forwarded != nil {
+		inner = forwarded.Child(stanza.NSClient, "iq")
 	}
 	if inner == nil || !isRequest(inner) || !c.repeatable(inner) {
 		c.count(queryOther)
 		c.refuse(s, iq, errBadRequest)
 		return
 	}
-	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.name.Space), inner: replyTo(inner)}
-	from := inner.get("from")
+	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.Name.Space), inner: replyTo(inner)}
+	from := inner.Get("from")
 	if from == c.prober() {
-		c.arrived(s, host, d, inner.get("id"))
+		c.arrived(s, host, d, inner.Get("id"))
 		return
 	}
 	c.reached(s, host)
 	u, err := c.sender(s, from)
-	payload := inner.only()
+	payload := inner.Only()
 	switch {
 	case !c.within(from, u): // whoever sent it, be it for his own roster or not
 		c.offer(s, d.refusal(errResourceConstraint))
@@ -78,16 +79,16 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 		c.offer(s, d.refusal(errForbidden))
 	case err != nil || !isOwn(u, inner, host):
 		c.opts.Logger.Debug("query for somebody else's roster refused",
-			"from", short(from), "to", short(inner.get("to")))
+			"from", short(from), "to", short(inner.Get("to")))
 		c.count(queryForbidden)
 		c.offer(s, d.refusal(errForbidden))
 	case payload == nil:
 		c.count(queryOther)
 		c.offer(s, d.refusal(errBadRequest))
-	case !payload.is(nsRoster, "query"):
+	case !payload.Is(nsRoster, "query"):
 		c.count(queryOther)
 		c.offer(s, d.refusal(errServiceUnavailable))
-	case inner.get("type") == string(stanza.IQTypeSet):
+	case inner.Get("type") == string(stanza.IQTypeSet):
 		c.count(querySet)
 		c.offer(s, d.refusal(errManagedElsewhere))
 		c.refusedSet(s, d, u.full, inner)
@@ -99,8 +100,8 @@ func (c *Component) handleDelegated(s *stream, iq, delegation *element) {
 // handlePlain answers a roster query that a user sent to the component itself,
 // as clients do where the server delegates nothing. It can only be about his
 // own roster.
-func (c *Component) handlePlain(s *stream, iq *element) bool {
-	from := iq.get("from")
+func (c *Component) handlePlain(s *stream, iq *xmlstream.Element) bool {
+	from := iq.Get("from")
 	u, err := c.sender(s, from)
 	if err == errNobody {
 		return false
@@ -116,12 +117,12 @@ func (c *Component) handlePlain(s *stream, iq *element) bool {
 		c.ambiguous(from)
 		c.count(queryAmbiguous)
 		c.refuse(s, iq, errForbidden)
-	case iq.get("type") == string(stanza.IQTypeSet):
+	case iq.Get("type") == string(stanza.IQTypeSet):
 		c.count(querySet)
 		c.refuse(s, iq, errManagedElsewhere)
 		c.refusedSet(s, d, u.full, iq)
 	default:
-		c.query(s, d, u, iq.only())
+		c.query(s, d, u, iq.Only())
 	}
 	return true
 }
@@ -130,9 +131,9 @@ func (c *Component) handlePlain(s *stream, iq *element) bool {
 // is true of the contacts that it named: some clients show what they asked for. A
 // suggestion (XEP-0144) is no push: where there are no others, users would be asked
 // to confirm what they did not want.
-func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *element) {
-	query := iq.only()
-	if iq.get("type") != string(stanza.IQTypeSet) || query == nil || !query.is(nsRoster, "query") {
+func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *xmlstream.Element) {
+	query := iq.Only()
+	if iq.Get("type") != string(stanza.IQTypeSet) || query == nil || !query.Is(nsRoster, "query") {
 		return
 	}
 	host := full.Domain()
@@ -140,8 +141,8 @@ func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *element
 		return
 	}
 	var contacts []jid.JID
-	for _, item := range query.children {
-		if contact, err := jid.Parse(strings.Clone(item.get("jid"))); err == nil && item.is(nsRoster, "item") {
+	for _, item := range query.Children {
+		if contact, err := jid.Parse(strings.Clone(item.Get("jid"))); err == nil && item.Is(nsRoster, "item") {
 			contacts = append(contacts, contact)
 		}
 	}
@@ -155,11 +156,11 @@ func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *element
 // forwarded the query, to no address or to his own bare JID. On the servers any
 // user, and any stranger, can have a query forwarded that is addressed to somebody
 // else.
-func isOwn(u sender, inner *element, host string) bool {
+func isOwn(u sender, inner *xmlstream.Element, host string) bool {
 	if u.full.Domain() != host {
 		return false
 	}
-	to, has := inner.attr("to")
+	to, has := inner.Attr("to")
 	if !has {
 		return true
 	}
@@ -168,7 +169,7 @@ func isOwn(u sender, inner *element, host string) bool {
 }
 
 // query hands a roster get over, to be answered when the roster is there.
-func (c *Component) query(s *stream, d delegated, u sender, query *element) {
+func (c *Component) query(s *stream, d delegated, u sender, query *xmlstream.Element) {
 	began := time.Now()
 	full := u.full
 	c.another(u)
@@ -226,8 +227,8 @@ func (c *Component) told(full jid.JID, a roster.Answer, began time.Time) {
 
 // versionIn is the version that a roster get names (RFC 6121, section 2.6.2); nil
 // if it has none.
-func versionIn(query *element) *string {
-	version, has := query.attr("ver")
+func versionIn(query *xmlstream.Element) *string {
+	version, has := query.Attr("ver")
 	if !has {
 		return nil
 	}

@@ -18,6 +18,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // authority signs certificates.
@@ -97,14 +98,14 @@ func TestTLS(t *testing.T) {
 				if !strings.Contains(got, "'"+strings.Repeat("x", i*1000)+"'") && i > 0 {
 					t.Fatalf("push %d is broken", i)
 				}
-				e, _ := decodeElement([]byte(got))
-				k.send("<iq type='result' id='%s' from='nurse@example.org'/>", e.get("id"))
+				e, _ := xmlstream.Decode([]byte(got))
+				k.send("<iq type='result' id='%s' from='nurse@example.org'/>", e.Get("id"))
 			}
 			if o := receive(t, done); o.Err != nil {
 				t.Errorf("outcome %+v", o)
 			}
 			r.stop()
-			if _, _, err := k.f.next(); err != io.EOF {
+			if _, _, err := k.f.Next(); err != io.EOF {
 				t.Errorf("got %v, want the end of the stream", err)
 			}
 		})

@@ -6,8 +6,8 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // handle does what a stanza asks for, or hands it over. It does not block. Its
@@ -18,26 +18,26 @@ func (c *Component) handle(s *stream, data []byte, whole bool) error {
 		c.begun(s, data, errPolicyViolation)
 		return nil
 	}
-	e, err := decodeElement(data)
+	e, err := xmlstream.Decode(data)
 	if err != nil {
 		c.opts.Logger.Debug("stanza not understood", "err", err)
 		c.begun(s, data, errBadRequest)
 		return nil
 	}
-	e.raw = data
-	if e.name.Space == stanza.NSClient {
+	e.Raw = data
+	if e.Name.Space == stanza.NSClient {
 		// COMPAT jabberd2, which writes the namespace of its clients' streams. Only
 		// the server can.
-		e.name.Space = stanza.NSComponent
+		e.Name.Space = stanza.NSComponent
 	}
 	switch {
-	case e.is(stanza.NSStream, "error"):
+	case e.Is(stanza.NSStream, "error"):
 		return &StreamError{Condition: condition(e, "urn:ietf:params:xml:ns:xmpp-streams")}
-	case e.is(stanza.NSComponent, "iq"):
+	case e.Is(stanza.NSComponent, "iq"):
 		c.handleIQ(s, e)
-	case e.is(stanza.NSComponent, "presence"):
+	case e.Is(stanza.NSComponent, "presence"):
 		c.handlePresence(s, e, data)
-	case e.is(stanza.NSComponent, "message"):
+	case e.Is(stanza.NSComponent, "message"):
 		c.handleMessage(s, e)
 	}
 	return nil
@@ -47,28 +47,28 @@ func (c *Component) handle(s *stream, data []byte, whole bool) error {
 // read: it answers a get or set with an error, and takes note of a presence
 // without what it says.
 func (c *Component) begun(s *stream, data []byte, refusal stanzaError) {
-	e, err := decodeStart(data)
+	e, err := xmlstream.DecodeStart(data)
 	switch {
 	case err != nil:
-	case e.is(stanza.NSComponent, "presence"):
+	case e.Is(stanza.NSComponent, "presence"):
 		c.handlePresence(s, e, nil)
-	case e.is(stanza.NSComponent, "iq") && isRequest(e) && c.repeatable(e):
+	case e.Is(stanza.NSComponent, "iq") && isRequest(e) && c.repeatable(e):
 		c.refuse(s, e, refusal)
-	case e.is(stanza.NSComponent, "iq"): // whoever waits for it hears that there is nothing to read
+	case e.Is(stanza.NSComponent, "iq"): // whoever waits for it hears that there is nothing to read
 		c.handleIQ(s, e)
 	}
 }
 
 // isRequest reports whether an IQ is one that must be answered (RFC 6120,
 // section 8.2.3). Errors and results never are.
-func isRequest(iq *element) bool {
-	kind := iq.get("type")
+func isRequest(iq *xmlstream.Element) bool {
+	kind := iq.Get("type")
 	return kind == string(stanza.IQTypeGet) || kind == string(stanza.IQTypeSet)
 }
 
-func (c *Component) handleIQ(s *stream, iq *element) {
-	from := iq.get("from")
-	switch kind := iq.get("type"); {
+func (c *Component) handleIQ(s *stream, iq *xmlstream.Element) {
+	from := iq.Get("from")
+	switch kind := iq.Get("type"); {
 	case kind == string(stanza.IQTypeResult) || kind == string(stanza.IQTypeError):
 		if !s.iqs.answered(from, iq) {
 			c.opts.Logger.Debug("answer nobody waits for", "from", short(from))
@@ -84,15 +84,15 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 	if host, ok := c.names.host(from); ok && fromEjabberd(iq) && !s.grants.of(host).unconfirmed {
 		s.grants.change(host, func(g *grant) { g.unconfirmed = true })
 	}
-	payload := iq.only()
+	payload := iq.Only()
 	switch {
 	case payload == nil:
 		c.refuse(s, iq, errServiceUnavailable)
-	case isDelegation(payload) && c.isHost(from) && iq.get("type") == string(stanza.IQTypeSet):
+	case isDelegation(payload) && c.isHost(from) && iq.Get("type") == string(stanza.IQTypeSet):
 		c.handleDelegated(s, iq, payload)
-	case payload.is(nsRoster, "query") && c.addressed(iq) && c.handlePlain(s, iq):
+	case payload.Is(nsRoster, "query") && c.addressed(iq) && c.handlePlain(s, iq):
 	case c.handleBlockPush(s, iq, payload):
-	case iq.get("type") == string(stanza.IQTypeGet) && c.addressed(iq):
+	case iq.Get("type") == string(stanza.IQTypeGet) && c.addressed(iq):
 		c.handleGet(s, iq, payload)
 	default:
 		c.refuse(s, iq, errServiceUnavailable)
@@ -101,25 +101,25 @@ func (c *Component) handleIQ(s *stream, iq *element) {
 
 // addressed reports whether a stanza is for the component itself, not for a
 // node or a resource at its domain.
-func (c *Component) addressed(e *element) bool {
-	to, has := e.attr("to")
+func (c *Component) addressed(e *xmlstream.Element) bool {
+	to, has := e.Attr("to")
 	return !has || c.names.isOwn(to)
 }
 
 // handleGet answers what is asked of the component itself.
-func (c *Component) handleGet(s *stream, iq, payload *element) {
+func (c *Component) handleGet(s *stream, iq, payload *xmlstream.Element) {
 	switch {
-	case payload.is(stanza.NSDiscoInfo, "query"):
-		node, has := payload.attr("node")
+	case payload.Is(stanza.NSDiscoInfo, "query"):
+		node, has := payload.Attr("node")
 		info := (&stanza.IQ{}).DiscoInfo()
-		if (!has || c.mayDelegate(iq.get("from"))) && c.discoInfo(info, node, has) {
+		if (!has || c.mayDelegate(iq.Get("from"))) && c.discoInfo(info, node, has) {
 			c.result(s, iq, info)
 			return
 		}
-	case payload.is(nsVersion, "query"):
+	case payload.Is(nsVersion, "query"):
 		c.result(s, iq, (&stanza.IQ{}).Version().SetInfo("rosterd", c.opts.Version, ""))
 		return
-	case payload.is(nsPing, "ping"):
+	case payload.Is(nsPing, "ping"):
 		c.result(s, iq, nil)
 		return
 	}
@@ -167,9 +167,9 @@ const maxRepeated = 6 << 10
 // the sender chooses the id, and one of a few 100,000 bytes would make the
 // answer too long for the server, which would end the stream. A JID has at most
 // 3,071 bytes.
-func repeatable(iq *element) bool {
+func repeatable(iq *xmlstream.Element) bool {
 	for _, name := range [...]string{"id", "from", "to"} {
-		if value := iq.get(name); len(value) > maxRepeated || len(xmltext.AppendEscaped(nil, value)) > maxRepeated {
+		if value := iq.Get(name); len(value) > maxRepeated || len(xmlstream.AppendEscaped(nil, value)) > maxRepeated {
 			return false
 		}
 	}
@@ -178,10 +178,10 @@ func repeatable(iq *element) bool {
 
 // repeatable reports the same, also where the server takes shorter stanzas than
 // most do: an answer may repeat the attributes of two requests, one in the other.
-func (c *Component) repeatable(iq *element) bool {
+func (c *Component) repeatable(iq *xmlstream.Element) bool {
 	size := 0 // at most: a byte becomes six
 	for _, name := range [...]string{"id", "from", "to"} {
-		size += len(" from=''") + 6*len(iq.get(name))
+		size += len(" from=''") + 6*len(iq.Get(name))
 	}
 	if size <= min(maxRepeated, c.opts.MaxStanza/4) {
 		return true
@@ -190,12 +190,12 @@ func (c *Component) repeatable(iq *element) bool {
 }
 
 // refuse answers a request with an error.
-func (c *Component) refuse(s *stream, iq *element, e stanzaError) {
+func (c *Component) refuse(s *stream, iq *xmlstream.Element, e stanzaError) {
 	c.offer(s, append(appendError(replyTo(iq).append(nil, "", stanza.IQTypeError), e), "</iq>"...))
 }
 
 // result answers a request; payload may be nil.
-func (c *Component) result(s *stream, iq *element, payload stanza.IQPayload) {
+func (c *Component) result(s *stream, iq *xmlstream.Element, payload stanza.IQPayload) {
 	b := replyTo(iq).append(nil, "", stanza.IQTypeResult)
 	if payload != nil {
 		data, err := xml.Marshal(payload)
@@ -221,12 +221,12 @@ func (c *Component) offer(s *stream, data []byte) (ok bool) {
 // handlePresence notes which resources are connected (XEP-0356, section 7).
 // Only the server can stamp a full JID of a served domain; whoever sends
 // presence to the component himself tells only of himself.
-func (c *Component) handlePresence(s *stream, e *element, data []byte) {
-	kind := e.get("type")
+func (c *Component) handlePresence(s *stream, e *xmlstream.Element, data []byte) {
+	kind := e.Get("type")
 	if kind != "" && kind != "unavailable" {
 		return
 	}
-	from := e.get("from")
+	from := e.Get("from")
 	u, err := c.sender(s, from)
 	if err == errAmbiguous && c.addressed(e) {
 		c.ambiguous(from)
@@ -270,14 +270,14 @@ func (c *Component) gone(full jid.JID) {
 
 // handleMessage looks for announcements. Only those of a served host count:
 // anybody can send a message.
-func (c *Component) handleMessage(s *stream, e *element) {
-	from := e.get("from")
-	if e.get("type") == "error" {
+func (c *Component) handleMessage(s *stream, e *xmlstream.Element) {
+	from := e.Get("from")
+	if e.Get("type") == "error" {
 		c.bounced(s, from)
 		return
 	}
 	host, served := c.names.host(from)
-	for _, child := range e.children {
+	for _, child := range e.Children {
 		if !served {
 			c.foreign(from, child)
 			continue
@@ -285,15 +285,15 @@ func (c *Component) handleMessage(s *stream, e *element) {
 		switch {
 		case isDelegation(child):
 			if before, after := s.grants.change(host, delegationAnnounced(child)); before != after {
-				c.opts.Logger.Info("delegation announced", "host", host, "namespace", child.name.Space, "roster", after.delegation != "")
+				c.opts.Logger.Info("delegation announced", "host", host, "namespace", child.Name.Space, "roster", after.delegation != "")
 			}
 			c.prove(s, host)
-		case child.is(nsPrivilege1, "privilege"), child.is(nsPrivilege2, "privilege"):
+		case child.Is(nsPrivilege1, "privilege"), child.Is(nsPrivilege2, "privilege"):
 			announced := privilegesAnnounced(child)
 			c.blocksOf(host, announced) // first: once they are granted, presences are relayed
 			before, after := s.grants.change(host, announced)
 			if before != after {
-				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.name.Space, "push", after.push, "presence", after.presence, "blocking", after.blocks)
+				c.opts.Logger.Info("privileges announced", "host", host, "namespace", child.Name.Space, "push", after.push, "presence", after.presence, "blocking", after.blocks)
 			}
 			if after.presence && !before.presence {
 				c.learn(s, host)
@@ -316,8 +316,8 @@ func (c *Component) bounced(s *stream, from string) {
 
 // foreign notes an announcement that does not count: anybody can send one, but
 // it may also be a domain that was forgotten in xmpp.hosts.
-func (c *Component) foreign(from string, e *element) {
-	if !isDelegation(e) && !e.is(nsPrivilege1, "privilege") && !e.is(nsPrivilege2, "privilege") {
+func (c *Component) foreign(from string, e *xmlstream.Element) {
+	if !isDelegation(e) && !e.Is(nsPrivilege1, "privilege") && !e.Is(nsPrivilege2, "privilege") {
 		return
 	}
 	if strings.ContainsAny(from, "@/") {

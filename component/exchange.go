@@ -3,9 +3,9 @@ package component
 import (
 	"gosrc.io/xmpp/stanza"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 const nsExchange = "http://jabber.org/protocol/rosterx" // XEP-0144
@@ -16,7 +16,7 @@ const nsExchange = "http://jabber.org/protocol/rosterx" // XEP-0144
 func (p *pushes) exchange(s *stream, to []jid.JID, changes []roster.Change) {
 	room := p.c.opts.MaxStanza - maxQuery
 	for _, full := range to {
-		room = min(room, p.c.opts.MaxStanza-maxQuery-len(xmltext.AppendEscaped(nil, p.c.address(full))))
+		room = min(room, p.c.opts.MaxStanza-maxQuery-len(xmlstream.AppendEscaped(nil, p.c.address(full))))
 	}
 	written := p.c.names.changes(changes)
 	for len(changes) > 0 {
@@ -48,10 +48,10 @@ func appendExchange(b []byte, changes []roster.Change, max int) ([]byte, int) {
 	b = append(b, "<x xmlns='"+nsExchange+"'>"...)
 	for i, change := range changes {
 		before := len(b)
-		b = xmltext.AppendAttr(append(b, "<item"...), "action", actions[change.Action])
-		b = xmltext.AppendAttr(b, "jid", change.Item.JID.String())
+		b = xmlstream.AppendAttr(append(b, "<item"...), "action", actions[change.Action])
+		b = xmlstream.AppendAttr(b, "jid", change.Item.JID.String())
 		if change.Item.Name != "" {
-			b = xmltext.AppendAttr(b, "name", change.Item.Name)
+			b = xmlstream.AppendAttr(b, "name", change.Item.Name)
 		}
 		b = append(roster.AppendGroups(append(b, '>'), change.Item.Groups), "</item>"...)
 		if len(b)-start > max && i > 0 {

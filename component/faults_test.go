@@ -342,7 +342,7 @@ func TestRestartInTheMiddleOfAPush(t *testing.T) {
 			}
 			r.sessions.Interested(mustJID(t, juliet))
 			go r.Push([]jid.JID{mustJID(t, juliet)}, changes, func(o roster.Outcome) { outcome <- o })
-			id := k.nextElement().get("id")
+			id := k.nextElement().Get("id")
 			owed := 3
 			if way == PushPrivileged { // the others cannot be confirmed one by one
 				k.next()
@@ -379,9 +379,9 @@ func TestAnswersThatTheServerMayNotHaveRead(t *testing.T) {
 	}
 	for { // it goes on reading, and says so
 		e := k.nextElement()
-		k.send("<iq type='result' id='%s' from='%s'/>", e.get("id"), e.get("to"))
+		k.send("<iq type='result' id='%s' from='%s'/>", e.Get("id"), e.Get("to"))
 		k.send("<iq type='get' id='seen' from='example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
-		if e := k.nextElement(); e.get("id") == "seen" {
+		if e := k.nextElement(); e.Get("id") == "seen" {
 			break
 		}
 	}
@@ -452,7 +452,7 @@ func TestPrivilegesTakenInTheMiddleOfAPush(t *testing.T) {
 	k := r.server.serve()
 	r.announced(t, k)
 	outcome := r.push(t, "balcony")
-	id := k.nextElement().get("id")
+	id := k.nextElement().Get("id")
 	k.send("<message from='example.org'><privilege xmlns='urn:xmpp:privilege:2'/></message>"+
 		"<iq type='error' id='%s' from='juliet@example.org'><error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>", id)
 	if o := receive(t, outcome); o.Err == nil || o.Lost || fmt.Sprint(o.Owed) != "[romeo@example.org]" {
@@ -460,7 +460,7 @@ func TestPrivilegesTakenInTheMiddleOfAPush(t *testing.T) {
 	}
 	r.announced(t, k) // resumed: what is owed is sent again
 	outcome = r.push(t, "balcony")
-	k.send("<iq type='result' id='%s' from='juliet@example.org'/>", k.nextElement().get("id"))
+	k.send("<iq type='result' id='%s' from='juliet@example.org'/>", k.nextElement().Get("id"))
 	if o := receive(t, outcome); o.Err != nil {
 		t.Errorf("outcome %+v", o)
 	}
@@ -504,7 +504,7 @@ func TestSameResultManyTimes(t *testing.T) {
 	k := r.server.serve()
 	r.announced(t, k)
 	outcome := r.push(t, "balcony", "chamber")
-	first, second := k.nextElement().get("id"), k.nextElement().get("id")
+	first, second := k.nextElement().Get("id"), k.nextElement().Get("id")
 	result := func(id string) string { return "<iq type='result' id='" + id + "' from='juliet@example.org'/>" }
 	k.send("%s", strings.Repeat(result(first), 2000))
 	k.quiet()
@@ -523,7 +523,7 @@ func TestSameResultManyTimes(t *testing.T) {
 	k = r.server.serve()
 	r.announced(t, k)
 	outcome = r.push(t, "balcony")
-	third := k.nextElement().get("id")
+	third := k.nextElement().Get("id")
 	k.send("%s", result(first)+result(second))
 	k.quiet()
 	if len(outcome) != 0 || third == first || third == second {

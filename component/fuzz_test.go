@@ -3,7 +3,6 @@ package component
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/roster"
 	"rosterd/session"
+	"rosterd/xmlstream"
 )
 
 // fuzzRosters answers at once, with a roster that names its owner.
@@ -76,9 +76,9 @@ func FuzzHandle(f *testing.F) {
 		c.rosters = fuzzRosters{&rosters{}}
 		s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts), began: time.Now()}
 		c.set(s, nil)
-		frames := newFramer(bytes.NewReader(data), fuzzLimit)
+		frames := xmlstream.NewReader(bytes.NewReader(data), fuzzLimit)
 		for {
-			child, whole, err := frames.next()
+			child, whole, err := frames.Next()
 			if err != nil {
 				break
 			}
@@ -97,42 +97,41 @@ func FuzzHandle(f *testing.F) {
 const fuzzLimit = 4 << 10
 
 func checkHandle(t *testing.T, c *Component, s *stream, child []byte, whole bool) {
-	in, err := decodeElement(child)
+	in, err := xmlstream.Decode(child)
 	if !whole || err != nil { // then the opening tag has to do
-		in, err = decodeStart(child)
+		in, err = xmlstream.DecodeStart(child)
 	}
 	if err != nil {
-		in = &element{}
+		in = &xmlstream.Element{}
 	}
-	checkBounds(t, in)
 	before := make(map[string]grant)
 	for _, host := range c.opts.Hosts {
 		before[host] = s.grants.of(host)
 	}
 	if err := c.handle(s, child, whole); err != nil {
-		if ended := (*StreamError)(nil); !errors.As(err, &ended) || !in.is(stanza.NSStream, "error") {
+		if ended := (*StreamError)(nil); !errors.As(err, &ended) || !in.Is(stanza.NSStream, "error") {
 			t.Errorf("%q ends the stream: %v", child, err)
 		}
 	}
 	for _, host := range c.opts.Hosts {
-		if s.grants.of(host) != before[host] && in.get("from") != host {
+		if s.grants.of(host) != before[host] && in.Get("from") != host {
 			t.Errorf("%q changes what %s grants", child, host)
 		}
 	}
-	var answers []*element
+	var answers []*xmlstream.Element
 	for {
 		frames, _ := s.out.take()
 		if len(frames) == 0 {
 			break
 		}
 		for _, frame := range frames {
-			if out := decodeSent(t, frame.data); out.get("type") == "result" || out.get("type") == "error" {
+			if out := decodeSent(t, frame.data); out.Get("type") == "result" || out.Get("type") == "error" {
 				answers = append(answers, out)
 			}
 		}
 	}
 	want := 0
-	if in.is(stanza.NSComponent, "iq") && isRequest(in) && c.repeatable(in) {
+	if in.Is(stanza.NSComponent, "iq") && isRequest(in) && c.repeatable(in) {
 		want = 1
 	}
 	if len(answers) != want {
@@ -144,17 +143,17 @@ func checkHandle(t *testing.T, c *Component, s *stream, child []byte, whole bool
 }
 
 // decodeSent is what was sent, which must be one element.
-func decodeSent(t *testing.T, data []byte) *element {
+func decodeSent(t *testing.T, data []byte) *xmlstream.Element {
 	t.Helper()
 	if len(data) > 64<<10 {
 		t.Errorf("%d bytes sent: %.200q", len(data), data)
 	}
-	frames := newFramer(strings.NewReader(string(data)+"<next/>"), 1<<20)
-	first, whole, err := frames.next()
+	frames := xmlstream.NewReader(strings.NewReader(string(data)+"<next/>"), 1<<20)
+	first, whole, err := frames.Next()
 	if err != nil || !whole || !bytes.Equal(first, data) {
 		t.Fatalf("sent %q, which is not one element: %q, %v", data, first, err)
 	}
-	out, err := decodeElement(data)
+	out, err := xmlstream.Decode(data)
 	if err != nil {
 		t.Fatalf("sent %q: %v", data, err)
 	}
@@ -163,24 +162,24 @@ func decodeSent(t *testing.T, data []byte) *element {
 
 // checkAnswer checks that an answer is for a request, and tells the owner of a
 // roster alone of it.
-func checkAnswer(t *testing.T, in, out *element) {
+func checkAnswer(t *testing.T, in, out *xmlstream.Element) {
 	t.Helper()
-	if !out.is(stanza.NSComponent, "iq") || !mirrors(in, out) {
+	if !out.Is(stanza.NSComponent, "iq") || !mirrors(in, out) {
 		t.Errorf("the answer to %+v is %+v", in, out)
 	}
-	to := out.get("to") // who sees it: the server gives an inner answer to whom it is for
-	if delegation := out.only(); delegation != nil && isDelegation(delegation) {
-		var asked *element
-		if forwarded := in.only().child(nsForward, "forwarded"); forwarded != nil {
-			asked = forwarded.child(stanza.NSClient, "iq")
+	to := out.Get("to") // who sees it: the server gives an inner answer to whom it is for
+	if delegation := out.Only(); delegation != nil && isDelegation(delegation) {
+		var asked *xmlstream.Element
+		if forwarded := in.Only().Child(nsForward, "forwarded"); forwarded != nil {
+			asked = forwarded.Child(stanza.NSClient, "iq")
 		}
-		inner := delegation.only().only()
+		inner := delegation.Only().Only()
 		if !mirrors(asked, inner) {
 			t.Errorf("the inner answer to %+v is %+v", asked, inner)
 		}
-		to = inner.get("to")
-		if full, err := jid.ParseStamped(to); rosterOf(inner) != "" && (err != nil || full.Domain() != in.get("from")) {
-			t.Errorf("%s got a roster for %s", in.get("from"), to)
+		to = inner.Get("to")
+		if full, err := jid.ParseStamped(to); rosterOf(inner) != "" && (err != nil || full.Domain() != in.Get("from")) {
+			t.Errorf("%s got a roster for %s", in.Get("from"), to)
 		}
 		out = inner
 	}
@@ -193,10 +192,10 @@ func checkAnswer(t *testing.T, in, out *element) {
 
 // mirrors reports whether an answer repeats the id of a request, and goes where
 // it came from.
-func mirrors(in, out *element) bool {
+func mirrors(in, out *xmlstream.Element) bool {
 	for _, pair := range [...][2]string{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
-		a, hasA := in.attr(pair[0])
-		b, hasB := out.attr(pair[1])
+		a, hasA := in.Attr(pair[0])
+		b, hasB := out.Attr(pair[1])
 		if pair[0] == "id" && hasA != hasB || a != b {
 			return false
 		}
@@ -205,29 +204,13 @@ func mirrors(in, out *element) bool {
 }
 
 // rosterOf is whose roster an IQ carries, or "".
-func rosterOf(iq *element) string {
-	query := iq.child(nsRoster, "query")
+func rosterOf(iq *xmlstream.Element) string {
+	query := iq.Child(nsRoster, "query")
 	if query == nil {
-		query = iq.child(stanza.NSClient, "query")
+		query = iq.Child(stanza.NSClient, "query")
 	}
-	if query == nil || len(query.children) == 0 {
+	if query == nil || len(query.Children) == 0 {
 		return ""
 	}
-	return strings.TrimPrefix(query.children[0].get("name"), ownedBy)
-}
-
-func checkBounds(t *testing.T, e *element) {
-	t.Helper()
-	elements := 0
-	var walk func(e *element, depth int)
-	walk = func(e *element, depth int) {
-		elements++
-		if depth > maxDepth || elements > maxElements {
-			t.Fatal(fmt.Errorf("depth %d, %d elements", depth, elements))
-		}
-		for _, child := range e.children {
-			walk(child, depth+1)
-		}
-	}
-	walk(e, 1)
+	return strings.TrimPrefix(query.Children[0].Get("name"), ownedBy)
 }

@@ -3,6 +3,8 @@ package component
 import (
 	"strings"
 	"sync"
+
+	"rosterd/xmlstream"
 )
 
 // grant is what a virtual host lets rosterd do, as it announced on this stream.
@@ -73,12 +75,12 @@ func (g *grants) change(host string, f func(*grant)) (before, after grant) {
 
 // delegationAnnounced reads the announcement of delegations (XEP-0355, section
 // 4.2), which replaces an earlier one.
-func delegationAnnounced(e *element) func(*grant) {
+func delegationAnnounced(e *xmlstream.Element) func(*grant) {
 	return func(g *grant) {
 		g.delegation, g.filtered, g.queries, g.probed = "", false, arrivalUnknown, false
-		for _, c := range e.children {
-			if c.is(e.name.Space, "delegated") && c.get("namespace") == nsRoster {
-				g.delegation, g.filtered = strings.Clone(e.name.Space), c.child(e.name.Space, "attribute") != nil
+		for _, c := range e.Children {
+			if c.Is(e.Name.Space, "delegated") && c.Get("namespace") == nsRoster {
+				g.delegation, g.filtered = strings.Clone(e.Name.Space), c.Child(e.Name.Space, "attribute") != nil
 			}
 		}
 	}
@@ -86,15 +88,15 @@ func delegationAnnounced(e *element) func(*grant) {
 
 // privilegesAnnounced reads the announcement of privileges (XEP-0356, section
 // 4.2), which replaces an earlier one.
-func privilegesAnnounced(e *element) func(*grant) {
+func privilegesAnnounced(e *xmlstream.Element) func(*grant) {
 	return func(g *grant) {
-		g.privilege, g.push, g.presence, g.blocks = strings.Clone(e.name.Space), false, false, false
-		for _, perm := range e.children {
-			switch kind := perm.get("type"); {
-			case !perm.is(e.name.Space, "perm"):
-			case perm.get("access") == "presence":
+		g.privilege, g.push, g.presence, g.blocks = strings.Clone(e.Name.Space), false, false, false
+		for _, perm := range e.Children {
+			switch kind := perm.Get("type"); {
+			case !perm.Is(e.Name.Space, "perm"):
+			case perm.Get("access") == "presence":
 				g.presence = kind == "managed_entity" || kind == "roster"
-			case perm.get("access") == "iq":
+			case perm.Get("access") == "iq":
 				g.push = permits(perm, nsRoster, "set")
 				g.blocks = permits(perm, nsBlocking, "get")
 			}
@@ -104,12 +106,12 @@ func privilegesAnnounced(e *element) func(*grant) {
 
 // permits reports whether the permission of IQs has some of a namespace among them.
 // COMPAT Prosody, whose mod_privilege puts each namespace into the one before.
-func permits(within *element, namespace, kind string) bool {
-	for _, ns := range within.children {
-		if !ns.is(within.name.Space, "namespace") {
+func permits(within *xmlstream.Element, namespace, kind string) bool {
+	for _, ns := range within.Children {
+		if !ns.Is(within.Name.Space, "namespace") {
 			continue
 		}
-		if ns.get("ns") == namespace && (ns.get("type") == kind || ns.get("type") == "both") || permits(ns, namespace, kind) {
+		if ns.Get("ns") == namespace && (ns.Get("type") == kind || ns.Get("type") == "both") || permits(ns, namespace, kind) {
 			return true
 		}
 	}

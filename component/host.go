@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"gosrc.io/xmpp/stanza"
+
+	"rosterd/xmlstream"
 )
 
 // elsewhere are the conditions with which servers answer for a domain that is
@@ -23,7 +25,7 @@ func (c *Component) Lacks(ctx context.Context, host string) bool {
 	lacks := make(chan bool, len(candidates))
 	for _, spelling := range candidates {
 		c.sendPing(s, c.nobodyAt(spelling), func(a answer) {
-			lacks <- a.iq != nil && a.iq.get("type") == string(stanza.IQTypeError) && elsewhere[errorCondition(a.iq)]
+			lacks <- a.iq != nil && a.iq.Get("type") == string(stanza.IQTypeError) && elsewhere[errorCondition(a.iq)]
 		})
 	}
 	for range candidates {
@@ -92,7 +94,7 @@ func (c *Component) identifyAs(s *stream, host, spelling string) {
 			Name    string `xml:"query>name"`
 			Version string `xml:"query>version"`
 		}
-		if a.iq == nil || xml.Unmarshal(a.iq.raw, &version) != nil {
+		if a.iq == nil || xml.Unmarshal(a.iq.Raw, &version) != nil {
 			return
 		}
 		for _, keeper := range keepers {
@@ -115,8 +117,8 @@ func (c *Component) identifyAs(s *stream, host, spelling string) {
 }
 
 // errorCondition is the condition of an IQ's stanza error, or "".
-func errorCondition(iq *element) string {
-	if e := iq.child(stanza.NSComponent, "error"); e != nil {
+func errorCondition(iq *xmlstream.Element) string {
+	if e := iq.Child(stanza.NSComponent, "error"); e != nil {
 		return condition(e, nsStanzas)
 	}
 	return ""

@@ -49,7 +49,7 @@ func hostiles(t *testing.T, change ...func(*Options)) (r *rig, k *link, id strin
 	r.announced(t, k)
 	k.watch(t)
 	outcome = r.push(t, "balcony")
-	return r, k, k.nextElement().get("id"), outcome
+	return r, k, k.nextElement().Get("id"), outcome
 }
 
 // unmoved checks that nothing is other than hostile has left it.

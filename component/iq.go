@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"rosterd/xmlstream"
 )
 
 // maxUnanswered is how many IQs of a stream wait for an answer at a time; with
@@ -14,9 +16,9 @@ const maxUnanswered = 1 << 16
 
 // answer is what becomes of an IQ that was sent: exactly one of them.
 type answer struct {
-	iq   *element // the result or the error
-	lost bool     // the stream ended first
-	ours bool     // it is our own, see probe
+	iq   *xmlstream.Element // the result or the error
+	lost bool               // the stream ended first
+	ours bool               // it is our own, see probe
 	// neither iq nor lost: nobody answered in time
 }
 
@@ -97,9 +99,9 @@ func (t *tracker) next() string {
 // answered gives a result or an error to who waits for it. It reports false if
 // nobody does: an id alone is no proof, the sender must be the one who was
 // asked.
-func (t *tracker) answered(from string, iq *element) bool {
+func (t *tracker) answered(from string, iq *xmlstream.Element) bool {
 	t.mu.Lock()
-	w := t.waiting[iq.get("id")]
+	w := t.waiting[iq.Get("id")]
 	if w == nil || from == "" || from != w.from && from != w.prepared {
 		t.mu.Unlock()
 		return false

@@ -16,6 +16,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/roster"
 	"rosterd/session"
+	"rosterd/xmlstream"
 )
 
 // keeper is a manager that keeps all it is given, as one with queries that wait
@@ -62,11 +63,11 @@ func TestNothingKeepsAStanza(t *testing.T) {
 			s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts), began: time.Now()}
 			c.set(s, nil)
 			stanza := func() weak.Pointer[byte] {
-				e, ok := decodePlain([]byte(data))
-				if !ok {
-					t.Fatal("not plain")
+				e, err := xmlstream.Decode([]byte(data)) // they are plain
+				if err != nil {
+					t.Fatal(err)
 				}
-				switch e.name.Local {
+				switch e.Name.Local {
 				case "iq":
 					c.handleIQ(s, e)
 				case "message":
@@ -76,9 +77,9 @@ func TestNothingKeepsAStanza(t *testing.T) {
 				}
 				ping := s.iqs // what was asked because of it is answered
 				for id, w := range ping.waiting {
-					ping.answered(w.from, &element{attrs: attrsOf("id", id, "type", "error")})
+					ping.answered(w.from, &xmlstream.Element{Attrs: attrsOf("id", id, "type", "error")})
 				}
-				return weak.Make(unsafe.StringData(e.name.Local))
+				return weak.Make(unsafe.StringData(e.Name.Local))
 			}()
 			runtime.GC()
 			if stanza.Value() != nil {

@@ -70,7 +70,7 @@ func (c *Component) closeStream(s *stream, cause error) {
 // readAll reads until the stream ends, and says why it did.
 func (c *Component) readAll(s *stream) error {
 	for {
-		data, whole, err := s.framer.next()
+		data, whole, err := s.framer.Next()
 		if err == io.EOF {
 			return errClosed
 		} else if err != nil {

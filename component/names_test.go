@@ -13,6 +13,7 @@ import (
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/session"
+	"rosterd/xmlstream"
 )
 
 // stamping has the server answer, for example.org, how it stamps names.
@@ -22,14 +23,14 @@ func (k *link) stamping(how string) {
 	k.send("<message from='example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'/></delegation>" +
 		"<privilege xmlns='urn:xmpp:privilege:2'><perm access='presence' type='managed_entity'/></privilege></message>")
 	asked := k.nextElement()
-	from := asked.get("to")
+	from := asked.Get("to")
 	if !strings.HasPrefix(from, "Rosterd-Asks-For-Nobody-") {
 		k.t.Fatalf("asked %s", from)
 	}
 	if how == stampsPrepared {
 		from = strings.ToLower(from)
 	}
-	k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", asked.get("id"), from, nsStanzas)
+	k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", asked.Get("id"), from, nsStanzas)
 	k.all = false
 	k.quiet()
 }
@@ -119,13 +120,13 @@ func TestPushesGoToTheNameThatWasStamped(t *testing.T) {
 					}
 				}
 				if way == PushPrivileged {
-					e, _ := decodeElement([]byte(got))
-					k.send("<iq type='result' id='%s' from='%s'/>", e.get("id"), bare)
+					e, _ := xmlstream.Decode([]byte(got))
+					k.send("<iq type='result' id='%s' from='%s'/>", e.Get("id"), bare)
 				}
 			}
 			if way != PushPrivileged {
 				e := k.nextElement()
-				k.send("<iq type='result' id='%s' from='%s'/>", e.get("id"), e.get("to"))
+				k.send("<iq type='result' id='%s' from='%s'/>", e.Get("id"), e.Get("to"))
 			}
 			if o := receive(t, settled); o.Err != nil {
 				t.Error(o.Err)
@@ -337,8 +338,8 @@ func TestOwnDomainInEitherSpelling(t *testing.T) {
 			var tried []string
 			for range 3 {
 				k := &link{t: t, Conn: r.server.connection()}
-				k.f = newFramer(k, 1<<20)
-				header, err := k.f.header()
+				k.f = xmlstream.NewReader(k, 1<<20)
+				header, err := k.f.Header()
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -352,11 +353,11 @@ func TestOwnDomainInEitherSpelling(t *testing.T) {
 					k.Close()
 					continue
 				}
-				if got, _, err := k.f.next(); err != nil || !strings.HasPrefix(string(got), "<handshake>") {
+				if got, _, err := k.f.Next(); err != nil || !strings.HasPrefix(string(got), "<handshake>") {
 					t.Fatalf("%s, %v", got, err)
 				}
 				k.send("<handshake/>")
-				if got, _, err := k.f.next(); err != nil || !strings.Contains(string(got), " from='"+known+"/rosterd'") {
+				if got, _, err := k.f.Next(); err != nil || !strings.Contains(string(got), " from='"+known+"/rosterd'") {
 					t.Errorf("got %s, %v", got, err)
 				}
 				k.Close()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // newcomers are resources that may have been there before rosterd was connected:
@@ -95,8 +96,8 @@ func (n *newcomers) due(now time.Time) (due []jid.JID) {
 // wasThere reports whether a resource of which nothing was known may have been
 // there before this stream. A server marks those that it reports when we connect
 // (XEP-0203). COMPAT ejabberd does not report them then, and marks nobody.
-func (c *Component) wasThere(s *stream, full jid.JID, presence *element) bool {
-	return presence.child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed
+func (c *Component) wasThere(s *stream, full jid.JID, presence *xmlstream.Element) bool {
+	return presence.Child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed
 }
 
 // tellNewcomers has those told everything who have not asked in time.

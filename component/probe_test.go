@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 const notHere = "<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/></error></iq>"
@@ -19,11 +20,11 @@ func delegatedProbe(id string) string {
 }
 
 // nextProbe is the next probe, where next shows them.
-func (k *link) nextProbe() *element {
+func (k *link) nextProbe() *xmlstream.Element {
 	k.t.Helper()
 	for {
 		e := k.nextElement()
-		if e.child(nsRoster, "query") != nil {
+		if e.Child(nsRoster, "query") != nil {
 			return e
 		}
 	}
@@ -50,7 +51,7 @@ func TestAnnouncementIsNoProof(t *testing.T) {
 	k.showProbes = true
 	k.send("%s", delegationOnly+mayPush)
 	probe := k.nextProbe()
-	if probe.get("from") != "contacts.example.org/rosterd" || !strings.HasSuffix(probe.get("to"), "@example.org") || probe.child(nsRoster, "query") == nil {
+	if probe.Get("from") != "contacts.example.org/rosterd" || !strings.HasSuffix(probe.Get("to"), "@example.org") || probe.Child(nsRoster, "query") == nil {
 		t.Fatalf("got %+v", probe)
 	}
 	if got := r.Status().Hosts[0]; got.Query != QueryUnknown || got.Delegation {
@@ -59,7 +60,7 @@ func TestAnnouncementIsNoProof(t *testing.T) {
 	if _, err := r.Ready(); err == nil {
 		t.Error("ready before the probe is back")
 	}
-	k.send("%s", delegatedProbe(probe.get("id")))
+	k.send("%s", delegatedProbe(probe.Get("id")))
 	for !strings.Contains(k.next(), "<not-allowed ") { // what stands behind the probe comes before
 	}
 	k.quiet()
@@ -78,7 +79,7 @@ func TestDelegationThatIsGone(t *testing.T) {
 	r.announced(t, k)
 	k.delegates["example.org"] = false
 	for ended := false; !ended; {
-		data, _, err := k.f.next()
+		data, _, err := k.f.Next()
 		ended = err != nil || !k.probed(string(data))
 	}
 	r.server.serve()
@@ -95,7 +96,7 @@ func TestDelegationThatNeverWorks(t *testing.T) {
 	k.showProbes = true
 	k.send("%s", delegationOnly)
 	for !strings.Contains(r.log.String(), "have ceased to be delegated") {
-		data, _, err := k.f.next()
+		data, _, err := k.f.Next()
 		if err != nil {
 			break
 		}
@@ -182,12 +183,12 @@ func TestTwoRosterds(t *testing.T) {
 		}
 		// It looks: the first of its probes the other has, the next nobody.
 		probe := k.nextProbe()
-		k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><conflict xmlns='%s'/></error></iq>", probe.get("id"), probe.get("to"), nsStanzas)
+		k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><conflict xmlns='%s'/></error></iq>", probe.Get("id"), probe.Get("to"), nsStanzas)
 		probe = k.nextProbe()
 		if !r.Connected() {
 			t.Fatal("the older has gone")
 		}
-		k.send(notHere, probe.get("id"), probe.get("to"))
+		k.send(notHere, probe.Get("id"), probe.Get("to"))
 		k.ended()
 		r.server.serve()
 	})
@@ -273,17 +274,17 @@ func TestPushesThatNobodyConfirms(t *testing.T) {
 	k.nextElement()
 	gone := k.nextElement()
 	ping := k.nextElement()
-	if !strings.HasSuffix(ping.get("to"), "@example.org/nowhere") || ping.child(nsPing, "ping") == nil {
+	if !strings.HasSuffix(ping.Get("to"), "@example.org/nowhere") || ping.Child(nsPing, "ping") == nil {
 		t.Fatalf("got %+v", ping)
 	}
-	k.send("<iq type='error' id='%s' from='juliet@example.org'><error type='cancel'><item-not-found xmlns='%s'/></error></iq>", gone.get("id"), nsStanzas)
+	k.send("<iq type='error' id='%s' from='juliet@example.org'><error type='cancel'><item-not-found xmlns='%s'/></error></iq>", gone.Get("id"), nsStanzas)
 	k.quiet()
 	select {
 	case o := <-outcome:
 		t.Fatalf("settled too early: %+v", o)
 	default:
 	}
-	k.send("<iq type='error' id='%s' from='%s'/>", ping.get("id"), ping.get("to"))
+	k.send("<iq type='error' id='%s' from='%s'/>", ping.Get("id"), ping.Get("to"))
 	if o := receive(t, outcome); o.Err != nil {
 		t.Errorf("outcome %+v", o)
 	}
@@ -430,11 +431,11 @@ func TestServerThatKeepsTheQueries(t *testing.T) {
 			k.showProbes = true
 			for {
 				e := k.nextElement()
-				if e.child(nsVersion, "query") == nil {
+				if e.Child(nsVersion, "query") == nil {
 					continue
 				}
 				k.send("<iq xmlns='jabber:client' type='result' to='contacts.example.org' from='example.org' id='%s'>"+
-					"<query xmlns='jabber:iq:version'><os>Linux</os><version>2.7.0</version><name>%s</name></query></iq>", e.get("id"), name)
+					"<query xmlns='jabber:iq:version'><os>Linux</os><version>2.7.0</version><name>%s</name></query></iq>", e.Get("id"), name)
 				break
 			}
 			k.showProbes = false
@@ -462,12 +463,12 @@ func TestProbesThatAreDropped(t *testing.T) {
 			}
 			k.showProbes = true
 			for !strings.Contains(r.log.String(), "have ceased to be delegated") && r.Status().Hosts[0].Query != QueryDelegated || proven && r.Connected() {
-				data, _, err := k.f.next()
+				data, _, err := k.f.Next()
 				if err != nil {
 					break
 				}
-				if e, err := decodeElement(data); err == nil && strings.HasPrefix(e.get("to"), "behind-nobody-") {
-					k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", e.get("id"), e.get("to"), nsStanzas)
+				if e, err := xmlstream.Decode(data); err == nil && strings.HasPrefix(e.Get("to"), "behind-nobody-") {
+					k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", e.Get("id"), e.Get("to"), nsStanzas)
 				}
 			}
 			if !proven && r.counted(t, "rosterd_reconnects_total") != 0 {
@@ -504,7 +505,7 @@ func TestQueriesThatArriveWithoutProbes(t *testing.T) {
 			k.send("%s", test.announced+delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='q' from='nurse@example.org/hall'><query xmlns='jabber:iq:roster' ver=''/></iq>"))
 			for n := 0; n < 8; {
 				data := k.next()
-				e, err := decodeElement([]byte(data))
+				e, err := xmlstream.Decode([]byte(data))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -512,8 +513,8 @@ func TestQueriesThatArriveWithoutProbes(t *testing.T) {
 				case p != nil && test.probes:
 					k.send(notHere, p[1], p[2])
 					n++
-				case strings.HasPrefix(e.get("to"), "behind-nobody-"):
-					k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", e.get("id"), e.get("to"), nsStanzas)
+				case strings.HasPrefix(e.Get("to"), "behind-nobody-"):
+					k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", e.Get("id"), e.Get("to"), nsStanzas)
 					if !test.probes {
 						n++
 					}

@@ -9,6 +9,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // The values of the label result of rosterd_pushes_total.
@@ -244,9 +245,9 @@ var refusals = map[string]bool{"bad-request": true, "feature-not-implemented": t
 const pushBlocked = "blocked"
 
 // pushResult tells what the answer to a privileged IQ means.
-func pushResult(iq *element) (result, cond string) {
-	if iq.get("type") == string(stanza.IQTypeError) {
-		if e := iq.child(stanza.NSComponent, "error"); e != nil {
+func pushResult(iq *xmlstream.Element) (result, cond string) {
+	if iq.Get("type") == string(stanza.IQTypeError) {
+		if e := iq.Child(stanza.NSComponent, "error"); e != nil {
 			cond = condition(e, nsStanzas)
 		}
 		switch {
@@ -262,8 +263,8 @@ func pushResult(iq *element) (result, cond string) {
 		}
 		return pushGone, ""
 	}
-	if inner := privileged(iq); inner != nil && inner.get("type") == string(stanza.IQTypeError) {
-		if inner.lang() {
+	if inner := privileged(iq); inner != nil && inner.Get("type") == string(stanza.IQTypeError) {
+		if inner.HasLang() {
 			return pushUnanswered, "" // it is the client's own, which has got the push
 		}
 		return pushGone, ""

@@ -9,6 +9,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // push sends one changed item to juliet's resources.
@@ -57,8 +58,8 @@ func TestPush(t *testing.T) {
 	outcome := r.push(t, "balcony", "chamber & hall")
 	for _, resource := range []string{"balcony", "chamber &amp; hall"} {
 		got := k.next()
-		e, _ := decodeElement([]byte(got))
-		id := e.get("id")
+		e, _ := xmlstream.Decode([]byte(got))
+		id := e.Get("id")
 		want := "<iq type='set' id='" + id + "' from='contacts.example.org' to='juliet@example.org'><privileged_iq xmlns='urn:xmpp:privilege:2'>" +
 			"<iq xmlns='jabber:client' type='set' id='" + id + "' to='juliet@example.org/" + resource + "'><query xmlns='jabber:iq:roster'>" +
 			"<item jid='romeo@example.org' subscription='both' name='R'><group>Friends</group></item></query></iq></privileged_iq></iq>"
@@ -111,7 +112,7 @@ func TestPushAnswers(t *testing.T) {
 			k := r.server.serve()
 			r.announced(t, k)
 			outcome := r.push(t, "balcony")
-			k.send(tt.answer, k.nextElement().get("id"))
+			k.send(tt.answer, k.nextElement().Get("id"))
 			o := receive(t, outcome)
 			if (o.Err != nil) != tt.err || (len(o.Owed) != 0) != tt.err || o.Lost || o.Refused != tt.err {
 				t.Errorf("outcome %+v", o)
@@ -132,7 +133,7 @@ func TestPushRefusedAndLost(t *testing.T) {
 	k := r.server.serve()
 	r.announced(t, k)
 	outcome := r.push(t, "balcony", "garden")
-	k.send("<iq type='error' id='%s' from='juliet@example.org'><error type='auth'><not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>", k.nextElement().get("id"))
+	k.send("<iq type='error' id='%s' from='juliet@example.org'><error type='auth'><not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>", k.nextElement().Get("id"))
 	k.next()
 	k.quiet()
 	k.Close()
@@ -147,7 +148,7 @@ func TestForgedAnswers(t *testing.T) {
 	k := r.server.serve()
 	r.announced(t, k)
 	outcome := r.push(t, "balcony")
-	id := k.nextElement().get("id")
+	id := k.nextElement().Get("id")
 	for _, from := range []string{"juliet@example.org/balcony", "romeo@example.org", "example.org", ""} {
 		k.send("<iq type='error' id='%s' from='%s'/>", id, from)
 		k.send("<iq type='result' id='%s' from='%s'/>", id, from)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"rosterd/xmlstream"
 )
 
 var (
@@ -231,7 +233,7 @@ func (q *queue) write(ctx context.Context, conn net.Conn, timeout time.Duration)
 func writeTogether(conn net.Conn, frames []frame) error {
 	buffers := make(net.Buffers, 0, len(frames))
 	for _, f := range frames {
-		buffers = appendBlanks(append(buffers, f.data), padding(f.data))
+		buffers = xmlstream.AppendBlanks(append(buffers, f.data), xmlstream.Padding(f.data))
 	}
 	if _, ok := conn.(secured); ok && len(buffers) > 1 {
 		buffers = net.Buffers{slices.Concat(buffers...)}

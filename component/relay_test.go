@@ -8,6 +8,7 @@ import (
 	"rosterd/jid"
 	"rosterd/presence"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // known plays the manager for the hub.
@@ -89,12 +90,12 @@ func FuzzPayload(f *testing.F) {
 		if len(b) > maxPayload {
 			t.Errorf("%d bytes", len(b))
 		}
-		frames := newFramer(strings.NewReader("<presence>"+string(b)+"</presence><next/>"), 1<<20)
-		data, whole, err := frames.next()
+		frames := xmlstream.NewReader(strings.NewReader("<presence>"+string(b)+"</presence><next/>"), 1<<20)
+		data, whole, err := frames.Next()
 		if err != nil || !whole {
 			t.Fatalf("%q: %v", b, err)
 		}
-		if data, _, err := frames.next(); err != nil || string(data) != "<next/>" {
+		if data, _, err := frames.Next(); err != nil || string(data) != "<next/>" {
 			t.Errorf("%q breaks out: %q, %v", b, data, err)
 		}
 		if again := payload(data); string(again) != string(b) && len(again) <= maxPayload && again != nil {
@@ -144,16 +145,16 @@ func TestAsking(t *testing.T) {
 			r.learn(s, "example.org")
 			k.all = true
 			e := k.nextElement()
-			k.send(tt.learnt, e.get("id"), e.get("to"))
+			k.send(tt.learnt, e.Get("id"), e.Get("to"))
 			k.quiet()
 			full := mustJID(t, juliet)
 			r.sessions.Connected(full)
 			if tt.asked {
 				e := k.nextElement()
-				if e.get("to") != juliet || e.child(nsPing, "ping") == nil {
+				if e.Get("to") != juliet || e.Child(nsPing, "ping") == nil {
 					t.Errorf("got %+v", e)
 				}
-				k.send(tt.answer, e.get("id"), juliet)
+				k.send(tt.answer, e.Get("id"), juliet)
 			}
 			if tt.left == 0 { // it may be asked again before that is known
 				waitFor(t, "gone", func() bool { n, _ := r.sessions.Counts(); return n == 0 })

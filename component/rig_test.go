@@ -15,6 +15,7 @@ import (
 	"rosterd/internal/leak"
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // TestMain lets more tests run in parallel than there are processors: those that
@@ -68,7 +69,7 @@ func (s *spy) Write(p []byte) (int, error) {
 // somebody else.
 func (k *link) watch(t *testing.T) {
 	s := &spy{}
-	k.f = newFramer(io.TeeReader(k.Conn, s), 16<<20)
+	k.f = xmlstream.NewReader(io.TeeReader(k.Conn, s), 16<<20)
 	t.Cleanup(func() { nobodyElses(t, s) })
 }
 
@@ -77,9 +78,9 @@ func (k *link) watch(t *testing.T) {
 func nobodyElses(t *testing.T, s *spy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	frames := newFramer(bytes.NewReader(s.b.Bytes()), 16<<20)
+	frames := xmlstream.NewReader(bytes.NewReader(s.b.Bytes()), 16<<20)
 	for {
-		data, _, err := frames.next()
+		data, _, err := frames.Next()
 		if err != nil {
 			return
 		}
@@ -187,7 +188,7 @@ func (k *link) confirm(way string) {
 	if way != PushPrivileged {
 		e = k.nextElement()
 	}
-	k.send("<iq type='result' id='%s' from='%s'/>", e.get("id"), e.get("to"))
+	k.send("<iq type='result' id='%s' from='%s'/>", e.Get("id"), e.Get("to"))
 }
 
 // watch is the most that was queued while f ran.

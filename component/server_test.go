@@ -22,6 +22,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/roster"
 	"rosterd/session"
+	"rosterd/xmlstream"
 )
 
 const patience = time.Minute // for what must happen, on a busy machine, too; not for what takes time
@@ -48,7 +49,7 @@ func newServer(t *testing.T) *server {
 type link struct {
 	t *testing.T
 	net.Conn
-	f   *framer
+	f   *xmlstream.Reader
 	all bool // next shows also how the component finds out how the server answers for nobody
 
 	first      string          // stanza of the stream
@@ -70,8 +71,8 @@ func (s *server) accept() *link {
 	}
 	s.t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
-	k := &link{t: s.t, Conn: conn, f: newFramer(conn, 16<<20), delegates: make(map[string]bool), probes: make(map[string]bool)}
-	header, err := k.f.header()
+	k := &link{t: s.t, Conn: conn, f: xmlstream.NewReader(conn, 16<<20), delegates: make(map[string]bool), probes: make(map[string]bool)}
+	header, err := k.f.Header()
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func (s *server) serve() *link {
 	}
 	k.send("<handshake/>")
 	for n := 0; n < s.probes; {
-		data, _, err := k.f.next()
+		data, _, err := k.f.Next()
 		if err != nil {
 			s.t.Fatalf("want a probe: %v", err)
 		}
@@ -165,7 +166,7 @@ func (k *link) next() string {
 	k.t.Helper()
 	for {
 		k.SetReadDeadline(time.Now().Add(patience))
-		data, whole, err := k.f.next()
+		data, whole, err := k.f.Next()
 		if err != nil || !whole {
 			k.t.Fatalf("reading: %v", err)
 		}
@@ -178,10 +179,10 @@ func (k *link) next() string {
 	}
 }
 
-func (k *link) nextElement() *element {
+func (k *link) nextElement() *xmlstream.Element {
 	k.t.Helper()
 	data := k.next()
-	e, err := decodeElement([]byte(data))
+	e, err := xmlstream.Decode([]byte(data))
 	if err != nil {
 		k.t.Fatalf("%s: %v", data, err)
 	}
@@ -214,10 +215,10 @@ func (k *link) announce() {
 func (k *link) answerPing() {
 	k.t.Helper()
 	e := k.nextElement()
-	if e.child(nsPing, "ping") == nil {
+	if e.Child(nsPing, "ping") == nil {
 		k.t.Errorf("got %+v, want a ping", e)
 	}
-	k.send("<iq type='result' id='%s' from='%s' to='contacts.example.org'/>", e.get("id"), e.get("to"))
+	k.send("<iq type='result' id='%s' from='%s' to='contacts.example.org'/>", e.Get("id"), e.Get("to"))
 }
 
 // ended reads until the component has closed the connection.

@@ -17,8 +17,8 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // maxStanza is how many bytes of a stanza are read; the servers' own limits
@@ -43,7 +43,7 @@ func (e *StreamError) Error() string {
 // concurrent use.
 type stream struct {
 	conn   net.Conn
-	framer *framer
+	framer *xmlstream.Reader
 	out    *queue
 	iqs    *tracker
 	grants *grants
@@ -80,7 +80,7 @@ func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffer
 
 		newcomers: newcomers{met: make(map[jid.JID]bool)}}
 	s.out.spare = spare
-	s.framer = newFramer(s, maxStanza)
+	s.framer = xmlstream.NewReader(s, maxStanza)
 	if err := s.handshake(domain, o.Secret); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
@@ -98,11 +98,11 @@ func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffer
 // handshake opens the stream and proves that we know the secret.
 func (s *stream) handshake(domain, secret string) error {
 	header := fmt.Appendf(nil, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s'", stanza.NSComponent, stanza.NSStream)
-	header = append(xmltext.AppendAttr(header, "to", domain), '>')
+	header = append(xmlstream.AppendAttr(header, "to", domain), '>')
 	if _, err := s.conn.Write(header); err != nil {
 		return fmt.Errorf("opening the stream: %w", err)
 	}
-	reply, err := s.framer.header()
+	reply, err := s.framer.Header()
 	if err != nil {
 		return fmt.Errorf("opening the stream: %w", foreign(err))
 	}
@@ -114,19 +114,19 @@ func (s *stream) handshake(domain, secret string) error {
 	if _, err := fmt.Fprintf(s.conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:])); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
-	data, _, err := s.framer.next()
+	data, _, err := s.framer.Next()
 	if err == io.EOF {
 		return errors.New("handshake: the server closed the stream")
 	} else if err != nil {
 		return fmt.Errorf("handshake: %w", foreign(err))
 	}
-	e, err := decodeElement(data)
+	e, err := xmlstream.Decode(data)
 	switch {
 	case err != nil:
 		return errors.New("handshake: what answers is no XMPP server")
-	case e.is(stanza.NSStream, "error"):
+	case e.Is(stanza.NSStream, "error"):
 		return &StreamError{condition(e, "urn:ietf:params:xml:ns:xmpp-streams"), true}
-	case !e.is(stanza.NSComponent, "handshake"):
+	case !e.Is(stanza.NSComponent, "handshake"):
 		return errors.New("handshake: the server does not speak XEP-0114")
 	}
 	return nil
@@ -134,7 +134,7 @@ func (s *stream) handshake(domain, secret string) error {
 
 // foreign says what it most likely means that a stream which begins is no XML.
 func foreign(err error) error {
-	if errors.Is(err, errNotWellFormed) || errors.Is(err, errRestrictedXML) {
+	if errors.Is(err, xmlstream.ErrNotWellFormed) || errors.Is(err, xmlstream.ErrRestrictedXML) {
 		return fmt.Errorf("what answers is no XMPP server: %w", err)
 	}
 	return err
@@ -170,10 +170,10 @@ func (s *stream) end(cause error) {
 
 // condition is the defined condition in an error: the name of the first child
 // in the namespace of conditions that is not <text/>.
-func condition(e *element, space string) string {
-	for _, c := range e.children {
-		if c.name.Space == space && c.name.Local != "text" {
-			return strings.Clone(strings.ToValidUTF8(c.name.Local[:min(len(c.name.Local), 64)], ""))
+func condition(e *xmlstream.Element, space string) string {
+	for _, c := range e.Children {
+		if c.Name.Space == space && c.Name.Local != "text" {
+			return strings.Clone(strings.ToValidUTF8(c.Name.Local[:min(len(c.Name.Local), 64)], ""))
 		}
 	}
 	return "undefined-condition"

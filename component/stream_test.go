@@ -12,6 +12,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 func TestReady(t *testing.T) {
@@ -151,7 +152,7 @@ func TestStopsInOrder(t *testing.T) {
 	k := r.server.serve()
 	k.quiet()
 	r.stop()
-	if _, _, err := k.f.next(); err != io.EOF {
+	if _, _, err := k.f.Next(); err != io.EOF {
 		t.Errorf("no closing tag: %v", err)
 	}
 	k.send("<message from='example.org'/></stream:stream>")
@@ -171,11 +172,11 @@ func TestSilentServerIsFoundDead(t *testing.T) {
 	r := start(t, func(o *Options) { o.Timing.Ping, o.Timing.Dead = 20*time.Millisecond, 3*time.Second })
 	k := r.server.serve()
 	e := k.nextElement()
-	if e.get("type") != "get" || !strings.HasSuffix(e.get("to"), "@example.org/nowhere") || e.child(nsPing, "ping") == nil {
+	if e.Get("type") != "get" || !strings.HasSuffix(e.Get("to"), "@example.org/nowhere") || e.Child(nsPing, "ping") == nil {
 		t.Errorf("got %v", e)
 	}
 	// It answers: whatever it says, it lives.
-	k.send("<iq type='error' id='%s' from='%s'/>", e.get("id"), e.get("to"))
+	k.send("<iq type='error' id='%s' from='%s'/>", e.Get("id"), e.Get("to"))
 	k.nextElement()
 	k.ended() // and now it does not
 	r.server.serve()
@@ -259,8 +260,8 @@ func TestTracker(t *testing.T) {
 			}
 			got = nil
 		}
-		iq := func(id string) *element {
-			e, _ := decodeElement([]byte("<iq type='result' id='" + id + "'/>"))
+		iq := func(id string) *xmlstream.Element {
+			e, _ := xmlstream.Decode([]byte("<iq type='result' id='" + id + "'/>"))
 			return e
 		}
 		a, b := register("a"), register("b")
@@ -303,7 +304,7 @@ func TestTrackerForgetsWhatIsAnswered(t *testing.T) {
 	tr.register("example.org", func(answer) {})
 	for range 10_000 {
 		id, _ := tr.register("example.org", func(answer) {})
-		e, _ := decodeElement([]byte("<iq id='" + id + "'/>"))
+		e, _ := xmlstream.Decode([]byte("<iq id='" + id + "'/>"))
 		tr.answered("example.org", e)
 	}
 	if n := len(tr.order); n > 2000 {

@@ -34,12 +34,12 @@ func TestUnreadIsBounded(t *testing.T) {
 	k.send("%s", queryOf("juliet@example.org/balcony", "last"))
 	k.next()
 	ping := k.nextElement()
-	if ping.child(nsPing, "ping") == nil {
+	if ping.Child(nsPing, "ping") == nil {
 		t.Fatalf("got %+v", ping)
 	}
 	ask(10)
 	k.quiet() // one request at a time
-	k.send("<iq type='result' id='%s' from='%s'/>", ping.get("id"), ping.get("to"))
+	k.send("<iq type='result' id='%s' from='%s'/>", ping.Get("id"), ping.Get("to"))
 	k.quiet()
 	if n := waiting(); n != 10 {
 		t.Errorf("%d answers are in doubt", n)

@@ -72,7 +72,7 @@ func TestMissingIsSaidOnce(t *testing.T) {
 	k.announce() // of example.org
 	k.all = true
 	for _, host := range []string{"example.org", "example.net"} { // then it finds out how the server answers for nobody
-		if to := k.nextElement().get("to"); !strings.HasSuffix(to, "@"+host+"/nowhere") {
+		if to := k.nextElement().Get("to"); !strings.HasSuffix(to, "@"+host+"/nowhere") {
 			t.Errorf("asked %s", to)
 		}
 	}
@@ -139,7 +139,7 @@ func TestDirectPush(t *testing.T) {
 	k.quiet()
 	outcome := r.push(t, "balcony")
 	e := k.nextElement()
-	if e.get("from") != "juliet@example.org" || e.get("to") != "juliet@example.org/balcony" || e.get("type") != "set" || e.get("id") == "" || e.child(nsRoster, "query") == nil {
+	if e.Get("from") != "juliet@example.org" || e.Get("to") != "juliet@example.org/balcony" || e.Get("type") != "set" || e.Get("id") == "" || e.Child(nsRoster, "query") == nil {
 		t.Errorf("got %+v", e)
 	}
 	k.answerPing() // it has read the push
@@ -204,16 +204,16 @@ func TestPushWaitsForTheAnswer(t *testing.T) {
 	k.showProbes = true
 	r.push(t, "balcony")
 	fence := k.nextElement()
-	if !strings.HasSuffix(fence.get("to"), "@example.org") || fence.get("from") != "contacts.example.org/rosterd" || fence.child(nsRoster, "query") == nil {
+	if !strings.HasSuffix(fence.Get("to"), "@example.org") || fence.Get("from") != "contacts.example.org/rosterd" || fence.Child(nsRoster, "query") == nil {
 		t.Fatalf("got %+v", fence)
 	}
 	// It comes back as any query, and has an answer, but no roster.
-	k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='"+fence.get("id")+"' from='contacts.example.org/rosterd' to='example.org'>"+rosterGet+"</iq>"))
+	k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='"+fence.Get("id")+"' from='contacts.example.org/rosterd' to='example.org'>"+rosterGet+"</iq>"))
 	if got := k.next(); !strings.Contains(got, "not-allowed") {
 		t.Errorf("got %s", got)
 	}
 	k.quiet() // the push waits
-	k.send("<iq type='error' id='%s' from='%s'/>", fence.get("id"), fence.get("to"))
+	k.send("<iq type='error' id='%s' from='%s'/>", fence.Get("id"), fence.Get("to"))
 	if got := k.next(); !strings.Contains(got, "privileged_iq") {
 		t.Errorf("got %s", got)
 	}

@@ -6,8 +6,8 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
-	"rosterd/internal/xmltext"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // The namespaces that gosrc.io/xmpp does not name.
@@ -41,7 +41,7 @@ func appendOpen(b []byte, inner string, a stanza.Attrs) []byte {
 		{"xmlns", inner}, {"type", string(a.Type)}, {"id", a.Id}, {"from", a.From}, {"to", a.To},
 	} {
 		if attr.value != "" {
-			b = xmltext.AppendAttr(b, attr.name, attr.value)
+			b = xmlstream.AppendAttr(b, attr.name, attr.value)
 		}
 	}
 	return append(b, '>')
@@ -56,15 +56,15 @@ func appendOpen(b []byte, inner string, a stanza.Attrs) []byte {
 // sends to a host unless it has a resource.
 type reply []byte
 
-func replyTo(request *element) reply {
+func replyTo(request *xmlstream.Element) reply {
 	b := make([]byte, 0, 160) // which is mostly enough
 	for _, attr := range [...]struct{ name, of string }{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
-		value, has := request.attr(attr.of)
+		value, has := request.Attr(attr.of)
 		if attr.name == "to" && fromEjabberd(request) {
 			value += "/rosterd"
 		}
 		if has && (value != "" || attr.name == "id") {
-			b = xmltext.AppendAttr(b, attr.name, value)
+			b = xmlstream.AppendAttr(b, attr.name, value)
 		}
 	}
 	return b
@@ -72,9 +72,9 @@ func replyTo(request *element) reply {
 
 // fromEjabberd reports whether a request is of a host of ejabberd's itself, by the
 // look of its id: "rr-", a time in milliseconds, "-", and more.
-func fromEjabberd(request *element) bool {
-	id, ours := strings.CutPrefix(request.get("id"), "rr-")
-	if !ours || strings.ContainsAny(request.get("from"), "@/") {
+func fromEjabberd(request *xmlstream.Element) bool {
+	id, ours := strings.CutPrefix(request.Get("id"), "rr-")
+	if !ours || strings.ContainsAny(request.Get("from"), "@/") {
 		return false
 	}
 	digits := len(id) - len(strings.TrimLeft(id, "0123456789"))
@@ -86,17 +86,17 @@ func fromEjabberd(request *element) bool {
 func (r reply) append(b []byte, inner string, kind stanza.StanzaType) []byte {
 	b = append(b, "<iq"...)
 	if inner != "" {
-		b = xmltext.AppendAttr(b, "xmlns", inner)
+		b = xmlstream.AppendAttr(b, "xmlns", inner)
 	}
-	return append(append(xmltext.AppendAttr(b, "type", string(kind)), r...), '>')
+	return append(append(xmlstream.AppendAttr(b, "type", string(kind)), r...), '>')
 }
 
 // appendError appends a stanza error (RFC 6120, section 8.3.2).
 func appendError(b []byte, e stanzaError) []byte {
-	b = xmltext.AppendAttr(append(b, "<error"...), "type", e.kind)
+	b = xmlstream.AppendAttr(append(b, "<error"...), "type", e.kind)
 	b = append(append(append(b, "><"...), e.condition...), " xmlns='"+nsStanzas+"'/>"...)
 	if e.text != "" {
-		b = append(xmltext.AppendEscaped(append(b, "<text xmlns='"+nsStanzas+"' xml:lang='en'>"...), e.text), "</text>"...)
+		b = append(xmlstream.AppendEscaped(append(b, "<text xmlns='"+nsStanzas+"' xml:lang='en'>"...), e.text), "</text>"...)
 	}
 	return append(b, "</error>"...)
 }
@@ -159,7 +159,7 @@ func appendRoster(b []byte, r *roster.Roster, max int, named bool) ([]byte, []ro
 func appendQuery(b []byte, version string) []byte {
 	b = append(b, "<query xmlns='"+nsRoster+"'"...)
 	if version != "" {
-		b = xmltext.AppendAttr(b, "ver", version)
+		b = xmlstream.AppendAttr(b, "ver", version)
 	}
 	return b
 }
@@ -168,7 +168,7 @@ func appendQuery(b []byte, version string) []byte {
 func appendChange(b []byte, c roster.Change) []byte {
 	b = append(appendQuery(b, c.Version), '>')
 	if c.Action == roster.Removed {
-		b = xmltext.AppendAttr(append(b, "<item"...), "jid", c.Item.JID.String())
+		b = xmlstream.AppendAttr(append(b, "<item"...), "jid", c.Item.JID.String())
 		b = append(b, " subscription='remove'/>"...)
 	} else {
 		b = roster.AppendItem(b, c.Item)

@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"strings"
 
-	"rosterd/internal/xmltext"
 	"rosterd/roster"
+	"rosterd/xmlstream"
 )
 
 // The fields of an item, as label values.
@@ -58,7 +58,7 @@ func (d *decoder) fields(item *roster.Item, contact string, c *cursor) {
 			d.ignore(contact, key, value)
 		}
 	}
-	if len(xmltext.AppendEscaped(nil, item.Name)) > maxText { // it is written into one tag
+	if len(xmlstream.AppendEscaped(nil, item.Name)) > maxText { // it is written into one tag
 		d.ignore(contact, fieldName, tooLong)
 		item.Name = ""
 	}

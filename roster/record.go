@@ -11,8 +11,8 @@ import (
 
 	"github.com/klauspost/compress/s2"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // A record is what is kept of a user in the store, with the last known roster in
@@ -252,7 +252,7 @@ func (t *touches) add(address []byte) {
 }
 
 func (t *touches) addContact(contact jid.JID) {
-	t.add(xmltext.AppendEscaped(nil, contact.String()))
+	t.add(xmlstream.AppendEscaped(nil, contact.String()))
 }
 
 func touchingAll(version string, contacts iter.Seq[jid.JID]) touches {
@@ -285,7 +285,7 @@ func (s *state) apply(user jid.JID, note []byte) {
 		s.mistrust(string(version))
 	}
 	for len(d.b) > 0 && !d.bad {
-		if contact, err := jid.Parse(xmltext.Unescape(d.bytes())); err == nil {
+		if contact, err := jid.Parse(xmlstream.Unescape(d.bytes())); err == nil {
 			s.owe([]jid.JID{contact})
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"sync/atomic"
 	"unicode/utf8"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // Subscription is the state of the presence subscription between a user and a
@@ -167,7 +167,7 @@ func itemsOf(xml []byte) []Item {
 
 // Item is the item of a contact, if the roster has it.
 func (r *Roster) Item(contact jid.JID) (Item, bool) {
-	begins := append(xmltext.AppendEscaped([]byte(itemOpen), contact.String()), '\'')
+	begins := append(xmlstream.AppendEscaped([]byte(itemOpen), contact.String()), '\'')
 	xml := r.XML()
 	i := bytes.Index(xml, begins)
 	if i < 0 {

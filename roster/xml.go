@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"iter"
 
-	"rosterd/internal/xmltext"
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // A roster is kept as what is written of it (RFC 6121, section 2.1.2): each item
@@ -22,12 +22,12 @@ const (
 func AppendItem(b []byte, item Item) []byte {
 	b = append(b, itemOpen...)
 	if local := item.JID.Local(); local != "" {
-		b = append(xmltext.AppendEscaped(b, local), '@')
+		b = append(xmlstream.AppendEscaped(b, local), '@')
 	}
-	b = append(xmltext.AppendEscaped(b, item.JID.Domain()), '\'')
-	b = xmltext.AppendAttr(b, "subscription", string(item.Subscription))
+	b = append(xmlstream.AppendEscaped(b, item.JID.Domain()), '\'')
+	b = xmlstream.AppendAttr(b, "subscription", string(item.Subscription))
 	if item.Name != "" {
-		b = xmltext.AppendAttr(b, "name", item.Name)
+		b = xmlstream.AppendAttr(b, "name", item.Name)
 	}
 	if item.Ask {
 		b = append(b, " ask='subscribe'"...)
@@ -44,7 +44,7 @@ func AppendItem(b []byte, item Item) []byte {
 // AppendGroups appends groups as XML.
 func AppendGroups(b []byte, groups []string) []byte {
 	for _, group := range groups {
-		b = append(xmltext.AppendEscaped(append(b, "<group>"...), group), groupEnd...)
+		b = append(xmlstream.AppendEscaped(append(b, "<group>"...), group), groupEnd...)
 	}
 	return b
 }
@@ -70,7 +70,7 @@ func address(item []byte) []byte {
 // or reports that it cannot.
 func parseItem(data []byte) (item Item, ok bool) {
 	var err error
-	if item.JID, err = jid.Parse(xmltext.Unescape(address(data))); err != nil || !item.JID.IsBare() {
+	if item.JID, err = jid.Parse(xmlstream.Unescape(address(data))); err != nil || !item.JID.IsBare() {
 		return Item{}, false
 	}
 	tag, groups, _ := bytes.Cut(data, []byte{'>'})
@@ -88,7 +88,7 @@ func parseItem(data []byte) (item Item, ok bool) {
 		case "subscription":
 			item.Subscription = subscriptionOf(value)
 		case "name":
-			item.Name = xmltext.Unescape(value)
+			item.Name = xmlstream.Unescape(value)
 		case "ask":
 			item.Ask = true
 		case "approved":
@@ -100,7 +100,7 @@ func parseItem(data []byte) (item Item, ok bool) {
 		if !more {
 			break
 		}
-		item.Groups = append(item.Groups, xmltext.Unescape(bytes.TrimPrefix(group, []byte("<group>"))))
+		item.Groups = append(item.Groups, xmlstream.Unescape(bytes.TrimPrefix(group, []byte("<group>"))))
 		groups = rest
 	}
 	return item, item.Subscription.Valid()

@@ -1,20 +1,20 @@
-package component
+package xmlstream
 
 import "bytes"
 
-// longTag is the length of a tag, in bytes, from which on [padding] follows it.
+// longTag is the length of a tag, in bytes, from which on [Padding] follows it.
 // No server is known that reads the stream in shorter pieces.
 const longTag = 1 << 10
 
-// padding is how many blanks are to follow a stanza. Blanks between stanzas are
-// nothing (RFC 6120, section 4.6.1).
+// Padding returns how many blanks must follow a stanza. Blanks between stanzas
+// mean nothing (RFC 6120, section 4.6.1).
 //
 // COMPAT libexpat since 2.6, and older ones with Debian's security updates: when
 // a tag did not end with the bytes that were read, it waits until there are
 // twice as many ("reparse deferral"), even if the tag has ended meanwhile. Until
 // then everything behind the tag waits, too. As many bytes as the tag has are
 // always enough.
-func padding(stanza []byte) (blanks int) {
+func Padding(stanza []byte) (blanks int) {
 	for begin := 0; len(stanza)-begin > longTag; {
 		if last := bytes.LastIndexByte(stanza[begin:begin+longTag], '>'); last >= 0 {
 			begin += last + 1 // every tag before has ended, and was short
@@ -36,13 +36,10 @@ func padding(stanza []byte) (blanks int) {
 
 var blanks = bytes.Repeat([]byte{' '}, 16<<10)
 
-// appendBlanks appends n blanks to what is to be written.
-func appendBlanks(b [][]byte, n int) [][]byte {
-	for ; n > len(blanks); n -= len(blanks) {
-		b = append(b, blanks)
+// AppendBlanks appends n blanks to pieces that are written together.
+func AppendBlanks(pieces [][]byte, n int) [][]byte {
+	for ; n > 0; n -= len(blanks) {
+		pieces = append(pieces, blanks[:min(n, len(blanks))])
 	}
-	if n > 0 {
-		b = append(b, blanks[:n])
-	}
-	return b
+	return pieces
 }

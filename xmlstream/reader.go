@@ -1,4 +1,4 @@
-package component
+package xmlstream
 
 import (
 	"bufio"
@@ -12,22 +12,22 @@ import (
 
 // Why a stream ends: what came cannot be XML, or is XML that XMPP does not allow.
 var (
-	errNotWellFormed = errors.New("not well-formed XML (RFC 6120, section 11.3)")
-	errRestrictedXML = errors.New("a document type declaration, or a comment or processing instruction between stanzas (RFC 6120, section 11.1)")
+	ErrNotWellFormed = errors.New("not well-formed XML (RFC 6120, section 11.3)")
+	ErrRestrictedXML = errors.New("a document type declaration, or a comment or processing instruction between stanzas (RFC 6120, section 11.1)")
 )
 
-// framer cuts an XML stream into its children, the stanzas, without
+// Reader cuts an XML stream into its children, the stanzas, without
 // understanding them. Each stanza is decoded on its own afterwards, so that one
 // that cannot be decoded, however odd it is, ends itself and not the stream.
 //
 // The stream ends as soon as its characters, its tags or their nesting cannot be
 // XML's: nobody knows then where a stanza ends. No server lets its users send that.
-// Some do let them send references to entities that do not exist, "]]>" in a text,
-// or an attribute twice (COMPAT Tigase), and comments (COMPAT Openfire). These hide
-// no end of a stanza, and are the decoder's to refuse or to overlook.
+// Some let them send references to entities that do not exist, "]]>" in a text, or
+// an attribute twice (COMPAT Tigase), and comments (COMPAT Openfire). These hide no
+// end of a stanza: the decoder refuses or overlooks them.
 //
 // It is for one goroutine.
-type framer struct {
+type Reader struct {
 	r      *bufio.Reader
 	window []byte // what r has at hand
 	i      int    // of the next byte in window
@@ -44,17 +44,18 @@ type framer struct {
 
 const (
 	window = 16 << 10 // bytes that are read at once
-	// maxOpen bounds framer.open, in bytes. The closing tags of what is open beyond
+	// maxOpen bounds Reader.open, in bytes. The closing tags of what is open beyond
 	// that may have any name.
 	maxOpen = 64 << 10
 )
 
-func newFramer(r io.Reader, max int) *framer {
-	return &framer{r: bufio.NewReaderSize(r, window), max: max}
+// NewReader makes a Reader that keeps max bytes of a stanza.
+func NewReader(r io.Reader, max int) *Reader {
+	return &Reader{r: bufio.NewReaderSize(r, window), max: max}
 }
 
-// header reads up to and with the opening tag of the stream.
-func (f *framer) header() ([]byte, error) {
+// Header reads up to and with the opening tag of the stream.
+func (f *Reader) Header() ([]byte, error) {
 	f.reset()
 	if f.peek() == 0xEF {
 		f.expect("\uFEFF") // a byte order mark
@@ -73,10 +74,10 @@ func (f *framer) header() ([]byte, error) {
 	return f.kept(), f.err
 }
 
-// next reads the next stanza. What it returns is valid until the next call;
+// Next reads the next stanza. What it returns is valid until the next call;
 // if whole is false, it is only the beginning of a stanza that was longer than
 // the limit. The error is io.EOF after the closing tag of the stream.
-func (f *framer) next() (stanza []byte, whole bool, err error) {
+func (f *Reader) Next() (stanza []byte, whole bool, err error) {
 	f.reset()
 	for isSpace(f.peek()) {
 		f.i++
@@ -88,7 +89,7 @@ func (f *framer) next() (stanza []byte, whole bool, err error) {
 		f.closing()
 		f.fail(io.EOF)
 	case '!', '?':
-		f.fail(errRestrictedXML)
+		f.fail(ErrRestrictedXML)
 	default:
 		for depth := f.tag(); depth > 0 && f.err == nil; {
 			depth += f.content()
@@ -99,7 +100,7 @@ func (f *framer) next() (stanza []byte, whole bool, err error) {
 
 // content reads text, and the markup behind it. It returns by how much that makes
 // what comes next lie deeper.
-func (f *framer) content() int {
+func (f *Reader) content() int {
 	for f.skip(textByte); f.peek() != '<' && f.err == nil; f.skip(textByte) {
 		f.char()
 	}
@@ -121,7 +122,7 @@ func (f *framer) content() int {
 
 // tag reads an opening tag behind its '<'. It returns 1, or 0 if the tag closes its
 // element, too.
-func (f *framer) tag() int {
+func (f *Reader) tag() int {
 	before := len(f.open)
 	f.open = append(f.open, '<')
 	f.name(true)
@@ -148,7 +149,7 @@ func (f *framer) tag() int {
 	return 0
 }
 
-func (f *framer) attribute() {
+func (f *Reader) attribute() {
 	f.name(false)
 	f.space()
 	f.expect("=")
@@ -172,7 +173,7 @@ func (f *framer) attribute() {
 }
 
 // closing reads a closing tag behind its '<'.
-func (f *framer) closing() {
+func (f *Reader) closing() {
 	f.expect("/")
 	if name := f.open[f.last()+1:]; f.deeper > 0 {
 		f.name(false)
@@ -187,10 +188,10 @@ func (f *framer) closing() {
 }
 
 // last is where the last of the open names begins, with its '<'.
-func (f *framer) last() int { return bytes.LastIndexByte(f.open, '<') }
+func (f *Reader) last() int { return bytes.LastIndexByte(f.open, '<') }
 
 // pop closes the element that was opened last, if any is open.
-func (f *framer) pop() {
+func (f *Reader) pop() {
 	if f.deeper > 0 {
 		f.deeper--
 	} else {
@@ -199,7 +200,7 @@ func (f *framer) pop() {
 }
 
 // declaration reads a comment or a CDATA section behind its '<'.
-func (f *framer) declaration() {
+func (f *Reader) declaration() {
 	f.expect("!")
 	switch f.peek() {
 	case '-':
@@ -209,12 +210,12 @@ func (f *framer) declaration() {
 		f.expect("[CDATA[")
 		f.until(']', 2)
 	default:
-		f.fail(errRestrictedXML)
+		f.fail(ErrRestrictedXML)
 	}
 }
 
 // until reads up to and with n bytes c and a '>'.
-func (f *framer) until(c byte, n int) {
+func (f *Reader) until(c byte, n int) {
 	for run := 0; f.err == nil; {
 		switch b := f.peek(); {
 		case b == '>' && run >= n:
@@ -232,7 +233,7 @@ func (f *framer) until(c byte, n int) {
 
 // name reads a name (XML 1.0, section 2.3), and appends it to f.open, as far as that
 // has room, if it is kept. Which characters beyond ASCII are letters is not looked at.
-func (f *framer) name(kept bool) {
+func (f *Reader) name(kept bool) {
 	for of := byte(firstByte); ; of = nameByte {
 		switch b := f.peek(); {
 		case b >= utf8.RuneSelf:
@@ -256,7 +257,7 @@ func (f *framer) name(kept bool) {
 }
 
 // space reads white space, and reports whether there was any.
-func (f *framer) space() (was bool) {
+func (f *Reader) space() (was bool) {
 	for ; isSpace(f.peek()); f.i++ {
 		was = true
 	}
@@ -266,7 +267,7 @@ func (f *framer) space() (was bool) {
 func isSpace(b byte) bool { return b == ' ' || b == '\n' || b == '\t' || b == '\r' }
 
 // expect reads what must come.
-func (f *framer) expect(s string) {
+func (f *Reader) expect(s string) {
 	for i := range len(s) {
 		if f.peek() != s[i] {
 			f.refuse(strconv.Quote(s[i:]))
@@ -277,7 +278,7 @@ func (f *framer) expect(s string) {
 }
 
 // skip reads the bytes of a class that are at hand.
-func (f *framer) skip(of byte) {
+func (f *Reader) skip(of byte) {
 	i := f.i
 	for i < len(f.window) && class[f.window[i]]&of != 0 {
 		i++
@@ -286,7 +287,7 @@ func (f *framer) skip(of byte) {
 }
 
 // char reads a character (XML 1.0, section 2.2).
-func (f *framer) char() {
+func (f *Reader) char() {
 	switch b := f.peek(); {
 	case b >= utf8.RuneSelf:
 		f.rune()
@@ -298,7 +299,7 @@ func (f *framer) char() {
 }
 
 // rune reads a character of more than one byte.
-func (f *framer) rune() rune {
+func (f *Reader) rune() rune {
 	if r, n := utf8.DecodeRune(f.window[f.i:]); n > 1 {
 		f.i += n
 		return r
@@ -312,14 +313,14 @@ func (f *framer) rune() rune {
 	}
 	r, size := utf8.DecodeRune(b[:n])
 	if size == 1 {
-		f.fail(fmt.Errorf("%w: %+q is not UTF-8", errNotWellFormed, b[:n]))
+		f.fail(fmt.Errorf("%w: %+q is not UTF-8", ErrNotWellFormed, b[:n]))
 	}
 	return r
 }
 
 // peek returns the next byte, which is yet to be read: 0, which is no character of
 // XML, if there is none.
-func (f *framer) peek() byte {
+func (f *Reader) peek() byte {
 	if f.i < len(f.window) {
 		return f.window[f.i]
 	}
@@ -327,7 +328,7 @@ func (f *framer) peek() byte {
 }
 
 // more is peek when all that was at hand is read.
-func (f *framer) more() byte {
+func (f *Reader) more() byte {
 	if f.err != nil {
 		return 0
 	}
@@ -346,7 +347,7 @@ func (f *framer) more() byte {
 }
 
 // reset forgets what was kept.
-func (f *framer) reset() {
+func (f *Reader) reset() {
 	if cap(f.buf) > 64<<10 {
 		f.buf = nil // one long stanza is no reason to keep its memory
 	}
@@ -354,14 +355,14 @@ func (f *framer) reset() {
 }
 
 // keep takes what was read of the window into buf.
-func (f *framer) keep() {
+func (f *Reader) keep() {
 	piece := f.window[f.from:f.i]
 	n := min(len(piece), f.max-len(f.buf))
 	f.buf, f.cut, f.from = append(f.buf, piece[:n]...), f.cut || n < len(piece), f.i
 }
 
 // kept is what was read since the last reset, or its beginning.
-func (f *framer) kept() []byte {
+func (f *Reader) kept() []byte {
 	if len(f.buf) == 0 && f.i-f.from <= f.max {
 		return f.window[f.from:f.i:f.i]
 	}
@@ -370,13 +371,13 @@ func (f *framer) kept() []byte {
 }
 
 // refuse ends the stream where something else should come than what does.
-func (f *framer) refuse(want string) {
+func (f *Reader) refuse(want string) {
 	got := f.window[f.i:min(f.i+1, len(f.window))] // no more: that may not have come
-	f.fail(fmt.Errorf("%w: %+q instead of %s", errNotWellFormed, got, want))
+	f.fail(fmt.Errorf("%w: %+q instead of %s", ErrNotWellFormed, got, want))
 }
 
 // fail ends the stream: nothing comes any more.
-func (f *framer) fail(err error) {
+func (f *Reader) fail(err error) {
 	if f.err == nil {
 		f.err = err
 		f.window, f.i, f.from = nil, 0, 0

@@ -1,4 +1,4 @@
-package component
+package xmlstream
 
 import (
 	"bytes"
@@ -26,12 +26,12 @@ func TestPadding(t *testing.T) {
 		{"a long tag that opens", "<iq id='" + strings.Repeat("i", 3000) + "'><query/></iq>", 3010 - len("<query/></iq>")},
 		{"no XML", strings.Repeat("<", 5000), 0},
 	} {
-		if got := padding([]byte(test.stanza)); got != test.want {
+		if got := Padding([]byte(test.stanza)); got != test.want {
 			t.Errorf("%s: %d blanks, want %d", test.name, got, test.want)
 		}
 	}
 	for _, n := range []int{0, 1, len(blanks), 3*len(blanks) + 7} {
-		if got := bytes.Join(appendBlanks(nil, n), nil); len(got) != n || len(bytes.Trim(got, " ")) > 0 {
+		if got := bytes.Join(AppendBlanks(nil, n), nil); len(got) != n || len(bytes.Trim(got, " ")) > 0 {
 			t.Errorf("%d blanks are %d", n, len(got))
 		}
 	}
@@ -73,7 +73,7 @@ func TestPaddingEndsDeferral(t *testing.T) {
 		for _, piece := range []int{longTag / 2, 1460, 8192, 65536} {
 			for shift := range 7 {
 				stanza := "<iq>" + strings.Repeat("<x/>", 97*shift) + "<item name='" + strings.Repeat("n", tag-15) + "'/></iq>"
-				stream := append([]byte(stanza), bytes.Join(appendBlanks(nil, padding([]byte(stanza))), nil)...)
+				stream := append([]byte(stanza), bytes.Join(AppendBlanks(nil, Padding([]byte(stanza))), nil)...)
 				d, ended := deferring{}, 0
 				for len(stream) > 0 {
 					n := min(piece, len(stream))
@@ -93,6 +93,6 @@ func BenchmarkPadding(b *testing.B) {
 	stanza := bytes.Repeat(item, 200)
 	b.SetBytes(int64(len(stanza)))
 	for b.Loop() {
-		padding(stanza)
+		Padding(stanza)
 	}
 }

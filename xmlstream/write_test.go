@@ -1,4 +1,4 @@
-package xmltext
+package xmlstream
 
 import (
 	"encoding/xml"

@@ -1,6 +1,7 @@
-package component
+package xmlstream
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func TestPlain(t *testing.T) {
 	if _, ok := decodePlain([]byte(nested(maxDepth))); !ok {
 		t.Errorf("%d levels are not plain", maxDepth)
 	}
-	for _, s := range append(lessPlain, nested(maxDepth+1), "<a>"+strings.Repeat("<b/>", maxElements)+"</a>") {
+	for _, s := range append(lessPlain, nested(maxDepth+1), "<a>"+strings.Repeat("<b/>", MaxElements)+"</a>") {
 		if e, ok := decodePlain([]byte(s)); ok {
 			t.Errorf("plain: %.100s: %+v", s, e)
 		}
@@ -66,15 +67,15 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
-func sameElement(a, b *element) bool {
-	if a.name != b.name || len(a.attrs) != len(b.attrs) || len(a.children) != len(b.children) {
+func sameElement(a, b *Element) bool {
+	if a.Name != b.Name || len(a.Attrs) != len(b.Attrs) || len(a.Children) != len(b.Children) {
 		return false
 	}
-	if len(a.attrs) > 0 && !reflect.DeepEqual(a.attrs, b.attrs) {
+	if len(a.Attrs) > 0 && !reflect.DeepEqual(a.Attrs, b.Attrs) {
 		return false
 	}
-	for i := range a.children {
-		if !sameElement(a.children[i], b.children[i]) {
+	for i := range a.Children {
+		if !sameElement(a.Children[i], b.Children[i]) {
 			return false
 		}
 	}
@@ -83,7 +84,7 @@ func sameElement(a, b *element) bool {
 
 func BenchmarkDecode(b *testing.B) {
 	data := []byte(plainStanzas[0])
-	for name, decode := range map[string]func([]byte) (*element, error){"plain": decodeElement, "xml": decodeXML} {
+	for name, decode := range map[string]func([]byte) (*Element, error){"plain": Decode, "xml": decodeXML} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -93,4 +94,20 @@ func BenchmarkDecode(b *testing.B) {
 			}
 		})
 	}
+}
+
+func checkBounds(t *testing.T, e *Element) {
+	t.Helper()
+	elements := 0
+	var walk func(e *Element, depth int)
+	walk = func(e *Element, depth int) {
+		elements++
+		if depth > maxDepth || elements > MaxElements {
+			t.Fatal(fmt.Errorf("depth %d, %d elements", depth, elements))
+		}
+		for _, child := range e.Children {
+			walk(child, depth+1)
+		}
+	}
+	walk(e, 1)
 }

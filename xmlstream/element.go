@@ -1,0 +1,192 @@
+package xmlstream
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"slices"
+
+	"gosrc.io/xmpp/stanza"
+)
+
+// What of a stanza is decoded. No stanza that rosterd understands comes near these
+// bounds; what lies deeper or behind is left out.
+const (
+	maxDepth    = 32
+	MaxElements = 1024
+)
+
+const nsXML = "http://www.w3.org/XML/1998/namespace"
+
+// Element is an XML element without its text.
+type Element struct {
+	Name     xml.Name
+	Attrs    []xml.Attr
+	Children []*Element
+	Raw      []byte // of a stanza: as it came, see [Reader.Next]
+}
+
+// Attr returns the value of an attribute without namespace; has tells an empty
+// value from none.
+func (e *Element) Attr(name string) (value string, has bool) {
+	for _, a := range e.Attrs {
+		if a.Name.Space == "" && a.Name.Local == name {
+			return a.Value, true
+		}
+	}
+	return "", false
+}
+
+// Get is Attr for an attribute that may as well be empty.
+func (e *Element) Get(name string) string {
+	value, _ := e.Attr(name)
+	return value
+}
+
+// HasLang reports whether there is an attribute xml:lang.
+func (e *Element) HasLang() bool {
+	for _, a := range e.Attrs {
+		if a.Name.Space == nsXML && a.Name.Local == "lang" || a.Name.Space == "xml" {
+			return true
+		}
+	}
+	return false
+}
+
+// Child returns the first child of that name, or nil. A nil element has none.
+func (e *Element) Child(space, local string) *Element {
+	if e == nil {
+		return nil
+	}
+	for _, c := range e.Children {
+		if c.Is(space, local) {
+			return c
+		}
+	}
+	return nil
+}
+
+// Is reports whether the element has that name.
+func (e *Element) Is(space, local string) bool {
+	return e.Name.Local == local && e.Name.Space == space
+}
+
+// Only returns the only child, or nil if there is another number of them.
+func (e *Element) Only() *Element {
+	if len(e.Children) != 1 {
+		return nil
+	}
+	return e.Children[0]
+}
+
+// Decode decodes a stanza. Its error says nothing about the stream: only this
+// stanza cannot be understood. The texts of the element are parts of one copy of
+// data: clone them to keep them.
+func Decode(data []byte) (e *Element, err error) {
+	e, plain := decodePlain(data)
+	if !plain {
+		if e, err = decodeXML(data); err != nil {
+			return nil, err
+		}
+	}
+	e.Raw = data
+	return e, nil
+}
+
+// decodeXML is Decode for every stanza, by encoding/xml.
+func decodeXML(data []byte) (*Element, error) {
+	d := newDecoder(data)
+	budget := MaxElements
+	root := &Element{}
+	open := []*Element{root}
+	for {
+		t, err := d.Token()
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch t := t.(type) {
+		case xml.StartElement:
+			if duplicate(t.Attr) {
+				return nil, errDuplicate
+			}
+			if len(open) > maxDepth || budget == 0 {
+				if err := d.Skip(); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			budget--
+			e := &Element{Name: t.Name, Attrs: t.Attr}
+			parent := open[len(open)-1]
+			parent.Children = append(parent.Children, e)
+			open = append(open, e)
+		case xml.EndElement:
+			if open = open[:len(open)-1]; len(open) == 1 {
+				return root.Children[0], nil
+			}
+		}
+	}
+}
+
+// DecodeStart decodes the opening tag alone: nothing else is there for sure of a
+// stanza that was longer than the limit.
+func DecodeStart(data []byte) (*Element, error) {
+	t, err := newDecoder(data).Token()
+	if err != nil {
+		return nil, err
+	}
+	start, ok := t.(xml.StartElement)
+	if !ok {
+		return nil, errors.New("no element")
+	}
+	if duplicate(start.Attr) {
+		return nil, errDuplicate
+	}
+	return &Element{Name: start.Name, Attrs: start.Attr, Raw: data}, nil
+}
+
+var errDuplicate = errors.New("an attribute is there twice")
+
+// duplicate reports whether one of the attributes that say whose a stanza is, and
+// what it is, is there twice. encoding/xml does not mind that. Nor does it mind a
+// prefix that was not declared; such an attribute could be taken for one of them.
+func duplicate(attrs []xml.Attr) bool {
+	var seen [4]bool
+	for _, a := range attrs {
+		i := slices.Index(decisive[:], a.Name.Local)
+		if a.Name.Space != "" || i < 0 {
+			continue
+		}
+		if seen[i] {
+			return true
+		}
+		seen[i] = true
+	}
+	return false
+}
+
+var decisive = [...]string{"from", "to", "type", "id"}
+
+// decoder is a xml.Decoder for a piece of the stream. It knows what the header of
+// the stream declared.
+type decoder struct{ *xml.Decoder }
+
+func newDecoder(data []byte) decoder {
+	d := xml.NewDecoder(bytes.NewReader(data))
+	d.DefaultSpace = stanza.NSComponent
+	return decoder{d}
+}
+
+// Token is that of xml.Decoder, with the prefix "stream" (RFC 6120, section 4.8.5).
+func (d decoder) Token() (xml.Token, error) {
+	t, err := d.Decoder.Token()
+	if start, ok := t.(xml.StartElement); ok && start.Name.Space == "stream" {
+		start.Name.Space = stanza.NSStream
+		return start, err
+	}
+	return t, err
+}
