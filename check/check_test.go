@@ -375,15 +375,15 @@ func status(t *testing.T, s component.Status) string {
 }
 
 func TestRunning(t *testing.T) {
-	good := component.Ways{Host: "example.org", Query: component.QueryDelegated, Push: component.PushPrivileged, Presence: component.PresenceServer,
+	good := component.Routes{Host: "example.org", Query: component.QueryDelegated, Push: component.PushPrivileged, Presence: component.PresenceServer,
 		Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true}
 	other, relayed := good, good
 	other.Host = "example.net"
 	relayed.Presence, relayed.BlockingPermitted = component.PresenceRelayed, true
-	mine := component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good}}
-	with := func(any string, w component.Ways) component.Status {
+	mine := component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Routes{good}}
+	with := func(any string, w component.Routes) component.Status {
 		s := mine
-		s.Any, s.Hosts = any, []component.Ways{w}
+		s.Any, s.Hosts = any, []component.Routes{w}
 		return s
 	}
 	for _, tt := range []struct {
@@ -401,9 +401,9 @@ func TestRunning(t *testing.T) {
 		{"started with xmpp.unrestricted", with(component.AnyTaken, relayed), false, []string{"FAIL xmpp.unrestricted is false, and not so in the rosterd that runs"}, false, false},
 		{"without a stream", component.Status{Domain: "contacts.example.org", Reason: "the server refused the handshake: conflict", Condition: "conflict"},
 			false, []string{"FAIL handshake: the server refused the handshake: conflict"}, false, false},
-		{"of other hosts", component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Ways{good, other}},
+		{"of other hosts", component.Status{Connected: true, Domain: "contacts.example.org", Hosts: []component.Routes{good, other}},
 			false, []string{"FAIL a rosterd runs as contacts.example.org with another configuration"}, false, false},
-		{"of another component", component.Status{Connected: true, Domain: "contacts.example.net", Hosts: []component.Ways{other}},
+		{"of another component", component.Status{Connected: true, Domain: "contacts.example.net", Hosts: []component.Routes{other}},
 			false, []string{"FAIL metrics.listen: "}, true, false},
 		{"none", component.Status{}, false, []string{"FAIL metrics.listen: "}, true, false},
 	} {

@@ -8,7 +8,7 @@ import (
 
 // host says what a host lets rosterd do, what is missing, and what follows. lacks
 // says that the server does not have the host.
-func (c *checker) host(w component.Ways, status component.Status, lacks bool) []finding {
+func (c *checker) host(w component.Routes, status component.Status, lacks bool) []finding {
 	m := missing{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "",
 		unrestricted: status.Any == component.AnyTaken || status.Any == component.AnyUnproven}
 	for _, other := range status.Hosts {
@@ -30,7 +30,7 @@ func (c *checker) host(w component.Ways, status component.Status, lacks bool) []
 }
 
 // delegation says whether roster queries arrive (XEP-0355).
-func delegation(w component.Ways, m missing, follows string) finding {
+func delegation(w component.Routes, m missing, follows string) finding {
 	m.delegation = true
 	switch {
 	case !w.Delegation:
@@ -43,7 +43,7 @@ func delegation(w component.Ways, m missing, follows string) finding {
 }
 
 // push says whether pushes are permitted.
-func (c *checker) push(w component.Ways, m missing) finding {
+func (c *checker) push(w component.Routes, m missing) finding {
 	follows := "and xmpp.unrestricted is off: changes reach few clients before the next login"
 	if c.cfg.XMPP.Unrestricted {
 		follows = "and takes no stanzas from the users' addresses: changes reach few clients before the next login"
@@ -62,7 +62,7 @@ func (c *checker) push(w component.Ways, m missing) finding {
 
 // presence says whether presence is reported. If no privileges are announced, push
 // has said so, unless pushes need none.
-func presence(w component.Ways, m missing) finding {
+func presence(w component.Routes, m missing) finding {
 	m.presence = true
 	switch {
 	case w.PresencePermitted:
@@ -75,7 +75,7 @@ func presence(w component.Ways, m missing) finding {
 }
 
 // blocking says whether presence that is relayed spares blocked contacts.
-func blocking(w component.Ways, m missing) finding {
+func blocking(w component.Routes, m missing) finding {
 	m.blocking = true
 	switch {
 	case w.Presence != component.PresenceRelayed:
@@ -86,7 +86,7 @@ func blocking(w component.Ways, m missing) finding {
 	return warn("%s: does not say whom users have blocked (privilege iq, get, urn:xmpp:blocking): blocked contacts are sent their presence", w.Host).mend(m.lines()...)
 }
 
-// inWords are the values of [component.Ways].
+// inWords are the values of [component.Routes].
 var inWords = map[string]string{
 	component.QueryDelegated: "roster queries are delegated",
 	component.QueryPlain:     "clients have to ask the component for their roster",
@@ -101,7 +101,7 @@ var inWords = map[string]string{
 }
 
 // ways says which ways will be used, and whom the users will see.
-func (c *checker) ways(w component.Ways) []finding {
+func (c *checker) ways(w component.Routes) []finding {
 	found := []finding{pass("%s: %s; %s; %s", w.Host, inWords[w.Query], inWords[w.Push], inWords[w.Presence])}
 	if w.Query == component.QueryUnknown {
 		found[0].level = failed

@@ -75,7 +75,7 @@ func (r running) settled(ctx context.Context, cfg config.Config, patience time.D
 	ctx, cancel := context.WithTimeout(ctx, patience+localWait)
 	defer cancel()
 	wait(ctx, func() bool {
-		early := func(w component.Ways) bool { return w.Query == component.QueryUnknown }
+		early := func(w component.Routes) bool { return w.Query == component.QueryUnknown }
 		if s := r.status; s.Connected && s.Any != component.AnyUnproven && !slices.ContainsFunc(s.Hosts, early) || !s.Connected && !comesSoon(s) {
 			return true
 		}

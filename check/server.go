@@ -205,7 +205,7 @@ func observe(ctx context.Context, link *component.Component, patience time.Durat
 		if connected.IsZero() {
 			connected = time.Now()
 		}
-		unknown := func(w component.Ways) bool { return !w.Delegation || w.Privileges == "" }
+		unknown := func(w component.Routes) bool { return !w.Delegation || w.Privileges == "" }
 		return time.Since(connected) > patience || !slices.ContainsFunc(status.Hosts, unknown) && status.Any != component.AnyUnproven
 	})
 	return status
@@ -221,7 +221,7 @@ func comesSoon(status component.Status) bool {
 func lacking(ctx context.Context, link *component.Component, status component.Status) (hosts []string) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
-	silent := slices.DeleteFunc(slices.Clone(status.Hosts), func(w component.Ways) bool { return w.Delegation || w.Privileges != "" })
+	silent := slices.DeleteFunc(slices.Clone(status.Hosts), func(w component.Routes) bool { return w.Delegation || w.Privileges != "" })
 	silent = silent[:min(len(silent), maxAsked)]
 	lacks := make([]bool, len(silent))
 	var asking sync.WaitGroup

@@ -8,18 +8,19 @@ import (
 )
 
 const (
-	// maxUsers and maxStrangers are how many senders have a budget of their own
-	// at a time: those who have sent something of late. With more, those that are
-	// new share one.
+	// maxUsers and maxStrangers are how many senders have a budget of their own at a
+	// time: those who have sent something of late. When there are more, the others
+	// share one.
 	maxUsers     = 1 << 16
 	maxStrangers = 1 << 12
 	// sharedBy is how many budgets the shared one is worth.
 	sharedBy = 1024
+	// maxBare is how long a bare JID can be (RFC 7622, section 3.1).
+	maxBare = 1023 + 1 + 1023
 )
 
-// budgets are what each sender of roster queries may still ask for: a token
-// bucket each, by bare JID. They are bounded, and for the goroutine that reads
-// alone.
+// budgets are what each sender of roster queries may still ask for: a token bucket
+// each, by bare JID. They are bounded. The goroutine that reads owns them.
 type budgets struct {
 	burst  int
 	refill rate.Limit
@@ -41,13 +42,12 @@ func newBudgets(burst int, perSecond float64, max int) *budgets {
 		shared: rate.NewLimiter(refill*sharedBy, burst*sharedBy)}
 }
 
-// take takes a query out of a sender's budget, and reports whether there was
-// one left.
+// take takes a query out of a sender's budget, and reports whether one was left.
 func (b *budgets) take(sender string, now time.Time) bool {
 	own := b.own[sender]
 	if own == nil {
-		// A budget that is full again is as good as none. More are looked at than
-		// are made, so that those of senders who have gone do not stay.
+		// Two are looked at for each that is made, so that those of senders who have
+		// gone do not stay.
 		b.evict(now)
 		b.evict(now)
 		if len(b.own) >= b.max {
@@ -60,8 +60,8 @@ func (b *budgets) take(sender string, now time.Time) bool {
 	return own.AllowN(now, 1)
 }
 
-// evict looks at the budget that was looked at longest ago, and forgets it if it
-// is full.
+// evict looks at the budget that was looked at longest ago. If it is full again, it is
+// as good as none, and is forgotten.
 func (b *budgets) evict(now time.Time) {
 	if len(b.order) == 0 {
 		return
@@ -76,27 +76,17 @@ func (b *budgets) evict(now time.Time) {
 	b.order = append(b.order, first)
 }
 
-// limit keeps the two tables of budgets apart: whoever runs a server of his own
-// has as many addresses as he likes, and must not take the users' place.
-type limit struct{ users, strangers *budgets }
-
-func newLimit(burst int, perSecond float64) *limit {
-	if burst == 0 {
-		return nil
-	}
-	return &limit{newBudgets(burst, perSecond, maxUsers), newBudgets(burst, perSecond, maxStrangers)}
-}
-
-// within reports whether a query is within the budget of who sent it, a JID as
-// the server stamped it, and takes it out of that. A user has one budget, however
-// his address is spelled.
-func (c *Component) within(from string, u sender) bool {
-	if c.limit == nil {
+// withinBudget reports whether a query is within the budget of who sent it, a JID as
+// the server stamped it, and takes it out of that. Users have one budget, however
+// their address is spelled. Strangers have a table of their own: somebody who runs a
+// server has as many addresses as they like, and must not take the users' place.
+func (c *Component) withinBudget(from string, u sender) bool {
+	if c.userBudgets == nil {
 		return true
 	}
-	bare, all := bareOf(from), c.limit.strangers
+	bare, all := bareOf(from), c.strangerBudgets
 	if !u.full.IsZero() {
-		all = c.limit.users
+		all = c.userBudgets
 		if u.bare != "" {
 			bare = u.full.Bare().String()
 		}
@@ -104,13 +94,9 @@ func (c *Component) within(from string, u sender) bool {
 	if len(bare) <= maxBare && all.take(bare, time.Now()) {
 		return true
 	}
-	c.count(queryLimited)
-	if silent, now := c.unanswered.log("budget of queries"); now {
+	if notLogged, now := c.unanswered.allow("budget of queries"); now {
 		c.opts.Logger.Warn("roster queries refused, their sender has used up what limits.queries_burst and limits.queries_per_second leave him",
-			"from", short(bare), "not_logged_before", silent)
+			"from", short(bare), "not_logged_before", notLogged)
 	}
 	return false
 }
-
-// maxBare is how long a bare JID can be (RFC 7622, section 3.1).
-const maxBare = 1023 + 1 + 1023

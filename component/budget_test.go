@@ -82,12 +82,12 @@ func TestOwnQueriesHaveNoBudget(t *testing.T) {
 func TestStrangersHaveATableOfTheirOwn(t *testing.T) {
 	r := start(t, only, func(o *Options) { o.QueriesBurst, o.QueriesPerSecond = 1, 0.001 })
 	for i := range maxStrangers + 2*sharedBy {
-		r.within(fmt.Sprintf("m%d@evil.example/x", i), sender{})
+		r.withinBudget(fmt.Sprintf("m%d@evil.example/x", i), sender{})
 	}
-	if r.within("one-more@evil.example/x", sender{}) || len(r.limit.strangers.own) > maxStrangers {
+	if r.withinBudget("one-more@evil.example/x", sender{}) || len(r.strangerBudgets.own) > maxStrangers {
 		t.Error("strangers are not bounded")
 	}
-	if !r.within("juliet@example.org/x", sender{full: mustJID(t, "juliet@example.org/x")}) || len(r.limit.users.own) != 1 {
+	if !r.withinBudget("juliet@example.org/x", sender{full: mustJID(t, "juliet@example.org/x")}) || len(r.userBudgets.own) != 1 {
 		t.Error("a user pays for strangers")
 	}
 }

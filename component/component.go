@@ -1,28 +1,26 @@
-// Package component is the XMPP side of rosterd: an external component
-// (XEP-0114) that answers the roster queries a server delegates to it
-// (XEP-0355) and sends roster pushes as a privileged entity (XEP-0356).
+// Package component is the XMPP side of rosterd: an external component (XEP-0114) that
+// answers the roster queries a server delegates to it (XEP-0355), sends roster pushes
+// as a privileged entity (XEP-0356), and relays presence.
 //
-// One goroutine reads the stream. It decodes a stanza and either answers it at
-// once or hands it over; it never waits for the server, the backend or a
-// client. One goroutine writes, from a bounded queue. A third looks after
-// keep-alive and IQs that nobody answers, a fourth asks resources that were not
-// heard of whether they are there, a fifth proves that queries arrive, and a sixth
-// relays presence, if that is to be done. They live as long as a stream; [Component.Run] starts them, waits for
-// them, and connects again.
+// A stream has one goroutine that reads and one that writes, from a bounded queue. The
+// one that reads decodes a stanza, and answers it at once or hands it over; it never
+// waits for the server, the backend or a client. Others keep the stream alive, ask
+// resources whether they are there, prove that queries arrive, and relay presence.
+// They live as long as the stream: [Component.Run] starts them, waits for them, and
+// connects again.
 package component
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"rosterd/jid"
@@ -48,8 +46,8 @@ type Options struct {
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
 
-	// How many roster queries a user, or a stranger, may send at once, and from
-	// then on each second. 0: as many as he likes.
+	// How many roster queries a user, or a stranger, may send at once, and from then
+	// on each second. 0: as many as they like.
 	QueriesBurst     int
 	QueriesPerSecond float64
 
@@ -76,31 +74,36 @@ type Timing struct {
 	Arrive    time.Duration // how much later than the answer to what was sent behind it a probe may come; 5 s
 	Ask       time.Duration // how often is looked for resources to ask whether they are there; 2 s
 	Report    time.Duration // how long a server may take to report on a new stream who is there; 5 s
-	Silent    time.Duration // silence of a resource after which it is asked; 90 s, and see askAll
+	Silent    time.Duration // silence of a resource after which it is asked; 90 s, and see askPause
 }
 
 func (t Timing) withDefaults() Timing {
-	for _, d := range []struct {
-		field *time.Duration
-		value time.Duration
-	}{
-		{&t.Dial, 15 * time.Second}, {&t.MinRetry, time.Second}, {&t.MaxRetry, 60 * time.Second},
-		{&t.Ping, 20 * time.Second}, {&t.Dead, 50 * time.Second}, {&t.Stanza, 5 * time.Minute}, {&t.Write, 30 * time.Second},
-		{&t.Answer, 60 * time.Second}, {&t.Announce, 10 * time.Second}, {&t.Blocks, 5 * time.Second}, {&t.Close, 3 * time.Second},
-		{&t.Prove, 30 * time.Second}, {&t.ProveSoon, time.Second}, {&t.Arrive, 5 * time.Second}, {&t.Ask, askEvery}, {&t.Report, reported}, {&t.Silent, askAfter},
-	} {
-		if *d.field == 0 {
-			*d.field = d.value
-		}
+	return Timing{
+		Dial:      cmp.Or(t.Dial, 15*time.Second),
+		MinRetry:  cmp.Or(t.MinRetry, time.Second),
+		MaxRetry:  cmp.Or(t.MaxRetry, 60*time.Second),
+		Ping:      cmp.Or(t.Ping, 20*time.Second),
+		Dead:      cmp.Or(t.Dead, 50*time.Second),
+		Stanza:    cmp.Or(t.Stanza, 5*time.Minute),
+		Write:     cmp.Or(t.Write, 30*time.Second),
+		Answer:    cmp.Or(t.Answer, 60*time.Second),
+		Blocks:    cmp.Or(t.Blocks, 5*time.Second),
+		Announce:  cmp.Or(t.Announce, 10*time.Second),
+		Close:     cmp.Or(t.Close, 3*time.Second),
+		Prove:     cmp.Or(t.Prove, 30*time.Second),
+		ProveSoon: cmp.Or(t.ProveSoon, time.Second),
+		Arrive:    cmp.Or(t.Arrive, 5*time.Second),
+		Ask:       cmp.Or(t.Ask, 2*time.Second),
+		Report:    cmp.Or(t.Report, 5*time.Second),
+		Silent:    cmp.Or(t.Silent, 90*time.Second),
 	}
-	return t
 }
 
-// Rosters is who knows the rosters. Its methods do not block.
+// Rosters knows the rosters. Its methods do not block.
 type Rosters interface {
 	// Get asks for the roster of a resource's user. Unless it returns an error,
 	// reply is called once; it may block while the server reads slowly. Or same is
-	// true: the resource has the roster, and is to be told just that. If Get returns
+	// true: the resource has the roster, and is told just that. If Get returns
 	// an error, or replies without a roster, the resource is told everything later.
 	Get(full jid.JID, version *string, reply roster.Reply) (same bool, err error)
 	// Refused says that a resource was refused to change these contacts' items.
@@ -128,8 +131,7 @@ type Sessions interface {
 	IsInterested(full jid.JID) bool
 }
 
-// Component is the connection to one server. Its methods are safe for
-// concurrent use.
+// Component is the connection to one server. Its methods are safe for concurrent use.
 type Component struct {
 	opts         Options
 	hosts        map[string]bool // prepared
@@ -137,38 +139,60 @@ type Component struct {
 	sessions     Sessions
 	rosters      Rosters // set by Run before anything else happens
 	hub          *presence.Hub
-	presences    Presences   // the hub, or nobody
+	presences    Presences   // the hub, or noPresences
 	unrestricted atomic.Bool // Options.Unrestricted, unless the server proves it wrong
-	tells        sync.Map    // hosts (string) -> whether their error for a resource that is not there can be told from a client's
 	nobody       string      // a localpart that is nobody's
 	born         int64       // when New was called, in microseconds since 1970
 
-	buffers     buffers // of answers
-	limit       *limit  // of queries; of the goroutine that reads; nil: none
-	undelivered *causes // of pushes, since the stream began
-	unanswered  *causes // of roster queries
-	unlisted    *causes // of block lists
-	strangers   *causes // hosts that announce something and are not served
-	lacking     *causes // what better ways need
-	streamless  *causes // of attempts to connect, since the stream before
+	buffers         buffers  // of answers
+	userBudgets     *budgets // of queries; nil: none
+	strangerBudgets *budgets
+
+	undelivered *logLimiter // pushes, since the stream began
+	unanswered  *logLimiter // roster queries
+	unlisted    *logLimiter // block lists
+	strangers   *logLimiter // hosts that announce something and are not served
+	lacking     *logLimiter // what better routes need
+	streamless  *logLimiter // attempts to connect, since the stream before
 
 	mu     sync.Mutex // guards opts.Secret and opts.TLS, too
 	stream *stream    // nil while there is none
 	why    error      // why there is none
 }
 
+const (
+	defaultQueue = 16 << 20 // of Options.Queue
+	// defaultMaxStanza is that of Options.MaxStanza. COMPAT Prosody, which ends the
+	// stream at 512 KiB.
+	defaultMaxStanza = 256 << 10
+)
+
 // New makes a component; [Component.Run] connects it.
 func New(o Options, sessions Sessions) *Component {
 	o.Timing = o.Timing.withDefaults()
-	if o.Queue == 0 {
-		o.Queue = 16 << 20
+	o.Queue = cmp.Or(o.Queue, defaultQueue)
+	o.MaxStanza = cmp.Or(o.MaxStanza, defaultMaxStanza)
+	c := &Component{
+		opts:      o,
+		hosts:     make(map[string]bool),
+		names:     newNames(o.Domain, o.Hosts),
+		sessions:  sessions,
+		presences: noPresences{},
+		nobody:    "nobody-" + strings.ToLower(rand.Text()),
+		born:      time.Now().UnixMicro(),
+		why:       errors.New(ReasonConnecting),
+
+		undelivered: newLogLimiter(0, 64),
+		unanswered:  newLogLimiter(time.Minute, 64),
+		unlisted:    newLogLimiter(time.Hour, 64),
+		strangers:   newLogLimiter(0, 16),
+		lacking:     newLogLimiter(0, 256),
+		streamless:  newLogLimiter(time.Minute, 64),
 	}
-	if o.MaxStanza == 0 {
-		o.MaxStanza = maxSent
+	if o.QueriesBurst > 0 {
+		c.userBudgets = newBudgets(o.QueriesBurst, o.QueriesPerSecond, maxUsers)
+		c.strangerBudgets = newBudgets(o.QueriesBurst, o.QueriesPerSecond, maxStrangers)
 	}
-	c := &Component{opts: o, hosts: make(map[string]bool), names: newNames(o.Domain, o.Hosts), sessions: sessions, presences: nobody{}, why: errors.New(ReasonConnecting),
-		nobody: "nobody-" + strings.ToLower(rand.Text()), born: time.Now().UnixMicro(), limit: newLimit(o.QueriesBurst, o.QueriesPerSecond),
-		undelivered: newCauses(0, 64), unanswered: newCauses(time.Minute, 64), unlisted: newCauses(time.Hour, 64), lacking: newCauses(0, 256), strangers: newCauses(0, 16), streamless: newCauses(time.Minute, 64)}
 	for _, host := range o.Hosts {
 		c.hosts[host] = true
 	}
@@ -194,47 +218,48 @@ func (c *Component) options() Options {
 	return c.opts
 }
 
-// Run connects to the server, serves it, and connects again when the stream is
-// lost, whatever the cause, until ctx ends; then it closes the stream in order
-// and returns. It is called once.
+// Run connects to the server, serves it, and connects again when the stream is lost,
+// whatever the cause, until ctx ends; then it closes the stream in order and returns.
+// It is called once.
 func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	c.rosters = rosters
 	retry := c.newBackoff()
-	afresh := false // the server was seen to be down
-	for established := 0; ctx.Err() == nil; {
+	var before *grants // of the stream before
+	restarted := false // the server was seen to be down
+	for ctx.Err() == nil {
 		s, err := c.open(ctx)
 		if err != nil {
-			afresh = afresh || noServer(err)
+			restarted = restarted || isDown(err)
 		} else {
-			s.newcomers.afresh, afresh = afresh, false
-			if established++; established > 1 {
+			if before != nil {
 				c.opts.Metrics.Reconnects.Inc()
 			}
+			s.grants = newGrants(c.opts.Hosts, before)
+			before = s.grants
+			s.newcomers.restarted = restarted
 			c.opts.Logger.Info("connected to the XMPP server", "address", c.opts.Address, "domain", c.opts.Domain)
 			c.set(s, nil)
 			c.streamless.reset()
 			err = c.serve(ctx, s)
-			afresh = shutDown(err)
+			restarted = isShutDown(err)
 			c.restrict(err)
 			if time.Since(s.began) > retry.max {
 				retry.reset()
 			}
 		}
 		if ctx.Err() != nil {
-			err = errors.New("stopped")
-		}
-		c.set(nil, err)
-		if ctx.Err() != nil {
+			c.set(nil, errors.New("stopped"))
 			return
 		}
+		c.set(nil, err)
 		pause := c.pauseAfter(err, retry)
 		level := slog.LevelWarn
-		silent, now := c.streamless.log(err.Error())
+		notLogged, now := c.streamless.allow(err.Error())
 		if !now {
 			level = slog.LevelDebug
 		}
 		c.opts.Logger.Log(ctx, level, "no stream to the XMPP server", "address", c.opts.Address, "err", err,
-			"check", c.advice(err), "retry_in", pause.Round(time.Millisecond), "not_logged_before", silent)
+			"check", c.advice(err), "retry_in", pause.Round(time.Millisecond), "not_logged_before", notLogged)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -242,46 +267,25 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	}
 }
 
-// shutDown reports whether a stream has ended with the server itself.
-func shutDown(err error) bool {
-	var ended *StreamError
-	return errors.As(err, &ended) && ended.Condition == "system-shutdown"
-}
-
-// noServer reports whether an attempt to connect has failed as there is no server,
-// or none behind what takes the connections in its place.
-func noServer(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
 // open connects to the server, which may have the component's domain in another
 // spelling.
 func (c *Component) open(ctx context.Context) (*stream, error) {
 	s, err := open(ctx, c.options(), c.names.domain(), c.idPrefix(), &c.buffers)
-	if noComponent(err) && c.names.other() {
-		var again error
-		if s, again = open(ctx, c.options(), c.names.domain(), c.idPrefix(), &c.buffers); !noComponent(again) {
-			return s, again
+	if isNoComponent(err) && c.names.tryOther() {
+		other, again := open(ctx, c.options(), c.names.domain(), c.idPrefix(), &c.buffers)
+		if !isNoComponent(again) {
+			return other, again
 		}
-		c.names.other()
+		c.names.tryOther()
 	}
 	return s, err
-}
-
-// noComponent reports whether the server says that it has no such component: ejabberd
-// says no more than that there is none with this secret.
-func noComponent(err error) bool {
-	var refused *StreamError
-	return errors.As(err, &refused) && refused.Handshake && (refused.Condition == "host-unknown" || refused.Condition == "not-authorized")
 }
 
 // restrict makes the component send from its own domain alone if the server
 // ended the stream because of another address: better that than no rosters. After
 // the end of a later stream it is tried again: the server may have been mended.
 func (c *Component) restrict(err error) {
-	var ended *StreamError
-	if !errors.As(err, &ended) || ended.Condition != "invalid-from" {
+	if ended, ok := errors.AsType[*StreamError](err); !ok || ended.Condition != "invalid-from" {
 		c.unrestricted.Store(c.opts.Unrestricted)
 	} else if c.unrestricted.CompareAndSwap(true, false) {
 		c.opts.Logger.Error("the server does not take stanzas from its users' addresses: going on as if xmpp.unrestricted were false",
@@ -291,17 +295,17 @@ func (c *Component) restrict(err error) {
 
 // advice says what an administrator can check about err.
 func (c *Component) advice(err error) string {
-	var refused *StreamError
-	if insecure := (*TLSError)(nil); errors.As(err, &insecure) {
+	if insecure, ok := errors.AsType[*TLSError](err); ok {
 		return insecure.Advice()
 	}
-	if errors.As(err, new(*Rival)) {
+	if _, ok := errors.AsType[*Rival](err); ok {
 		return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
 	}
-	if errors.As(err, new(*Undelegated)) {
+	if _, ok := errors.AsType[*Undelegated](err); ok {
 		return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
 	}
-	if !errors.As(err, &refused) {
+	refused, ok := errors.AsType[*StreamError](err)
+	if !ok {
 		return "is the server running, and is xmpp.address its component port?"
 	}
 	switch refused.Condition {
@@ -344,22 +348,58 @@ func (c *Component) Connected() bool {
 }
 
 // Ready returns no error while rosterd does its job: the stream is up, and the
-// users of every served host can ask for their rosters. The notes say what a
-// better way needs.
+// users of every served host can ask for their rosters. The notes say what a better
+// route needs.
 func (c *Component) Ready() (notes []string, err error) {
 	s, why := c.current()
 	if s == nil {
 		return nil, fmt.Errorf("not connected to the XMPP server: %w", why)
 	}
 	for _, host := range c.opts.Hosts {
-		w := c.ways(host, s.grants.of(host), c.late(s))
-		switch w.Query {
+		r := c.routes(s, host, s.grants.of(host))
+		switch r.Query {
 		case QueryUnknown:
 			return nil, fmt.Errorf("%s does not delegate %s to %s", host, nsRoster, c.opts.Domain)
 		case QueryNone:
-			return nil, errors.New(w.Missing[0])
+			return nil, errors.New(r.Missing[0])
 		}
-		notes = append(notes, w.Missing...)
+		notes = append(notes, r.Missing...)
 	}
 	return notes, nil
+}
+
+// ReasonConnecting is [Status].Reason until the first attempt has failed.
+const ReasonConnecting = "connecting"
+
+// Status is what a component has learnt of its server, for people and for
+// `rosterd check`.
+type Status struct {
+	Connected bool   `json:"connected"`
+	Reason    string `json:"reason,omitempty"`    // why not
+	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see Rival
+	Domain    string `json:"domain"`
+	Address   string `json:"address"`
+	// Any is whether the server takes stanzas from every address of its hosts: one
+	// of AnyTaken, …; "": nobody says so.
+	Any   string   `json:"any_address,omitempty"`
+	Hosts []Routes `json:"hosts,omitempty"`
+}
+
+// Status is the present one.
+func (c *Component) Status() Status {
+	s, why := c.current()
+	status := Status{Connected: s != nil, Domain: c.opts.Domain, Address: c.opts.Address, Any: c.takesAny(s)}
+	if s == nil {
+		status.Reason = why.Error()
+		if ended, ok := errors.AsType[*StreamError](why); ok {
+			status.Condition = ended.Condition
+		} else if _, ok := errors.AsType[*Rival](why); ok {
+			status.Condition = "conflict"
+		}
+		return status
+	}
+	for _, host := range c.opts.Hosts {
+		status.Hosts = append(status.Hosts, c.routes(s, host, s.grants.of(host)))
+	}
+	return status
 }

@@ -14,10 +14,6 @@ import (
 	"rosterd/xmlstream"
 )
 
-func isDelegation(e *xmlstream.Element) bool {
-	return e.Is(nsDelegation1, "delegation") || e.Is(nsDelegation2, "delegation")
-}
-
 // The values of the label result of rosterd_queries_total.
 const (
 	queryOK        = "ok"
@@ -35,127 +31,54 @@ const (
 // QueryResults are all values of the label.
 var QueryResults = []string{queryOK, queryStale, queryFailed, queryOverdue, queryBusy, queryLimited, queryAmbiguous, queryForbidden, querySet, queryOther}
 
-// delegated is what the answer to a forwarded query must repeat (XEP-0355,
-// section 4.3), or to one that was sent to the component itself: then only inner
-// is set. It keeps nothing of the stanzas, for many may wait.
-type delegated struct {
-	outer reply  // to the server's IQ
-	ns    string // of the delegation
-	inner reply  // to the user's IQ
+func (c *Component) count(result string) { c.opts.Metrics.Queries.WithLabelValues(result).Inc() }
+
+func isDelegation(e *xmlstream.Element) bool {
+	return e.Is(nsDelegation1, "delegation") || e.Is(nsDelegation2, "delegation")
 }
 
-// handleDelegated answers a query that a served host forwarded, or hands it
-// over. The host has stamped the outer IQ; the inner sender gets his own
-// roster alone.
-func (c *Component) handleDelegated(s *stream, iq, delegation *xmlstream.Element) {
-	host, _ := c.names.host(iq.Get("from"))
-	var inner *xmlstream.Element
-	if forwarded := delegation.Child(nsForward, "forwarded"); forwarded != nil {
-		inner = forwarded.Child(stanza.NSClient, "iq")
-	}
+// errNotOwn is for who asks for the roster of somebody else.
+var errNotOwn = errors.New("not the sender's own roster")
+
+// handleDelegated answers a query that a served host forwarded, or hands it over. The
+// host has stamped the outer IQ; the sender of the inner one gets their own roster
+// alone.
+func (c *Component) handleDelegated(s *stream, host string, iq, delegation *xmlstream.Element) {
+	inner := delegation.Child(nsForward, "forwarded").Child(stanza.NSClient, "iq")
 	if inner == nil || !isRequest(inner) || !c.repeatable(inner) {
 		c.count(queryOther)
 		c.refuse(s, iq, errBadRequest)
 		return
 	}
-	d := delegated{outer: replyTo(iq), ns: strings.Clone(delegation.Name.Space), inner: replyTo(inner)}
+	e := envelope{outer: replyTo(iq), delegation: strings.Clone(delegation.Name.Space), inner: replyTo(inner)}
 	from := inner.Get("from")
 	if from == c.prober() {
-		c.arrived(s, host, d, inner.Get("id"))
+		c.probeArrived(s, host, e, inner.Get("id"))
 		return
 	}
-	c.reached(s, host)
+	c.queryArrived(s, host)
 	u, err := c.sender(s, from)
-	payload := inner.Only()
-	switch {
-	case !c.within(from, u): // whoever sent it, be it for his own roster or not
-		c.offer(s, d.refusal(errResourceConstraint))
-		if err == nil && isOwn(u, inner, host) {
-			c.refusedSet(s, d, u.full, inner)
-		}
-	case err == errAmbiguous:
-		c.ambiguous(from)
-		c.count(queryAmbiguous)
-		c.offer(s, d.refusal(errForbidden))
-	case err != nil || !isOwn(u, inner, host):
-		c.opts.Logger.Debug("query for somebody else's roster refused",
-			"from", short(from), "to", short(inner.Get("to")))
-		c.count(queryForbidden)
-		c.offer(s, d.refusal(errForbidden))
-	case payload == nil:
-		c.count(queryOther)
-		c.offer(s, d.refusal(errBadRequest))
-	case !payload.Is(nsRoster, "query"):
-		c.count(queryOther)
-		c.offer(s, d.refusal(errServiceUnavailable))
-	case inner.Get("type") == string(stanza.IQTypeSet):
-		c.count(querySet)
-		c.offer(s, d.refusal(errManagedElsewhere))
-		c.refusedSet(s, d, u.full, inner)
-	default:
-		c.query(s, d, u, payload)
+	if err == nil && !isOwn(u, inner, host) {
+		err = errNotOwn
 	}
+	c.handleQuery(s, e, inner, u, err)
 }
 
-// handlePlain answers a roster query that a user sent to the component itself,
-// as clients do where the server delegates nothing. It can only be about his
-// own roster.
+// handlePlain answers a roster query that was sent to the component itself, as
+// clients do where the server delegates nothing, and reports whether its sender is a
+// user. It can only be about their own roster.
 func (c *Component) handlePlain(s *stream, iq *xmlstream.Element) bool {
-	from := iq.Get("from")
-	u, err := c.sender(s, from)
+	u, err := c.sender(s, iq.Get("from"))
 	if err == errNobody {
 		return false
 	}
-	d := delegated{inner: replyTo(iq)}
-	switch {
-	case !c.within(from, u):
-		c.refuse(s, iq, errResourceConstraint)
-		if err == nil {
-			c.refusedSet(s, d, u.full, iq)
-		}
-	case err != nil:
-		c.ambiguous(from)
-		c.count(queryAmbiguous)
-		c.refuse(s, iq, errForbidden)
-	case iq.Get("type") == string(stanza.IQTypeSet):
-		c.count(querySet)
-		c.refuse(s, iq, errManagedElsewhere)
-		c.refusedSet(s, d, u.full, iq)
-	default:
-		c.query(s, d, u, iq.Only())
-	}
+	c.handleQuery(s, envelope{inner: replyTo(iq)}, iq, u, err)
 	return true
 }
 
-// refusedSet sees to it that a resource whose roster set was refused is pushed what
-// is true of the contacts that it named: some clients show what they asked for. A
-// suggestion (XEP-0144) is no push: where there are no others, users would be asked
-// to confirm what they did not want.
-func (c *Component) refusedSet(s *stream, d delegated, full jid.JID, iq *xmlstream.Element) {
-	query := iq.Only()
-	if iq.Get("type") != string(stanza.IQTypeSet) || query == nil || !query.Is(nsRoster, "query") {
-		return
-	}
-	host := full.Domain()
-	if g, late := s.grants.of(host), c.late(s); announcedPush(g, late) && c.ways(host, g, late).Push == PushExchange {
-		return
-	}
-	var contacts []jid.JID
-	for _, item := range query.Children {
-		if contact, err := jid.Parse(strings.Clone(item.Get("jid"))); err == nil && item.Is(nsRoster, "item") {
-			contacts = append(contacts, contact)
-		}
-	}
-	if d.ns != "" {
-		s.fence.note(full)
-	}
-	c.rosters.Refused(full, contacts)
-}
-
-// isOwn reports whether a sender asks for his own roster: a user of the host that
-// forwarded the query, to no address or to his own bare JID. On the servers any
-// user, and any stranger, can have a query forwarded that is addressed to somebody
-// else.
+// isOwn reports whether a sender asks for their own roster: a user of the host that
+// forwarded the query, to no address or to their own bare JID. Any user, and any
+// stranger, can have a query forwarded that is addressed to somebody else.
 func isOwn(u sender, inner *xmlstream.Element, host string) bool {
 	if u.full.Domain() != host {
 		return false
@@ -168,50 +91,160 @@ func isOwn(u sender, inner *xmlstream.Element, host string) bool {
 	return err == nil && account == u.full.Bare()
 }
 
-// query hands a roster get over, to be answered when the roster is there.
-func (c *Component) query(s *stream, d delegated, u sender, query *xmlstream.Element) {
-	began := time.Now()
-	full := u.full
-	c.another(u)
+// handleQuery answers a roster query of u, or hands it over. err says why its sender
+// is not served.
+func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, u sender, err error) {
+	from, payload, set := iq.Get("from"), iq.Only(), iq.Get("type") == string(stanza.IQTypeSet)
+	refuse := func(result string, reason stanzaError) {
+		c.count(result)
+		c.offer(s, e.refusal(reason))
+		if err == nil && set && payload != nil && payload.Is(nsRoster, "query") {
+			c.setRefused(s, e, u.full, payload)
+		}
+	}
+	switch {
+	case !c.withinBudget(from, u): // whoever sent it, be it for their own roster or not
+		refuse(queryLimited, errResourceConstraint)
+	case err == errAmbiguous:
+		c.logAmbiguous(from)
+		refuse(queryAmbiguous, errForbidden)
+	case err != nil:
+		c.opts.Logger.Debug("query for somebody else's roster refused", "from", short(from), "to", short(iq.Get("to")))
+		refuse(queryForbidden, errForbidden)
+	case payload == nil:
+		refuse(queryOther, errBadRequest)
+	case !payload.Is(nsRoster, "query"):
+		refuse(queryOther, errServiceUnavailable)
+	case set:
+		refuse(querySet, errManagedElsewhere)
+	default:
+		c.handleGet(s, e, u, payload)
+	}
+}
+
+// setRefused sees to it that a resource whose roster set was refused is pushed what
+// is true of the contacts that it named: some clients show what they asked for. A
+// suggestion (XEP-0144) is no push: where there are no others, users would be asked
+// to confirm what they did not want.
+func (c *Component) setRefused(s *stream, e envelope, full jid.JID, query *xmlstream.Element) {
+	if g := s.grants.of(full.Domain()); c.pushesKnown(s, g) && c.routes(s, full.Domain(), g).Push == PushExchange {
+		return
+	}
+	var contacts []jid.JID
+	for _, item := range query.Children {
+		if contact, err := jid.Parse(strings.Clone(item.Get("jid"))); err == nil && item.Is(nsRoster, "item") {
+			contacts = append(contacts, contact)
+		}
+	}
+	if e.delegation != "" {
+		s.barrier.answered(full)
+	}
+	c.rosters.Refused(full, contacts)
+}
+
+// maxVersion is longer than any version of ours.
+const maxVersion = 64
+
+// versionIn returns the version that a roster get names (RFC 6121, section 2.6.2);
+// nil if it names none.
+func versionIn(query *xmlstream.Element) *string {
+	version, has := query.Attr("ver")
+	if !has {
+		return nil
+	}
+	if len(version) > maxVersion {
+		version = "" // it is not ours
+	}
+	version = strings.Clone(version) // which is kept while the query waits, and the stanza is not
+	return &version
+}
+
+// handleGet hands a roster get over, to be answered when the roster is there.
+func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.Element) {
+	began, full := time.Now(), u.full
+	c.endOtherSpelling(u)
 	c.sessions.Spell(full, u.bare)
 	s.newcomers.asked(full)
 	c.presences.Login(full)
-	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
 	version := versionIn(query)
 	named := version != nil
+	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
 	same, err := c.rosters.Get(full, version, func(a roster.Answer) (rest []roster.Item) {
 		defer took()
-		defer c.told(full, a, began)
-		switch {
-		case a.Roster == nil:
+		defer c.logAnswer(full, a, began)
+		data := []byte(nil)
+		if a.Roster == nil {
 			c.failed(full, a.Err)
-			c.answer(full, d, named, d.failure(named, a.Err))
-			return nil
-		case a.Err != nil:
-			c.stale(full, a.Err)
-		default:
-			c.count(queryOK)
+			data = e.failure(named, a.Err)
+		} else {
+			if a.Err != nil {
+				c.logUnanswered("stale "+a.Err.Error(), "roster query answered with the last known roster", full, a.Err)
+				c.count(queryStale)
+			} else {
+				c.count(queryOK)
+			}
+			a.Roster = c.names.roster(a.Roster)
+			data, rest = e.result(a, c.opts.MaxStanza, c.buffers.get)
 		}
-		a.Roster = c.names.roster(a.Roster)
-		data, rest := d.result(a, c.opts.MaxStanza, c.buffers.get)
-		c.answer(full, d, named, data)
+		c.answer(full, e, named, data)
 		return c.names.read(rest)
 	})
 	switch {
 	case err != nil:
 		c.failed(full, err)
-		c.offer(s, d.failure(named, err))
-		c.told(full, roster.Answer{Err: err}, began)
+		c.offer(s, e.failure(named, err))
+		c.logAnswer(full, roster.Answer{Err: err}, began)
 	case same:
 		c.count(queryOK)
-		c.same(s, full, d)
+		if e.delegation != "" {
+			s.barrier.answered(full)
+		}
+		if !c.offer(s, e.same()) || !c.answerQueued(s, full) {
+			c.rosters.Undelivered(full)
+		}
 		took()
-		c.told(full, roster.Answer{Same: true}, began)
+		c.logAnswer(full, roster.Answer{Same: true}, began)
 	}
 }
 
-// told logs, for those who look into it, what a roster get was answered with.
-func (c *Component) told(full jid.JID, a roster.Answer, began time.Time) {
+// answer sends the answer to a roster get, on the stream that is there now: COMPAT
+// Prosody takes it on a later stream than that of the query, and would let the client
+// wait for good without it. If the queue to the server has no room for it, the answer
+// is that of a failure.
+func (c *Component) answer(full jid.JID, e envelope, named bool, data []byte) {
+	s, _ := c.current()
+	if s == nil {
+		c.rosters.Undelivered(full)
+		return
+	}
+	if e.delegation != "" {
+		s.barrier.answered(full) // first: whoever sees the answer may send the next thing
+	}
+	err := s.out.put(data)
+	if err == errQueueFull {
+		c.offer(s, e.failure(named, roster.ErrBusy))
+	}
+	if err != nil || !c.answerQueued(s, full) {
+		c.rosters.Undelivered(full)
+	}
+}
+
+// failed counts a roster get for which there is no roster, and logs it.
+func (c *Component) failed(full jid.JID, err error) {
+	c.logUnanswered(err.Error(), "roster query answered without a roster", full, err)
+	result, _ := failureOf(err)
+	c.count(result)
+}
+
+// logUnanswered logs what a roster query was answered with in place of the roster.
+func (c *Component) logUnanswered(cause, message string, full jid.JID, err error) {
+	if notLogged, now := c.unanswered.allow(cause); now {
+		c.opts.Logger.Warn(message, "user", full.Bare(), "err", err, "not_logged_before", notLogged)
+	}
+}
+
+// logAnswer logs, for those who look into it, what a roster get was answered with.
+func (c *Component) logAnswer(full jid.JID, a roster.Answer, began time.Time) {
 	if !c.opts.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
@@ -225,106 +258,39 @@ func (c *Component) told(full jid.JID, a roster.Answer, began time.Time) {
 	c.opts.Logger.Debug("roster query answered", "user", full, "answer", answer, "items", a.Roster.Len(), "took", time.Since(began), "err", a.Err)
 }
 
-// versionIn is the version that a roster get names (RFC 6121, section 2.6.2); nil
-// if it has none.
-func versionIn(query *xmlstream.Element) *string {
-	version, has := query.Attr("ver")
-	if !has {
-		return nil
-	}
-	if len(version) > maxVersion {
-		version = "" // it is not ours
-	}
-	version = strings.Clone(version) // which is kept while the query waits, and the stanza is not
-	return &version
-}
-
-// maxVersion is longer than any version of ours.
-const maxVersion = 64
-
-// same answers a roster get of who has the roster already, from the goroutine that
-// reads.
-func (c *Component) same(s *stream, full jid.JID, d delegated) {
-	if d.ns != "" {
-		s.fence.note(full)
-	}
-	if !c.offer(s, d.same()) || !c.sent(s, full) {
-		c.rosters.Undelivered(full)
-	}
-}
-
-// answer sends the answer to a roster get, on the stream that is there now:
-// COMPAT Prosody takes it on a later stream than that of the query, and would
-// let the client wait for good without it. If the queue to the server has no
-// room for it, the answer is that of a failure.
-func (c *Component) answer(full jid.JID, d delegated, named bool, data []byte) {
-	s, _ := c.current()
-	if s != nil && d.ns != "" {
-		s.fence.note(full) // first: whoever sees the answer may send the next thing
-	}
-	err := errStreamClosed
-	if s != nil {
-		err = s.out.put(data, nil)
-	}
-	if errors.Is(err, errQueueFull) {
-		c.offer(s, d.failure(named, roster.ErrBusy))
-	}
-	if err != nil || !c.sent(s, full) {
-		c.rosters.Undelivered(full)
-	}
-}
-
-func (c *Component) count(result string) { c.opts.Metrics.Queries.WithLabelValues(result).Inc() }
-
-// failed counts a roster get for which there is no roster, and logs it; one
-// cause that concerns many users is one line a minute.
-func (c *Component) failed(full jid.JID, err error) {
-	if silent, now := c.unanswered.log(err.Error()); now {
-		c.opts.Logger.Warn("roster query answered without a roster", "user", full.Bare(), "err", err, "not_logged_before", silent)
-	}
-	switch {
-	case errors.Is(err, roster.ErrOverdue):
-		c.count(queryOverdue)
-	case errors.Is(err, roster.ErrBusy):
-		c.count(queryBusy)
-	default:
-		c.count(queryFailed)
-	}
-}
-
-// stale counts a roster get that is answered with the last known roster, and
-// logs it as failed does.
-func (c *Component) stale(full jid.JID, err error) {
-	if silent, now := c.unanswered.log("stale " + err.Error()); now {
-		c.opts.Logger.Warn("roster query answered with the last known roster", "user", full.Bare(), "err", err, "not_logged_before", silent)
-	}
-	c.count(queryStale)
-}
-
-// waitError is the stanza error for a roster that cannot be given now. A client
+// failureOf returns what a roster get is answered that finds no roster now. A client
 // keeps the roster it has, and may try again (RFC 6120, section 8.3.2).
-func waitError(err error) stanzaError {
+func failureOf(err error) (result string, e stanzaError) {
 	switch {
 	case errors.Is(err, roster.ErrOverdue):
-		return errTimeout
+		return queryOverdue, errTimeout
 	case errors.Is(err, roster.ErrBusy):
-		return errResourceConstraint
+		return queryBusy, errResourceConstraint
 	}
-	return errBackend
+	return queryFailed, errBackend
 }
 
-// result is the answer that carries a roster, of limit bytes at most, in room
-// from get, and what of it did not fit. If not a single item fits, it is an error:
-// an answer without items would say that there are none.
-func (d delegated) result(a roster.Answer, limit int, get func(n int) []byte) (data []byte, rest []roster.Item) {
+// envelope is what the answer to a query repeats of it (XEP-0355, section 4.3). If the
+// query was sent to the component itself, only inner is set. It keeps nothing of the
+// stanzas: many queries may wait.
+type envelope struct {
+	outer      reply  // to the server's IQ
+	delegation string // its namespace
+	inner      reply  // to the user's IQ
+}
+
+// result is the answer that carries a roster, of limit bytes at most, in room from
+// get, and the items that did not fit. If not a single item fits, it is an error: an
+// answer without items would say that there are none.
+func (e envelope) result(a roster.Answer, limit int, get func(n int) []byte) (data []byte, rest []roster.Item) {
 	if a.Same {
-		return d.same(), nil
+		return e.same(), nil
 	}
 	r := a.Roster
-	around := d.around() + maxQuery + maxVersion
+	around := e.around() + maxQuery + maxVersion
 	room := max(0, limit-around)
-	data, rest = appendRoster(d.open(get(around+min(r.Size(), room)), stanza.IQTypeResult), r, room, a.Named)
-	if data = append(data, d.end()...); len(data) <= limit {
+	data, rest = appendRoster(e.open(get(around+min(r.Size(), room)), stanza.IQTypeResult), r, room, a.Named)
+	if data = append(data, e.end()...); len(data) <= limit {
 		return data, rest
 	}
 	var long, others []roster.Item // the first item is too long for any answer
@@ -337,61 +303,93 @@ func (d delegated) result(a roster.Answer, limit int, get func(n int) []byte) (d
 	}
 	if len(others) == 0 {
 		if a.Named {
-			return d.same(), long
+			return e.same(), long
 		}
-		return d.refusal(errBackend), nil
+		return e.refusal(errBackend), nil
 	}
-	data, rest = d.result(roster.Answer{Roster: roster.New(others), Named: a.Named}, limit, get)
+	data, rest = e.result(roster.Answer{Roster: roster.New(others), Named: a.Named}, limit, get)
 	return data, append(rest, long...)
 }
 
 // same is the answer that says that the client has the roster (RFC 6121, section
 // 2.6.3).
-func (d delegated) same() []byte {
-	return d.wrap(stanza.IQTypeResult, func(b []byte) []byte { return b })
-}
+func (e envelope) same() []byte { return e.wrap(stanza.IQTypeResult, nil) }
 
 // failure is the answer to a roster get for which there is no roster now. Some
-// clients never come online after an error. Who names a version, if only the empty
-// one, can be told to go on with what he has (RFC 6121, section 2.6.3), which is not
-// to say that his roster is empty; he is pushed everything later, unless rosterd
-// stops, which knows of no later.
-func (d delegated) failure(named bool, err error) []byte {
+// clients never come online after an error. Clients that name a version, if only the
+// empty one, can be told to go on with what they have (RFC 6121, section 2.6.3). That
+// does not say that the roster is empty; they are pushed everything later, unless
+// rosterd stops, which knows of no later.
+func (e envelope) failure(named bool, err error) []byte {
 	if named && !errors.Is(err, roster.ErrStopping) {
-		return d.same()
+		return e.same()
 	}
-	return d.refusal(waitError(err))
+	_, condition := failureOf(err)
+	return e.refusal(condition)
 }
 
 // refusal is the answer that carries an error.
-func (d delegated) refusal(e stanzaError) []byte {
-	return d.wrap(stanza.IQTypeError, func(b []byte) []byte { return appendError(b, e) })
+func (e envelope) refusal(reason stanzaError) []byte {
+	return e.wrap(stanza.IQTypeError, reason.append(nil))
 }
 
-// wrap puts the user's answer into the server's (XEP-0355, section 4.3). The
-// inner answer comes from where the query went to, if it had an address:
-// COMPAT ejabberd, which puts the bare JID there and wants it back.
-func (d delegated) wrap(kind stanza.StanzaType, payload func([]byte) []byte) []byte {
-	return append(payload(d.open(make([]byte, 0, d.around()), kind)), d.end()...)
+func (e envelope) wrap(kind stanza.StanzaType, payload []byte) []byte {
+	return append(append(e.open(make([]byte, 0, e.around()+len(payload)), kind), payload...), e.end()...)
 }
 
 // around is how many bytes open and end have together, at most.
-func (d delegated) around() int { return 256 + len(d.outer) + len(d.inner) }
+func (e envelope) around() int { return 256 + len(e.outer) + len(e.inner) }
 
-// open appends what stands before the payload.
-func (d delegated) open(b []byte, kind stanza.StanzaType) []byte {
-	if d.ns == "" {
-		return d.inner.append(b, "", kind)
+// open appends what stands before the payload. The inner answer comes from where the
+// query went to, if it had an address: COMPAT ejabberd, which puts the bare JID there
+// and wants it back.
+func (e envelope) open(b []byte, kind stanza.StanzaType) []byte {
+	if e.delegation == "" {
+		return e.inner.append(b, "", kind)
 	}
-	b = append(d.outer.append(b, "", stanza.IQTypeResult), "<delegation xmlns='"...)
-	b = append(append(b, d.ns...), "'><forwarded xmlns='"+nsForward+"'>"...)
-	return d.inner.append(b, stanza.NSClient, kind)
+	b = append(e.outer.append(b, "", stanza.IQTypeResult), "<delegation xmlns='"...)
+	b = append(append(b, e.delegation...), "'><forwarded xmlns='"+nsForward+"'>"...)
+	return e.inner.append(b, stanza.NSClient, kind)
 }
 
 // end is what stands behind it.
-func (d delegated) end() string {
-	if d.ns == "" {
+func (e envelope) end() string {
+	if e.delegation == "" {
 		return "</iq>"
 	}
 	return "</iq></forwarded></delegation></iq>"
+}
+
+// maxQuery is what <query/> takes around the items, at most, in bytes.
+const maxQuery = 512
+
+// appendRoster appends the answer to a roster get (RFC 6121, section 2.1.4), as far
+// as max bytes last, and returns the items that did not fit. named says that it
+// tells the version (section 2.6).
+func appendRoster(b []byte, r *roster.Roster, max int, named bool) ([]byte, []roster.Item) {
+	version := ""
+	if named {
+		version = r.Version()
+	}
+	if r.Size() <= max {
+		if b = appendQuery(b, version); r.Len() == 0 {
+			return append(b, "/>"...), nil
+		}
+		return append(r.AppendXML(append(b, '>')), "</query>"...), nil
+	}
+	xml, rest := r.Split(max)
+	if named && len(rest) > 0 {
+		version = roster.Partial(version, len(rest))
+	}
+	b = append(append(appendQuery(b, version), '>'), xml...)
+	return append(b, "</query>"...), rest
+}
+
+// appendQuery appends the beginning of a query's tag.
+func appendQuery(b []byte, version string) []byte {
+	b = append(b, "<query xmlns='"+nsRoster+"'"...)
+	if version != "" {
+		b = xmlstream.AppendAttr(b, "ver", version)
+	}
+	return b
 }

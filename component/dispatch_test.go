@@ -177,7 +177,7 @@ func TestLongRosterIsCutWhereItFits(t *testing.T) {
 	k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='get' id='1' from='"+juliet+"'>"+rosterGet+"</iq>"))
 	got := k.next()
 	rest := receive(t, r.rosters.rest)
-	if n := strings.Count(got, "<item "); n == 0 || n+len(rest) != len(items) || len(got) > maxSent || !strings.Contains(got, "</query></iq>") {
+	if n := strings.Count(got, "<item "); n == 0 || n+len(rest) != len(items) || len(got) > defaultMaxStanza || !strings.Contains(got, "</query></iq>") {
 		t.Errorf("%d items in %d bytes, %d left", n, len(got), len(rest))
 	}
 }

@@ -103,7 +103,7 @@ func TestFloodOfStrangers(t *testing.T) {
 	// No budget is full again before the end, however slow the machine is.
 	r, k, _, outcome := hostile(t, budgeted, func(o *Options) { o.QueriesPerSecond = 1e-6 })
 	const most, flood = 500, 2000
-	r.limit.strangers.max = most // before the reader looks
+	r.strangerBudgets.max = most // before the reader looks
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -130,10 +130,10 @@ func TestFloodOfStrangers(t *testing.T) {
 	r.unmoved(t, k, outcome)
 	r.stop()
 	receive(t, r.done) // the budgets are the reader's
-	if n := len(r.limit.strangers.own); n != most {
+	if n := len(r.strangerBudgets.own); n != most {
 		t.Errorf("%d budgets", n)
 	}
-	if n := len(r.limit.users.own); n > 2 {
+	if n := len(r.userBudgets.own); n > 2 {
 		t.Errorf("%d budgets of users", n)
 	}
 }

@@ -15,7 +15,7 @@ import (
 func full(s *stream) {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
-	s.out.max, s.out.reserve, s.out.wait = 0, 1<<20, time.Millisecond
+	s.out.normal.max, s.out.reserve, s.out.normal.wait = 0, 1<<20, time.Millisecond
 }
 
 // What does not fit into the queue is owed; the pushes after the first that does
@@ -30,7 +30,7 @@ func TestPushesThatDoNotFit(t *testing.T) {
 			r.goes(t, k, way)
 			s, _ := r.current()
 			full(s)
-			s.out.wait = 100 * time.Millisecond
+			s.out.normal.wait = 100 * time.Millisecond
 			var changes []roster.Change
 			for i := range 1000 {
 				changes = append(changes, roster.Change{Action: roster.Added, Item: item(t, fmt.Sprintf("c%d@example.org", i), "")})

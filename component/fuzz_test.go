@@ -74,7 +74,7 @@ func FuzzHandle(f *testing.F) {
 		table := session.NewTable()
 		c := New(Options{Domain: "contacts.example.org", Hosts: hosts, Version: "1.0", Logger: slog.New(slog.DiscardHandler), Metrics: m}, table)
 		c.rosters = fuzzRosters{&rosters{}}
-		s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts), began: time.Now()}
+		s := &stream{out: newWriter(1<<20, 1<<20, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts, nil), began: time.Now()}
 		c.set(s, nil)
 		frames := xmlstream.NewReader(bytes.NewReader(data), fuzzLimit)
 		for {
@@ -120,12 +120,12 @@ func checkHandle(t *testing.T, c *Component, s *stream, child []byte, whole bool
 	}
 	var answers []*xmlstream.Element
 	for {
-		frames, _ := s.out.take()
-		if len(frames) == 0 {
+		stanzas, _ := s.out.take()
+		if len(stanzas) == 0 {
 			break
 		}
-		for _, frame := range frames {
-			if out := decodeSent(t, frame.data); out.Get("type") == "result" || out.Get("type") == "error" {
+		for _, stanza := range stanzas {
+			if out := decodeSent(t, stanza); out.Get("type") == "result" || isError(out) {
 				answers = append(answers, out)
 			}
 		}

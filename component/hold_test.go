@@ -14,10 +14,10 @@ import (
 	"rosterd/roster"
 )
 
-func (q *queue) holds() bool {
+func (q *writer) holds() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.holding
+	return q.corked
 }
 
 // A stream holds its queue while what came together is handled, and never while it
@@ -27,7 +27,7 @@ func TestStreamHoldsWhileItHandles(t *testing.T) {
 		near, far := net.Pipe()
 		defer near.Close()
 		defer far.Close()
-		s := &stream{conn: near, out: newQueue(1<<20, 0), began: time.Now()}
+		s := &stream{conn: near, out: newWriter(1<<20, 0, 0), began: time.Now()}
 		go s.out.run(t.Context(), near, time.Minute)
 		got := make(chan string, 10)
 		go func() {
@@ -45,7 +45,7 @@ func TestStreamHoldsWhileItHandles(t *testing.T) {
 			t.Errorf("%d bytes, %v, holds %v", n, err, s.out.holds())
 		}
 		s.out.offer([]byte("a"))
-		s.out.put([]byte("b"), nil)
+		s.out.put([]byte("b"))
 		synctest.Wait()
 		if len(got) != 0 {
 			t.Error("written while it handles")
@@ -86,13 +86,13 @@ func TestBuffersAreUsedAgainOnceWritten(t *testing.T) {
 	spare := &buffers{}
 	conn := &scribbler{spare: spare}
 	for round := range 20 {
-		q := newQueue(1<<20, 0)
+		q := newWriter(1<<20, 0, 0)
 		q.spare = spare
 		want := conn.got.String()
 		for i := range 4 {
 			b := append(spare.get(minBuffer), bytes.Repeat([]byte{byte('a' + i)}, minBuffer)...)
 			want += string(b)
-			if err := q.put(b, nil); err != nil {
+			if err := q.put(b); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -118,17 +118,17 @@ func TestBuffersAreUsedAgainOnceWritten(t *testing.T) {
 // those who were answered in it.
 func TestFenceOfTwoGenerations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f fence
+		var f barrier
 		one := func(s string) []jid.JID { return []jid.JID{mustJID(t, s+"@example.org/x")} }
 		check := func(when string, want map[string]bool) {
 			t.Helper()
 			for s, waits := range want {
-				if f.waits(one(s)) != waits {
+				if f.blocks(one(s)) != waits {
 					t.Errorf("%s: %s waits: %v", when, s, !waits)
 				}
 			}
 		}
-		note := func(s string) { f.note(one(s)[0]) }
+		note := func(s string) { f.answered(one(s)[0]) }
 		note("a")
 		time.Sleep(20 * time.Second)
 		note("b")
@@ -137,10 +137,10 @@ func TestFenceOfTwoGenerations(t *testing.T) {
 		note("d")
 		note("c")
 		check("at the change", map[string]bool{"a": false, "b": true, "c": true, "d": true})
-		f.passed(one("c"), time.Now().Add(-time.Second)) // an answer before the last one
+		f.pass(one("c"), time.Now().Add(-time.Second)) // an answer before the last one
 		check("an older answer has passed", map[string]bool{"c": true})
-		f.passed(one("c"), time.Now())
-		f.passed(one("b"), time.Now())
+		f.pass(one("c"), time.Now())
+		f.pass(one("b"), time.Now())
 		check("they have passed", map[string]bool{"b": false, "c": false, "d": true})
 		note("e")
 		time.Sleep(29 * time.Second) // 60 s
@@ -199,7 +199,7 @@ func TestVersionOfAnAnswerThatLacksContacts(t *testing.T) {
 
 // What an answer has around its payload is not longer than it is said to be.
 func TestAround(t *testing.T) {
-	for _, d := range []delegated{{inner: reply(" id='1'")}, {outer: reply(" id='1'"), ns: nsDelegation2, inner: reply(" id='2'")}} {
+	for _, d := range []envelope{{inner: reply(" id='1'")}, {outer: reply(" id='1'"), delegation: nsDelegation2, inner: reply(" id='2'")}} {
 		if n := len(d.open(nil, stanza.IQTypeResult)) + len(d.end()); n > d.around() {
 			t.Errorf("%d, not %d", n, d.around())
 		}

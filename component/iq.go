@@ -1,180 +1,374 @@
 package component
 
 import (
-	"slices"
+	"container/list"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"gosrc.io/xmpp/stanza"
+
 	"rosterd/xmlstream"
 )
 
-// maxUnanswered is how many IQs of a stream wait for an answer at a time; with
-// one more the oldest is given up.
-const maxUnanswered = 1 << 16
+// The namespaces that gosrc.io/xmpp does not name.
+const (
+	nsRoster      = "jabber:iq:roster"                    // RFC 6121, section 2
+	nsPing        = "urn:xmpp:ping"                       // XEP-0199
+	nsBlocking    = "urn:xmpp:blocking"                   // XEP-0191
+	nsVersion     = "jabber:iq:version"                   // XEP-0092
+	nsDelay       = "urn:xmpp:delay"                      // XEP-0203
+	nsForward     = "urn:xmpp:forward:0"                  // XEP-0297
+	nsExchange    = "http://jabber.org/protocol/rosterx"  // XEP-0144
+	nsDelegation1 = "urn:xmpp:delegation:1"               // XEP-0355 before 0.4
+	nsDelegation2 = "urn:xmpp:delegation:2"               // XEP-0355
+	nsPrivilege1  = "urn:xmpp:privilege:1"                // XEP-0356 before 0.4
+	nsPrivilege2  = "urn:xmpp:privilege:2"                // XEP-0356
+	nsStanzas     = "urn:ietf:params:xml:ns:xmpp-stanzas" // RFC 6120, section 8.3
+)
 
-// answer is what becomes of an IQ that was sent: exactly one of them.
-type answer struct {
-	iq   *xmlstream.Element // the result or the error
-	lost bool               // the stream ended first
-	ours bool               // it is our own, see probe
-	// neither iq nor lost: nobody answered in time
+// request is an IQ of rosterd's own.
+type request struct {
+	kind    stanza.StanzaType
+	from    string // "", if it is privileged: the component
+	to      string
+	payload string
+	// privilege is the namespace of the privilege by which the server sends it to a
+	// resource in its user's name (XEP-0356, section 6), or to the user's account;
+	// "": it is an ordinary IQ.
+	privilege string
+	// prepared is the address of who answers as the server may prepare it; "": as in to.
+	prepared string
+	timeout  time.Duration // 0: Timing.Answer
 }
 
-// tracker knows the IQs of one stream that wait for an answer (RFC 6120,
-// section 8.2.3). It is safe for concurrent use. Callbacks are called without
-// a lock held, and must not block.
+const (
+	rosterQuery = "<query xmlns='" + nsRoster + "'/>"
+	pingPayload = "<ping xmlns='" + nsPing + "'/>"
+)
+
+// request sends an IQ and returns its id. callback is called once, with what becomes
+// of it; it must not block. queue queues the stanza: one of the writer's methods, or
+// something around it.
+func (s *stream) request(r request, queue func([]byte) error, callback func(answer)) (id string) {
+	answeredBy := r.to
+	if r.privilege != "" {
+		answeredBy = bareOf(r.to)
+	}
+	id, err := s.iqs.register(answeredBy, r.prepared, r.timeout, callback)
+	if err == nil {
+		if err = queue(r.append(id)); err == nil || !s.iqs.cancel(id) {
+			return id
+		}
+	}
+	callback(answer{err: err})
+	return id
+}
+
+// append makes the stanza.
+func (r request) append(id string) []byte {
+	b := make([]byte, 0, 384+len(r.payload))
+	if r.privilege == "" {
+		b = appendStart(b, "iq", "", stanza.Attrs{Type: r.kind, Id: id, From: r.from, To: r.to})
+		return append(append(b, r.payload...), "</iq>"...)
+	}
+	b = appendStart(b, "iq", "", stanza.Attrs{Type: r.kind, Id: id, From: r.from, To: bareOf(r.to)})
+	b = append(append(append(b, "<privileged_iq xmlns='"...), r.privilege...), "'>"...)
+	b = appendStart(b, "iq", stanza.NSClient, stanza.Attrs{Type: r.kind, Id: id, To: r.to})
+	return append(append(b, r.payload...), "</iq></privileged_iq></iq>"...)
+}
+
+// appendStart appends the opening tag of a stanza. namespace is declared, unless it
+// is "".
+func appendStart(b []byte, name, namespace string, a stanza.Attrs) []byte {
+	b = append(append(b, '<'), name...)
+	for _, attr := range [...]struct{ name, value string }{
+		{"xmlns", namespace}, {"type", string(a.Type)}, {"id", a.Id}, {"from", a.From}, {"to", a.To},
+	} {
+		if attr.value != "" {
+			b = xmlstream.AppendAttr(b, attr.name, attr.value)
+		}
+	}
+	return append(b, '>')
+}
+
+// maxPending is how many IQs of a stream wait for an answer at a time; with one more
+// the oldest is given up.
+const maxPending = 1 << 16
+
+var errNoAnswer = errors.New("no answer in time")
+
+// answer is what becomes of an IQ that was sent.
+type answer struct {
+	iq  *xmlstream.Element // the result or the error; nil: there is none
+	err error              // why not: errNoAnswer, or what lost says
+	// looped says that the IQ came to rosterd itself, by delegation: see probe.
+	looped bool
+}
+
+// lost reports whether the IQ was not sent, or the stream has ended.
+func (a answer) lost() bool { return a.err != nil && a.err != errNoAnswer }
+
+// tracker knows the IQs of one stream that wait for an answer (RFC 6120, section
+// 8.2.3). It is safe for concurrent use. Callbacks are called without a lock held.
 type tracker struct {
 	timeout time.Duration
 	prefix  string // of the ids; nobody else can guess one
 
 	mu      sync.Mutex
 	last    uint64
-	waiting map[string]*wait
-	order   []*wait // by deadline; those answered stay until they are at the front
+	pending map[string]*list.Element // by id, of *pending
+	order   list.List                // the oldest first
 	closed  bool
 }
 
-type wait struct {
-	id       string
-	from     string // who must answer
-	prepared string // the same, as the server may prepare it; "": it does not
-	deadline time.Time
-	callback func(answer)
-	arrived  bool // it came back to us, see probe
+type pending struct {
+	id             string
+	from, prepared string // who must answer
+	timer          *time.Timer
+	callback       func(answer)
+	looped         bool
 }
 
 func newTracker(timeout time.Duration, prefix string) *tracker {
-	return &tracker{timeout: timeout, prefix: prefix, waiting: make(map[string]*wait)}
+	return &tracker{timeout: timeout, prefix: prefix, pending: make(map[string]*list.Element)}
 }
 
-// register notes, before it is sent, an IQ that from will answer, and returns
-// its id. callback is called once. It fails when the stream has ended.
-func (t *tracker) register(from string, callback func(answer)) (id string, ok bool) {
-	return t.registerAs(from, "", callback)
-}
-
-// registerAs is register for an address that the answer may have as the server
-// prepares it.
-func (t *tracker) registerAs(from, prepared string, callback func(answer)) (id string, ok bool) {
+// register notes, before it is sent, an IQ that from will answer, or the prepared
+// spelling of that, within a timeout, if it is not 0. It returns the IQ's id.
+func (t *tracker) register(from, prepared string, timeout time.Duration, callback func(answer)) (id string, err error) {
+	if timeout == 0 {
+		timeout = t.timeout
+	}
+	p := &pending{from: from, prepared: prepared, callback: callback}
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
-		return "", false
+		return "", errStreamClosed
 	}
-	w := &wait{id: t.next(), from: from, prepared: prepared, deadline: time.Now().Add(t.timeout), callback: callback}
-	t.waiting[w.id] = w
-	if len(t.order) > 2*len(t.waiting)+1024 { // one unanswered IQ keeps answered ones behind it
-		t.order = slices.DeleteFunc(t.order, func(w *wait) bool { return t.waiting[w.id] != w })
+	p.id = t.next()
+	var oldest *pending
+	if len(t.pending) >= maxPending {
+		oldest = t.remove(t.order.Front().Value.(*pending).id)
 	}
-	t.order = append(t.order, w)
-	var oldest *wait
-	if len(t.waiting) > maxUnanswered {
-		t.trim()
-		oldest = t.order[0]
-		delete(t.waiting, oldest.id)
-		t.trim()
-	}
+	t.pending[p.id] = t.order.PushBack(p)
+	p.timer = time.AfterFunc(timeout, func() {
+		if t.cancel(p.id) {
+			callback(answer{err: errNoAnswer})
+		}
+	})
 	t.mu.Unlock()
 	if oldest != nil {
-		oldest.callback(answer{})
+		oldest.callback(answer{err: errNoAnswer})
 	}
-	return w.id, true
+	return p.id, nil
 }
 
-// id is a new id, for an IQ that nobody waits for.
+// remove removes the IQ of an id, if it waits. t.mu is held.
+func (t *tracker) remove(id string) *pending {
+	e := t.pending[id]
+	if e == nil {
+		return nil
+	}
+	delete(t.pending, id)
+	p := t.order.Remove(e).(*pending)
+	p.timer.Stop()
+	return p
+}
+
+// id returns a new id, for an IQ whose answer nobody waits for.
 func (t *tracker) id() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.next()
 }
 
-// next is a new id. t.mu is held.
+// next returns a new id. t.mu is held.
 func (t *tracker) next() string {
 	t.last++
 	return t.prefix + strconv.FormatUint(t.last, 36)
 }
 
 // answered gives a result or an error to who waits for it. It reports false if
-// nobody does: an id alone is no proof, the sender must be the one who was
-// asked.
-func (t *tracker) answered(from string, iq *xmlstream.Element) bool {
+// nobody does: the id alone proves nothing, the sender must be who was asked.
+func (t *tracker) answered(iq *xmlstream.Element) bool {
+	from, id := iq.Get("from"), iq.Get("id")
 	t.mu.Lock()
-	w := t.waiting[iq.Get("id")]
-	if w == nil || from == "" || from != w.from && from != w.prepared {
+	e := t.pending[id]
+	if e == nil || from == "" || from != e.Value.(*pending).from && from != e.Value.(*pending).prepared {
 		t.mu.Unlock()
 		return false
 	}
-	delete(t.waiting, w.id)
-	t.trim()
+	p := t.remove(id)
 	t.mu.Unlock()
-	w.callback(answer{iq: iq, ours: w.arrived})
+	p.callback(answer{iq: iq, looped: p.looped})
 	return true
 }
 
-// arrive notes that an IQ came back to us, for us to answer, and reports whether
-// it is one of this stream's.
-func (t *tracker) arrive(id string) (own bool) {
+// loop notes that an IQ came to rosterd itself, and reports whether it is one of
+// this stream's.
+func (t *tracker) loop(id string) (own bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w := t.waiting[id]; w != nil {
-		w.arrived = true
+	if e := t.pending[id]; e != nil {
+		e.Value.(*pending).looped = true
 	}
 	return strings.HasPrefix(id, t.prefix)
 }
 
-// forget drops an IQ that was not sent after all; its callback is not called
-// any more, unless that is happening.
-func (t *tracker) forget(id string) (was bool) {
+// cancel drops an IQ; its callback is not called any more. It reports false if the
+// callback was called, or is being called.
+func (t *tracker) cancel(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, was = t.waiting[id]
-	delete(t.waiting, id)
-	return was
+	return t.remove(id) != nil
 }
 
-// giveUp drops an IQ that has neither been answered nor come back to us.
-func (t *tracker) giveUp(id string) (was bool) {
+// cancelUnlooped is cancel for an IQ that has not come to rosterd itself.
+func (t *tracker) cancelUnlooped(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w := t.waiting[id]; w != nil && !w.arrived {
-		delete(t.waiting, id)
-		return true
-	}
-	return false
-}
-
-// expire gives up the IQs whose time is over at now.
-func (t *tracker) expire(now time.Time) {
-	t.mu.Lock()
-	var late []*wait
-	for t.trim(); len(t.order) > 0 && !t.order[0].deadline.After(now); t.trim() {
-		late = append(late, t.order[0])
-		delete(t.waiting, t.order[0].id)
-	}
-	t.mu.Unlock()
-	for _, w := range late {
-		w.callback(answer{})
-	}
+	e := t.pending[id]
+	return e != nil && !e.Value.(*pending).looped && t.remove(id) != nil
 }
 
 // close gives up all: the stream has ended.
 func (t *tracker) close() {
 	t.mu.Lock()
 	t.closed = true
-	waiting := t.waiting
-	t.waiting, t.order = nil, nil
+	var all []*pending
+	for t.order.Len() > 0 {
+		all = append(all, t.remove(t.order.Front().Value.(*pending).id))
+	}
 	t.mu.Unlock()
-	for _, w := range waiting {
-		w.callback(answer{lost: true})
+	for _, p := range all {
+		p.callback(answer{err: errStreamClosed})
 	}
 }
 
-// trim removes from the front of the order what no longer waits. t.mu is held.
-func (t *tracker) trim() {
-	for len(t.order) > 0 && t.waiting[t.order[0].id] != t.order[0] {
-		t.order[0] = nil
-		t.order = t.order[1:]
+// isRequest reports whether an IQ must be answered (RFC 6120, section 8.2.3).
+func isRequest(iq *xmlstream.Element) bool {
+	kind := iq.Get("type")
+	return kind == string(stanza.IQTypeGet) || kind == string(stanza.IQTypeSet)
+}
+
+func isError(e *xmlstream.Element) bool { return e.Get("type") == "error" }
+
+// condition returns the defined condition of an error: the name of the first child
+// in the namespace of conditions that is not <text/>; "" if e is nil.
+func condition(e *xmlstream.Element, namespace string) string {
+	if e == nil {
+		return ""
 	}
+	for _, c := range e.Children {
+		if c.Name.Space == namespace && c.Name.Local != "text" {
+			return strings.Clone(strings.ToValidUTF8(c.Name.Local[:min(len(c.Name.Local), 64)], ""))
+		}
+	}
+	return "undefined-condition"
+}
+
+// errorCondition returns the condition of an IQ's stanza error, or "".
+func errorCondition(iq *xmlstream.Element) string {
+	return condition(iq.Child(stanza.NSComponent, "error"), nsStanzas)
+}
+
+// reply is what the answer to a request repeats of it: the attributes id, from and
+// to, as they are written, exactly as they were stamped, and the addresses the other
+// way round. An empty id is not the same as none. It keeps nothing of the request.
+//
+// COMPAT ejabberd, which knows the answers to its own requests by their id,
+// whatever their address is, and from 24.10 on drops what a privileged component
+// sends to a host unless it has a resource.
+type reply []byte
+
+func replyTo(request *xmlstream.Element) reply {
+	b := make([]byte, 0, 160) // which is mostly enough
+	for _, attr := range [...]struct{ name, of string }{{"id", "id"}, {"from", "to"}, {"to", "from"}} {
+		value, has := request.Attr(attr.of)
+		if attr.name == "to" && fromEjabberd(request) {
+			value += "/rosterd"
+		}
+		if has && (value != "" || attr.name == "id") {
+			b = xmlstream.AppendAttr(b, attr.name, value)
+		}
+	}
+	return b
+}
+
+// fromEjabberd reports whether a request is of a host of ejabberd's itself, by the
+// look of its id: "rr-", a time in milliseconds, "-", and more.
+func fromEjabberd(request *xmlstream.Element) bool {
+	id, ours := strings.CutPrefix(request.Get("id"), "rr-")
+	if !ours || strings.ContainsAny(request.Get("from"), "@/") {
+		return false
+	}
+	digits := len(id) - len(strings.TrimLeft(id, "0123456789"))
+	return digits > 10 && digits < len(id) && id[digits] == '-'
+}
+
+// append appends the opening tag of the answer. namespace is declared, unless it is
+// "".
+func (r reply) append(b []byte, namespace string, kind stanza.StanzaType) []byte {
+	b = append(b, "<iq"...)
+	if namespace != "" {
+		b = xmlstream.AppendAttr(b, "xmlns", namespace)
+	}
+	return append(append(xmlstream.AppendAttr(b, "type", string(kind)), r...), '>')
+}
+
+// maxRepeated is how long an attribute may be that an answer must repeat, in bytes
+// on the stream. A JID has at most 3,071 bytes.
+const maxRepeated = 6 << 10
+
+// repeatable reports whether an answer can repeat what it must of a request, or of
+// two, one in the other. The sender chooses the id: one of a few 100,000 bytes would
+// make the answer too long for the server, which would end the stream.
+func (c *Component) repeatable(iq *xmlstream.Element) bool {
+	size := 0 // at most: escaping makes six bytes of one
+	for _, name := range [...]string{"id", "from", "to"} {
+		size += len(" from=''") + 6*len(iq.Get(name))
+	}
+	if size <= min(maxRepeated, c.opts.MaxStanza/4) {
+		return true
+	}
+	for _, name := range [...]string{"id", "from", "to"} {
+		if len(xmlstream.AppendEscaped(nil, iq.Get(name))) > maxRepeated {
+			return false
+		}
+	}
+	return len(replyTo(iq)) <= c.opts.MaxStanza/4
+}
+
+// stanzaError is a stanza error's type, condition, and what a person is to read (RFC
+// 6120, section 8.3.2).
+type stanzaError struct{ kind, condition, text string }
+
+// The errors rosterd gives.
+var (
+	errServiceUnavailable = stanzaError{kind: "cancel", condition: "service-unavailable"}
+	errBadRequest         = stanzaError{kind: "modify", condition: "bad-request"}
+	errPolicyViolation    = stanzaError{kind: "modify", condition: "policy-violation"}
+	errForbidden          = stanzaError{kind: "auth", condition: "forbidden"}
+	errConflict           = stanzaError{kind: "cancel", condition: "conflict"}
+	errNotAllowed         = stanzaError{kind: "cancel", condition: "not-allowed"}
+	errManagedElsewhere   = stanzaError{kind: "cancel", condition: "not-allowed", text: managedElsewhere}
+	errResourceConstraint = stanzaError{kind: "wait", condition: "resource-constraint"}
+	errTimeout            = stanzaError{kind: "wait", condition: "remote-server-timeout"}
+	errBackend            = stanzaError{kind: "wait", condition: "internal-server-error"}
+)
+
+// managedElsewhere is what clients show to users who tried to change a contact.
+const managedElsewhere = "This contact list is kept by the service that your account belongs to. " +
+	"It cannot be changed here, only there."
+
+func (e stanzaError) append(b []byte) []byte {
+	b = xmlstream.AppendAttr(append(b, "<error"...), "type", e.kind)
+	b = append(append(append(b, "><"...), e.condition...), " xmlns='"+nsStanzas+"'/>"...)
+	if e.text != "" {
+		b = append(xmlstream.AppendEscaped(append(b, "<text xmlns='"+nsStanzas+"' xml:lang='en'>"...), e.text), "</text>"...)
+	}
+	return append(b, "</error>"...)
 }

@@ -60,7 +60,7 @@ func TestNothingKeepsAStanza(t *testing.T) {
 				Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry())}, table)
 			k := &keeper{}
 			c.rosters = k
-			s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts), began: time.Now()}
+			s := &stream{out: newWriter(1<<20, 1<<20, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts, nil), began: time.Now()}
 			c.set(s, nil)
 			stanza := func() weak.Pointer[byte] {
 				e, err := xmlstream.Decode([]byte(data)) // they are plain
@@ -73,11 +73,11 @@ func TestNothingKeepsAStanza(t *testing.T) {
 				case "message":
 					c.handleMessage(s, e)
 				default:
-					c.handlePresence(s, e, []byte(data))
+					c.handlePresence(s, e, true)
 				}
 				ping := s.iqs // what was asked because of it is answered
-				for id, w := range ping.waiting {
-					ping.answered(w.from, &xmlstream.Element{Attrs: attrsOf("id", id, "type", "error")})
+				for id, e := range ping.pending {
+					ping.answered(&xmlstream.Element{Attrs: attrsOf("id", id, "type", "error", "from", e.Value.(*pending).from)})
 				}
 				return weak.Make(unsafe.StringData(e.Name.Local))
 			}()

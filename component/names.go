@@ -1,6 +1,7 @@
 package component
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,7 +12,7 @@ import (
 
 // names are the spellings of domains: a server knows each of its own in one, with
 // U-labels or with A-labels (RFC 5890), and takes the other for somebody else's.
-// Inside rosterd there is the prepared one alone.
+// Inside rosterd there is the prepared one alone. It is safe for concurrent use.
 type names struct {
 	prepared map[string]string                  // of each spelling of a served host
 	spelled  map[string]*atomic.Pointer[string] // of the hosts with two spellings: the server's, nil until it has used it
@@ -43,10 +44,10 @@ func spellings(domain string) []string {
 	return []string{domain}
 }
 
-// host is the served host of which a server stamped this domain, and notes how it
-// is spelled.
-func (n *names) host(domain string) (host string, ok bool) {
-	if host, ok = n.prepared[domain]; !ok {
+// host returns the served host of which a server stamped this domain, and notes how
+// the server spells it.
+func (n *names) host(domain string) (host string, served bool) {
+	if host, served = n.prepared[domain]; !served {
 		return "", false
 	}
 	if p := n.spelled[host]; p != nil {
@@ -61,17 +62,17 @@ func (n *names) host(domain string) (host string, ok bool) {
 	return host, true
 }
 
-// hostOf is the served host of a user whom a server stamped with this domain.
+// hostOf returns the served host of a user whom a server stamped with this domain.
 // COMPAT ejabberd, which stamps that as it was typed at login, too.
-func (n *names) hostOf(domain string) (host string, ok bool) {
-	if host, ok = n.host(domain); ok {
+func (n *names) hostOf(domain string) (host string, served bool) {
+	if host, served = n.host(domain); served {
 		return host, true
 	}
-	host, ok = n.prepared[jid.Nameprep(domain)]
-	return host, ok
+	host, served = n.prepared[jid.Nameprep(domain)]
+	return host, served
 }
 
-// write is a domain as it is to be sent to the server.
+// write returns a domain as it is to be sent to the server.
 func (n *names) write(domain string) string {
 	if p := n.spelled[domain]; p != nil {
 		if spelling := p.Load(); spelling != nil {
@@ -81,8 +82,8 @@ func (n *names) write(domain string) string {
 	return domain
 }
 
-// candidates are the domains that a served host may be to the server: one, if
-// that is known.
+// candidates are the domains that a served host may be to the server: one, if that is
+// known.
 func (n *names) candidates(host string) []string {
 	if p := n.spelled[host]; p != nil && p.Load() == nil {
 		return spellings(host)
@@ -90,7 +91,7 @@ func (n *names) candidates(host string) []string {
 	return []string{n.write(host)}
 }
 
-// known are a served host whose spelling is known, or else all that one may be.
+// known returns a served host whose spelling is known, or else all that one may be.
 func (n *names) known(hosts []string) []string {
 	for _, host := range hosts {
 		if all := n.candidates(host); len(all) == 1 {
@@ -104,60 +105,158 @@ func (n *names) known(hosts []string) []string {
 func (n *names) domain() string { return *n.ownNow.Load() }
 
 // isOwn reports whether a domain is the component's own.
-func (n *names) isOwn(domain string) bool {
-	return domain == n.own[0] || len(n.own) > 1 && domain == n.own[1]
+func (n *names) isOwn(domain string) bool { return slices.Contains(n.own, domain) }
+
+// tryOther makes the other spelling of the component's own domain the one to be tried,
+// if there is one.
+func (n *names) tryOther() bool {
+	for i := range n.own {
+		if n.own[i] != n.domain() {
+			n.ownNow.Store(&n.own[i])
+			return true
+		}
+	}
+	return false
 }
 
-// other makes the other spelling of the component's own domain the one to be
-// tried, if there is one.
-func (n *names) other() bool {
-	if len(n.own) == 1 {
-		return false
-	}
-	other := &n.own[0]
-	if n.domain() == n.own[0] {
-		other = &n.own[1]
-	}
-	n.ownNow.Store(other)
-	return true
-}
-
-// item is a contact as it is to be sent to the server.
-func (n *names) item(item roster.Item) roster.Item {
+// jid returns a JID whose domain is as the server spells it.
+func (n *names) jid(j jid.JID) jid.JID {
 	if n.foreign.Load() {
-		item.JID = item.JID.Spelled(n.write(item.JID.Domain()))
+		j = j.Spelled(n.write(j.Domain()))
 	}
+	return j
+}
+
+// item, changes and roster are as they are to be sent to the server.
+func (n *names) item(item roster.Item) roster.Item {
+	item.JID = n.jid(item.JID)
 	return item
 }
 
-// changes are changes as they are to be sent to the server.
 func (n *names) changes(changes []roster.Change) []roster.Change {
-	if !n.foreign.Load() {
-		return changes
-	}
-	changes = slices.Clone(changes)
-	for i := range changes {
-		changes[i].Item = n.item(changes[i].Item)
+	if n.foreign.Load() {
+		changes = slices.Clone(changes)
+		for i := range changes {
+			changes[i].Item = n.item(changes[i].Item)
+		}
 	}
 	return changes
 }
 
-// roster is a roster as it is to be sent to the server, of the same version.
 func (n *names) roster(r *roster.Roster) *roster.Roster {
-	if !n.foreign.Load() {
-		return r
+	if n.foreign.Load() {
+		return r.Spelled(n.item)
 	}
-	return r.Spelled(n.item)
+	return r
 }
 
-// read are items that were to be sent as item makes them, as they were.
+// read undoes item.
 func (n *names) read(items []roster.Item) []roster.Item {
 	if n.foreign.Load() {
 		for i := range items {
-			if host, ok := n.prepared[items[i].JID.Domain()]; ok {
+			if host, served := n.prepared[items[i].JID.Domain()]; served {
 				items[i].JID = items[i].JID.Spelled(host)
 			}
 		}
 	}
 	return items
+}
+
+// sender is a resource of a served host, which the server stamped as the sender.
+type sender struct {
+	full jid.JID
+	// bare is its user's address as it was stamped; "": as full says.
+	bare string
+}
+
+var (
+	errNobody = errors.New("no resource of a served host")
+	// errAmbiguous is for a name that the server might prepare in another way than
+	// rosterd: two of its accounts would be one user here, and somebody would read
+	// another's roster.
+	errAmbiguous = errors.New("it is not sure whose account this spelling is")
+)
+
+// The ways in which a host stamps the names of its users.
+const (
+	stampsPrepared = "prepared" // as it compares them: two stamps are two accounts (Prosody)
+	stampsTyped    = "typed"    // as they were typed at login: two stamps may be one account (ejabberd)
+)
+
+// sender returns who sent something, as the server says: the account which the server
+// would find under this name. If the server did not prepare the name itself, or that
+// is not known, it counts only if it is sure what the server would make of it.
+func (c *Component) sender(s *stream, from string) (u sender, err error) {
+	bare, resource, full := strings.Cut(from, "/")
+	local, domain, user := strings.Cut(bare, "@")
+	host, served := c.names.hostOf(domain)
+	if !full || !user || !served {
+		return sender{}, errNobody
+	}
+	asTyped := domain != host
+	if asTyped {
+		from = local + "@" + host + "/" + resource
+	}
+	if u.full, err = jid.ParseStamped(strings.Clone(from)); err != nil { // which is kept, and the stanza is not
+		if _, err := jid.New(local, host, ""); err != nil {
+			return sender{}, errAmbiguous // the server has such a name, and rosterd knows none
+		}
+		return sender{}, errNobody
+	}
+	if !s.isSure(host, jid.MatchLocal(local, u.full.Local())) {
+		return sender{}, errAmbiguous
+	}
+	if local != u.full.Local() || asTyped && domain != c.names.write(host) {
+		u.bare = strings.Clone(bare)
+	}
+	return u, nil
+}
+
+// isSure reports whether a host surely means the account of the prepared name by one
+// that it stamped.
+func (s *stream) isSure(host string, stamp jid.Stamp) bool {
+	if stamp.Match == jid.Exact && stamp.Ordered {
+		return true // as nearly always
+	}
+	switch g := s.grants.of(host); g.stamps {
+	case stampsPrepared: // else it prepares in another way than rosterd
+		return stamp.Match == jid.Exact
+	case stampsTyped:
+		// Who delegates prepares by nodeprep; of others it is not known.
+		return stamp.Ordered && (stamp.Match == jid.Agreed || g.delegated())
+	default:
+		return stamp.Ordered && stamp.Match == jid.Agreed
+	}
+}
+
+// logAmbiguous logs that somebody is not served, as it is not sure who they are.
+func (c *Component) logAmbiguous(from string) {
+	if notLogged, now := c.unanswered.allow("ambiguous"); now {
+		c.opts.Logger.Warn("a user is not served: the server may have another account under another spelling of this name, and whose roster it is would not be sure",
+			"from", short(from), "not_logged_before", notLogged)
+	}
+}
+
+// endOtherSpelling notes the end of a session whose place one of another spelling has
+// taken, of which ejabberd tells nobody.
+func (c *Component) endOtherSpelling(u sender) {
+	if c.sessions.Spelled(u.full) != u.bare {
+		c.gone(u.full)
+	}
+}
+
+// address returns a full JID as the server knows it, to be sent to. The user's part is
+// as the server stamped it: a client takes a push from no other address (RFC 6121,
+// section 2.1.6).
+func (c *Component) address(full jid.JID) string {
+	if bare := c.sessions.Spelled(full); bare != "" {
+		return bare + "/" + full.Resource()
+	}
+	return c.names.jid(full).String()
+}
+
+// bareOf returns the part of an address before its resource.
+func bareOf(address string) string {
+	bare, _, _ := strings.Cut(address, "/")
+	return bare
 }

@@ -237,8 +237,8 @@ func FuzzNobodyElsesName(f *testing.F) {
 	c := New(Options{Domain: "contacts.example.org", Hosts: hosts}, session.NewTable())
 	streams := make(map[string]*stream)
 	for _, how := range []string{stampsPrepared, stampsTyped, ""} {
-		s := &stream{iqs: newTracker(time.Minute, ""), grants: newGrants(hosts)}
-		s.grants.change("example.org", func(g *grant) { g.queries, g.stamps = arrivalProven, how })
+		s := &stream{iqs: newTracker(time.Minute, ""), grants: newGrants(hosts, nil)}
+		s.grants.change("example.org", func(g *grant) { g.queries, g.stamps = queriesArrive, how })
 		streams[how] = s
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
@@ -315,7 +315,7 @@ func ejabberdName(s string) string {
 func BenchmarkSender(b *testing.B) {
 	hosts := []string{"example.org"}
 	c := New(Options{Domain: "contacts.example.org", Hosts: hosts}, session.NewTable())
-	s := &stream{iqs: newTracker(time.Minute, ""), grants: newGrants(hosts)}
+	s := &stream{iqs: newTracker(time.Minute, ""), grants: newGrants(hosts, nil)}
 	for _, from := range []string{"juliet@example.org/balcony", "Juliet@example.org/balcony", "j\u00FCrgen@example.org/balcony"} {
 		b.Run(fmt.Sprintf("%+q", from), func(b *testing.B) {
 			b.ReportAllocs()

@@ -3,9 +3,7 @@ package component
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"net"
-	"net/netip"
+	"encoding/xml"
 	"strconv"
 	"strings"
 	"time"
@@ -13,17 +11,17 @@ import (
 	"gosrc.io/xmpp/stanza"
 )
 
-// A probe is a roster query of our own to a served host's users, to nobody of them.
-// Where the host delegates to us, it comes back to us for an answer, as theirs do;
-// and the answer then takes the way that theirs take. COMPAT ejabberd, which
-// delegates what goes to the host itself apart from that, and earlier.
+// An announcement is no proof: servers forget a delegation and do not say so. COMPAT
+// ejabberd takes it away when another connection of the component ends; Prosody drops
+// it when mod_delegation is reloaded, or the host activated anew.
 //
-// What was announced is no proof: servers forget a delegation and do not say so.
-// COMPAT ejabberd takes it away when another connection of the component ends;
-// Prosody drops it when mod_delegation is reloaded, or the host activated anew.
+// So each host is probed. A probe is a roster query of our own to nobody of the host's
+// users. Where the host delegates to us, it comes back to us for an answer, as the
+// users' queries do; and that answer takes the way of the answers to them. COMPAT
+// ejabberd delegates what goes to the host itself apart from that, and earlier.
 
-// Undelegated is the end of a stream because a host's roster queries do not reach
-// it any more. A new stream brings them back, if anything does.
+// Undelegated is the end of a stream because a host's roster queries do not reach it
+// any more. A new stream brings them back, if anything does.
 type Undelegated struct{ Host string }
 
 func (e *Undelegated) Error() string {
@@ -36,18 +34,19 @@ type Rival struct{ Domain string }
 
 func (e *Rival) Error() string { return "another rosterd is connected as " + e.Domain }
 
-// prober is the address that probes are from. COMPAT Prosody, which does not
-// delegate what is from the component's bare domain.
+// probe returns a probe of a host, as the server spells it.
+func (c *Component) probe(spelling string, timeout time.Duration) request {
+	return request{kind: stanza.IQTypeGet, from: c.prober(), to: c.nobody + "@" + spelling, payload: rosterQuery, timeout: timeout}
+}
+
+// prober is the address that probes are from. COMPAT Prosody, which does not delegate
+// what is from the component's bare domain.
 func (c *Component) prober() string { return c.names.domain() + "/rosterd" }
 
-// probeAddress is the address that probes of a host, as the server spells it, are to.
-func (c *Component) probeAddress(spelling string) string { return c.nobody + "@" + spelling }
-
-// probe makes a probe. In the answer to it, ours says that it came back.
-func (c *Component) probe(id, to string) []byte {
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeGet, Id: id, From: c.prober(), To: to})
-	return append(b, "<query xmlns='"+nsRoster+"'/></iq>"...)
-}
+// nobodyAt is an address at which a server answers for a host, as it spells it, at
+// once: as nobody is there, with an error (RFC 6121, section 8.5.1). COMPAT ejabberd
+// from 24.10 on, which passes on no ping to the host itself.
+func (c *Component) nobodyAt(spelling string) string { return c.nobody + "@" + spelling + "/nowhere" }
 
 // suspectFor is how long the presence of another rosterd is looked for.
 const suspectFor = 30 * time.Second
@@ -71,7 +70,7 @@ func (c *Component) proveAll(ctx context.Context, s *stream) {
 	defer due.Stop()
 	all := func() {
 		for _, host := range c.opts.Hosts {
-			c.prove(s, host)
+			c.proveDelegation(s, host)
 		}
 	}
 	all()
@@ -94,114 +93,107 @@ func (c *Component) proveAll(ctx context.Context, s *stream) {
 	}
 }
 
-// prove sends a probe and draws the conclusion from what becomes of it. It does
-// not block: where the server takes nothing now, there is no probe.
-func (c *Component) prove(s *stream, host string) {
-	for _, spelling := range c.names.candidates(host) {
-		c.proveAs(s, host, spelling)
-	}
-}
-
-// proveAs is prove of a host that may have this spelling. Another one's answer says
-// nothing.
-func (c *Component) proveAs(s *stream, host, spelling string) {
+// proveDelegation sends a host a probe, and draws the conclusion from what becomes of
+// it. It does not block: where the server takes nothing now, there is no probe. If it
+// is not known how the server spells the host, only the answer to the right spelling
+// counts.
+func (c *Component) proveDelegation(s *stream, host string) {
 	before := s.grants.of(host)
-	to := c.probeAddress(spelling)
-	id, ok := s.iqs.register(to, func(a answer) {
-		s.takesAny.Store(!a.lost)
-		switch {
-		case a.lost:
-		case a.ours:
-			c.probed(s, host)
-		case spelling != c.names.write(host):
-		case a.iq == nil:
-			c.untestable(s, host)
-		case errorCondition(a.iq) == errConflict.condition:
-			s.suspect() // it came to another rosterd
-		default:
-			c.missed(s, host, before)
-		}
-	})
-	if !ok || !s.out.offer(c.probe(id, to)) {
-		s.iqs.forget(id)
-		return
-	}
-	// A server may drop it. It reads in order: when it has answered a ping behind
-	// it, the probe does not come any more.
-	c.sendPing(s, "behind-"+c.nobodyAt(spelling), func(a answer) {
-		if a.iq == nil {
-			return
-		}
-		s.takesAny.Store(true)
-		time.AfterFunc(c.opts.Timing.Arrive, func() {
+	for _, spelling := range c.names.candidates(host) {
+		id := s.request(c.probe(spelling, 0), s.out.offer, func(a answer) {
+			if a.lost() {
+				return
+			}
+			s.takesAny.Store(true)
 			switch {
-			case !s.iqs.giveUp(id), spelling != c.names.write(host):
-			case before.probed:
-				c.missed(s, host, before)
+			case a.looped:
+				c.probeArrives(s, host)
+			case spelling != c.names.write(host):
+			case a.err != nil:
+				s.untestable(host)
+			case errorCondition(a.iq) == errConflict.condition:
+				s.suspect() // it came to another rosterd
 			default:
-				c.untestable(s, host)
+				s.probeMissed(host, before)
 			}
 		})
-	})
+		// A server may drop it. It reads in order: when it has answered a ping behind
+		// it, the probe does not come any more.
+		c.ping(s, "behind-"+c.nobodyAt(spelling), s.out.offer, func(a answer) {
+			if a.iq == nil {
+				return
+			}
+			s.takesAny.Store(true)
+			time.AfterFunc(c.opts.Timing.Arrive, func() {
+				switch {
+				case !s.iqs.cancelUnlooped(id), spelling != c.names.write(host):
+				case before.probed:
+					s.probeMissed(host, before)
+				default:
+					s.untestable(host)
+				}
+			})
+		})
+	}
 }
 
-// reached notes that a host's query has come through its delegation.
-func (c *Component) reached(s *stream, host string) {
-	if s.grants.of(host).queries == arrivalProven {
+// queryArrived notes that a host's query has come through its delegation.
+func (c *Component) queryArrived(s *stream, host string) {
+	if s.grants.of(host).queries == queriesArrive {
 		return
 	}
-	_, after := s.grants.change(host, func(g *grant) { g.queries = arrivalProven })
+	_, after := s.grants.change(host, func(g *grant) { g.queries = queriesArrive })
 	if after.delegation == "" {
 		s.suspect() // who was told of the delegation, if it was not us?
 	}
 	c.opts.Logger.Info("roster queries arrive", "host", host)
 }
 
-// probed notes that a probe has come.
-func (c *Component) probed(s *stream, host string) {
+// probeArrives notes that a probe of this stream has come.
+func (c *Component) probeArrives(s *stream, host string) {
 	if !s.grants.of(host).probed {
 		s.grants.change(host, func(g *grant) { g.probed = true })
 	}
-	c.reached(s, host)
+	c.queryArrived(s, host)
 }
 
 // untestable notes that nobody answers probes.
-func (c *Component) untestable(s *stream, host string) {
+func (s *stream) untestable(host string) {
 	s.grants.change(host, func(g *grant) {
-		if g.queries == arrivalUnknown {
-			g.queries = arrivalUntestable
+		if g.queries == queriesUnknown {
+			g.queries = queriesUntestable
 		}
 	})
 }
 
-// missed notes that the server has answered a probe itself, or lost it. It ends the
-// stream if probes arrived before, or should have for long, by what was announced.
+// probeMissed notes that the server has answered a probe itself, or lost it. It ends
+// the stream if probes arrived before, or should have for long, by what was announced.
 // Where users' queries arrive and no probe ever did, a probe tells nothing.
-func (c *Component) missed(s *stream, host string, before grant) {
+func (s *stream) probeMissed(host string, before grant) {
 	_, after := s.grants.change(host, func(g *grant) {
 		switch {
-		case g.queries == arrivalProven && !(before.queries == arrivalProven && before.probed): // a query came meanwhile, or no probe ever did
+		case g.queries == queriesArrive && !(before.queries == queriesArrive && before.probed): // a query came meanwhile, or no probe ever did
 		case g.filtered && !before.probed:
-			g.queries = arrivalUntestable // a probe is none of the queries that are delegated
+			g.queries = queriesUntestable // a probe is none of the queries that are delegated
 		default:
-			g.queries = arrivalMissed
+			g.queries = queriesMissed
 		}
 	})
-	if after.queries == arrivalMissed && (before.queries == arrivalProven || before.queries == arrivalMissed && before.delegation != "") {
+	if after.queries == queriesMissed && (before.queries == queriesArrive || before.queries == queriesMissed && before.delegation != "") {
 		s.end(&Undelegated{host})
 	}
 }
 
-// arrived answers a probe that came back. It may be another rosterd's: then one of
-// the two must go. The younger one does; the older one will find that the server
-// has taken its delegation away with the other's connection.
-func (c *Component) arrived(s *stream, host string, probe delegated, id string) {
-	if s.iqs.arrive(id) {
-		c.offer(s, probe.refusal(errNotAllowed))
-		c.probed(s, host)
+// probeArrived answers a probe that was delegated to us. It may be another rosterd's:
+// then one of the two must go. The younger one does; the older one will find that the
+// server has taken its delegation away with the other's connection.
+func (c *Component) probeArrived(s *stream, host string, e envelope, id string) {
+	if s.iqs.loop(id) {
+		c.offer(s, e.refusal(errNotAllowed))
+		c.probeArrives(s, host)
 		return
 	}
-	c.offer(s, probe.refusal(errConflict))
+	c.offer(s, e.refusal(errConflict))
 	s.suspect()
 	if born, ok := bornOf(id); ok && born < c.born {
 		c.closeStream(s, &Rival{c.opts.Domain})
@@ -214,7 +206,7 @@ func (c *Component) idPrefix() string {
 	return strconv.FormatInt(c.born, 36) + "-" + rand.Text()[:13] + "-"
 }
 
-// bornOf is when the component was made of which an id is, in microseconds since
+// bornOf returns when the component was made that made an id, in microseconds since
 // 1970.
 func bornOf(id string) (micros int64, ok bool) {
 	parts := strings.Split(id, "-")
@@ -225,32 +217,144 @@ func bornOf(id string) (micros int64, ok bool) {
 	return micros, err == nil && micros > 0
 }
 
-// maxLocalRetry is the longest pause where the server is on this machine: an
-// attempt costs nothing there, and each second counts.
-const maxLocalRetry = 2 * time.Second
+// keepers are the servers, by the beginning of the name that they give themselves
+// (XEP-0092), that answer all roster queries of their users. Nothing else tells:
+// a component is none of their users.
+var keepers = []string{"jabberd"} // jabberd2, tried: 2.7.0
 
-// newBackoff is that of the attempts to connect.
-func (c *Component) newBackoff() *backoff {
-	longest := c.opts.Timing.MaxRetry
-	host, _, _ := net.SplitHostPort(c.opts.Address)
-	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
-		longest = min(longest, maxLocalRetry)
+// identify finds out whether roster queries of a host that does not delegate can
+// come here at all. COMPAT jabberd2: they cannot, even if they are addressed to us.
+func (c *Component) identify(s *stream, host string) {
+	for _, spelling := range c.names.candidates(host) {
+		r := request{kind: stanza.IQTypeGet, from: c.names.domain(), to: spelling, payload: "<query xmlns='" + nsVersion + "'/>"}
+		s.request(r, s.out.offer, func(a answer) {
+			var version struct {
+				Name    string `xml:"query>name"`
+				Version string `xml:"query>version"`
+			}
+			if a.iq == nil || xml.Unmarshal(a.iq.Raw, &version) != nil {
+				return
+			}
+			for _, keeper := range keepers {
+				if !strings.HasPrefix(strings.ToLower(version.Name), keeper) {
+					continue
+				}
+				software := short(version.Name + " " + version.Version)
+				s.grants.change(host, func(g *grant) { g.keeps = software })
+				c.opts.Logger.Error("rosterd cannot serve this host", "host", host, "software", software,
+					"check", "the server answers every roster query from its own rosters, whoever is asked")
+			}
+		})
 	}
-	return &backoff{min: c.opts.Timing.MinRetry, max: longest}
 }
 
-// pauseAfter is the pause before the next attempt to connect, after one has
-// failed with err, or a stream has ended with it.
-func (c *Component) pauseAfter(err error, retry *backoff) time.Duration {
-	var (
-		refused *StreamError
-		rival   *Rival
-	)
-	switch {
-	case errors.As(err, &rival):
-		return c.opts.Timing.MaxRetry // each of our attempts disturbs the other
-	case errors.As(err, &refused) && refused.Handshake && refused.Condition == "conflict":
-		return c.opts.Timing.MinRetry // the other may be gone at any time
+// elsewhere are the conditions with which servers answer for a domain that is none of
+// theirs, "not-allowed" without federation.
+var elsewhere = map[string]bool{"remote-server-not-found": true, "remote-server-timeout": true, "not-allowed": true}
+
+// Lacks reports whether the server says that it has no virtual host of that name. It
+// waits for the answer until ctx ends; without one it is false.
+func (c *Component) Lacks(ctx context.Context, host string) bool {
+	s, _ := c.current()
+	if s == nil {
+		return false
 	}
-	return retry.next()
+	candidates := c.names.candidates(host)
+	lacks := make(chan bool, len(candidates))
+	for _, spelling := range candidates {
+		c.ping(s, c.nobodyAt(spelling), s.out.offer, func(a answer) {
+			lacks <- a.iq != nil && isError(a.iq) && elsewhere[errorCondition(a.iq)]
+		})
+	}
+	for range candidates {
+		select {
+		case is := <-lacks:
+			if !is {
+				return false
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// absence is how a host answers for a resource that is not there.
+type absence int
+
+const (
+	absenceUnknown   absence = iota
+	absenceAmbiguous         // as a client may that does not know XEP-0199, or a server for a user who has blocked us
+	absenceCertain           // with an error that has a text, as ejabberd's has
+)
+
+// testAbsence finds out how a server answers for a resource that is not there, and
+// whether an address comes back as it was sent: then it stamps those of users as they
+// were typed. Until it has answered, the absence of an earlier stream holds. By then a
+// host has also reported who is there, if it does so: it does at once, and answers
+// this afterwards.
+func (c *Component) testAbsence(s *stream, host string) {
+	for _, spelling := range c.names.candidates(host) {
+		to := "Rosterd-Asks-For-Nobody-" + rand.Text() + "@" + spelling + "/nowhere"
+		r := request{kind: stanza.IQTypeGet, from: c.names.domain(), to: to, prepared: strings.ToLower(to), payload: pingPayload}
+		s.request(r, s.out.offer, func(a answer) {
+			if a.iq == nil {
+				return
+			}
+			condition := errorCondition(a.iq)
+			ours := condition != "" && !elsewhere[condition] // of the server that the users have
+			if ours {
+				c.names.host(spelling)
+			}
+			s.grants.change(host, func(g *grant) {
+				if g.reported.IsZero() {
+					g.reported = time.Now()
+				}
+				if condition == "service-unavailable" {
+					if g.absent = absenceAmbiguous; isCertainlyGone(a.iq) {
+						g.absent = absenceCertain
+					}
+				}
+				if ours {
+					if g.stamps = stampsPrepared; a.iq.Get("from") == to {
+						g.stamps = stampsTyped
+					}
+				}
+			})
+		})
+	}
+}
+
+// Whether the server takes stanzas from every address of the served hosts, as
+// [Options].Unrestricted says.
+const (
+	AnyUnproven = "unproven" // it is being tried, or there is no stream
+	AnyTaken    = "taken"
+	AnyRefused  = "refused" // it has ended a stream because of one: the routes are those without
+)
+
+// takesAny is one of these, or "" if nobody says so. s may be nil.
+func (c *Component) takesAny(s *stream) string {
+	switch {
+	case !c.opts.Unrestricted:
+		return ""
+	case !c.unrestricted.Load():
+		return AnyRefused
+	case s != nil && s.takesAny.Load():
+		return AnyTaken
+	}
+	return AnyUnproven
+}
+
+// tryAddress tries it with the first thing that is sent on a stream: one that nobody
+// acts on, to the component itself. A server that does not take it ends the stream,
+// which is better than to lose somebody's push in this way, much later. Any answer to
+// what follows, see [Component.proveDelegation], says that it does. It has a resource:
+// COMPAT ejabberd 24.12, where mod_privilege fails at an answer without payload to a
+// domain.
+func (c *Component) tryAddress(s *stream) {
+	if c.unrestricted.Load() {
+		r := request{kind: stanza.IQTypeResult, from: c.names.write(c.opts.Hosts[0]), to: c.prober()}
+		_ = s.out.offer(r.append(s.iqs.id())) // the queue is empty yet
+	}
 }

@@ -316,17 +316,17 @@ func TestNewcomers(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	for _, afresh := range []bool{false, true} {
-		t.Run(fmt.Sprint("afresh ", afresh), func(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprint("restarted ", restarted), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := &newcomers{afresh: afresh, met: make(map[jid.JID]bool)}
+				n := &newcomers{restarted: restarted, met: make(map[jid.JID]bool)}
 				n.reported(full("a"), true)
 				n.reported(full("b"), false) // known from before
 				n.reported(full("c"), true)
 				n.asked(full("c"))
 				check(t, n, "")
 				time.Sleep(askWithin)
-				if afresh {
+				if restarted {
 					check(t, n, "a b")
 				} else {
 					check(t, n, "a c") // the table of sessions knows of c
@@ -342,7 +342,7 @@ func TestNewcomers(t *testing.T) {
 				n.reported(full("d"), true)
 				n.gone(full("d"))
 				time.Sleep(askWithin)
-				if afresh {
+				if restarted {
 					check(t, n, "")
 				} else {
 					check(t, n, "d") // the table of sessions knows of d

@@ -20,6 +20,10 @@ const (
 	pushLost       = "lost"       // the stream broke first, or the queue to the server was full
 	pushUnanswered = "unanswered" // sent, and nobody confirmed it
 	pushSent       = "sent"       // sent in a way that nobody confirms
+
+	// pushBlocked is no label: COMPAT Prosody, where no privileged IQ reaches a user
+	// who has blocked the component.
+	pushBlocked = "blocked"
 )
 
 // PushResults are all values of the label.
@@ -36,84 +40,89 @@ var (
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
 
-// Push sends each change to each of the resources, all of one user, in the best
-// way that the user's host grants: see [Ways]. It blocks while the queue to the
-// server is full. It fails if nothing can be sent; else settled is called once,
-// when every push was answered, refused or given up.
+// Push sends each change to each of the resources, all of one user, on the best route
+// that the user's host grants: see [Routes]. It blocks while the queue to the server
+// is full. It fails if nothing can be sent; else settled is called once, when every
+// push was answered, refused or given up.
 func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
-	s, g, way, err := c.pushWay(to[0].Domain())
+	host := to[0].Domain()
+	s, g, route, err := c.pushRoute(host)
 	if err != nil {
-		c.undeliverable(err)
+		c.logUndelivered(err)
 		for _, change := range changes {
-			c.pushed(change, resultOf(err), len(to))
+			c.countPushes(change, resultOf(err), len(to))
 		}
 		return err
 	}
-	c.behindAnswers(s, to[0].Domain(), to)
-	p := &pushes{c: c, left: len(to)*len(changes) + 1, owed: make(map[jid.JID]struct{}), settled: settled}
+	c.awaitBarrier(s, host, to)
+	p := &pushes{c: c, s: s, left: len(to)*len(changes) + 1, missing: make(map[jid.JID]struct{}), settled: settled}
 	defer p.done() // the one that holds back settled until all are counted
-	defer p.sent(s, g, to[0].Domain())
-	if way == PushExchange {
-		p.exchange(s, to, changes)
+	defer p.settleUnconfirmed(host, g)
+	if route == PushExchange {
+		p.suggest(to, changes)
 		return nil
 	}
 	written := c.names.changes(changes)
 	for i, change := range changes {
-		payload := appendChange(nil, written[i])
+		payload := string(appendChange(nil, written[i]))
 		for _, full := range to {
-			if way == PushDirect {
-				p.sendDirect(s, full, change, payload)
+			if route == PushDirect {
+				// The client's answer goes to its user's bare JID, too.
+				to := c.address(full)
+				r := request{kind: stanza.IQTypeSet, from: bareOf(to), to: to, payload: payload}
+				p.sendUnconfirmed(r.append(s.iqs.id()), change)
 			} else {
-				p.send(s, g.privilege, full, change, payload)
+				p.sendPrivileged(full, g.privilege, change, payload)
 			}
 		}
 	}
 	return nil
 }
 
-// pushWay is the stream to send a host's pushes on, and how.
-func (c *Component) pushWay(host string) (s *stream, g grant, way string, err error) {
+// pushRoute returns the stream to send a host's pushes on, and how.
+func (c *Component) pushRoute(host string) (s *stream, g grant, route string, err error) {
 	if s, _ = c.current(); s == nil {
 		return nil, grant{}, "", errPushLost
 	}
-	g = s.grants.of(host)
-	if !announcedPush(g, c.late(s)) {
+	if g = s.grants.of(host); !c.pushesKnown(s, g) {
 		return nil, grant{}, "", errNotAnnounced
 	}
-	return s, g, c.ways(host, g, c.late(s)).Push, nil
+	return s, g, c.routes(s, host, g).Push, nil
 }
 
-// announcedPush reports whether it is known by now how a host lets rosterd push.
-func announcedPush(g grant, late bool) bool { return g.push || g.privilege != "" || late }
-
-// pushed counts n pushes of a change.
-func (c *Component) pushed(change roster.Change, result string, n int) {
-	c.opts.Metrics.Pushes.WithLabelValues(string(change.Action), result).Add(float64(n))
+// pushesKnown reports whether it is known by now how a host lets rosterd push.
+func (c *Component) pushesKnown(s *stream, g grant) bool {
+	return g.push || g.privilege != "" || c.announcementsOver(s)
 }
 
-// resultOf is the label for a push that failed.
-func resultOf(err error) string {
-	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errPushFull) {
-		return pushLost
+// appendChange appends the payload of a roster push (RFC 6121, section 2.1.6).
+func appendChange(b []byte, c roster.Change) []byte {
+	b = append(appendQuery(b, c.Version), '>')
+	if c.Action == roster.Removed {
+		b = xmlstream.AppendAttr(append(b, "<item"...), "jid", c.Item.JID.String())
+		b = append(b, " subscription='remove'/>"...)
+	} else {
+		b = roster.AppendItem(b, c.Item)
 	}
-	return pushRefused
+	return append(b, "</query>"...)
 }
 
 // pushes are those of one call of Push.
 type pushes struct {
 	c *Component
+	s *stream
 
 	mu      sync.Mutex
-	left    int
-	owed    map[jid.JID]struct{}
-	passing bool // one failed for a reason that may pass
+	left    int                  // to be settled
+	missing map[jid.JID]struct{} // contacts of which some resource did not get the change
+	passing bool                 // one failed for a reason that may pass
 	outcome roster.Outcome
 	settled func(roster.Outcome)
 
 	// Of the goroutine that sends:
 	unconfirmed []roster.Change // sent in a way that nobody confirms
-	ids         []sentPush      // sent as privileged IQs
-	full        bool            // the queue had no room
+	privileged  []sentPush
+	full        bool // the queue had no room
 }
 
 // sentPush is a push whose answer is waited for.
@@ -122,78 +131,95 @@ type sentPush struct {
 	change roster.Change
 }
 
-func (p *pushes) send(s *stream, ns string, full jid.JID, change roster.Change, payload []byte) {
-	to := p.c.address(full)
-	id, ok := s.iqs.register(bareOf(to), func(a answer) { p.answered(full, change, a) })
-	if !ok {
-		p.fail(change, errPushLost)
-		return
-	}
-	b := append(append(appendPrivileged(id, p.c.names.domain(), ns, to), payload...), "</iq></privileged_iq></iq>"...)
-	if err := p.put(s, b); err != nil && s.iqs.forget(id) {
-		p.fail(change, err)
-		return
-	}
-	p.ids = append(p.ids, sentPush{id, change})
-}
-
-// appendPrivileged makes the beginning of a privileged IQ set to a full address, in
-// its user's name, up to the payload (XEP-0356, section 6).
-func appendPrivileged(id, from, ns, to string) []byte {
-	return appendPrivilegedIQ(stanza.IQTypeSet, id, from, ns, to)
-}
-
-func appendPrivilegedIQ(kind stanza.StanzaType, id, from, ns, to string) []byte {
-	b := appendRequest(nil, "", stanza.Attrs{Type: kind, Id: id, From: from, To: bareOf(to)})
-	b = append(append(append(b, "<privileged_iq xmlns='"...), ns...), "'>"...)
-	return appendRequest(b, stanza.NSClient, stanza.Attrs{Type: kind, Id: id, To: to})
-}
-
 // put queues a stanza. When the queue had no room for one, the others do not wait.
-func (p *pushes) put(s *stream, data []byte) error {
+func (p *pushes) put(data []byte) error {
 	switch {
 	case len(data) > p.c.opts.MaxStanza:
 		return errTooLarge
 	case p.full:
 		return errPushFull
 	}
-	switch err := s.out.put(data, nil); {
-	case errors.Is(err, errQueueFull):
-		p.full = true
-		return errPushFull
-	case err != nil:
-		return errPushLost
-	}
-	return nil
+	err := p.s.out.put(data)
+	p.full = err == errQueueFull
+	return err
 }
 
-// sendDirect sends a roster push from the user's bare JID, which a server lets
-// an unrestricted component do. The client's answer goes to that address, too:
-// nobody hears of it here.
-func (p *pushes) sendDirect(s *stream, full jid.JID, change roster.Change, payload []byte) {
-	to := p.c.address(full)
-	b := appendRequest(nil, "", stanza.Attrs{Type: stanza.IQTypeSet, Id: s.iqs.id(), From: bareOf(to), To: to})
-	if err := p.put(s, append(append(b, payload...), "</iq>"...)); err != nil {
-		p.fail(change, err)
-		return
-	}
-	p.unconfirmed = append(p.unconfirmed, change)
+// sendPrivileged sends a push that the client confirms, if its server lets it.
+func (p *pushes) sendPrivileged(full jid.JID, privilege string, change roster.Change, payload string) {
+	r := request{kind: stanza.IQTypeSet, from: p.c.names.domain(), to: p.c.address(full), privilege: privilege, payload: payload}
+	id := p.s.request(r, p.put, func(a answer) { p.answered(full, change, a) })
+	p.privileged = append(p.privileged, sentPush{id, change})
 }
 
-// sent settles the pushes that nobody confirms, when it is known that the server
-// has read them, or that the stream was lost before. What the server itself had
-// to say of them, it has said by then.
-func (p *pushes) sent(s *stream, g grant, host string) {
-	ids := p.ids
+// sendUnconfirmed sends a stanza that takes a change to a resource.
+func (p *pushes) sendUnconfirmed(data []byte, changes ...roster.Change) {
+	err := p.put(data)
+	for _, change := range changes {
+		if err != nil {
+			p.fail(change, err)
+		} else {
+			p.unconfirmed = append(p.unconfirmed, change)
+		}
+	}
+}
+
+// suggest sends changes as suggestions, in messages from the component itself
+// (XEP-0144): nothing better is left where the server lets nobody push. Nobody tells
+// what the clients make of it.
+func (p *pushes) suggest(to []jid.JID, changes []roster.Change) {
+	room := p.c.opts.MaxStanza - maxQuery
+	for _, full := range to {
+		room = min(room, p.c.opts.MaxStanza-maxQuery-len(xmlstream.AppendEscaped(nil, p.c.address(full))))
+	}
+	written := p.c.names.changes(changes)
+	for len(changes) > 0 {
+		payload, n := appendExchange(nil, written, room)
+		for _, full := range to {
+			// A headline is for those who are there (RFC 6121, section 8.5.2.1.1):
+			// any other type a server may keep for the next login.
+			b := appendStart(nil, "message", "", stanza.Attrs{Type: stanza.MessageTypeHeadline, From: p.c.names.domain(), To: p.c.address(full)})
+			p.sendUnconfirmed(append(append(b, payload...), "</message>"...), changes[:n]...)
+		}
+		changes, written = changes[n:], written[n:]
+	}
+}
+
+// exchangeActions are XEP-0144's words (section 3) for what a change does.
+var exchangeActions = map[roster.Action]string{roster.Added: "add", roster.Changed: "modify", roster.Removed: "delete"}
+
+// appendExchange appends as many changes as max bytes hold, at least one, and
+// returns how many.
+func appendExchange(b []byte, changes []roster.Change, max int) ([]byte, int) {
+	start := len(b)
+	b = append(b, "<x xmlns='"+nsExchange+"'>"...)
+	for i, change := range changes {
+		before := len(b)
+		b = xmlstream.AppendAttr(append(b, "<item"...), "action", exchangeActions[change.Action])
+		b = xmlstream.AppendAttr(b, "jid", change.Item.JID.String())
+		if change.Item.Name != "" {
+			b = xmlstream.AppendAttr(b, "name", change.Item.Name)
+		}
+		b = append(roster.AppendGroups(append(b, '>'), change.Item.Groups), "</item>"...)
+		if len(b)-start > max && i > 0 {
+			return append(b[:before], "</x>"...), i
+		}
+	}
+	return append(b, "</x>"...), len(changes)
+}
+
+// settleUnconfirmed settles the pushes that nobody confirms, when it is known that
+// the server has read them, or that the stream was lost before. What the server
+// itself had to say of them, it has said by then.
+func (p *pushes) settleUnconfirmed(host string, g grant) {
 	if !g.unconfirmed {
-		ids = nil
+		p.privileged = nil
 	}
-	if len(p.unconfirmed)+len(ids) == 0 {
+	if len(p.unconfirmed)+len(p.privileged) == 0 {
 		return
 	}
-	p.c.behind(s, host, func(a answer) {
+	p.c.ping(p.s, p.c.nobodyAt(p.c.names.write(host)), p.s.out.put, func(a answer) {
 		settle := func(change roster.Change) {
-			if a.lost {
+			if a.lost() {
 				p.fail(change, errPushLost)
 			} else {
 				p.succeed(change, pushSent)
@@ -202,20 +228,20 @@ func (p *pushes) sent(s *stream, g grant, host string) {
 		for _, change := range p.unconfirmed {
 			settle(change)
 		}
-		for _, push := range ids {
-			if s.iqs.forget(push.id) {
+		for _, push := range p.privileged {
+			if p.s.iqs.cancel(push.id) {
 				settle(push.change)
 			}
 		}
 	})
 }
 
-// answered is called once for each push that was sent.
+// answered is called once for each privileged push.
 func (p *pushes) answered(full jid.JID, change roster.Change, a answer) {
 	switch {
-	case a.lost:
-		p.fail(change, errPushLost)
-	case a.iq == nil:
+	case a.lost():
+		p.fail(change, a.err)
+	case a.err != nil:
 		// A client that sleeps (XEP-0198) gets the push when it wakes up: it is
 		// on its way, and no sign that the resource is gone.
 		p.succeed(change, pushUnanswered)
@@ -234,36 +260,29 @@ func (p *pushes) answered(full jid.JID, change roster.Change, a answer) {
 	}
 }
 
-// refusals are the conditions in a server's answer to a privileged IQ that mean
-// that it will not do such things.
+// refusals are the conditions in a server's answer to a privileged IQ that mean that
+// it will not do such things.
 var refusals = map[string]bool{"bad-request": true, "feature-not-implemented": true, "forbidden": true,
 	"jid-malformed": true, "not-acceptable": true, "not-allowed": true, "not-authorized": true,
 	"policy-violation": true, "registration-required": true, "subscription-required": true}
 
-// pushBlocked is what [pushResult] says beside the values of the label: COMPAT
-// Prosody, where no privileged IQ reaches a user who has blocked the component.
-const pushBlocked = "blocked"
-
 // pushResult tells what the answer to a privileged IQ means.
-func pushResult(iq *xmlstream.Element) (result, cond string) {
-	if iq.Get("type") == string(stanza.IQTypeError) {
-		if e := iq.Child(stanza.NSComponent, "error"); e != nil {
-			cond = condition(e, nsStanzas)
-		}
-		switch {
-		case refusals[cond]:
-			return pushRefused, cond
-		case cond == "internal-server-error":
+func pushResult(iq *xmlstream.Element) (result, condition string) {
+	if isError(iq) {
+		switch condition = errorCondition(iq); {
+		case refusals[condition]:
+			return pushRefused, condition
+		case condition == "internal-server-error":
 			// COMPAT Prosody, which says so when the client answered with an error
 			// or slept for 120 s, and also when more than 256 pushes wait for
 			// their answers, of those it forgets: the push was delivered.
 			return pushUnanswered, ""
-		case cond == "service-unavailable":
+		case condition == "service-unavailable":
 			return pushBlocked, "" // of a resource that is gone it says so in the wrapped answer
 		}
 		return pushGone, ""
 	}
-	if inner := privileged(iq); inner != nil && inner.Get("type") == string(stanza.IQTypeError) {
+	if inner := privileged(iq); inner != nil && isError(inner) {
 		if inner.HasLang() {
 			return pushUnanswered, "" // it is the client's own, which has got the push
 		}
@@ -272,16 +291,31 @@ func pushResult(iq *xmlstream.Element) (result, cond string) {
 	return pushOK, ""
 }
 
+// privileged returns the answer to a privileged IQ, as the server forwards it.
+func privileged(iq *xmlstream.Element) *xmlstream.Element {
+	w := iq.Child(nsPrivilege2, "privilege")
+	if w == nil {
+		w = iq.Child(nsPrivilege1, "privilege")
+	}
+	return w.Child(nsForward, "forwarded").Child(stanza.NSClient, "iq")
+}
+
 func (p *pushes) succeed(change roster.Change, result string) {
-	p.c.pushed(change, result, 1)
+	p.c.countPushes(change, result, 1)
 	p.done()
 }
 
 func (p *pushes) fail(change roster.Change, err error) {
-	p.c.undeliverable(err)
-	p.c.pushed(change, resultOf(err), 1)
+	switch err {
+	case errStreamClosed:
+		err = errPushLost
+	case errQueueFull:
+		err = errPushFull
+	}
+	p.c.logUndelivered(err)
+	p.c.countPushes(change, resultOf(err), 1)
 	p.mu.Lock()
-	p.owed[change.Item.JID] = struct{}{}
+	p.missing[change.Item.JID] = struct{}{}
 	p.outcome.Err = err
 	p.outcome.Lost = p.outcome.Lost || errors.Is(err, roster.ErrNotConnected)
 	p.passing = p.passing || resultOf(err) != pushRefused
@@ -289,7 +323,7 @@ func (p *pushes) fail(change roster.Change, err error) {
 	p.done()
 }
 
-// done counts one push less; the last one tells.
+// done counts one push as settled, and tells when it was the last one.
 func (p *pushes) done() {
 	p.mu.Lock()
 	p.left--
@@ -298,21 +332,33 @@ func (p *pushes) done() {
 	if !last {
 		return
 	}
-	for contact := range p.owed {
+	for contact := range p.missing {
 		p.outcome.Owed = append(p.outcome.Owed, contact)
 	}
 	p.outcome.Refused = p.outcome.Err != nil && !p.passing
 	p.settled(p.outcome)
 }
 
-// undeliverable logs why a push cannot be delivered, once for each cause and
-// stream: the causes are few, the pushes many.
-func (c *Component) undeliverable(err error) {
-	if _, now := c.undelivered.log(err.Error()); !now {
+// resultOf is the label for a push that failed.
+func resultOf(err error) string {
+	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errPushFull) {
+		return pushLost
+	}
+	return pushRefused
+}
+
+// countPushes counts n pushes of a change.
+func (c *Component) countPushes(change roster.Change, result string, n int) {
+	c.opts.Metrics.Pushes.WithLabelValues(string(change.Action), result).Add(float64(n))
+}
+
+// logUndelivered logs why a push cannot be delivered, once for each cause and stream.
+func (c *Component) logUndelivered(err error) {
+	if _, now := c.undelivered.allow(err.Error()); !now {
 		return
 	}
 	switch {
-	case errors.Is(err, errPushBlocked): // which is his own business
+	case errors.Is(err, errPushBlocked): // which is the user's own business
 	case errors.Is(err, roster.ErrNotConnected):
 		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
 	case errors.Is(err, errTooLarge), errors.Is(err, errPushFull):

@@ -258,7 +258,7 @@ func TestCurrentVersion(t *testing.T) {
 	ask("v1")
 	k.expect(answered(nsDelegation2, "<iq xmlns='jabber:client' type='result' id='q' to='"+juliet+"'></iq>"))
 	s, _ := r.Component.current()
-	if full := []jid.JID{mustJID(t, juliet)}; !s.fence.waits(full) {
+	if full := []jid.JID{mustJID(t, juliet)}; !s.barrier.blocks(full) {
 		t.Error("what follows the answer may overtake it")
 	}
 	ask("v2")
@@ -267,7 +267,7 @@ func TestCurrentVersion(t *testing.T) {
 		t.Errorf("counted %v queries", n)
 	}
 	s.out.mu.Lock()
-	s.out.max, s.out.reserve = 0, 0
+	s.out.normal.max, s.out.reserve = 0, 0
 	s.out.mu.Unlock()
 	ask("v1")
 	if full := receive(t, r.rosters.lost); full != mustJID(t, juliet) {

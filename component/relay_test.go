@@ -54,7 +54,7 @@ func TestRelayKeepsToItsHosts(t *testing.T) {
 		{From: mustJID(t, "juliet@example.org/x"), To: mustJID(t, "bot@contacts.example.org")}, // would come back as news
 		{From: mustJID(t, "juliet@example.org/x"), To: mustJID(t, "romeo@example.org")},        // not unrestricted
 	} {
-		if err := (relay{r.Component, s}).Relay(p); err != nil {
+		if err := (presenceSender{r.Component, s}).Relay(p); err != nil {
 			t.Error(err)
 		}
 	}
@@ -142,7 +142,7 @@ func TestAsking(t *testing.T) {
 			k := r.server.serve()
 			k.quiet()
 			s, _ := r.current()
-			r.learn(s, "example.org")
+			r.testAbsence(s, "example.org")
 			k.all = true
 			e := k.nextElement()
 			k.send(tt.learnt, e.Get("id"), e.Get("to"))

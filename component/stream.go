@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
-	"strings"
+	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"gosrc.io/xmpp/stanza"
@@ -21,9 +23,11 @@ import (
 	"rosterd/xmlstream"
 )
 
-// maxStanza is how many bytes of a stanza are read; the servers' own limits
-// for what users send are below.
+// maxStanza is how many bytes of a stanza are read; the servers' own limits for what
+// users send are below.
 const maxStanza = 1 << 20
+
+const nsStreams = "urn:ietf:params:xml:ns:xmpp-streams" // RFC 6120, section 4.9
 
 // StreamError is a stream error the server sent (RFC 6120, section 4.9).
 type StreamError struct {
@@ -38,30 +42,30 @@ func (e *StreamError) Error() string {
 	return "the server ended the stream: " + e.Condition
 }
 
-// stream is one connection to the server, after the handshake (XEP-0114,
-// section 3). The goroutine that reads owns the framer; the rest is safe for
-// concurrent use.
+var errClosed = errors.New("the server closed the stream")
+
+// stream is one connection to the server, after the handshake (XEP-0114, section 3).
+// The goroutine that reads owns the reader; the rest is safe for concurrent use.
 type stream struct {
 	conn   net.Conn
-	framer *xmlstream.Reader
-	out    *queue
+	reader *xmlstream.Reader
+	out    *writer
 	iqs    *tracker
-	grants *grants
-	fence  fence
-	unread unread
-	report sync.Map // hosts (string) -> when (time.Time) they had reported who is there, see [Component.learn]
 	began  time.Time
 
-	newcomers newcomers
-	takesAny  atomic.Bool  // the server has read what [Component.tryAddress] sent, and goes on
-	suspected atomic.Int64 // until when (time.Duration since began) another rosterd is, see suspect
+	grants         *grants
+	barrier        barrier
+	unacknowledged unacknowledged
+	newcomers      newcomers
+	takesAny       atomic.Bool  // the server has read what [Component.tryAddress] sent, and goes on
+	suspected      atomic.Int64 // until when (time.Duration since began) another rosterd is, see suspect
 
 	heard atomic.Int64          // when the server was heard last: time.Duration since began
 	whole atomic.Int64          // when a stanza ended last, the same way
 	cause atomic.Pointer[error] // why we ended it, if we did
 }
 
-// open connects, opens the stream and does the handshake, within o.Dial.
+// open connects, opens the stream and does the handshake, within o.Timing.Dial.
 func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffers) (*stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.Timing.Dial)
 	defer cancel()
@@ -72,15 +76,14 @@ func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffer
 	// The handshake ends with ctx, whichever of its reads and writes it is in.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	s := &stream{
-		conn:   conn,
-		out:    newQueue(o.Queue, o.Queue/4).giveUp(2 * o.Timing.Write),
-		iqs:    newTracker(o.Timing.Answer, idPrefix),
-		grants: newGrants(o.Hosts),
-		began:  time.Now(),
-
-		newcomers: newcomers{met: make(map[jid.JID]bool)}}
+		conn:      conn,
+		out:       newWriter(o.Queue, o.Queue/4, 2*o.Timing.Write),
+		iqs:       newTracker(o.Timing.Answer, idPrefix),
+		began:     time.Now(),
+		newcomers: newcomers{met: make(map[jid.JID]bool)},
+	}
 	s.out.spare = spare
-	s.framer = xmlstream.NewReader(s, maxStanza)
+	s.reader = xmlstream.NewReader(s, maxStanza)
 	if err := s.handshake(domain, o.Secret); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
@@ -102,9 +105,9 @@ func (s *stream) handshake(domain, secret string) error {
 	if _, err := s.conn.Write(header); err != nil {
 		return fmt.Errorf("opening the stream: %w", err)
 	}
-	reply, err := s.framer.Header()
+	reply, err := s.reader.Header()
 	if err != nil {
-		return fmt.Errorf("opening the stream: %w", foreign(err))
+		return fmt.Errorf("opening the stream: %w", noServer(err))
 	}
 	id, err := stanza.InitStream(xml.NewDecoder(bytes.NewReader(reply)))
 	if err != nil {
@@ -114,53 +117,44 @@ func (s *stream) handshake(domain, secret string) error {
 	if _, err := fmt.Fprintf(s.conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:])); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
-	data, _, err := s.framer.Next()
+	data, _, err := s.reader.Next()
 	if err == io.EOF {
 		return errors.New("handshake: the server closed the stream")
 	} else if err != nil {
-		return fmt.Errorf("handshake: %w", foreign(err))
+		return fmt.Errorf("handshake: %w", noServer(err))
 	}
 	e, err := xmlstream.Decode(data)
 	switch {
 	case err != nil:
 		return errors.New("handshake: what answers is no XMPP server")
 	case e.Is(stanza.NSStream, "error"):
-		return &StreamError{condition(e, "urn:ietf:params:xml:ns:xmpp-streams"), true}
+		return &StreamError{condition(e, nsStreams), true}
 	case !e.Is(stanza.NSComponent, "handshake"):
 		return errors.New("handshake: the server does not speak XEP-0114")
 	}
 	return nil
 }
 
-// foreign says what it most likely means that a stream which begins is no XML.
-func foreign(err error) error {
+// noServer says what it most likely means that a stream which begins is no XML.
+func noServer(err error) error {
 	if errors.Is(err, xmlstream.ErrNotWellFormed) || errors.Is(err, xmlstream.ErrRestrictedXML) {
 		return fmt.Errorf("what answers is no XMPP server: %w", err)
 	}
 	return err
 }
 
-// Read reads from the connection, for the framer, and notes that the server was
-// heard: any byte is a sign of life. What the stanzas that come together are
-// answered with is written together.
+// Read reads from the connection, for the reader, and notes that the server was heard:
+// any byte is a sign of life. What the stanzas that come together are answered with is
+// written together.
 func (s *stream) Read(p []byte) (int, error) {
-	s.out.release()
+	s.out.uncork()
 	n, err := s.conn.Read(p)
 	if n > 0 {
 		s.heard.Store(int64(time.Since(s.began)))
-		s.out.hold()
+		s.out.cork()
 	}
 	return n, err
 }
-
-// silence is how long nothing was heard of the server.
-func (s *stream) silence() time.Duration { return time.Since(s.began) - time.Duration(s.heard.Load()) }
-
-// ended notes that a stanza has ended.
-func (s *stream) ended() { s.whole.Store(int64(time.Since(s.began))) }
-
-// unended is how long no stanza has ended.
-func (s *stream) unended() time.Duration { return time.Since(s.began) - time.Duration(s.whole.Load()) }
 
 // end ends the stream from our side; the first cause counts.
 func (s *stream) end(cause error) {
@@ -168,13 +162,194 @@ func (s *stream) end(cause error) {
 	s.conn.Close() // ends the reading, and that the rest
 }
 
-// condition is the defined condition in an error: the name of the first child
-// in the namespace of conditions that is not <text/>.
-func condition(e *xmlstream.Element, space string) string {
-	for _, c := range e.Children {
-		if c.Name.Space == space && c.Name.Local != "text" {
-			return strings.Clone(strings.ToValidUTF8(c.Name.Local[:min(len(c.Name.Local), 64)], ""))
+// serve reads a stream, and runs what goes on beside that, until the stream has ended.
+// It returns why.
+func (c *Component) serve(ctx context.Context, s *stream) error {
+	c.tryAddress(s)
+	relay := func(context.Context) error { return nil }
+	if c.hub != nil {
+		var err error
+		if relay, err = c.hub.Start(presenceSender{c, s}); err != nil {
+			s.conn.Close()
+			return err
 		}
 	}
-	return "undefined-condition"
+	// The writer outlives ctx: what waits and the closing tag are still written.
+	writing, stopWriting := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() {
+		if err := s.out.run(writing, s.conn, c.opts.Timing.Write); err != nil && writing.Err() == nil {
+			s.end(fmt.Errorf("writing: %w", err))
+		}
+	})
+	work.Go(func() { c.keepAlive(writing, s) })
+	work.Go(func() { relay(writing) }) // its error is the stream's
+	work.Go(func() { c.tendSessions(writing, s) })
+	work.Go(func() { c.proveAll(writing, s) })
+	stop := context.AfterFunc(ctx, func() { c.closeStream(s, nil) })
+	err := c.readAll(s)
+	stop()
+	s.out.close()
+	stopWriting()
+	s.conn.Close()
+	work.Wait()
+	s.iqs.close()
+	for full := range s.unacknowledged.close() {
+		if ctx.Err() == nil || err != errClosed { // else it has read all, up to the closing tag
+			c.rosters.Undelivered(full)
+		}
+	}
+	if cause := s.cause.Load(); cause != nil {
+		return *cause
+	}
+	return err
+}
+
+// closeStream closes the stream in order (RFC 6120, section 4.4): what waits is
+// written, then the closing tag; the reading ends with the server's closing tag, or
+// soon. cause may be nil; else the first one counts.
+func (c *Component) closeStream(s *stream, cause error) {
+	if cause != nil {
+		s.cause.CompareAndSwap(nil, &cause)
+	}
+	_ = s.out.offer([]byte("</stream:stream>")) // without it the reading ends soon
+	s.out.close()
+	s.conn.SetReadDeadline(time.Now().Add(c.opts.Timing.Close))
+}
+
+// readAll reads until the stream ends, and says why it did.
+func (c *Component) readAll(s *stream) error {
+	for {
+		data, whole, err := s.reader.Next()
+		if err == io.EOF {
+			return errClosed
+		} else if err != nil {
+			return fmt.Errorf("reading: %w", err)
+		}
+		s.whole.Store(int64(time.Since(s.began)))
+		if err := c.handle(s, data, whole); err != nil {
+			return err
+		}
+	}
+}
+
+// keepAlive ends the stream when the server is silent: first it is asked for a sign of
+// life (XEP-0199), any will do, for a while. One that only ever sends more of the same
+// stanza is as good as silent.
+func (c *Component) keepAlive(ctx context.Context, s *stream) {
+	t := c.opts.Timing
+	ticker := time.NewTicker(t.Ping / 4)
+	defer ticker.Stop()
+	announced := time.NewTimer(t.Announce)
+	defer announced.Stop()
+	var asked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-announced.C:
+			c.endAnnouncements(s)
+		case now := <-ticker.C:
+			c.requestAcknowledgement(s)
+			up := time.Since(s.began)
+			switch silence, unended := up-time.Duration(s.heard.Load()), up-time.Duration(s.whole.Load()); {
+			case silence > t.Dead:
+				s.end(fmt.Errorf("the server was silent for %s", silence.Round(time.Second)))
+				return
+			case unended > t.Stanza:
+				s.end(fmt.Errorf("no whole stanza came for %s", unended.Round(time.Second)))
+				return
+			case unended > t.Ping && now.Sub(asked) > t.Ping/2:
+				asked = now
+				for _, spelling := range c.names.known(c.opts.Hosts) {
+					c.ping(s, c.nobodyAt(spelling), s.out.offer, func(answer) {}) // being heard is enough
+				}
+			}
+		}
+	}
+}
+
+// endAnnouncements draws the conclusions from what was announced when nothing more is
+// expected. It logs, once, what better routes need.
+func (c *Component) endAnnouncements(s *stream) {
+	for _, host := range c.opts.Hosts {
+		g := s.grants.of(host)
+		r := c.routes(s, host, g)
+		c.opts.Logger.Info("ways", "host", host, "query", r.Query, "push", r.Push, "presence", r.Presence)
+		for _, what := range r.Missing {
+			if _, now := c.lacking.allow(what); now {
+				c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
+			}
+		}
+		c.testAbsence(s, host)
+		if g.privilege == "" {
+			c.rosters.Resume(host)
+		}
+	}
+}
+
+// backoff is the pause between attempts: it doubles from min to max, and chance moves
+// it by up to a quarter within those bounds, so that many components do not come back
+// at once.
+type backoff struct {
+	min, max time.Duration
+	pause    time.Duration // before chance; 0: none yet
+}
+
+func (b *backoff) next() time.Duration {
+	b.pause = min(max(2*b.pause, b.min), b.max)
+	chance := rand.N(b.pause/2+1) - b.pause/4
+	return min(max(b.pause+chance, b.min), b.max)
+}
+
+func (b *backoff) reset() { b.pause = 0 }
+
+// maxLocalRetry is the longest pause where the server is on this machine: an attempt
+// costs nothing there, and each second counts.
+const maxLocalRetry = 2 * time.Second
+
+// newBackoff is that of the attempts to connect.
+func (c *Component) newBackoff() *backoff {
+	longest := c.opts.Timing.MaxRetry
+	host, _, _ := net.SplitHostPort(c.opts.Address)
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		longest = min(longest, maxLocalRetry)
+	}
+	return &backoff{min: c.opts.Timing.MinRetry, max: longest}
+}
+
+// pauseAfter returns the pause before the next attempt to connect, after one has
+// failed with err, or a stream has ended with it.
+func (c *Component) pauseAfter(err error, retry *backoff) time.Duration {
+	if _, ok := errors.AsType[*Rival](err); ok {
+		return c.opts.Timing.MaxRetry // each of our attempts disturbs the other
+	}
+	if refused, ok := errors.AsType[*StreamError](err); ok && refused.Handshake && refused.Condition == "conflict" {
+		return c.opts.Timing.MinRetry // the other may be gone at any time
+	}
+	return retry.next()
+}
+
+// isDown reports whether an attempt to connect has failed as there is no server, or
+// none behind what takes the connections in its place.
+func isDown(err error) bool {
+	for _, down := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, down) {
+			return true
+		}
+	}
+	return false
+}
+
+// isShutDown reports whether a stream has ended with the server itself.
+func isShutDown(err error) bool {
+	ended, ok := errors.AsType[*StreamError](err)
+	return ok && ended.Condition == "system-shutdown"
+}
+
+// isNoComponent reports whether the server says that it has no such component.
+// ejabberd says no more than that there is none with this secret.
+func isNoComponent(err error) bool {
+	refused, ok := errors.AsType[*StreamError](err)
+	return ok && refused.Handshake && (refused.Condition == "host-unknown" || refused.Condition == "not-authorized")
 }

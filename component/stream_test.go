@@ -247,9 +247,9 @@ func TestTracker(t *testing.T) {
 		tr := newTracker(time.Minute, "t-")
 		var got []string
 		register := func(name string) string {
-			id, ok := tr.register("example.org", func(a answer) { got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost)) })
-			if !ok {
-				t.Fatal("closed")
+			id, err := tr.register("example.org", "", 0, func(a answer) { got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost())) })
+			if err != nil {
+				t.Fatal(err)
 			}
 			return id
 		}
@@ -260,38 +260,38 @@ func TestTracker(t *testing.T) {
 			}
 			got = nil
 		}
-		iq := func(id string) *xmlstream.Element {
-			e, _ := xmlstream.Decode([]byte("<iq type='result' id='" + id + "'/>"))
+		iq := func(from, id string) *xmlstream.Element {
+			e, _ := xmlstream.Decode([]byte("<iq type='result' from='" + from + "' id='" + id + "'/>"))
 			return e
 		}
 		a, b := register("a"), register("b")
 		if a == b {
 			t.Error("one id twice")
 		}
-		if tr.answered("example.net", iq(a)) || tr.answered("example.org", iq("x")) || !tr.answered("example.org", iq(b)) || tr.answered("example.org", iq(b)) {
+		if tr.answered(iq("example.net", a)) || tr.answered(iq("", a)) || tr.answered(iq("example.org", "x")) || !tr.answered(iq("example.org", b)) || tr.answered(iq("example.org", b)) {
 			t.Error("answered")
 		}
 		expect("b true false")
 		time.Sleep(time.Minute - 1)
 		c := register("c")
-		tr.expire(time.Now())
+		synctest.Wait()
 		expect("")
 		time.Sleep(time.Nanosecond)
-		tr.expire(time.Now())
+		synctest.Wait()
 		expect("a false false")
-		if !tr.forget(c) || tr.forget(c) {
-			t.Error("forget")
+		if !tr.cancel(c) || tr.cancel(c) {
+			t.Error("cancel")
 		}
-		for i := range maxUnanswered {
+		for i := range maxPending {
 			register(fmt.Sprint(i))
 		}
 		register("one more")
 		expect("0 false false")
 		tr.close()
-		if len(got) != maxUnanswered || !strings.Contains(got[0], "true") {
+		if len(got) != maxPending || !strings.Contains(got[0], "true") {
 			t.Errorf("%d lost, %s", len(got), got[0])
 		}
-		if _, ok := tr.register("example.org", nil); ok {
+		if _, err := tr.register("example.org", "", 0, nil); err != errStreamClosed {
 			t.Error("registered after close")
 		}
 	})
@@ -301,13 +301,14 @@ func TestTracker(t *testing.T) {
 func TestTrackerForgetsWhatIsAnswered(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(time.Minute, "t-")
-	tr.register("example.org", func(answer) {})
+	tr.register("example.org", "", 0, func(answer) {})
 	for range 10_000 {
-		id, _ := tr.register("example.org", func(answer) {})
-		e, _ := xmlstream.Decode([]byte("<iq id='" + id + "'/>"))
-		tr.answered("example.org", e)
+		id, _ := tr.register("example.org", "", 0, func(answer) {})
+		e, _ := xmlstream.Decode([]byte("<iq from='example.org' id='" + id + "'/>"))
+		tr.answered(e)
 	}
-	if n := len(tr.order); n > 2000 {
+	if n := tr.order.Len(); n != 1 || len(tr.pending) != 1 {
 		t.Errorf("%d kept", n)
 	}
+	tr.close()
 }

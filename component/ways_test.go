@@ -30,19 +30,19 @@ func TestWays(t *testing.T) {
 		name      string
 		options   []func(*Options)
 		announced string
-		want      Ways // without Missing
+		want      Routes // without Missing
 		missing   int
 	}{
-		{"all", []func(*Options){early, free}, delegationOnly + mayPush, Ways{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceRelayed}, 0},
-		{"restricted", []func(*Options){early}, delegationOnly + mayPush, Ways{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 1},
-		{"no presence wanted", []func(*Options){early, free, off}, delegationOnly + mayPush, Ways{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 0},
-		{"unrestricted", []func(*Options){early, free}, delegationOnly + presenceToo, Ways{Query: QueryDelegated, Push: PushDirect, Presence: PresenceRelayed}, 0},
-		{"unrestricted, no presence", []func(*Options){early, free}, delegationOnly + noPrivilege, Ways{Query: QueryDelegated, Push: PushDirect, Presence: PresenceServer}, 1},
-		{"delegation alone", []func(*Options){early, off}, delegationOnly + noPrivilege, Ways{Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer}, 1},
-		{"get alone", []func(*Options){early, off}, delegationOnly + getAlone, Ways{Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer}, 1},
-		{"nothing yet", []func(*Options){early, off}, "", Ways{Query: QueryUnknown, Push: PushExchange, Presence: PresenceServer}, 0},
-		{"nothing", []func(*Options){late, off}, "", Ways{Query: QueryPlain, Push: PushExchange, Presence: PresenceServer}, 1},
-		{"nothing, unrestricted", []func(*Options){late, free}, "", Ways{Query: QueryPlain, Push: PushExchange, Presence: PresenceServer}, 1},
+		{"all", []func(*Options){early, free}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceRelayed}, 0},
+		{"restricted", []func(*Options){early}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 1},
+		{"no presence wanted", []func(*Options){early, free, off}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 0},
+		{"unrestricted", []func(*Options){early, free}, delegationOnly + presenceToo, Routes{Query: QueryDelegated, Push: PushDirect, Presence: PresenceRelayed}, 0},
+		{"unrestricted, no presence", []func(*Options){early, free}, delegationOnly + noPrivilege, Routes{Query: QueryDelegated, Push: PushDirect, Presence: PresenceServer}, 1},
+		{"delegation alone", []func(*Options){early, off}, delegationOnly + noPrivilege, Routes{Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer}, 1},
+		{"get alone", []func(*Options){early, off}, delegationOnly + getAlone, Routes{Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer}, 1},
+		{"nothing yet", []func(*Options){early, off}, "", Routes{Query: QueryUnknown, Push: PushExchange, Presence: PresenceServer}, 0},
+		{"nothing", []func(*Options){late, off}, "", Routes{Query: QueryPlain, Push: PushExchange, Presence: PresenceServer}, 1},
+		{"nothing, unrestricted", []func(*Options){late, free}, "", Routes{Query: QueryPlain, Push: PushExchange, Presence: PresenceServer}, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -224,35 +224,35 @@ func TestPushWaitsForTheAnswer(t *testing.T) {
 }
 
 func TestFenceForgets(t *testing.T) {
-	var f fence
+	var f barrier
 	a := mustJID(t, juliet)
-	f.note(a)
-	f.note(a)
-	if !f.waits([]jid.JID{a}) || f.waits([]jid.JID{mustJID(t, "romeo@example.org/x")}) {
+	f.answered(a)
+	f.answered(a)
+	if !f.blocks([]jid.JID{a}) || f.blocks([]jid.JID{mustJID(t, "romeo@example.org/x")}) {
 		t.Error("waits")
 	}
-	f.passed([]jid.JID{a}, time.Now().Add(-time.Second))
-	if !f.waits([]jid.JID{a}) {
+	f.pass([]jid.JID{a}, time.Now().Add(-time.Second))
+	if !f.blocks([]jid.JID{a}) {
 		t.Error("an answer that came later is forgotten")
 	}
-	f.passed([]jid.JID{a}, time.Now())
-	if f.waits([]jid.JID{a}) {
+	f.pass([]jid.JID{a}, time.Now())
+	if f.blocks([]jid.JID{a}) {
 		t.Error("still waits")
 	}
-	if n := len(f.answered[0]) + len(f.answered[1]); n != 0 {
+	if n := len(f.recent[0]) + len(f.recent[1]); n != 0 {
 		t.Errorf("%d kept", n)
 	}
 }
 
 func TestFenceIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f fence
+		var f barrier
 		for i := range 1000 {
-			f.note(mustJID(t, juliet)) // asks again and again
-			f.note(mustJID(t, fmt.Sprintf("user%d@example.org/x", i)))
+			f.answered(mustJID(t, juliet)) // asks again and again
+			f.answered(mustJID(t, fmt.Sprintf("user%d@example.org/x", i)))
 			time.Sleep(time.Second)
 		}
-		if n := len(f.answered[0]) + len(f.answered[1]); n > 2*33 {
+		if n := len(f.recent[0]) + len(f.recent[1]); n > 2*33 {
 			t.Errorf("%d kept", n)
 		}
 	})

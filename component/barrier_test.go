@@ -19,9 +19,9 @@ func TestUnreadIsBounded(t *testing.T) {
 	k.quiet()
 	s, _ := r.Component.current()
 	waiting := func() int {
-		s.unread.mu.Lock()
-		defer s.unread.mu.Unlock()
-		return len(s.unread.sent)
+		s.unacknowledged.mu.Lock()
+		defer s.unacknowledged.mu.Unlock()
+		return len(s.unacknowledged.answers)
 	}
 	ask := func(n int) {
 		for i := range n {
@@ -29,7 +29,7 @@ func TestUnreadIsBounded(t *testing.T) {
 			k.next()
 		}
 	}
-	ask(manyUnread - 1)
+	ask(manyAnswers - 1)
 	k.quiet()
 	k.send("%s", queryOf("juliet@example.org/balcony", "last"))
 	k.next()
@@ -46,14 +46,14 @@ func TestUnreadIsBounded(t *testing.T) {
 	}
 
 	s.out.mu.Lock()
-	max, reserve := s.out.max, s.out.reserve
-	s.out.max, s.out.reserve = 0, 0
+	max, reserve := s.out.normal.max, s.out.reserve
+	s.out.normal.max, s.out.reserve = 0, 0
 	s.out.mu.Unlock()
-	r.askForRead(s)
+	r.requestAcknowledgement(s)
 	s.out.mu.Lock()
-	s.out.max, s.out.reserve = max, reserve
+	s.out.normal.max, s.out.reserve = max, reserve
 	s.out.mu.Unlock()
-	r.askForRead(s)
+	r.requestAcknowledgement(s)
 	if got := k.next(); !strings.Contains(got, nsPing) {
 		t.Errorf("got %s", got)
 	}
@@ -67,18 +67,18 @@ func TestUnreadGivenUpBehindTheEndOfTheStream(t *testing.T) {
 	s, _ := r.Component.current()
 	full, _ := jid.Parse("nurse@example.org/hall")
 	for range 3 {
-		r.sent(s, full)
+		r.answerQueued(s, full)
 	}
-	r.askForRead(s)
-	if doubtful := s.unread.close(); len(doubtful) != 1 {
+	r.requestAcknowledgement(s)
+	if doubtful := s.unacknowledged.close(); len(doubtful) != 1 {
 		t.Errorf("in doubt: %v", doubtful)
 	}
-	for range maxUnanswered + 1 {
-		if _, ok := s.iqs.register("example.org", func(answer) {}); !ok {
-			t.Fatal("closed")
+	for range maxPending + 1 {
+		if _, err := s.iqs.register("example.org", "", 0, func(answer) {}); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if r.sent(s, full) || s.unread.ask() != 0 {
+	if r.answerQueued(s, full) || s.unacknowledged.request() != 0 {
 		t.Error("an answer is noted on a stream that has ended")
 	}
 }

@@ -136,7 +136,7 @@ func TestSessionsOfASilentServer(t *testing.T) {
 	waitFor(t, "it is not waited for any more", func() bool {
 		s.iqs.mu.Lock()
 		defer s.iqs.mu.Unlock()
-		return s.iqs.waiting[e.Get("id")] == nil
+		return s.iqs.pending[e.Get("id")] == nil
 	})
 	k.send(bareError, e.Get("id"), juliet) // too late
 	k.send("<iq type='get' id='quiet' from='example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
@@ -166,19 +166,20 @@ func TestAskingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{rosters: &rosters{}}
 		r.Component = New(Options{Domain: "contacts.example.org", Hosts: []string{"example.org"}}, tableOf(t, 3000))
-		r.tells.Store("example.org", false)
 		time.Sleep(time.Minute)
-		s := &stream{out: newQueue(64<<20, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants([]string{"example.org"}), began: time.Now()}
+		s := &stream{out: newWriter(64<<20, 0, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants([]string{"example.org"}, nil), began: time.Now()}
+		s.grants.change("example.org", func(g *grant) { g.absent = absenceAmbiguous })
+		defer s.iqs.close()
 		done := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { defer close(done); r.askAll(ctx, s) }()
+		go func() { defer close(done); r.tendSessions(ctx, s) }()
 		defer func() { cancel(); <-done }()
 		asked := func() (n int) {
 			s.out.mu.Lock()
 			defer s.out.mu.Unlock()
-			return len(s.out.frames)
+			return len(s.out.stanzas)
 		}
-		time.Sleep(reported)
+		time.Sleep(r.opts.Timing.Report)
 		if n := asked(); n != 0 {
 			t.Errorf("%d asked before those who are there could be reported", n)
 		}
@@ -190,11 +191,11 @@ func TestAskingIsBounded(t *testing.T) {
 		if n := asked(); n != 3000 {
 			t.Errorf("%d asked in 30 s", n)
 		}
-		time.Sleep(askAfter) // nobody has answered
+		time.Sleep(r.opts.Timing.Silent) // nobody has answered
 		if n := asked(); n != 3000 {
 			t.Errorf("%d asked, some again too soon", n)
 		}
-		time.Sleep(askSeldom * askAfter)
+		time.Sleep(askSeldom * r.opts.Timing.Silent)
 		if n := asked(); n != 6000 {
 			t.Errorf("%d asked, want each twice", n)
 		}
@@ -219,12 +220,12 @@ func TestAskedRarely(t *testing.T) {
 	r.sessions.Connected(present)
 	r.sessions.Interested(absent)
 	for _, step := range []struct {
-		tells, reports  bool
+		how             absence
+		reports         bool
 		present, absent time.Duration
-	}{{true, true, 1, 1}, {false, true, 10, 3}, {false, false, 3, 3}} {
-		r.tells.Store("example.org", step.tells)
-		s.grants.change("example.org", func(g *grant) { g.presence = step.reports })
-		if a, b := r.pause(s, present), r.pause(s, absent); a != step.present*askAfter || b != step.absent*askAfter {
+	}{{absenceCertain, true, 1, 1}, {absenceAmbiguous, true, 10, 3}, {absenceAmbiguous, false, 3, 3}} {
+		s.grants.change("example.org", func(g *grant) { g.absent, g.presence = step.how, step.reports })
+		if a, b := r.askPause(s, present), r.askPause(s, absent); a != step.present*r.opts.Timing.Silent || b != step.absent*r.opts.Timing.Silent {
 			t.Errorf("%+v: %v and %v", step, a, b)
 		}
 	}
@@ -232,7 +233,7 @@ func TestAskedRarely(t *testing.T) {
 
 // Contacts do not go on seeing who has left meanwhile, on a server that reports
 // who is there; and not before it can have done so.
-func TestVanished(t *testing.T) {
+func TestUnreportedSessionsEnd(t *testing.T) {
 	r := &rig{rosters: &rosters{}}
 	r.Component = New(Options{Domain: "contacts.example.org", Hosts: []string{"example.org", "example.net"}, Timing: Timing{Report: time.Millisecond}}, session.NewTable())
 	hub := presence.New([]string{"example.org", "example.net"}, nobodys{}, presence.Limits{})
@@ -241,24 +242,22 @@ func TestVanished(t *testing.T) {
 		hub.Available(mustJID(t, full), nil)
 	}
 	time.Sleep(time.Millisecond)
-	s := &stream{out: newQueue(1<<20, 1<<20), iqs: newTracker(time.Minute, "t-"), grants: newGrants(r.opts.Hosts), began: time.Now()}
+	s := &stream{out: newWriter(1<<20, 1<<20, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants(r.opts.Hosts, nil), began: time.Now()}
 	for _, host := range r.opts.Hosts {
 		s.grants.change(host, func(g *grant) { g.presence = true })
 	}
 	left := func() string { return fmt.Sprint(hub.Unheard(time.Now().Add(time.Hour))) }
-	r.vanished(s, time.Now().Add(time.Hour))
+	r.endUnreported(s, time.Now().Add(time.Hour))
 	if got := left(); !strings.Contains(got, "juliet") || !strings.Contains(got, "romeo") {
 		t.Errorf("left %s before the hosts have answered", got)
 	}
-	s.report.Store("example.org", time.Now())
-	s.report.Store("example.net", time.Now())
-	r.tells.Store("example.org", false)
-	r.tells.Store("example.net", true) // it reports nobody
-	r.vanished(s, time.Now())
+	s.grants.change("example.org", func(g *grant) { g.reported, g.absent = time.Now(), absenceAmbiguous })
+	s.grants.change("example.net", func(g *grant) { g.reported, g.absent = time.Now(), absenceCertain }) // it reports nobody
+	r.endUnreported(s, time.Now())
 	if got := left(); !strings.Contains(got, "juliet") {
 		t.Errorf("left %s too soon", got)
 	}
-	r.vanished(s, time.Now().Add(time.Second))
+	r.endUnreported(s, time.Now().Add(time.Second))
 	if got := left(); got != "[romeo@example.net/x]" {
 		t.Errorf("left %s", got)
 	}

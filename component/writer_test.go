@@ -12,14 +12,14 @@ import (
 // has an end.
 func TestQueueGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(100, 50).giveUp(time.Minute)
-		if err := q.put(make([]byte, 100), nil); err != nil {
+		q := newWriter(100, 50, time.Minute)
+		if err := q.put(make([]byte, 100)); err != nil {
 			t.Fatal(err)
 		}
 		results := make(chan error, 3)
 		began := time.Now()
 		for range 2 {
-			go func() { results <- q.put(make([]byte, 10), nil) }()
+			go func() { results <- q.put(make([]byte, 10)) }()
 			time.Sleep(time.Second)
 		}
 		if err := <-results; !errors.Is(err, errQueueFull) || time.Since(began) != time.Minute {
@@ -29,12 +29,12 @@ func TestQueueGivesUp(t *testing.T) {
 		if err := <-results; err != nil {
 			t.Error(err)
 		}
-		if q.held != 0 || len(q.waiting) != 0 || q.size != 10 {
-			t.Errorf("%d held, %d wait, %d queued", q.held, len(q.waiting), q.size)
+		if q.normal.held != 0 || len(q.normal.waiting) != 0 || q.size != 10 {
+			t.Errorf("%d held, %d wait, %d queued", q.normal.held, len(q.normal.waiting), q.size)
 		}
-		go func() { results <- q.put(make([]byte, 100), nil) }()
+		go func() { results <- q.put(make([]byte, 100)) }()
 		synctest.Wait()
-		go func() { results <- q.put(make([]byte, 100), nil) }()
+		go func() { results <- q.put(make([]byte, 100)) }()
 		synctest.Wait()
 		q.close()
 		for range 2 {
@@ -42,22 +42,22 @@ func TestQueueGivesUp(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if q.held != 0 {
-			t.Errorf("%d held", q.held)
+		if q.normal.held != 0 {
+			t.Errorf("%d held", q.normal.held)
 		}
 	})
 }
 
 func TestQueueHoldsNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(10, 0).giveUp(time.Minute)
+		q := newWriter(10, 0, time.Minute)
 		long := make([]byte, maxHeld/2)
-		if err := q.put(long, nil); err != nil {
+		if err := q.put(long); err != nil {
 			t.Fatal(err)
 		}
 		results := make(chan error, 3)
 		for range 3 {
-			go func() { results <- q.put(long, nil) }()
+			go func() { results <- q.put(long) }()
 			synctest.Wait()
 		}
 		if err := <-results; !errors.Is(err, errQueueFull) {
@@ -77,7 +77,7 @@ func TestQueueHoldsNoMore(t *testing.T) {
 func TestQueueHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
-		q := newQueue(1<<20, 0)
+		q := newWriter(1<<20, 0, 0)
 		q.spare = &buffers{}
 		done := make(chan error, 1)
 		go func() { done <- q.run(t.Context(), near, time.Minute) }()
@@ -92,7 +92,7 @@ func TestQueueHolds(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		q.hold()
+		q.cork()
 		for range 3 {
 			q.offer(make([]byte, 10))
 			synctest.Wait()
@@ -100,17 +100,17 @@ func TestQueueHolds(t *testing.T) {
 		if len(got) != 0 {
 			t.Error("written while it was held")
 		}
-		q.release()
+		q.uncork()
 		synctest.Wait()
-		q.hold()
+		q.cork()
 		q.offer(make([]byte, 10))
-		q.offer(make([]byte, heldBack))
+		q.offer(make([]byte, maxCorked))
 		synctest.Wait()
 		total := 0
 		for len(got) > 0 {
 			total += <-got
 		}
-		if total != 40+heldBack {
+		if total != 40+maxCorked {
 			t.Errorf("%d bytes were written", total)
 		}
 		q.offer(make([]byte, 10))

@@ -9,10 +9,10 @@ import (
 
 func TestCauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCauses(time.Minute, 2)
+		c := newLogLimiter(time.Minute, 2)
 		expect := func(what string, wantSilent int, want bool) {
 			t.Helper()
-			if silent, now := c.log(what); now != want || silent != wantSilent {
+			if silent, now := c.allow(what); now != want || silent != wantSilent {
 				t.Errorf("%s: %v, %d silent", what, now, silent)
 			}
 		}
@@ -27,16 +27,16 @@ func TestCauses(t *testing.T) {
 		c.reset()
 		expect("c", 0, true)
 	})
-	once := newCauses(0, 2)
+	once := newLogLimiter(0, 2)
 	for i := range 3 {
-		if _, now := once.log("a"); now != (i == 0) {
+		if _, now := once.allow("a"); now != (i == 0) {
 			t.Errorf("time %d: %v", i, now)
 		}
 	}
 	for i := range 100 {
-		once.log(fmt.Sprint(i))
+		once.allow(fmt.Sprint(i))
 	}
-	if len(once.logged) != 2 {
-		t.Errorf("%d causes kept", len(once.logged))
+	if len(once.causes) != 2 {
+		t.Errorf("%d causes kept", len(once.causes))
 	}
 }

@@ -1,0 +1,93 @@
+package component
+
+import (
+	"encoding/xml"
+
+	"gosrc.io/xmpp/stanza"
+
+	"rosterd/jid"
+	"rosterd/presence"
+	"rosterd/xmlstream"
+)
+
+// Presences decides whose presence goes to whom, see [presence.Hub]. Its methods do
+// not block.
+type Presences interface {
+	Available(full jid.JID, payload []byte)
+	Unavailable(full jid.JID, payload []byte)
+	Login(full jid.JID)
+	Alive(full jid.JID)
+	Align(user jid.JID)
+	Blocking(host string, can bool)
+	BlocksChanged(user jid.JID)
+}
+
+// noPresences is the Presences of a component that relays none.
+type noPresences struct{}
+
+func (noPresences) Available(jid.JID, []byte)   {}
+func (noPresences) Unavailable(jid.JID, []byte) {}
+func (noPresences) Login(jid.JID)               {}
+func (noPresences) Alive(jid.JID)               {}
+func (noPresences) Align(jid.JID)               {}
+func (noPresences) Blocking(string, bool)       {}
+func (noPresences) BlocksChanged(jid.JID)       {}
+
+const (
+	// maxPayload is how many bytes of a presence's children are relayed. Of a longer
+	// presence, and one with a longer tag, only what RFC 6121 defines is: show, status,
+	// priority.
+	maxPayload = 32 << 10
+	// maxTag is how many bytes a tag in it may have. What receives it may wait at a
+	// longer one, see [xmlstream.Padding]: clients, too, are written on libexpat.
+	maxTag = 4 << 10
+)
+
+// payload returns what a presence says, as XML to be relayed.
+func payload(data []byte) []byte {
+	b, err := xmlstream.AppendChildren(nil, data, maxPayload, maxTag, func(xml.Name) bool { return true })
+	if err == nil {
+		return b
+	}
+	b, err = xmlstream.AppendChildren(nil, data, maxPayload, maxTag, func(name xml.Name) bool {
+		return name.Space == stanza.NSComponent && (name.Local == "show" || name.Local == "status" || name.Local == "priority")
+	})
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// presenceSender sends what the hub decides on a stream. It implements
+// [presence.Sender].
+type presenceSender struct {
+	c *Component
+	s *stream
+}
+
+// Relay implements presence.Sender.
+func (p presenceSender) Relay(st presence.Stanza) error {
+	host := st.From.Domain()
+	switch {
+	case !p.c.hosts[host]:
+		p.c.opts.Logger.Error("presence from an address that is not of a served host, not sent")
+		return nil
+	case st.To.Domain() == p.c.opts.Domain:
+		return nil // it would come back as news
+	case !p.c.relays(p.s.grants.of(host)):
+		return nil
+	}
+	a := stanza.Attrs{From: p.c.names.jid(st.From).String(), To: p.c.address(st.To)}
+	if st.Unavailable {
+		a.Type = stanza.PresenceTypeUnavailable
+	}
+	b := appendStart(nil, "presence", "", a)
+	if len(b)+len(st.Payload)+len("</presence>") <= p.c.opts.MaxStanza {
+		b = append(b, st.Payload...)
+	}
+	err := p.s.out.putLow(append(b, "</presence>"...))
+	if err == nil {
+		p.c.opts.Metrics.Presences.Inc()
+	}
+	return err
+}

@@ -1,0 +1,303 @@
+package component
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"gosrc.io/xmpp/stanza"
+
+	"rosterd/jid"
+	"rosterd/xmlstream"
+)
+
+const (
+	askRate  = 200         // resources asked per second at most
+	askBatch = 2 * askRate // resources asked before the table of sessions is looked at again
+
+	// How many times Timing.Silent lie between two questions to a resource at least.
+	askOften  = 1  // where the server reports the end of no session for sure
+	askSeldom = 3  // where it reports that of those whose presence it reports, which this one's is not
+	askRarely = 10 // where it does, and this one's is
+)
+
+// tendSessions asks the connected resources that were not heard of for a while whether
+// they are still there, at a bounded rate: no server reports the end of each session.
+// Those of an earlier stream, or of an earlier rosterd, are asked when a stream begins.
+// It returns when ctx ends.
+func (c *Component) tendSessions(ctx context.Context, s *stream) {
+	look := time.NewTicker(c.opts.Timing.Ask)
+	defer look.Stop()
+	next := time.NewTicker(time.Second / askRate)
+	defer next.Stop()
+	asked := make(map[jid.JID]time.Time) // when each may be asked again; bounded by askRate and askRarely
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-look.C:
+			c.endUnreported(s, now)
+			c.tellNewcomers(s, now)
+			for full, again := range asked {
+				if now.After(again) {
+					delete(asked, full)
+				}
+			}
+			since := now.Add(-c.opts.Timing.Silent)
+			if since.Before(s.began) {
+				since = s.began // those who were there before may have left with the stream
+			}
+			n := 0
+			for _, full := range c.sessions.Unheard(since) {
+				if _, already := asked[full]; already || !c.mayAsk(s, full.Domain(), now) {
+					continue
+				}
+				if n++; n > askBatch {
+					break // some of the others will have been heard of
+				}
+				asked[full] = now.Add(c.askPause(s, full))
+				select {
+				case <-next.C:
+				case <-ctx.Done():
+					return
+				}
+				c.ask(s, full)
+			}
+		}
+	}
+}
+
+// mayAsk reports whether the time has come to ask a host's resources: it is known how
+// the host answers for one that is not there, or will not be known; and where its error
+// is ambiguous, those whom it reports have been reported.
+func (c *Component) mayAsk(s *stream, host string, now time.Time) bool {
+	up := now.Sub(s.began)
+	switch s.grants.of(host).absent {
+	case absenceUnknown:
+		return up > c.opts.Timing.Announce+c.opts.Timing.Answer
+	case absenceCertain:
+		return true
+	}
+	return up > c.opts.Timing.Report
+}
+
+// askPause is how long after a question to a resource the next one follows.
+func (c *Component) askPause(s *stream, full jid.JID) time.Duration {
+	often := time.Duration(askSeldom)
+	if g := s.grants.of(full.Domain()); g.absent == absenceCertain {
+		often = askOften
+	} else if g.presence && c.sessions.Available(full) {
+		often = askRarely
+	}
+	return often * c.opts.Timing.Silent
+}
+
+// endUnreported takes the available resources for unavailable that a host has not
+// reported on a new stream: one that reports the ends of sessions also reports who is
+// there. They may be connected without being available.
+func (c *Component) endUnreported(s *stream, now time.Time) {
+	if c.hub == nil {
+		return
+	}
+	due := make(map[string]bool)
+	for _, host := range c.opts.Hosts {
+		g := s.grants.of(host)
+		if g.reported.IsZero() || g.swept || g.absent == absenceUnknown || now.Sub(g.reported) <= c.opts.Timing.Report {
+			continue
+		}
+		s.grants.change(host, func(g *grant) { g.swept = true })
+		due[host] = g.absent == absenceAmbiguous && g.presence
+	}
+	if len(due) == 0 {
+		return
+	}
+	for _, full := range c.hub.Unheard(s.began) {
+		if due[full.Domain()] {
+			c.presences.Unavailable(full, nil)
+		}
+	}
+}
+
+// ping sends a ping (XEP-0199) from the component.
+func (c *Component) ping(s *stream, to string, queue func([]byte) error, callback func(answer)) {
+	s.request(request{kind: stanza.IQTypeGet, from: c.names.domain(), to: to, payload: pingPayload}, queue, callback)
+}
+
+// ask asks a resource for a sign of life. Silence is no sign that it is gone: the
+// client may sleep.
+func (c *Component) ask(s *stream, full jid.JID) {
+	c.ping(s, c.address(full), s.out.offer, func(a answer) {
+		if a.iq == nil {
+			return
+		}
+		certain := s.grants.of(full.Domain()).absent == absenceCertain
+		switch {
+		case certain && isCertainlyGone(a.iq):
+			c.gone(full)
+		case !certain && mayBeGone(a.iq):
+			c.makeSure(s, full)
+		default:
+			s.newcomers.reported(full, false)
+			c.alive(full)
+		}
+	})
+}
+
+// alive notes a sign of life.
+func (c *Component) alive(full jid.JID) {
+	c.sessions.Heard(full)
+	c.presences.Alive(full)
+}
+
+// mayBeGone reports whether an answer may be a server's, for a resource that is not
+// there. The request had no language, nor has then the server's own error, while a
+// server adds one to what its clients send (RFC 6120, section 8.1.5).
+func mayBeGone(iq *xmlstream.Element) bool {
+	return isError(iq) && !iq.HasLang() && errorCondition(iq) == "service-unavailable"
+}
+
+// isCertainlyGone reports whether it is one for sure: it has a text, which the error
+// for a user who has blocked the component has not.
+func isCertainlyGone(iq *xmlstream.Element) bool {
+	return mayBeGone(iq) && iq.Child(stanza.NSComponent, "error").Child(nsStanzas, "text") != nil
+}
+
+// makeSure finds out whether a resource is gone of which the server says so: the same
+// it says for a user who has blocked the component (XEP-0191). It does not block.
+func (c *Component) makeSure(s *stream, full jid.JID) {
+	host, to := full.Domain(), c.address(full)
+	g := s.grants.of(host)
+	if !c.pushesKnown(s, g) {
+		return // it is asked again, when it is known what can be done
+	}
+	switch c.routes(s, host, g).Push {
+	case PushPrivileged:
+		// A roster push that changes nothing: a contact is removed that nobody ever
+		// had. Whatever else is pushed before or after it, the roster is the same.
+		r := request{kind: stanza.IQTypeSet, from: c.names.domain(), to: to, privilege: g.privilege,
+			payload: "<query xmlns='" + nsRoster + "'><item jid='" + c.nobody + "@" + c.opts.Domain + "' subscription='remove'/></query>"}
+		s.request(r, s.out.offer, func(a answer) {
+			if a.iq == nil {
+				return
+			}
+			switch result, _ := pushResult(a.iq); {
+			case result == pushGone, result == pushBlocked && !c.reportedOn(s, full):
+				c.gone(full)
+			case result == pushOK:
+				c.alive(full)
+			}
+		})
+	case PushDirect:
+		// From the user's own address; a client's answer would go there, the server's
+		// comes to us.
+		r := request{kind: stanza.IQTypeGet, from: bareOf(to), to: to, payload: pingPayload}
+		s.request(r, s.out.offer, func(a answer) {
+			if a.iq != nil && mayBeGone(a.iq) {
+				c.gone(full)
+			}
+		})
+	default:
+		if g.absent != absenceUnknown {
+			c.gone(full) // nothing of what there is to send would reach it
+		}
+	}
+}
+
+// reportedOn reports whether a host that reports who is there has reported a resource
+// on a stream.
+func (c *Component) reportedOn(s *stream, full jid.JID) bool {
+	return s.grants.of(full.Domain()).presence && c.sessions.Available(full) && !slices.Contains(c.sessions.Unheard(s.began), full)
+}
+
+// newcomers are resources that may have been there before rosterd was connected: they
+// asked then, if they did, and were told an error or, COMPAT ejabberd, the server's own
+// roster. They count as interested resources, and are told everything.
+//
+// Where it cannot be told whether they were there before, they have a while to ask, as
+// clients do at login. It is safe for concurrent use.
+type newcomers struct {
+	// restarted says that the server has been started since the stream before: the
+	// sessions that are known have ended, and those that bear their names are others.
+	restarted bool
+
+	mu      sync.Mutex
+	waiting []newcomer       // in the order of their time; maxNewcomers
+	met     map[jid.JID]bool // if restarted: who was met on this stream, and whether they asked
+}
+
+type newcomer struct {
+	full jid.JID
+	seen time.Time
+}
+
+const (
+	askWithin    = 2 * time.Second // how long a resource that was reported may take to ask
+	maxNewcomers = 1 << 16         // those who may still ask
+	maxMet       = 1 << 20         // those who are remembered
+)
+
+// reported notes a resource that is there. before says that it was there before the
+// stream.
+func (n *newcomers) reported(full jid.JID, before bool) {
+	if !before && !n.restarted {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, met := n.met[full]; met || len(n.waiting) >= maxNewcomers || len(n.met) >= maxMet {
+		return
+	}
+	if n.restarted {
+		n.met[full] = false
+	}
+	n.waiting = append(n.waiting, newcomer{full, time.Now()})
+}
+
+// asked notes a resource that asked for its roster.
+func (n *newcomers) asked(full jid.JID) {
+	if !n.restarted {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.met) < maxMet {
+		n.met[full] = true
+	}
+}
+
+// gone forgets a resource.
+func (n *newcomers) gone(full jid.JID) {
+	if !n.restarted {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.met, full)
+}
+
+// due returns those who have not asked within their time, nor gone, as far as that is
+// known here: if the server was not restarted, the table of sessions knows better.
+func (n *newcomers) due(now time.Time) (due []jid.JID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for len(n.waiting) > 0 && now.Sub(n.waiting[0].seen) >= askWithin {
+		full := n.waiting[0].full
+		if asked, met := n.met[full]; !asked && (met || !n.restarted) {
+			due = append(due, full)
+		}
+		n.waiting = n.waiting[1:]
+	}
+	return due
+}
+
+// tellNewcomers has those told everything who have not asked in time.
+func (c *Component) tellNewcomers(s *stream, now time.Time) {
+	for _, full := range s.newcomers.due(now) {
+		g := s.grants.of(full.Domain())
+		if !g.delegated() || !s.newcomers.restarted && (c.sessions.IsInterested(full) || !c.sessions.Available(full)) {
+			continue // or gone again
+		}
+		c.rosters.Unasked(full)
+	}
+}
