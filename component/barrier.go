@@ -168,7 +168,9 @@ func (c *Component) awaitBarrier(s *stream, host string, to []jid.JID) {
 	}
 	began := time.Now()
 	done := make(chan answer, 1)
-	s.request(c.probe(c.names.write(host), barrierWait), s.out.put, func(a answer) { done <- a })
+	probe := c.probe(c.names.write(host))
+	probe.timeout = barrierWait
+	s.request(probe, s.out.put, func(a answer) { done <- a })
 	if a := <-done; !a.lost() { // when nobody answers, once is enough
 		s.barrier.pass(to, began)
 	}

@@ -74,7 +74,7 @@ func TestUnreadGivenUpBehindTheEndOfTheStream(t *testing.T) {
 		t.Errorf("in doubt: %v", doubtful)
 	}
 	for range maxPending + 1 {
-		if _, err := s.iqs.register("example.org", "", 0, func(answer) {}); err != nil {
+		if _, err := s.iqs.register(request{to: "example.org"}, func(answer) {}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package component
 
 import (
+	"cmp"
 	"container/list"
 	"errors"
 	"strconv"
@@ -42,22 +43,18 @@ type request struct {
 	// prepared is the address of who answers as the server may prepare it; "": as in to.
 	prepared string
 	timeout  time.Duration // 0: Timing.Answer
+	// proof says that no answer matters once the request came to rosterd itself, by
+	// delegation: see [Component.proveDelegation].
+	proof bool
 }
 
-const (
-	rosterQuery = "<query xmlns='" + nsRoster + "'/>"
-	pingPayload = "<ping xmlns='" + nsPing + "'/>"
-)
+const pingPayload = "<ping xmlns='" + nsPing + "'/>"
 
 // request sends an IQ and returns its id. callback is called once, with what becomes
 // of it; it must not block. queue queues the stanza: one of the writer's methods, or
 // something around it.
 func (s *stream) request(r request, queue func([]byte) error, callback func(answer)) (id string) {
-	answeredBy := r.to
-	if r.privilege != "" {
-		answeredBy = bareOf(r.to)
-	}
-	id, err := s.iqs.register(answeredBy, r.prepared, r.timeout, callback)
+	id, err := s.iqs.register(r, callback)
 	if err == nil {
 		if err = queue(r.append(id)); err == nil || !s.iqs.cancel(id) {
 			return id
@@ -104,8 +101,6 @@ var errNoAnswer = errors.New("no answer in time")
 type answer struct {
 	iq  *xmlstream.Element // the result or the error; nil: there is none
 	err error              // why not: errNoAnswer, or what lost says
-	// looped says that the IQ came to rosterd itself, by delegation: see probe.
-	looped bool
 }
 
 // lost reports whether the IQ was not sent, or the stream has ended.
@@ -125,24 +120,24 @@ type tracker struct {
 }
 
 type pending struct {
-	id             string
-	from, prepared string // who must answer
-	timer          *time.Timer
-	callback       func(answer)
-	looped         bool
+	id       string
+	from     string // who must answer
+	prepared string // the same, as the server may prepare it
+	proof    bool
+	timer    *time.Timer
+	callback func(answer)
 }
 
 func newTracker(timeout time.Duration, prefix string) *tracker {
 	return &tracker{timeout: timeout, prefix: prefix, pending: make(map[string]*list.Element)}
 }
 
-// register notes, before it is sent, an IQ that from will answer, or the prepared
-// spelling of that, within a timeout, if it is not 0. It returns the IQ's id.
-func (t *tracker) register(from, prepared string, timeout time.Duration, callback func(answer)) (id string, err error) {
-	if timeout == 0 {
-		timeout = t.timeout
+// register notes an IQ before it is sent, and returns its id.
+func (t *tracker) register(r request, callback func(answer)) (id string, err error) {
+	p := &pending{from: r.to, prepared: r.prepared, proof: r.proof, callback: callback}
+	if r.privilege != "" {
+		p.from = bareOf(r.to)
 	}
-	p := &pending{from: from, prepared: prepared, callback: callback}
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
@@ -154,7 +149,7 @@ func (t *tracker) register(from, prepared string, timeout time.Duration, callbac
 		oldest = t.remove(t.order.Front().Value.(*pending).id)
 	}
 	t.pending[p.id] = t.order.PushBack(p)
-	p.timer = time.AfterFunc(timeout, func() {
+	p.timer = time.AfterFunc(cmp.Or(r.timeout, t.timeout), func() {
 		if t.cancel(p.id) {
 			callback(answer{err: errNoAnswer})
 		}
@@ -203,17 +198,17 @@ func (t *tracker) answered(iq *xmlstream.Element) bool {
 	}
 	p := t.remove(id)
 	t.mu.Unlock()
-	p.callback(answer{iq: iq, looped: p.looped})
+	p.callback(answer{iq: iq})
 	return true
 }
 
-// loop notes that an IQ came to rosterd itself, and reports whether it is one of
+// arrived notes that an IQ came to rosterd itself, and reports whether it is one of
 // this stream's.
-func (t *tracker) loop(id string) (own bool) {
+func (t *tracker) arrived(id string) (own bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.pending[id]; e != nil {
-		e.Value.(*pending).looped = true
+	if e := t.pending[id]; e != nil && e.Value.(*pending).proof {
+		t.remove(id)
 	}
 	return strings.HasPrefix(id, t.prefix)
 }
@@ -224,14 +219,6 @@ func (t *tracker) cancel(id string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.remove(id) != nil
-}
-
-// cancelUnlooped is cancel for an IQ that has not come to rosterd itself.
-func (t *tracker) cancelUnlooped(id string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.pending[id]
-	return e != nil && !e.Value.(*pending).looped && t.remove(id) != nil
 }
 
 // close gives up all: the stream has ended.

@@ -35,8 +35,8 @@ type Rival struct{ Domain string }
 func (e *Rival) Error() string { return "another rosterd is connected as " + e.Domain }
 
 // probe returns a probe of a host, as the server spells it.
-func (c *Component) probe(spelling string, timeout time.Duration) request {
-	return request{kind: stanza.IQTypeGet, from: c.prober(), to: c.nobody + "@" + spelling, payload: rosterQuery, timeout: timeout}
+func (c *Component) probe(spelling string) request {
+	return request{kind: stanza.IQTypeGet, from: c.prober(), to: c.nobody + "@" + spelling, payload: "<query xmlns='" + nsRoster + "'/>"}
 }
 
 // prober is the address that probes are from. COMPAT Prosody, which does not delegate
@@ -55,44 +55,6 @@ const suspectFor = 30 * time.Second
 // been, connected as the same component.
 func (s *stream) suspect() { s.suspected.Store(int64(time.Since(s.began) + suspectFor)) }
 
-// suspicious reports whether that is so now.
-func (s *stream) suspicious() bool { return int64(time.Since(s.began)) < s.suspected.Load() }
-
-// proveAll probes each host when a stream begins, when announcements are due, and
-// every [Timing].Prove from then on; and often while another rosterd is suspected.
-// It returns when ctx ends.
-func (c *Component) proveAll(ctx context.Context, s *stream) {
-	t := c.opts.Timing
-	regular, often := time.NewTicker(t.Prove), time.NewTicker(t.ProveSoon)
-	due := time.NewTimer(t.Announce)
-	defer regular.Stop()
-	defer often.Stop()
-	defer due.Stop()
-	all := func() {
-		for _, host := range c.opts.Hosts {
-			c.proveDelegation(s, host)
-		}
-	}
-	all()
-	for _, host := range c.opts.Hosts {
-		c.identify(s, host)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-due.C:
-			all()
-		case <-regular.C:
-			all()
-		case <-often.C:
-			if s.suspicious() {
-				all()
-			}
-		}
-	}
-}
-
 // proveDelegation sends a host a probe, and draws the conclusion from what becomes of
 // it. It does not block: where the server takes nothing now, there is no probe. If it
 // is not known how the server spells the host, only the answer to the right spelling
@@ -100,14 +62,14 @@ func (c *Component) proveAll(ctx context.Context, s *stream) {
 func (c *Component) proveDelegation(s *stream, host string) {
 	before := s.grants.of(host)
 	for _, spelling := range c.names.candidates(host) {
-		id := s.request(c.probe(spelling, 0), s.out.offer, func(a answer) {
+		probe := c.probe(spelling)
+		probe.proof = true
+		id := s.request(probe, s.out.offer, func(a answer) {
 			if a.lost() {
 				return
 			}
 			s.takesAny.Store(true)
 			switch {
-			case a.looped:
-				c.probeArrives(s, host)
 			case spelling != c.names.write(host):
 			case a.err != nil:
 				s.untestable(host)
@@ -126,7 +88,7 @@ func (c *Component) proveDelegation(s *stream, host string) {
 			s.takesAny.Store(true)
 			time.AfterFunc(c.opts.Timing.Arrive, func() {
 				switch {
-				case !s.iqs.cancelUnlooped(id), spelling != c.names.write(host):
+				case !s.iqs.cancel(id), spelling != c.names.write(host):
 				case before.probed:
 					s.probeMissed(host, before)
 				default:
@@ -147,14 +109,6 @@ func (c *Component) queryArrived(s *stream, host string) {
 		s.suspect() // who was told of the delegation, if it was not us?
 	}
 	c.opts.Logger.Info("roster queries arrive", "host", host)
-}
-
-// probeArrives notes that a probe of this stream has come.
-func (c *Component) probeArrives(s *stream, host string) {
-	if !s.grants.of(host).probed {
-		s.grants.change(host, func(g *grant) { g.probed = true })
-	}
-	c.queryArrived(s, host)
 }
 
 // untestable notes that nobody answers probes.
@@ -188,9 +142,13 @@ func (s *stream) probeMissed(host string, before grant) {
 // then one of the two must go. The younger one does; the older one will find that the
 // server has taken its delegation away with the other's connection.
 func (c *Component) probeArrived(s *stream, host string, e envelope, id string) {
-	if s.iqs.loop(id) {
+	if s.iqs.arrived(id) {
 		c.offer(s, e.refusal(errNotAllowed))
-		c.probeArrives(s, host)
+		s.takesAny.Store(true)
+		if !s.grants.of(host).probed {
+			s.grants.change(host, func(g *grant) { g.probed = true })
+		}
+		c.queryArrived(s, host)
 		return
 	}
 	c.offer(s, e.refusal(errConflict))

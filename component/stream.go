@@ -182,10 +182,9 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 			s.end(fmt.Errorf("writing: %w", err))
 		}
 	})
-	work.Go(func() { c.keepAlive(writing, s) })
+	work.Go(func() { c.tend(writing, s) })
 	work.Go(func() { relay(writing) }) // its error is the stream's
 	work.Go(func() { c.tendSessions(writing, s) })
-	work.Go(func() { c.proveAll(writing, s) })
 	stop := context.AfterFunc(ctx, func() { c.closeStream(s, nil) })
 	err := c.readAll(s)
 	stop()
@@ -233,15 +232,26 @@ func (c *Component) readAll(s *stream) error {
 	}
 }
 
-// keepAlive ends the stream when the server is silent: first it is asked for a sign of
-// life (XEP-0199), any will do, for a while. One that only ever sends more of the same
-// stanza is as good as silent.
-func (c *Component) keepAlive(ctx context.Context, s *stream) {
+// tend looks after a stream until ctx ends: it keeps it alive, and has each host probed
+// when the stream begins, when announcements are due, and every [Timing].Prove from
+// then on; and often while another rosterd is suspected.
+func (c *Component) tend(ctx context.Context, s *stream) {
 	t := c.opts.Timing
-	ticker := time.NewTicker(t.Ping / 4)
-	defer ticker.Stop()
+	alive, prove, often := time.NewTicker(t.Ping/4), time.NewTicker(t.Prove), time.NewTicker(t.ProveSoon)
 	announced := time.NewTimer(t.Announce)
+	defer alive.Stop()
+	defer prove.Stop()
+	defer often.Stop()
 	defer announced.Stop()
+	proveAll := func() {
+		for _, host := range c.opts.Hosts {
+			c.proveDelegation(s, host)
+		}
+	}
+	proveAll()
+	for _, host := range c.opts.Hosts {
+		c.identify(s, host)
+	}
 	var asked time.Time
 	for {
 		select {
@@ -249,24 +259,38 @@ func (c *Component) keepAlive(ctx context.Context, s *stream) {
 			return
 		case <-announced.C:
 			c.endAnnouncements(s)
-		case now := <-ticker.C:
-			c.requestAcknowledgement(s)
-			up := time.Since(s.began)
-			switch silence, unended := up-time.Duration(s.heard.Load()), up-time.Duration(s.whole.Load()); {
-			case silence > t.Dead:
-				s.end(fmt.Errorf("the server was silent for %s", silence.Round(time.Second)))
-				return
-			case unended > t.Stanza:
-				s.end(fmt.Errorf("no whole stanza came for %s", unended.Round(time.Second)))
-				return
-			case unended > t.Ping && now.Sub(asked) > t.Ping/2:
-				asked = now
-				for _, spelling := range c.names.known(c.opts.Hosts) {
-					c.ping(s, c.nobodyAt(spelling), s.out.offer, func(answer) {}) // being heard is enough
-				}
+			proveAll()
+		case <-prove.C:
+			proveAll()
+		case <-often.C:
+			if int64(time.Since(s.began)) < s.suspected.Load() {
+				proveAll()
 			}
+		case now := <-alive.C:
+			c.requestAcknowledgement(s)
+			asked = c.keepAlive(s, now, asked)
 		}
 	}
+}
+
+// keepAlive ends the stream when the server is silent: first it is asked for a sign of
+// life (XEP-0199), any will do, for a while. One that only ever sends more of the same
+// stanza is as good as silent. asked and the result are when it was asked last.
+func (c *Component) keepAlive(s *stream, now, asked time.Time) time.Time {
+	t, up := c.opts.Timing, time.Since(s.began)
+	silence, unended := up-time.Duration(s.heard.Load()), up-time.Duration(s.whole.Load())
+	switch {
+	case silence > t.Dead:
+		s.end(fmt.Errorf("the server was silent for %s", silence.Round(time.Second)))
+	case unended > t.Stanza:
+		s.end(fmt.Errorf("no whole stanza came for %s", unended.Round(time.Second)))
+	case unended > t.Ping && now.Sub(asked) > t.Ping/2:
+		for _, spelling := range c.names.known(c.opts.Hosts) {
+			c.ping(s, c.nobodyAt(spelling), s.out.offer, func(answer) {}) // being heard is enough
+		}
+		return now
+	}
+	return asked
 }
 
 // endAnnouncements draws the conclusions from what was announced when nothing more is

@@ -247,7 +247,7 @@ func TestTracker(t *testing.T) {
 		tr := newTracker(time.Minute, "t-")
 		var got []string
 		register := func(name string) string {
-			id, err := tr.register("example.org", "", 0, func(a answer) { got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost())) })
+			id, err := tr.register(request{to: "example.org"}, func(a answer) { got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost())) })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -291,7 +291,7 @@ func TestTracker(t *testing.T) {
 		if len(got) != maxPending || !strings.Contains(got[0], "true") {
 			t.Errorf("%d lost, %s", len(got), got[0])
 		}
-		if _, err := tr.register("example.org", "", 0, nil); err != errStreamClosed {
+		if _, err := tr.register(request{to: "example.org"}, nil); err != errStreamClosed {
 			t.Error("registered after close")
 		}
 	})
@@ -301,9 +301,9 @@ func TestTracker(t *testing.T) {
 func TestTrackerForgetsWhatIsAnswered(t *testing.T) {
 	t.Parallel()
 	tr := newTracker(time.Minute, "t-")
-	tr.register("example.org", "", 0, func(answer) {})
+	tr.register(request{to: "example.org"}, func(answer) {})
 	for range 10_000 {
-		id, _ := tr.register("example.org", "", 0, func(answer) {})
+		id, _ := tr.register(request{to: "example.org"}, func(answer) {})
 		e, _ := xmlstream.Decode([]byte("<iq from='example.org' id='" + id + "'/>"))
 		tr.answered(e)
 	}

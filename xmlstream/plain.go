@@ -123,11 +123,12 @@ func (p *plain) attribute() (a xml.Attr) {
 	} else {
 		p.expect(quote)
 	}
-	from := p.i
-	for p.i < len(p.s) && p.s[p.i] != quote && class[p.s[p.i]]&valueByte != 0 {
-		p.i++
+	i := p.i
+	for i < len(p.s) && p.s[i] != quote && class[p.s[i]]&valueByte != 0 {
+		i++
 	}
-	a.Value = p.s[from:p.i]
+	a.Value = p.s[p.i:i]
+	p.i = i
 	p.expect(quote)
 	return a
 }
@@ -143,11 +144,13 @@ func (p *plain) name() string {
 
 // skip passes the bytes of a class, and returns how many they were.
 func (p *plain) skip(of byte) int {
-	from := p.i
-	for p.i < len(p.s) && class[p.s[p.i]]&of != 0 {
-		p.i++
+	i := p.i
+	for i < len(p.s) && class[p.s[i]]&of != 0 {
+		i++
 	}
-	return p.i - from
+	n := i - p.i
+	p.i = i
+	return n
 }
 
 // take passes a byte, if it comes next.

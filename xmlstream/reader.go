@@ -1,11 +1,11 @@
 package xmlstream
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -28,15 +28,14 @@ var (
 //
 // It is for one goroutine.
 type Reader struct {
-	r      *bufio.Reader
-	window []byte // what r has at hand
-	i      int    // of the next byte in window
-	from   int    // of the first byte in window that is to be kept, and is not in buf
-	err    error  // why there is nothing more to read
+	from io.Reader
+	max  int   // bytes of a stanza that are kept
+	err  error // why there is nothing more to read
 
-	max int // bytes of a stanza that are kept
-	buf []byte
-	cut bool // buf lacks bytes of the stanza
+	buf   []byte // what was read; at start the stanza, of which max bytes are kept
+	start int
+	i     int  // of the next byte
+	cut   bool // bytes of the stanza were dropped
 
 	open   []byte // the names of the elements that are open, each behind a '<'
 	deeper int    // elements inside those that are open, too, and whose names had no room
@@ -44,221 +43,225 @@ type Reader struct {
 
 const (
 	window = 16 << 10 // bytes that are read at once
+	// maxBuffer is how large a buffer is kept for the next stanza.
+	maxBuffer = 64 << 10
 	// maxOpen bounds Reader.open, in bytes. The closing tags of what is open beyond
 	// that may have any name.
 	maxOpen = 64 << 10
 )
 
 // NewReader makes a Reader that keeps max bytes of a stanza.
-func NewReader(r io.Reader, max int) *Reader {
-	return &Reader{r: bufio.NewReaderSize(r, window), max: max}
+func NewReader(from io.Reader, max int) *Reader {
+	return &Reader{from: from, max: max, buf: make([]byte, 0, 2*window)}
 }
 
 // Header reads up to and with the opening tag of the stream.
-func (f *Reader) Header() ([]byte, error) {
-	f.reset()
-	if f.peek() == 0xEF {
-		f.expect("\uFEFF") // a byte order mark
+func (r *Reader) Header() ([]byte, error) {
+	r.reset()
+	if r.peek() == 0xEF {
+		r.expect("\uFEFF") // a byte order mark
 	}
-	blank := f.space()
-	f.expect("<")
-	if !blank && f.peek() == '?' {
-		f.expect("?xml")
-		f.until('?', 1)
-		f.space()
-		f.expect("<")
+	blank := r.space()
+	r.expect("<")
+	if !blank && r.peek() == '?' {
+		r.expect("?xml")
+		r.until('?', 1)
+		r.space()
+		r.expect("<")
 	}
-	if f.tag() == 0 {
-		f.fail(io.ErrUnexpectedEOF) // the stream has no content
+	if r.tag() == 0 {
+		r.fail(io.ErrUnexpectedEOF) // the stream has no content
 	}
-	return f.kept(), f.err
+	header, _ := r.kept()
+	return header, r.err
 }
 
 // Next reads the next stanza. What it returns is valid until the next call;
 // if whole is false, it is only the beginning of a stanza that was longer than
 // the limit. The error is io.EOF after the closing tag of the stream.
-func (f *Reader) Next() (stanza []byte, whole bool, err error) {
-	f.reset()
-	for isSpace(f.peek()) {
-		f.i++
-		f.from = f.i
+func (r *Reader) Next() (stanza []byte, whole bool, err error) {
+	r.reset()
+	for isSpace(r.peek()) {
+		r.i++
+		r.start = r.i
 	}
-	f.expect("<")
-	switch f.peek() {
+	r.expect("<")
+	switch r.peek() {
 	case '/':
-		f.closing()
-		f.fail(io.EOF)
+		r.closing()
+		r.fail(io.EOF)
 	case '!', '?':
-		f.fail(ErrRestrictedXML)
+		r.fail(ErrRestrictedXML)
 	default:
-		for depth := f.tag(); depth > 0 && f.err == nil; {
-			depth += f.content()
+		for depth := r.tag(); depth > 0 && r.err == nil; {
+			depth += r.content()
 		}
 	}
-	return f.kept(), !f.cut, f.err
+	stanza, whole = r.kept()
+	return stanza, whole, r.err
 }
 
 // content reads text, and the markup behind it. It returns by how much that makes
 // what comes next lie deeper.
-func (f *Reader) content() int {
-	for f.skip(textByte); f.peek() != '<' && f.err == nil; f.skip(textByte) {
-		f.char()
+func (r *Reader) content() int {
+	for r.skip(textByte); r.peek() != '<' && r.err == nil; r.skip(textByte) {
+		r.char()
 	}
-	f.expect("<")
-	switch f.peek() {
+	r.expect("<")
+	switch r.peek() {
 	case '/':
-		f.closing()
+		r.closing()
 		return -1
 	case '!':
-		f.declaration()
+		r.declaration()
 	case '?':
-		f.expect("?")
-		f.until('?', 1)
+		r.expect("?")
+		r.until('?', 1)
 	default:
-		return f.tag()
+		return r.tag()
 	}
 	return 0
 }
 
 // tag reads an opening tag behind its '<'. It returns 1, or 0 if the tag closes its
 // element, too.
-func (f *Reader) tag() int {
-	before := len(f.open)
-	f.open = append(f.open, '<')
-	f.name(true)
-	if f.deeper > 0 || len(f.open) > maxOpen {
-		f.open = f.open[:before]
-		f.deeper++
+func (r *Reader) tag() int {
+	before := len(r.open)
+	r.open = append(r.open, '<')
+	r.name(true)
+	if r.deeper > 0 || len(r.open) > maxOpen {
+		r.open = r.open[:before]
+		r.deeper++
 	}
-	for f.err == nil {
-		blank := f.space()
-		switch f.peek() {
+	for r.err == nil {
+		blank := r.space()
+		switch r.peek() {
 		case '>':
-			f.i++
+			r.i++
 			return 1
 		case '/':
-			f.expect("/>")
-			f.pop()
+			r.expect("/>")
+			r.pop()
 			return 0
 		}
 		if !blank {
-			f.refuse("white space or the end of a tag")
+			r.refuse("white space or the end of a tag")
 		}
-		f.attribute()
+		r.attribute()
 	}
 	return 0
 }
 
-func (f *Reader) attribute() {
-	f.name(false)
-	f.space()
-	f.expect("=")
-	f.space()
-	quote := f.peek()
+func (r *Reader) attribute() {
+	r.name(false)
+	r.space()
+	r.expect("=")
+	r.space()
+	quote := r.peek()
 	if quote != '\'' && quote != '"' {
-		f.refuse("the value of an attribute")
+		r.refuse("the value of an attribute")
 		return
 	}
-	f.i++
-	for f.skip(plainByte); f.peek() != quote && f.err == nil; f.skip(plainByte) {
-		if f.peek() == '<' {
-			f.refuse("a character of a value")
+	r.i++
+	for r.skip(plainByte); r.peek() != quote && r.err == nil; r.skip(plainByte) {
+		if r.peek() == '<' {
+			r.refuse("a character of a value")
 			return
 		}
-		f.char()
+		r.char()
 	}
-	if f.err == nil {
-		f.i++
+	if r.err == nil {
+		r.i++
 	}
 }
 
 // closing reads a closing tag behind its '<'.
-func (f *Reader) closing() {
-	f.expect("/")
-	if name := f.open[f.last()+1:]; f.deeper > 0 {
-		f.name(false)
-	} else if bytes.HasPrefix(f.window[f.i:], name) {
-		f.i += len(name)
+func (r *Reader) closing() {
+	r.expect("/")
+	if name := r.open[r.last()+1:]; r.deeper > 0 {
+		r.name(false)
+	} else if bytes.HasPrefix(r.buf[r.i:], name) {
+		r.i += len(name)
 	} else {
-		f.expect(string(name))
+		r.expect(string(name))
 	}
-	f.pop()
-	f.space()
-	f.expect(">")
+	r.pop()
+	r.space()
+	r.expect(">")
 }
 
 // last is where the last of the open names begins, with its '<'.
-func (f *Reader) last() int { return bytes.LastIndexByte(f.open, '<') }
+func (r *Reader) last() int { return bytes.LastIndexByte(r.open, '<') }
 
 // pop closes the element that was opened last, if any is open.
-func (f *Reader) pop() {
-	if f.deeper > 0 {
-		f.deeper--
+func (r *Reader) pop() {
+	if r.deeper > 0 {
+		r.deeper--
 	} else {
-		f.open = f.open[:max(0, f.last())]
+		r.open = r.open[:max(0, r.last())]
 	}
 }
 
 // declaration reads a comment or a CDATA section behind its '<'.
-func (f *Reader) declaration() {
-	f.expect("!")
-	switch f.peek() {
+func (r *Reader) declaration() {
+	r.expect("!")
+	switch r.peek() {
 	case '-':
-		f.expect("--")
-		f.until('-', 2)
+		r.expect("--")
+		r.until('-', 2)
 	case '[':
-		f.expect("[CDATA[")
-		f.until(']', 2)
+		r.expect("[CDATA[")
+		r.until(']', 2)
 	default:
-		f.fail(ErrRestrictedXML)
+		r.fail(ErrRestrictedXML)
 	}
 }
 
 // until reads up to and with n bytes c and a '>'.
-func (f *Reader) until(c byte, n int) {
-	for run := 0; f.err == nil; {
-		switch b := f.peek(); {
+func (r *Reader) until(c byte, n int) {
+	for run := 0; r.err == nil; {
+		switch b := r.peek(); {
 		case b == '>' && run >= n:
-			f.i++
+			r.i++
 			return
 		case b == c:
-			f.i++
+			r.i++
 			run++
 		default:
-			f.char()
+			r.char()
 			run = 0
 		}
 	}
 }
 
-// name reads a name (XML 1.0, section 2.3), and appends it to f.open, as far as that
+// name reads a name (XML 1.0, section 2.3), and appends it to r.open, as far as that
 // has room, if it is kept. Which characters beyond ASCII are letters is not looked at.
-func (f *Reader) name(kept bool) {
+func (r *Reader) name(kept bool) {
 	for of := byte(firstByte); ; of = nameByte {
-		switch b := f.peek(); {
+		switch b := r.peek(); {
 		case b >= utf8.RuneSelf:
-			if r := f.rune(); kept && len(f.open) <= maxOpen {
-				f.open = utf8.AppendRune(f.open, r)
+			if c := r.rune(); kept && len(r.open) <= maxOpen {
+				r.open = utf8.AppendRune(r.open, c)
 			}
 			continue
 		case b != ':' && class[b]&of == 0:
 			if of == firstByte {
-				f.refuse("a name")
+				r.refuse("a name")
 			}
 			return
 		}
-		from := f.i
-		f.i++
-		f.skip(nameByte)
-		if kept && len(f.open) <= maxOpen {
-			f.open = append(f.open, f.window[from:f.i]...)
+		from := r.i
+		r.i++
+		r.skip(nameByte)
+		if kept && len(r.open) <= maxOpen {
+			r.open = append(r.open, r.buf[from:r.i]...)
 		}
 	}
 }
 
 // space reads white space, and reports whether there was any.
-func (f *Reader) space() (was bool) {
-	for ; isSpace(f.peek()); f.i++ {
+func (r *Reader) space() (was bool) {
+	for ; isSpace(r.peek()); r.i++ {
 		was = true
 	}
 	return was
@@ -267,119 +270,115 @@ func (f *Reader) space() (was bool) {
 func isSpace(b byte) bool { return b == ' ' || b == '\n' || b == '\t' || b == '\r' }
 
 // expect reads what must come.
-func (f *Reader) expect(s string) {
+func (r *Reader) expect(s string) {
 	for i := range len(s) {
-		if f.peek() != s[i] {
-			f.refuse(strconv.Quote(s[i:]))
+		if r.peek() != s[i] {
+			r.refuse(strconv.Quote(s[i:]))
 			return
 		}
-		f.i++
+		r.i++
 	}
 }
 
-// skip reads the bytes of a class that are at hand.
-func (f *Reader) skip(of byte) {
-	i := f.i
-	for i < len(f.window) && class[f.window[i]]&of != 0 {
+// skip passes the bytes of a class that are in the buffer.
+func (r *Reader) skip(of byte) {
+	i := r.i
+	for i < len(r.buf) && class[r.buf[i]]&of != 0 {
 		i++
 	}
-	f.i = i
+	r.i = i
 }
 
 // char reads a character (XML 1.0, section 2.2).
-func (f *Reader) char() {
-	switch b := f.peek(); {
+func (r *Reader) char() {
+	switch b := r.peek(); {
 	case b >= utf8.RuneSelf:
-		f.rune()
+		r.rune()
 	case b >= ' ' || isSpace(b):
-		f.i++
+		r.i++
 	default:
-		f.refuse("a character")
+		r.refuse("a character")
 	}
 }
 
 // rune reads a character of more than one byte.
-func (f *Reader) rune() rune {
-	if r, n := utf8.DecodeRune(f.window[f.i:]); n > 1 {
-		f.i += n
-		return r
+func (r *Reader) rune() rune {
+	if c, n := utf8.DecodeRune(r.buf[r.i:]); n > 1 {
+		r.i += n
+		return c
 	}
 	var b [utf8.UTFMax]byte // its bytes come in two pieces, or it is none
 	n := 0
-	for ; f.err == nil && !utf8.FullRune(b[:n]); n++ {
-		if b[n] = f.peek(); f.err == nil {
-			f.i++
+	for ; r.err == nil && !utf8.FullRune(b[:n]); n++ {
+		if b[n] = r.peek(); r.err == nil {
+			r.i++
 		}
 	}
-	r, size := utf8.DecodeRune(b[:n])
+	c, size := utf8.DecodeRune(b[:n])
 	if size == 1 {
-		f.fail(fmt.Errorf("%w: %+q is not UTF-8", ErrNotWellFormed, b[:n]))
+		r.fail(fmt.Errorf("%w: %+q is not UTF-8", ErrNotWellFormed, b[:n]))
 	}
-	return r
+	return c
 }
 
-// peek returns the next byte, which is yet to be read: 0, which is no character of
-// XML, if there is none.
-func (f *Reader) peek() byte {
-	if f.i < len(f.window) {
-		return f.window[f.i]
+// peek returns the next byte without passing it; 0, which is no character of XML, if
+// there is none.
+func (r *Reader) peek() byte {
+	if r.i < len(r.buf) {
+		return r.buf[r.i]
 	}
-	return f.more()
+	return r.more()
 }
 
-// more is peek when all that was at hand is read.
-func (f *Reader) more() byte {
-	if f.err != nil {
-		return 0
+// more is peek when all that is in the buffer is read.
+func (r *Reader) more() byte {
+	for r.err == nil {
+		r.buf = r.buf[:copy(r.buf, r.buf[r.start:])]
+		if len(r.buf) > r.max {
+			r.buf, r.cut = r.buf[:r.max], true
+		}
+		r.start, r.i = 0, len(r.buf)
+		r.buf = slices.Grow(r.buf, window)
+		n, err := r.from.Read(r.buf[r.i : r.i+window])
+		if r.buf = r.buf[:r.i+n]; n > 0 {
+			return r.buf[r.i] // an error comes again
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			r.fail(err)
+		}
 	}
-	f.keep()
-	_, _ = f.r.Discard(len(f.window)) // it is there
-	if _, err := f.r.Peek(1); err == io.EOF {
-		f.fail(io.ErrUnexpectedEOF)
-		return 0
-	} else if err != nil {
-		f.fail(err)
-		return 0
-	}
-	f.window, _ = f.r.Peek(f.r.Buffered())
-	f.i, f.from = 0, 0
-	return f.window[0]
+	return 0
 }
 
 // reset forgets what was kept.
-func (f *Reader) reset() {
-	if cap(f.buf) > 64<<10 {
-		f.buf = nil // one long stanza is no reason to keep its memory
+func (r *Reader) reset() {
+	if cap(r.buf) > maxBuffer && len(r.buf)-r.i <= window { // one long stanza is no reason to keep its memory
+		r.buf, r.i = append(make([]byte, 0, 2*window), r.buf[r.i:]...), 0
 	}
-	f.buf, f.cut, f.from = f.buf[:0], false, f.i
+	r.start, r.cut = r.i, false
 }
 
-// keep takes what was read of the window into buf.
-func (f *Reader) keep() {
-	piece := f.window[f.from:f.i]
-	n := min(len(piece), f.max-len(f.buf))
-	f.buf, f.cut, f.from = append(f.buf, piece[:n]...), f.cut || n < len(piece), f.i
-}
-
-// kept is what was read since the last reset, or its beginning.
-func (f *Reader) kept() []byte {
-	if len(f.buf) == 0 && f.i-f.from <= f.max {
-		return f.window[f.from:f.i:f.i]
+// kept returns what was read since the last reset, or its beginning.
+func (r *Reader) kept() (data []byte, whole bool) {
+	if r.cut || r.i-r.start > r.max {
+		return r.buf[r.start:][:r.max:r.max], false
 	}
-	f.keep()
-	return f.buf
+	return r.buf[r.start:r.i:r.i], true
 }
 
 // refuse ends the stream where something else should come than what does.
-func (f *Reader) refuse(want string) {
-	got := f.window[f.i:min(f.i+1, len(f.window))] // no more: that may not have come
-	f.fail(fmt.Errorf("%w: %+q instead of %s", ErrNotWellFormed, got, want))
+func (r *Reader) refuse(want string) {
+	got := r.buf[r.i:min(r.i+1, len(r.buf))] // no more: that may not have come
+	r.fail(fmt.Errorf("%w: %+q instead of %s", ErrNotWellFormed, got, want))
 }
 
 // fail ends the stream: nothing comes any more.
-func (f *Reader) fail(err error) {
-	if f.err == nil {
-		f.err = err
-		f.window, f.i, f.from = nil, 0, 0
+func (r *Reader) fail(err error) {
+	if r.err == nil {
+		r.err = err
+		r.buf, r.start, r.i, r.cut = nil, 0, 0, false
 	}
 }
