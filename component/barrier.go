@@ -163,7 +163,7 @@ func (b *barrier) blocks(to []jid.JID) bool {
 // short time ago, have gone to the clients.
 func (c *Component) awaitBarrier(s *stream, host string, to []jid.JID) {
 	g := s.grants.of(host)
-	if !s.barrier.blocks(to) || g.queries == queriesUntestable || !g.probed && c.announcementsOver(s) {
+	if !s.barrier.blocks(to) || g.queries == queriesUnproven || !g.probed && c.announcementsOver(s) {
 		return
 	}
 	began := time.Now()

@@ -211,13 +211,6 @@ func (c *Component) Renew(secret string, secured *tls.Config) {
 	c.opts.Secret, c.opts.TLS = secret, secured
 }
 
-// options are those for a new connection.
-func (c *Component) options() Options {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.opts
-}
-
 // Run connects to the server, serves it, and connects again when the stream is lost,
 // whatever the cause, until ctx ends; then it closes the stream in order and returns.
 // It is called once.
@@ -236,12 +229,12 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 			}
 			s.grants = newGrants(c.opts.Hosts, before)
 			before = s.grants
-			s.newcomers.restarted = restarted
+			s.unasked.restarted = restarted
 			c.opts.Logger.Info("connected to the XMPP server", "address", c.opts.Address, "domain", c.opts.Domain)
 			c.set(s, nil)
 			c.streamless.reset()
 			err = c.serve(ctx, s)
-			restarted = isShutDown(err)
+			restarted = conditionOf(err) == "system-shutdown"
 			c.restrict(err)
 			if time.Since(s.began) > retry.max {
 				retry.reset()
@@ -268,12 +261,17 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 }
 
 // open connects to the server, which may have the component's domain in another
-// spelling.
+// spelling. COMPAT ejabberd says no more than that there is no component with this
+// secret.
 func (c *Component) open(ctx context.Context) (*stream, error) {
-	s, err := open(ctx, c.options(), c.names.domain(), c.idPrefix(), &c.buffers)
-	if isNoComponent(err) && c.names.tryOther() {
-		other, again := open(ctx, c.options(), c.names.domain(), c.idPrefix(), &c.buffers)
-		if !isNoComponent(again) {
+	c.mu.Lock()
+	o := c.opts
+	c.mu.Unlock()
+	unknown := []string{"host-unknown", "not-authorized"}
+	s, err := open(ctx, o, c.names.domain(), c.idPrefix(), &c.buffers)
+	if isRefused(err, unknown...) && c.names.tryOther() {
+		other, again := open(ctx, o, c.names.domain(), c.idPrefix(), &c.buffers)
+		if !isRefused(again, unknown...) {
 			return other, again
 		}
 		c.names.tryOther()
@@ -285,7 +283,7 @@ func (c *Component) open(ctx context.Context) (*stream, error) {
 // ended the stream because of another address: better that than no rosters. After
 // the end of a later stream it is tried again: the server may have been mended.
 func (c *Component) restrict(err error) {
-	if ended, ok := errors.AsType[*StreamError](err); !ok || ended.Condition != "invalid-from" {
+	if conditionOf(err) != "invalid-from" {
 		c.unrestricted.Store(c.opts.Unrestricted)
 	} else if c.unrestricted.CompareAndSwap(true, false) {
 		c.opts.Logger.Error("the server does not take stanzas from its users' addresses: going on as if xmpp.unrestricted were false",
@@ -295,20 +293,16 @@ func (c *Component) restrict(err error) {
 
 // advice says what an administrator can check about err.
 func (c *Component) advice(err error) string {
-	if insecure, ok := errors.AsType[*TLSError](err); ok {
-		return insecure.Advice()
+	type advisor interface {
+		error
+		Advice() string
 	}
-	if _, ok := errors.AsType[*Rival](err); ok {
-		return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
+	if known, ok := errors.AsType[advisor](err); ok {
+		return known.Advice()
 	}
-	if _, ok := errors.AsType[*Undelegated](err); ok {
-		return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
-	}
-	refused, ok := errors.AsType[*StreamError](err)
-	if !ok {
+	switch conditionOf(err) {
+	case "":
 		return "is the server running, and is xmpp.address its component port?"
-	}
-	switch refused.Condition {
 	case "not-authorized":
 		return "is xmpp.secret the secret of " + c.opts.Domain + " in the server's configuration?"
 	case "host-unknown":
@@ -391,9 +385,7 @@ func (c *Component) Status() Status {
 	status := Status{Connected: s != nil, Domain: c.opts.Domain, Address: c.opts.Address, Any: c.takesAny(s)}
 	if s == nil {
 		status.Reason = why.Error()
-		if ended, ok := errors.AsType[*StreamError](why); ok {
-			status.Condition = ended.Condition
-		} else if _, ok := errors.AsType[*Rival](why); ok {
+		if status.Condition = conditionOf(why); isRival(why) {
 			status.Condition = "conflict"
 		}
 		return status

@@ -145,34 +145,27 @@ func (c *Component) setRefused(s *stream, e envelope, full jid.JID, query *xmlst
 // maxVersion is longer than any version of ours.
 const maxVersion = 64
 
-// versionIn returns the version that a roster get names (RFC 6121, section 2.6.2);
-// nil if it names none.
-func versionIn(query *xmlstream.Element) *string {
-	version, has := query.Attr("ver")
-	if !has {
-		return nil
-	}
-	if len(version) > maxVersion {
-		version = "" // it is not ours
-	}
-	version = strings.Clone(version) // which is kept while the query waits, and the stanza is not
-	return &version
-}
-
 // handleGet hands a roster get over, to be answered when the roster is there.
 func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.Element) {
 	began, full := time.Now(), u.full
 	c.endOtherSpelling(u)
 	c.sessions.Spell(full, u.bare)
-	s.newcomers.asked(full)
+	s.unasked.asked(full)
 	c.presences.Login(full)
-	version := versionIn(query)
+	var version *string // that the client names (RFC 6121, section 2.6.2); kept while the query waits, and the stanza is not
+	if ver, named := query.Attr("ver"); named {
+		if len(ver) > maxVersion {
+			ver = "" // it is not ours
+		}
+		ver = strings.Clone(ver)
+		version = &ver
+	}
 	named := version != nil
 	took := func() { c.opts.Metrics.QueryDuration.Observe(time.Since(began).Seconds()) }
 	same, err := c.rosters.Get(full, version, func(a roster.Answer) (rest []roster.Item) {
 		defer took()
 		defer c.logAnswer(full, a, began)
-		data := []byte(nil)
+		var data []byte
 		if a.Roster == nil {
 			c.failed(full, a.Err)
 			data = e.failure(named, a.Err)
@@ -186,7 +179,13 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 			a.Roster = c.names.roster(a.Roster)
 			data, rest = e.result(a, c.opts.MaxStanza, c.buffers.get)
 		}
-		c.answer(full, e, named, data)
+		// COMPAT Prosody takes the answer on a later stream than that of the query,
+		// and would let the client wait for good without it.
+		if s, _ := c.current(); s != nil {
+			c.deliver(s, full, e, named, data, s.out.put)
+		} else {
+			c.rosters.Undelivered(full)
+		}
 		return c.names.read(rest)
 	})
 	switch {
@@ -196,31 +195,19 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 		c.logAnswer(full, roster.Answer{Err: err}, began)
 	case same:
 		c.count(queryOK)
-		if e.delegation != "" {
-			s.barrier.answered(full)
-		}
-		if !c.offer(s, e.same()) || !c.answerQueued(s, full) {
-			c.rosters.Undelivered(full)
-		}
+		c.deliver(s, full, e, named, e.same(), s.out.offer)
 		took()
 		c.logAnswer(full, roster.Answer{Same: true}, began)
 	}
 }
 
-// answer sends the answer to a roster get, on the stream that is there now: COMPAT
-// Prosody takes it on a later stream than that of the query, and would let the client
-// wait for good without it. If the queue to the server has no room for it, the answer
-// is that of a failure.
-func (c *Component) answer(full jid.JID, e envelope, named bool, data []byte) {
-	s, _ := c.current()
-	if s == nil {
-		c.rosters.Undelivered(full)
-		return
-	}
+// deliver sends the answer to a roster get. If the queue to the server has no room for
+// it, the answer is that of a failure.
+func (c *Component) deliver(s *stream, full jid.JID, e envelope, named bool, data []byte, queue func([]byte) error) {
 	if e.delegation != "" {
 		s.barrier.answered(full) // first: whoever sees the answer may send the next thing
 	}
-	err := s.out.put(data)
+	err := queue(data)
 	if err == errQueueFull {
 		c.offer(s, e.failure(named, roster.ErrBusy))
 	}

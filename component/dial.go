@@ -47,52 +47,47 @@ type TLSError struct {
 func (e *TLSError) Unwrap() error { return e.Err }
 
 func (e *TLSError) Error() string {
-	var (
-		plain   tls.RecordHeaderError
-		name    x509.HostnameError
-		unknown x509.UnknownAuthorityError
-		invalid x509.CertificateInvalidError
-		remote  *net.OpError
-	)
-	switch {
-	case e.Plain():
-		if errors.As(e.Err, &plain) {
-			return "TLS: what answers does not speak TLS"
-		}
-		return "TLS: the server closed the connection"
-	case errors.As(e.Err, &name):
-		return "TLS: the server's certificate is not for " + short(e.ServerName) + ", it is for " + namesOf(name.Certificate)
-	case errors.As(e.Err, &unknown):
-		return "TLS: the server's certificate was signed by nobody who is trusted"
-	case errors.As(e.Err, &invalid) && invalid.Reason == x509.Expired:
-		return "TLS: the server's certificate has expired, or is not valid yet"
-	case errors.As(e.Err, &remote) && remote.Op == "remote error":
-		return "TLS: the server refused: " + remote.Err.Error()
-	case errors.Is(e.Err, context.DeadlineExceeded):
-		return "TLS: the server did not answer in time"
-	}
-	return "TLS: " + e.Err.Error()
-}
-
-// Plain reports whether the port seems to be one without TLS.
-func (e *TLSError) Plain() bool {
-	var plain tls.RecordHeaderError
-	return errors.As(e.Err, &plain) || errors.Is(e.Err, io.EOF)
+	what, _ := e.explain()
+	return "TLS: " + what
 }
 
 // Advice says what an administrator can check.
 func (e *TLSError) Advice() string {
-	var name x509.HostnameError
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case e.Plain():
-		return "is xmpp.address a component port with TLS? without xmpp.tls.server_name and xmpp.tls.ca none is used"
-	case errors.As(e.Err, &name):
-		return "xmpp.tls.server_name has to be a name that is in the server's certificate"
-	case errors.As(e.Err, &unknown):
-		return "xmpp.tls.ca has to be a file with the certificate that signed the server's, or with the server's own"
+	_, advice := e.explain()
+	return advice
+}
+
+// Plain reports whether the port seems to be one without TLS.
+func (e *TLSError) Plain() bool {
+	_, plain := errors.AsType[tls.RecordHeaderError](e.Err)
+	return plain || errors.Is(e.Err, io.EOF)
+}
+
+func (e *TLSError) explain() (what, advice string) {
+	if e.Plain() {
+		what = "what answers does not speak TLS"
+		if errors.Is(e.Err, io.EOF) {
+			what = "the server closed the connection"
+		}
+		return what, "is xmpp.address a component port with TLS? without xmpp.tls.server_name and xmpp.tls.ca none is used"
 	}
-	return "is the server's certificate in order?"
+	if name, ok := errors.AsType[x509.HostnameError](e.Err); ok {
+		return "the server's certificate is not for " + short(e.ServerName) + ", it is for " + namesOf(name.Certificate),
+			"xmpp.tls.server_name has to be a name that is in the server's certificate"
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](e.Err); ok {
+		return "the server's certificate was signed by nobody who is trusted",
+			"xmpp.tls.ca has to be a file with the certificate that signed the server's, or with the server's own"
+	}
+	what, advice = e.Err.Error(), "is the server's certificate in order?"
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](e.Err); ok && invalid.Reason == x509.Expired {
+		what = "the server's certificate has expired, or is not valid yet"
+	} else if remote, ok := errors.AsType[*net.OpError](e.Err); ok && remote.Op == "remote error" {
+		what = "the server refused: " + remote.Err.Error()
+	} else if errors.Is(e.Err, context.DeadlineExceeded) {
+		what = "the server did not answer in time"
+	}
+	return what, advice
 }
 
 // namesOf are the names a certificate is for, a few of them.

@@ -198,7 +198,7 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 		// A server marks those whom it reports when we connect (XEP-0203). COMPAT
 		// ejabberd does not report them then, and marks nobody.
 		before := first && (e.Child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed)
-		s.newcomers.reported(full, before)
+		s.unasked.reported(full, before)
 		c.presences.Available(full, says)
 		if first {
 			// It did not ask for its roster before: it was there before rosterd
@@ -216,7 +216,7 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 // gone notes that a resource is no longer connected.
 func (c *Component) gone(full jid.JID) {
 	if s, _ := c.current(); s != nil {
-		s.newcomers.gone(full)
+		s.unasked.gone(full)
 	}
 	c.sessions.Gone(full)
 	c.rosters.Gone(full)

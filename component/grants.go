@@ -36,15 +36,15 @@ type grant struct {
 type queryState int
 
 const (
-	queriesUnknown    queryState = iota
-	queriesArrive                // one came, and no probe has missed us since
-	queriesMissed                // somebody else answered a probe, or it was lost
-	queriesUntestable            // nobody answered a probe
+	queriesUnknown   queryState = iota
+	queriesArrive               // one came, and no probe has missed us since
+	queriesElsewhere            // somebody else answered a probe, or it was lost
+	queriesUnproven             // nobody answered a probe
 )
 
 // delegated reports whether the host's queries come here, as far as that can be known.
 func (g grant) delegated() bool {
-	return g.queries == queriesArrive || g.queries == queriesUntestable && g.delegation != ""
+	return g.queries == queriesArrive || g.queries == queriesUnproven && g.delegation != ""
 }
 
 // grants are those of all served hosts. It is safe for concurrent use.
@@ -194,14 +194,14 @@ func (c *Component) routes(s *stream, host string, g grant) Routes {
 	missing := func(format string, args ...any) { r.Missing = append(r.Missing, fmt.Sprintf(format, args...)) }
 	switch {
 	case r.Delegation:
-		if r.Unproven = g.queries == queriesUntestable; r.Unproven {
+		if r.Unproven = g.queries == queriesUnproven; r.Unproven {
 			missing("it cannot be proven that %s delegates %s to %s: it does not answer %s; "+
 				"ejabberd from 25.03 on: any privilege in mod_privilege", host, nsRoster, c.opts.Domain, c.opts.Domain)
 		}
 	case g.keeps != "":
 		r.Query = QueryNone
 		missing("%s runs %s, which answers every roster query from its own rosters, whoever is asked: rosterd cannot serve it", host, g.keeps)
-	case c.announcementsOver(s) && (g.delegation == "" || g.queries == queriesMissed):
+	case c.announcementsOver(s) && (g.delegation == "" || g.queries == queriesElsewhere):
 		r.Query = QueryPlain
 		missing("%s does not delegate %s to %s, so clients must ask %s for their roster; "+
 			"Prosody: delegations, and mod_delegation on the host and on the component; ejabberd: mod_delegation", host, nsRoster, c.opts.Domain, c.opts.Domain)

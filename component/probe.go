@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/xml"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -28,11 +29,26 @@ func (e *Undelegated) Error() string {
 	return "roster queries of " + e.Host + " have ceased to be delegated"
 }
 
+// Advice says what an administrator can check.
+func (e *Undelegated) Advice() string {
+	return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
+}
+
 // Rival is the end of a stream because an older rosterd is connected as the same
 // component: COMPAT ejabberd, which shares queries and presences among them.
 type Rival struct{ Domain string }
 
 func (e *Rival) Error() string { return "another rosterd is connected as " + e.Domain }
+
+// Advice says what an administrator can check.
+func (e *Rival) Advice() string {
+	return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
+}
+
+func isRival(err error) bool {
+	_, is := errors.AsType[*Rival](err)
+	return is
+}
 
 // probe returns a probe of a host, as the server spells it.
 func (c *Component) probe(spelling string) request {
@@ -72,11 +88,11 @@ func (c *Component) proveDelegation(s *stream, host string) {
 			switch {
 			case spelling != c.names.write(host):
 			case a.err != nil:
-				s.untestable(host)
+				s.probeUnanswered(host)
 			case errorCondition(a.iq) == errConflict.condition:
 				s.suspect() // it came to another rosterd
 			default:
-				s.probeMissed(host, before)
+				s.probeFailed(host, before)
 			}
 		})
 		// A server may drop it. It reads in order: when it has answered a ping behind
@@ -90,9 +106,9 @@ func (c *Component) proveDelegation(s *stream, host string) {
 				switch {
 				case !s.iqs.cancel(id), spelling != c.names.write(host):
 				case before.probed:
-					s.probeMissed(host, before)
+					s.probeFailed(host, before)
 				default:
-					s.untestable(host)
+					s.probeUnanswered(host)
 				}
 			})
 		})
@@ -111,29 +127,29 @@ func (c *Component) queryArrived(s *stream, host string) {
 	c.opts.Logger.Info("roster queries arrive", "host", host)
 }
 
-// untestable notes that nobody answers probes.
-func (s *stream) untestable(host string) {
+// probeUnanswered notes that nobody answers probes.
+func (s *stream) probeUnanswered(host string) {
 	s.grants.change(host, func(g *grant) {
 		if g.queries == queriesUnknown {
-			g.queries = queriesUntestable
+			g.queries = queriesUnproven
 		}
 	})
 }
 
-// probeMissed notes that the server has answered a probe itself, or lost it. It ends
+// probeFailed notes that the server has answered a probe itself, or lost it. It ends
 // the stream if probes arrived before, or should have for long, by what was announced.
 // Where users' queries arrive and no probe ever did, a probe tells nothing.
-func (s *stream) probeMissed(host string, before grant) {
+func (s *stream) probeFailed(host string, before grant) {
 	_, after := s.grants.change(host, func(g *grant) {
 		switch {
 		case g.queries == queriesArrive && !(before.queries == queriesArrive && before.probed): // a query came meanwhile, or no probe ever did
 		case g.filtered && !before.probed:
-			g.queries = queriesUntestable // a probe is none of the queries that are delegated
+			g.queries = queriesUnproven // a probe is none of the queries that are delegated
 		default:
-			g.queries = queriesMissed
+			g.queries = queriesElsewhere
 		}
 	})
-	if after.queries == queriesMissed && (before.queries == queriesArrive || before.queries == queriesMissed && before.delegation != "") {
+	if after.queries == queriesElsewhere && (before.queries == queriesArrive || before.queries == queriesElsewhere && before.delegation != "") {
 		s.end(&Undelegated{host})
 	}
 }

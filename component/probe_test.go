@@ -302,15 +302,15 @@ func TestPushesThatNobodyConfirms(t *testing.T) {
 }
 
 // Who is there and has not asked here is told everything, after a while.
-func TestNewcomers(t *testing.T) {
+func TestUnasked(t *testing.T) {
 	full := func(resource string) jid.JID { return mustJID(t, "juliet@example.org/"+resource) }
-	due := func(n *newcomers) (list []string) {
+	due := func(n *unasked) (list []string) {
 		for _, full := range n.due(time.Now()) {
 			list = append(list, full.Resource())
 		}
 		return list
 	}
-	check := func(t *testing.T, n *newcomers, want string) {
+	check := func(t *testing.T, n *unasked, want string) {
 		t.Helper()
 		if got := strings.Join(due(n), " "); got != want {
 			t.Errorf("got %q, want %q", got, want)
@@ -319,7 +319,7 @@ func TestNewcomers(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		t.Run(fmt.Sprint("restarted ", restarted), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := &newcomers{restarted: restarted, met: make(map[jid.JID]bool)}
+				n := &unasked{restarted: restarted, met: make(map[jid.JID]bool)}
 				n.reported(full("a"), true)
 				n.reported(full("b"), false) // known from before
 				n.reported(full("c"), true)
@@ -347,10 +347,10 @@ func TestNewcomers(t *testing.T) {
 				} else {
 					check(t, n, "d") // the table of sessions knows of d
 				}
-				for i := range maxNewcomers + 10 {
+				for i := range maxUnasked + 10 {
 					n.reported(full(strconv.Itoa(i)), true)
 				}
-				if len(n.waiting) != maxNewcomers {
+				if len(n.waiting) != maxUnasked {
 					t.Errorf("%d wait", len(n.waiting))
 				}
 			})
@@ -358,13 +358,13 @@ func TestNewcomers(t *testing.T) {
 	}
 }
 
-func TestNewcomersAreTold(t *testing.T) {
+func TestUnaskedAreTold(t *testing.T) {
 	r := start(t, only, func(o *Options) { o.Timing.Ask = 5 * time.Millisecond })
 	k := r.server.serve()
 	k.send("<presence from='juliet@example.org/plain' to='contacts.example.org'/>") // when nothing is delegated
 	k.quiet()
 	s, _ := r.current()
-	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	r.tellUnasked(s, time.Now().Add(time.Hour))
 	r.announced(t, k)
 	for _, resource := range []string{"asks", "asks-not"} {
 		k.send("<presence from='juliet@example.org/%s' to='contacts.example.org'><delay xmlns='urn:xmpp:delay' stamp='2026-11-01T00:00:00Z'/></presence>", resource)
@@ -376,7 +376,7 @@ func TestNewcomersAreTold(t *testing.T) {
 	}
 	k.send("<presence from='juliet@example.org/asks-not' to='contacts.example.org'><show>away</show></presence>")
 	k.quiet()
-	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	r.tellUnasked(s, time.Now().Add(time.Hour))
 	if n := len(r.rosters.unasked); n != 0 {
 		t.Errorf("%d more are told", n)
 	}
@@ -389,7 +389,7 @@ func TestNewcomersAreTold(t *testing.T) {
 	// Nobody is who has gone meanwhile, or else there would be a session again.
 	k.send("<presence from='juliet@example.org/left' to='contacts.example.org'/><presence type='unavailable' from='juliet@example.org/left' to='contacts.example.org'/>")
 	k.quiet()
-	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	r.tellUnasked(s, time.Now().Add(time.Hour))
 	if n := len(r.rosters.unasked); n != 0 {
 		t.Errorf("%s is told", receive(t, r.rosters.unasked))
 	}
@@ -415,7 +415,7 @@ func TestServerThatWasDown(t *testing.T) {
 	k.send("<presence from='%s' to='contacts.example.org'/>", juliet)
 	k.quiet()
 	s, _ := r.current()
-	r.tellNewcomers(s, time.Now().Add(time.Hour))
+	r.tellUnasked(s, time.Now().Add(time.Hour))
 	if n := len(r.rosters.unasked); n != 0 {
 		t.Errorf("%d are told", n)
 	}

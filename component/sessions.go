@@ -38,7 +38,7 @@ func (c *Component) tendSessions(ctx context.Context, s *stream) {
 			return
 		case now := <-look.C:
 			c.endUnreported(s, now)
-			c.tellNewcomers(s, now)
+			c.tellUnasked(s, now)
 			for full, again := range asked {
 				if now.After(again) {
 					delete(asked, full)
@@ -138,7 +138,7 @@ func (c *Component) ask(s *stream, full jid.JID) {
 		case !certain && mayBeGone(a.iq):
 			c.makeSure(s, full)
 		default:
-			s.newcomers.reported(full, false)
+			s.unasked.reported(full, false)
 			c.alive(full)
 		}
 	})
@@ -210,52 +210,52 @@ func (c *Component) reportedOn(s *stream, full jid.JID) bool {
 	return s.grants.of(full.Domain()).presence && c.sessions.Available(full) && !slices.Contains(c.sessions.Unheard(s.began), full)
 }
 
-// newcomers are resources that may have been there before rosterd was connected: they
+// unasked are resources that may have been there before rosterd was connected: they
 // asked then, if they did, and were told an error or, COMPAT ejabberd, the server's own
 // roster. They count as interested resources, and are told everything.
 //
 // Where it cannot be told whether they were there before, they have a while to ask, as
 // clients do at login. It is safe for concurrent use.
-type newcomers struct {
+type unasked struct {
 	// restarted says that the server has been started since the stream before: the
 	// sessions that are known have ended, and those that bear their names are others.
 	restarted bool
 
 	mu      sync.Mutex
-	waiting []newcomer       // in the order of their time; maxNewcomers
-	met     map[jid.JID]bool // if restarted: who was met on this stream, and whether they asked
+	waiting []unaskedResource // in the order of their time; maxUnasked
+	met     map[jid.JID]bool  // if restarted: who was met on this stream, and whether they asked
 }
 
-type newcomer struct {
+type unaskedResource struct {
 	full jid.JID
 	seen time.Time
 }
 
 const (
-	askWithin    = 2 * time.Second // how long a resource that was reported may take to ask
-	maxNewcomers = 1 << 16         // those who may still ask
-	maxMet       = 1 << 20         // those who are remembered
+	askWithin  = 2 * time.Second // how long a resource that was reported may take to ask
+	maxUnasked = 1 << 16         // those who may still ask
+	maxMet     = 1 << 20         // those who are remembered
 )
 
 // reported notes a resource that is there. before says that it was there before the
 // stream.
-func (n *newcomers) reported(full jid.JID, before bool) {
+func (n *unasked) reported(full jid.JID, before bool) {
 	if !before && !n.restarted {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, met := n.met[full]; met || len(n.waiting) >= maxNewcomers || len(n.met) >= maxMet {
+	if _, met := n.met[full]; met || len(n.waiting) >= maxUnasked || len(n.met) >= maxMet {
 		return
 	}
 	if n.restarted {
 		n.met[full] = false
 	}
-	n.waiting = append(n.waiting, newcomer{full, time.Now()})
+	n.waiting = append(n.waiting, unaskedResource{full, time.Now()})
 }
 
 // asked notes a resource that asked for its roster.
-func (n *newcomers) asked(full jid.JID) {
+func (n *unasked) asked(full jid.JID) {
 	if !n.restarted {
 		return
 	}
@@ -267,7 +267,7 @@ func (n *newcomers) asked(full jid.JID) {
 }
 
 // gone forgets a resource.
-func (n *newcomers) gone(full jid.JID) {
+func (n *unasked) gone(full jid.JID) {
 	if !n.restarted {
 		return
 	}
@@ -278,7 +278,7 @@ func (n *newcomers) gone(full jid.JID) {
 
 // due returns those who have not asked within their time, nor gone, as far as that is
 // known here: if the server was not restarted, the table of sessions knows better.
-func (n *newcomers) due(now time.Time) (due []jid.JID) {
+func (n *unasked) due(now time.Time) (due []jid.JID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for len(n.waiting) > 0 && now.Sub(n.waiting[0].seen) >= askWithin {
@@ -291,11 +291,11 @@ func (n *newcomers) due(now time.Time) (due []jid.JID) {
 	return due
 }
 
-// tellNewcomers has those told everything who have not asked in time.
-func (c *Component) tellNewcomers(s *stream, now time.Time) {
-	for _, full := range s.newcomers.due(now) {
+// tellUnasked has those told everything who have not asked in time.
+func (c *Component) tellUnasked(s *stream, now time.Time) {
+	for _, full := range s.unasked.due(now) {
 		g := s.grants.of(full.Domain())
-		if !g.delegated() || !s.newcomers.restarted && (c.sessions.IsInterested(full) || !c.sessions.Available(full)) {
+		if !g.delegated() || !s.unasked.restarted && (c.sessions.IsInterested(full) || !c.sessions.Available(full)) {
 			continue // or gone again
 		}
 		c.rosters.Unasked(full)

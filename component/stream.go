@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,6 +43,21 @@ func (e *StreamError) Error() string {
 	return "the server ended the stream: " + e.Condition
 }
 
+// conditionOf returns the condition of a stream error, "" if err is none.
+func conditionOf(err error) string {
+	if ended, ok := errors.AsType[*StreamError](err); ok {
+		return ended.Condition
+	}
+	return ""
+}
+
+// isRefused reports whether the server refused the handshake, with one of these
+// conditions.
+func isRefused(err error, conditions ...string) bool {
+	refused, ok := errors.AsType[*StreamError](err)
+	return ok && refused.Handshake && slices.Contains(conditions, refused.Condition)
+}
+
 var errClosed = errors.New("the server closed the stream")
 
 // stream is one connection to the server, after the handshake (XEP-0114, section 3).
@@ -56,7 +72,7 @@ type stream struct {
 	grants         *grants
 	barrier        barrier
 	unacknowledged unacknowledged
-	newcomers      newcomers
+	unasked        unasked
 	takesAny       atomic.Bool  // the server has read what [Component.tryAddress] sent, and goes on
 	suspected      atomic.Int64 // until when (time.Duration since began) another rosterd is, see suspect
 
@@ -76,11 +92,11 @@ func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffer
 	// The handshake ends with ctx, whichever of its reads and writes it is in.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	s := &stream{
-		conn:      conn,
-		out:       newWriter(o.Queue, o.Queue/4, 2*o.Timing.Write),
-		iqs:       newTracker(o.Timing.Answer, idPrefix),
-		began:     time.Now(),
-		newcomers: newcomers{met: make(map[jid.JID]bool)},
+		conn:    conn,
+		out:     newWriter(o.Queue, o.Queue/4, 2*o.Timing.Write),
+		iqs:     newTracker(o.Timing.Answer, idPrefix),
+		began:   time.Now(),
+		unasked: unasked{met: make(map[jid.JID]bool)},
 	}
 	s.out.spare = spare
 	s.reader = xmlstream.NewReader(s, maxStanza)
@@ -345,10 +361,10 @@ func (c *Component) newBackoff() *backoff {
 // pauseAfter returns the pause before the next attempt to connect, after one has
 // failed with err, or a stream has ended with it.
 func (c *Component) pauseAfter(err error, retry *backoff) time.Duration {
-	if _, ok := errors.AsType[*Rival](err); ok {
+	if isRival(err) {
 		return c.opts.Timing.MaxRetry // each of our attempts disturbs the other
 	}
-	if refused, ok := errors.AsType[*StreamError](err); ok && refused.Handshake && refused.Condition == "conflict" {
+	if isRefused(err, "conflict") {
 		return c.opts.Timing.MinRetry // the other may be gone at any time
 	}
 	return retry.next()
@@ -363,17 +379,4 @@ func isDown(err error) bool {
 		}
 	}
 	return false
-}
-
-// isShutDown reports whether a stream has ended with the server itself.
-func isShutDown(err error) bool {
-	ended, ok := errors.AsType[*StreamError](err)
-	return ok && ended.Condition == "system-shutdown"
-}
-
-// isNoComponent reports whether the server says that it has no such component.
-// ejabberd says no more than that there is none with this secret.
-func isNoComponent(err error) bool {
-	refused, ok := errors.AsType[*StreamError](err)
-	return ok && refused.Handshake && (refused.Condition == "host-unknown" || refused.Condition == "not-authorized")
 }
