@@ -11,23 +11,19 @@ import (
 )
 
 // handle answers a stanza, or hands it over to who does. It does not block. Its error,
-// a stream error, is the only thing that ends the stream. Of a stanza that is not
-// whole, or cannot be decoded, only the opening tag counts.
-func (c *Component) handle(s *stream, data []byte, whole bool) error {
-	refusal := errPolicyViolation // for a stanza that is too long
-	if whole {
-		e, err := xmlstream.Decode(data)
-		if err == nil {
-			return c.dispatch(s, e)
-		}
-		c.opts.Logger.Debug("stanza not understood", "err", err)
-		refusal = errBadRequest
-	} else {
-		c.opts.Logger.Debug("stanza too long", "limit_bytes", maxStanza)
+// a stream error, is the only thing that ends the stream. If the stanza cannot be
+// decoded, for unread, e is its opening tag, or nil.
+func (c *Component) handle(s *stream, e *xmlstream.Element, unread error) error {
+	if unread == nil {
+		return c.dispatch(s, e)
 	}
-	e, err := xmlstream.DecodeStart(data)
+	c.opts.Logger.Debug("stanza not understood", "err", unread)
+	refusal := errBadRequest
+	if unread == xmlstream.ErrTooLong {
+		refusal = errPolicyViolation
+	}
 	switch {
-	case err != nil:
+	case e == nil:
 	case e.Is(stanza.NSComponent, "presence"):
 		c.handlePresence(s, e, false)
 	case e.Is(stanza.NSComponent, "iq") && isRequest(e) && c.repeatable(e):

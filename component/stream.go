@@ -133,13 +133,13 @@ func (s *stream) handshake(domain, secret string) error {
 	if _, err := fmt.Fprintf(s.conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:])); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
-	data, _, err := s.reader.Next()
+	_, _, err = s.reader.Next()
 	if err == io.EOF {
 		return errors.New("handshake: the server closed the stream")
 	} else if err != nil {
 		return fmt.Errorf("handshake: %w", noServer(err))
 	}
-	e, err := xmlstream.Decode(data)
+	e, err := s.reader.Element()
 	switch {
 	case err != nil:
 		return errors.New("handshake: what answers is no XMPP server")
@@ -235,14 +235,15 @@ func (c *Component) closeStream(s *stream, cause error) {
 // readAll reads until the stream ends, and says why it did.
 func (c *Component) readAll(s *stream) error {
 	for {
-		data, whole, err := s.reader.Next()
+		_, _, err := s.reader.Next()
 		if err == io.EOF {
 			return errClosed
 		} else if err != nil {
 			return fmt.Errorf("reading: %w", err)
 		}
 		s.whole.Store(int64(time.Since(s.began)))
-		if err := c.handle(s, data, whole); err != nil {
+		e, unread := s.reader.Element()
+		if err := c.handle(s, e, unread); err != nil {
 			return err
 		}
 	}

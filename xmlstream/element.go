@@ -24,7 +24,7 @@ type Element struct {
 	Name     xml.Name
 	Attrs    []xml.Attr
 	Children []*Element
-	Raw      []byte // of a stanza: as it came, see [Reader.Next]
+	Raw      []byte // of a stanza: as it came, or its beginning; see [Reader.Next]
 }
 
 // Attr returns the value of an attribute without namespace; has tells an empty
@@ -80,22 +80,11 @@ func (e *Element) Only() *Element {
 	return e.Children[0]
 }
 
-// Decode decodes a stanza. Its error says nothing about the stream: only this
-// stanza cannot be understood. The texts of the element are parts of one copy of
-// data: clone them to keep them.
-func Decode(data []byte) (e *Element, err error) {
-	e, plain := decodePlain(data)
-	if !plain {
-		if e, err = decodeXML(data); err != nil {
-			return nil, err
-		}
-	}
-	e.Raw = data
-	return e, nil
-}
+// ErrTooLong is for a stanza that is longer than the limit of its [Reader].
+var ErrTooLong = errors.New("the stanza is too long")
 
-// decodeXML is Decode for every stanza, by encoding/xml.
-func decodeXML(data []byte) (*Element, error) {
+// Decode decodes a stanza by encoding/xml. [Reader.Element] is faster.
+func Decode(data []byte) (*Element, error) {
 	d := newDecoder(data)
 	budget := MaxElements
 	root := &Element{}
@@ -126,27 +115,21 @@ func decodeXML(data []byte) (*Element, error) {
 			open = append(open, e)
 		case xml.EndElement:
 			if open = open[:len(open)-1]; len(open) == 1 {
+				root.Children[0].Raw = data
 				return root.Children[0], nil
 			}
 		}
 	}
 }
 
-// DecodeStart decodes the opening tag alone: nothing else is there for sure of a
-// stanza that was longer than the limit.
-func DecodeStart(data []byte) (*Element, error) {
+// decodeStart decodes the opening tag alone, or returns nil.
+func decodeStart(data []byte) *Element {
 	t, err := newDecoder(data).Token()
-	if err != nil {
-		return nil, err
-	}
 	start, ok := t.(xml.StartElement)
-	if !ok {
-		return nil, errors.New("no element")
+	if err != nil || !ok || duplicate(start.Attr) {
+		return nil
 	}
-	if duplicate(start.Attr) {
-		return nil, errDuplicate
-	}
-	return &Element{Name: start.Name, Attrs: start.Attr, Raw: data}, nil
+	return &Element{Name: start.Name, Attrs: start.Attr, Raw: data}
 }
 
 var errDuplicate = errors.New("an attribute is there twice")

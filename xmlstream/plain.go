@@ -7,193 +7,143 @@ import (
 	"gosrc.io/xmpp/stanza"
 )
 
-// decodePlain decodes what nearly every stanza is: elements and attributes
-// without prefixes, in ASCII that stands for itself. It reports false for every
-// other stanza, valid or not: encoding/xml decides about that. FuzzPlain holds the
-// two against each other.
+// A stanza is plain if its elements and attributes have no prefixes, and its text and
+// values stand for themselves, in ASCII: nearly every one. The [Reader] notes where its
+// tags and attributes are while it looks for the end. Every other stanza, valid or not,
+// is for encoding/xml. FuzzPlain holds the two against each other.
+
+// tag is where in a stanza an element begins.
+type tag struct {
+	name, nameEnd int
+	attrs         int // of the stanza up to the end of the tag
+	depth         int // elements around it
+}
+
+// attribute is where in a stanza an attribute is.
+type attribute struct {
+	name, nameEnd, value, valueEnd int
+	colons                         int // in its name
+}
+
+// at is how much of the stanza was read.
+func (r *Reader) at() int { return r.i - r.start }
+
+func (r *Reader) note(t tag) {
+	if len(r.tags) == MaxElements || t.depth >= maxDepth {
+		r.odd = true
+	}
+	if t.attrs = len(r.attrs); !r.odd {
+		r.tags = append(r.tags, t)
+	}
+}
+
+func (r *Reader) noteAttribute(a attribute) {
+	if len(r.attrs) == MaxElements {
+		r.odd = true
+	}
+	if !r.odd {
+		r.attrs = append(r.attrs, a)
+	}
+}
+
+// Element decodes the stanza that Next returned last. If it was longer than the limit,
+// the error is [ErrTooLong]. An error says nothing about the stream: only this stanza
+// cannot be understood. Then the element is the opening tag alone, or nil if not even
+// that can be decoded.
 //
-// The texts of the element are parts of one copy of data: clone them to keep them.
-func decodePlain(data []byte) (*Element, bool) {
-	first := new(struct { // enough for most stanzas, allocated at once
-		elements
-		attrs [16]xml.Attr
-	})
-	p := plain{s: string(data), free: &first.elements, attrs: first.attrs[:0]}
-	root := p.element("", 0)
-	return root, !p.failed && p.i == len(p.s)
+// The texts of the element are parts of one copy of the stanza: clone them to keep
+// them.
+func (r *Reader) Element() (*Element, error) {
+	data, whole := r.kept()
+	err := ErrTooLong
+	if whole {
+		if e := r.plain(data); e != nil {
+			return e, nil
+		}
+		var e *Element
+		if e, err = Decode(data); err == nil {
+			return e, nil
+		}
+	}
+	return decodeStart(data), err
 }
 
-// plain is a parser of plain stanzas.
-type plain struct {
-	s      string
-	i      int  // of the next byte
-	failed bool // the stanza is not plain
-	n      int  // elements so far
-	free   *elements
-	attrs  []xml.Attr // of all elements so far
-}
-
-// elements is memory for some elements, each with room for one child.
-type elements struct {
-	elements [8]Element
-	children [8]*Element
-}
-
-// element reads an element. space is the default namespace around it, "" if none
-// was declared; depth is how many elements are around it.
-func (p *plain) element(space string, depth int) *Element {
-	if p.n == MaxElements || depth == maxDepth {
-		p.failed = true
+// plain decodes a stanza that is plain. It returns nil for every other one.
+func (r *Reader) plain(data []byte) *Element {
+	if r.odd || r.err != nil {
 		return nil
 	}
-	e := p.new()
-	p.expect('<')
-	e.Name.Local = p.name()
-	e.Attrs = p.attributes()
-	for _, a := range e.Attrs {
-		if a.Name.Space == "" && a.Name.Local == "xmlns" {
-			space = a.Value
-			if space == "" || space == "stream" { // decoder takes that for the prefix
-				p.failed = true
+	var ( // enough for most stanzas, allocated at once
+		first = new(struct {
+			elements [8]Element
+			children [8]*Element
+			attrs    [16]xml.Attr
+		})
+		elements, children, attrs = first.elements[:], first.children[:], first.attrs[:0]
+		s                         = string(data)
+		open                      [maxDepth]*Element
+		spaces                    [maxDepth + 1]string // the default namespaces around them
+		done                      int                  // attributes of the tags before
+	)
+	if len(r.tags) > len(elements) {
+		elements, children = make([]Element, len(r.tags)), make([]*Element, len(r.tags))
+	}
+	if len(r.attrs) > cap(attrs) {
+		attrs = make([]xml.Attr, 0, len(r.attrs))
+	}
+	spaces[0] = stanza.NSComponent
+	for i, t := range r.tags {
+		e, space := &elements[i], spaces[t.depth]
+		for _, a := range r.attrs[done:t.attrs] {
+			attr := xml.Attr{Name: xml.Name{Local: s[a.name:a.nameEnd]}, Value: s[a.value:a.valueEnd]}
+			switch {
+			case a.colons > 0: // "xml" is always declared (XML Namespaces 1.0, section 3)
+				local, is := strings.CutPrefix(attr.Name.Local, "xml:")
+				if a.colons > 1 || !is || local == "" {
+					return nil
+				}
+				attr.Name = xml.Name{Space: nsXML, Local: local}
+			case attr.Name.Local == "xmlns":
+				if space = attr.Value; space == "" || space == "stream" { // decoder takes that for the prefix
+					return nil
+				}
 			}
+			attrs = append(attrs, attr)
 		}
-	}
-	if e.Name.Space = space; space == "" {
-		e.Name.Space = stanza.NSComponent
-	}
-	if p.take('/') {
-		p.expect('>')
-		return e
-	}
-	p.expect('>')
-	for p.skip(textByte); !p.failed && !strings.HasPrefix(p.s[p.i:], "</"); p.skip(textByte) {
-		e.Children = append(e.Children, p.element(space, depth+1))
-	}
-	p.expect('<')
-	p.expect('/')
-	if p.name() != e.Name.Local {
-		p.failed = true
-	}
-	p.expect('>')
-	return e
-}
-
-// new allocates an element.
-func (p *plain) new() *Element {
-	i := p.n % len(p.free.elements)
-	if i == 0 && p.n > 0 {
-		p.free = new(elements)
-	}
-	p.n++
-	e := &p.free.elements[i]
-	e.Children = p.free.children[i : i : i+1]
-	return e
-}
-
-// attributes reads up to the end of a tag.
-func (p *plain) attributes() []xml.Attr {
-	from := len(p.attrs)
-	for !p.failed {
-		blank := p.skip(spaceByte) > 0
-		if p.i == len(p.s) || p.s[p.i] == '>' || p.s[p.i] == '/' {
-			break
+		e.Name = xml.Name{Space: space, Local: s[t.name:t.nameEnd]}
+		e.Attrs = attrs[done:t.attrs:t.attrs]
+		if duplicate(e.Attrs) {
+			return nil
 		}
-		p.failed = !blank
-		p.attrs = append(p.attrs, p.attribute())
-	}
-	attrs := p.attrs[from:len(p.attrs):len(p.attrs)]
-	if duplicate(attrs) {
-		p.failed = true
-	}
-	return attrs
-}
-
-func (p *plain) attribute() (a xml.Attr) {
-	a.Name.Local = p.name()
-	if p.take(':') { // "xml" is always declared (XML Namespaces 1.0, section 3)
-		if a.Name.Local != "xml" {
-			p.failed = true
+		e.Children = children[i : i : i+1]
+		if t.depth > 0 {
+			parent := open[t.depth-1]
+			parent.Children = append(parent.Children, e)
 		}
-		a.Name = xml.Name{Space: nsXML, Local: p.name()}
+		open[t.depth], spaces[t.depth+1], done = e, space, t.attrs
 	}
-	p.expect('=')
-	quote := byte('\'')
-	if p.take('"') {
-		quote = '"'
-	} else {
-		p.expect(quote)
-	}
-	i := p.i
-	for i < len(p.s) && p.s[i] != quote && class[p.s[i]]&valueByte != 0 {
-		i++
-	}
-	a.Value = p.s[p.i:i]
-	p.i = i
-	p.expect(quote)
-	return a
-}
-
-func (p *plain) name() string {
-	from := p.i
-	if p.i == len(p.s) || class[p.s[p.i]]&firstByte == 0 {
-		p.failed = true
-	}
-	p.skip(nameByte)
-	return p.s[from:p.i]
-}
-
-// skip passes the bytes of a class, and returns how many they were.
-func (p *plain) skip(of byte) int {
-	i := p.i
-	for i < len(p.s) && class[p.s[i]]&of != 0 {
-		i++
-	}
-	n := i - p.i
-	p.i = i
-	return n
-}
-
-// take passes a byte, if it comes next.
-func (p *plain) take(c byte) bool {
-	if p.i < len(p.s) && p.s[p.i] == c {
-		p.i++
-		return true
-	}
-	return false
-}
-
-// expect passes a byte that must come next.
-func (p *plain) expect(c byte) {
-	if !p.take(c) {
-		p.failed = true
-	}
+	elements[0].Raw = data
+	return &elements[0]
 }
 
 // Classes of bytes.
 const (
 	nameByte  = 1 << iota // may be in a name
 	firstByte             // may begin one
-	valueByte             // may be in the value of an attribute, if it is not its quote
-	textByte              // may be between tags
-	spaceByte             // between attributes
-	plainByte             // may be in any value
+	textByte              // may be between the tags of a plain stanza
+	plainByte             // may be in any value of one
 )
 
 var class = func() (t [256]byte) {
 	for c := range t {
 		switch {
-		case c == '\t' || c == '\n':
-			t[c] = textByte | spaceByte
-		case c == ' ':
-			t[c] = valueByte | textByte | spaceByte
+		case c == '\t' || c == '\n' || c == '\'' || c == '"':
+			t[c] = textByte
 		case c < ' ' || c >= 0x7F || c == '<' || c == '&':
 		case c == '>' || c == ']': // encoding/xml looks for "]]>" in texts
-			t[c] = valueByte
+			t[c] = plainByte
 		default:
-			t[c] = valueByte | textByte
-		}
-		if t[c]&valueByte != 0 && c != '\'' && c != '"' {
-			t[c] |= plainByte
+			t[c] = plainByte | textByte
 		}
 		switch {
 		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '_':

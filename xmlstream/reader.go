@@ -39,6 +39,12 @@ type Reader struct {
 
 	open   []byte // the names of the elements that are open, each behind a '<'
 	deeper int    // elements inside those that are open, too, and whose names had no room
+	depth  int    // elements of the stanza that are open
+
+	// What is known of a stanza that is plain, see [Reader.Element].
+	odd   bool // it is not
+	tags  []tag
+	attrs []attribute
 }
 
 const (
@@ -69,16 +75,16 @@ func (r *Reader) Header() ([]byte, error) {
 		r.space()
 		r.expect("<")
 	}
-	if r.tag() == 0 {
+	if r.tag(); r.depth == 0 {
 		r.fail(io.ErrUnexpectedEOF) // the stream has no content
 	}
 	header, _ := r.kept()
 	return header, r.err
 }
 
-// Next reads the next stanza. What it returns is valid until the next call;
-// if whole is false, it is only the beginning of a stanza that was longer than
-// the limit. The error is io.EOF after the closing tag of the stream.
+// Next reads the next stanza. What it returns is valid until the next call; if whole
+// is false, it is only the beginning of a stanza that was longer than the limit. The
+// error is io.EOF after the closing tag of the stream. [Reader.Element] decodes it.
 func (r *Reader) Next() (stanza []byte, whole bool, err error) {
 	r.reset()
 	for isSpace(r.peek()) {
@@ -93,42 +99,45 @@ func (r *Reader) Next() (stanza []byte, whole bool, err error) {
 	case '!', '?':
 		r.fail(ErrRestrictedXML)
 	default:
-		for depth := r.tag(); depth > 0 && r.err == nil; {
-			depth += r.content()
+		for r.tag(); r.depth > 0 && r.err == nil; {
+			r.content()
 		}
 	}
 	stanza, whole = r.kept()
 	return stanza, whole, r.err
 }
 
-// content reads text, and the markup behind it. It returns by how much that makes
-// what comes next lie deeper.
-func (r *Reader) content() int {
+// content reads text, and the markup behind it.
+func (r *Reader) content() {
 	for r.skip(textByte); r.peek() != '<' && r.err == nil; r.skip(textByte) {
+		r.odd = true
 		r.char()
 	}
 	r.expect("<")
 	switch r.peek() {
 	case '/':
 		r.closing()
-		return -1
 	case '!':
+		r.odd = true
 		r.declaration()
 	case '?':
+		r.odd = true
 		r.expect("?")
 		r.until('?', 1)
 	default:
-		return r.tag()
+		r.tag()
 	}
-	return 0
 }
 
-// tag reads an opening tag behind its '<'. It returns 1, or 0 if the tag closes its
-// element, too.
-func (r *Reader) tag() int {
+// tag reads an opening tag behind its '<'.
+func (r *Reader) tag() {
 	before := len(r.open)
 	r.open = append(r.open, '<')
-	r.name(true)
+	t := tag{depth: r.depth, name: r.at()}
+	if r.name(true) > 0 {
+		r.odd = true
+	}
+	t.nameEnd = r.at()
 	if r.deeper > 0 || len(r.open) > maxOpen {
 		r.open = r.open[:before]
 		r.deeper++
@@ -138,22 +147,26 @@ func (r *Reader) tag() int {
 		switch r.peek() {
 		case '>':
 			r.i++
-			return 1
+			r.depth++
+			r.note(t)
+			return
 		case '/':
 			r.expect("/>")
 			r.pop()
-			return 0
+			r.note(t)
+			return
 		}
 		if !blank {
 			r.refuse("white space or the end of a tag")
 		}
 		r.attribute()
 	}
-	return 0
 }
 
 func (r *Reader) attribute() {
-	r.name(false)
+	a := attribute{name: r.at()}
+	a.colons = r.name(false)
+	a.nameEnd = r.at()
 	r.space()
 	r.expect("=")
 	r.space()
@@ -163,15 +176,22 @@ func (r *Reader) attribute() {
 		return
 	}
 	r.i++
+	a.value = r.at()
 	for r.skip(plainByte); r.peek() != quote && r.err == nil; r.skip(plainByte) {
-		if r.peek() == '<' {
+		switch r.peek() {
+		case '<':
 			r.refuse("a character of a value")
 			return
+		case '\'', '"':
+		default:
+			r.odd = true
 		}
 		r.char()
 	}
 	if r.err == nil {
+		a.valueEnd = r.at()
 		r.i++
+		r.noteAttribute(a)
 	}
 }
 
@@ -186,6 +206,7 @@ func (r *Reader) closing() {
 		r.expect(string(name))
 	}
 	r.pop()
+	r.depth--
 	r.space()
 	r.expect(">")
 }
@@ -235,11 +256,13 @@ func (r *Reader) until(c byte, n int) {
 }
 
 // name reads a name (XML 1.0, section 2.3), and appends it to r.open, as far as that
-// has room, if it is kept. Which characters beyond ASCII are letters is not looked at.
-func (r *Reader) name(kept bool) {
+// has room, if it is kept. It returns the number of colons. Which characters beyond
+// ASCII are letters is not looked at.
+func (r *Reader) name(kept bool) (colons int) {
 	for of := byte(firstByte); ; of = nameByte {
 		switch b := r.peek(); {
 		case b >= utf8.RuneSelf:
+			r.odd = true
 			if c := r.rune(); kept && len(r.open) <= maxOpen {
 				r.open = utf8.AppendRune(r.open, c)
 			}
@@ -248,7 +271,9 @@ func (r *Reader) name(kept bool) {
 			if of == firstByte {
 				r.refuse("a name")
 			}
-			return
+			return colons
+		case b == ':':
+			colons++
 		}
 		from := r.i
 		r.i++
@@ -359,6 +384,7 @@ func (r *Reader) reset() {
 		r.buf, r.i = append(make([]byte, 0, 2*window), r.buf[r.i:]...), 0
 	}
 	r.start, r.cut = r.i, false
+	r.depth, r.odd, r.tags, r.attrs = 0, false, r.tags[:0], r.attrs[:0]
 }
 
 // kept returns what was read since the last reset, or its beginning.

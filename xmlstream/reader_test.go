@@ -176,11 +176,16 @@ func FuzzReader(f *testing.F) {
 				if err := oneElement(stanza); err != nil && !hidesNoEnd.MatchString(err.Error()) {
 					t.Fatalf("%q is a stanza: %v", stanza, err)
 				}
-				if e, err := Decode(stanza); err == nil {
+				e, err := frames.Element()
+				want, wrong := Decode(stanza)
+				if (err == nil) != (wrong == nil) || err == nil && !sameElement(e, want) {
+					t.Fatalf("%q: %+v, %v, want %+v, %v", stanza, e, err, want, wrong)
+				}
+				if e != nil {
 					checkBounds(t, e)
 				}
 			}
-			_, _ = DecodeStart(stanza)
+			decodeStart(stanza)
 		}
 		if oneElement(data) != nil || lax(data) {
 			return
