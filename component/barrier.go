@@ -86,7 +86,7 @@ func (c *Component) requestAcknowledgement(s *stream) {
 	if n == 0 {
 		return
 	}
-	c.ping(s, c.nobodyAt(c.names.known(c.opts.Hosts)[0]), s.out.offer, func(a answer) {
+	s.ping(c.nobodyAt(c.names.known(c.opts.Hosts)[0]), s.out.offer, func(a answer) {
 		if a.lost() { // or there was no room to ask
 			n = 0
 		}

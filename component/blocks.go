@@ -18,7 +18,7 @@ func (p presenceSender) Blocked(user jid.JID, reply func(list []jid.JID, ok bool
 		reply(nil, false)
 		return
 	}
-	r := request{kind: stanza.IQTypeGet, from: p.c.names.domain(), to: p.c.names.jid(user).String(), privilege: g.privilege,
+	r := request{to: p.c.names.jid(user).String(), privilege: g.privilege,
 		payload: "<blocklist xmlns='" + nsBlocking + "'/>"}
 	if !g.lists {
 		r.timeout = p.c.opts.Timing.Blocks

@@ -32,8 +32,8 @@ const (
 
 // request is an IQ of rosterd's own.
 type request struct {
-	kind    stanza.StanzaType
-	from    string // "", if it is privileged: the component
+	kind    stanza.StanzaType // "": get
+	from    string            // "": the component
 	to      string
 	payload string
 	// privilege is the namespace of the privilege by which the server sends it to a
@@ -56,7 +56,7 @@ const pingPayload = "<ping xmlns='" + nsPing + "'/>"
 func (s *stream) request(r request, queue func([]byte) error, callback func(answer)) (id string) {
 	id, err := s.iqs.register(r, callback)
 	if err == nil {
-		if err = queue(r.append(id)); err == nil || !s.iqs.cancel(id) {
+		if err = queue(s.iq(r, id)); err == nil || !s.iqs.cancel(id) {
 			return id
 		}
 	}
@@ -64,17 +64,22 @@ func (s *stream) request(r request, queue func([]byte) error, callback func(answ
 	return id
 }
 
-// append makes the stanza.
-func (r request) append(id string) []byte {
+// iq makes the stanza of a request.
+func (s *stream) iq(r request, id string) []byte {
 	b := make([]byte, 0, 384+len(r.payload))
+	a := stanza.Attrs{Type: cmp.Or(r.kind, stanza.IQTypeGet), Id: id, From: cmp.Or(r.from, s.domain), To: r.to}
 	if r.privilege == "" {
-		b = appendStart(b, "iq", "", stanza.Attrs{Type: r.kind, Id: id, From: r.from, To: r.to})
-		return append(append(b, r.payload...), "</iq>"...)
+		return append(append(appendStart(b, "iq", "", a), r.payload...), "</iq>"...)
 	}
-	b = appendStart(b, "iq", "", stanza.Attrs{Type: r.kind, Id: id, From: r.from, To: bareOf(r.to)})
-	b = append(append(append(b, "<privileged_iq xmlns='"...), r.privilege...), "'>"...)
-	b = appendStart(b, "iq", stanza.NSClient, stanza.Attrs{Type: r.kind, Id: id, To: r.to})
-	return append(append(b, r.payload...), "</iq></privileged_iq></iq>"...)
+	a.To = bareOf(r.to)
+	b = append(append(append(appendStart(b, "iq", "", a), "<privileged_iq xmlns='"...), r.privilege...), "'>"...)
+	a.From, a.To = "", r.to
+	return append(append(appendStart(b, "iq", stanza.NSClient, a), r.payload...), "</iq></privileged_iq></iq>"...)
+}
+
+// ping sends a ping (XEP-0199) from the component; see request.
+func (s *stream) ping(to string, queue func([]byte) error, callback func(answer)) {
+	s.request(request{to: to, payload: pingPayload}, queue, callback)
 }
 
 // appendStart appends the opening tag of a stanza. namespace is declared, unless it

@@ -52,7 +52,7 @@ func isRival(err error) bool {
 
 // probe returns a probe of a host, as the server spells it.
 func (c *Component) probe(spelling string) request {
-	return request{kind: stanza.IQTypeGet, from: c.prober(), to: c.nobody + "@" + spelling, payload: "<query xmlns='" + nsRoster + "'/>"}
+	return request{from: c.prober(), to: c.nobody + "@" + spelling, payload: "<query xmlns='" + nsRoster + "'/>"}
 }
 
 // prober is the address that probes are from. COMPAT Prosody, which does not delegate
@@ -97,7 +97,7 @@ func (c *Component) proveDelegation(s *stream, host string) {
 		})
 		// A server may drop it. It reads in order: when it has answered a ping behind
 		// it, the probe does not come any more.
-		c.ping(s, "behind-"+c.nobodyAt(spelling), s.out.offer, func(a answer) {
+		s.ping("behind-"+c.nobodyAt(spelling), s.out.offer, func(a answer) {
 			if a.iq == nil {
 				return
 			}
@@ -200,7 +200,7 @@ var keepers = []string{"jabberd"} // jabberd2, tried: 2.7.0
 // come here at all. COMPAT jabberd2: they cannot, even if they are addressed to us.
 func (c *Component) identify(s *stream, host string) {
 	for _, spelling := range c.names.candidates(host) {
-		r := request{kind: stanza.IQTypeGet, from: c.names.domain(), to: spelling, payload: "<query xmlns='" + nsVersion + "'/>"}
+		r := request{to: spelling, payload: "<query xmlns='" + nsVersion + "'/>"}
 		s.request(r, s.out.offer, func(a answer) {
 			var version struct {
 				Name    string `xml:"query>name"`
@@ -236,7 +236,7 @@ func (c *Component) Lacks(ctx context.Context, host string) bool {
 	candidates := c.names.candidates(host)
 	lacks := make(chan bool, len(candidates))
 	for _, spelling := range candidates {
-		c.ping(s, c.nobodyAt(spelling), s.out.offer, func(a answer) {
+		s.ping(c.nobodyAt(spelling), s.out.offer, func(a answer) {
 			lacks <- a.iq != nil && isError(a.iq) && elsewhere[errorCondition(a.iq)]
 		})
 	}
@@ -270,7 +270,7 @@ const (
 func (c *Component) testAbsence(s *stream, host string) {
 	for _, spelling := range c.names.candidates(host) {
 		to := "Rosterd-Asks-For-Nobody-" + rand.Text() + "@" + spelling + "/nowhere"
-		r := request{kind: stanza.IQTypeGet, from: c.names.domain(), to: to, prepared: strings.ToLower(to), payload: pingPayload}
+		r := request{to: to, prepared: strings.ToLower(to), payload: pingPayload}
 		s.request(r, s.out.offer, func(a answer) {
 			if a.iq == nil {
 				return
@@ -329,6 +329,6 @@ func (c *Component) takesAny(s *stream) string {
 func (c *Component) tryAddress(s *stream) {
 	if c.unrestricted.Load() {
 		r := request{kind: stanza.IQTypeResult, from: c.names.write(c.opts.Hosts[0]), to: c.prober()}
-		_ = s.out.offer(r.append(s.iqs.id())) // the queue is empty yet
+		_ = s.out.offer(s.iq(r, s.iqs.id())) // the queue is empty yet
 	}
 }

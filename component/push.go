@@ -70,7 +70,7 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 				// The client's answer goes to its user's bare JID, too.
 				to := c.address(full)
 				r := request{kind: stanza.IQTypeSet, from: bareOf(to), to: to, payload: payload}
-				p.sendUnconfirmed(r.append(s.iqs.id()), change)
+				p.sendUnconfirmed(s.iq(r, s.iqs.id()), change)
 			} else {
 				p.sendPrivileged(full, g.privilege, change, payload)
 			}
@@ -146,7 +146,7 @@ func (p *pushes) put(data []byte) error {
 
 // sendPrivileged sends a push that the client confirms, if its server lets it.
 func (p *pushes) sendPrivileged(full jid.JID, privilege string, change roster.Change, payload string) {
-	r := request{kind: stanza.IQTypeSet, from: p.c.names.domain(), to: p.c.address(full), privilege: privilege, payload: payload}
+	r := request{kind: stanza.IQTypeSet, to: p.c.address(full), privilege: privilege, payload: payload}
 	id := p.s.request(r, p.put, func(a answer) { p.answered(full, change, a) })
 	p.privileged = append(p.privileged, sentPush{id, change})
 }
@@ -177,7 +177,7 @@ func (p *pushes) suggest(to []jid.JID, changes []roster.Change) {
 		for _, full := range to {
 			// A headline is for those who are there (RFC 6121, section 8.5.2.1.1):
 			// any other type a server may keep for the next login.
-			b := appendStart(nil, "message", "", stanza.Attrs{Type: stanza.MessageTypeHeadline, From: p.c.names.domain(), To: p.c.address(full)})
+			b := appendStart(nil, "message", "", stanza.Attrs{Type: stanza.MessageTypeHeadline, From: p.s.domain, To: p.c.address(full)})
 			p.sendUnconfirmed(append(append(b, payload...), "</message>"...), changes[:n]...)
 		}
 		changes, written = changes[n:], written[n:]
@@ -217,7 +217,7 @@ func (p *pushes) settleUnconfirmed(host string, g grant) {
 	if len(p.unconfirmed)+len(p.privileged) == 0 {
 		return
 	}
-	p.c.ping(p.s, p.c.nobodyAt(p.c.names.write(host)), p.s.out.put, func(a answer) {
+	p.s.ping(p.c.nobodyAt(p.c.names.write(host)), p.s.out.put, func(a answer) {
 		settle := func(change roster.Change) {
 			if a.lost() {
 				p.fail(change, errPushLost)

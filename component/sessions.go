@@ -119,15 +119,10 @@ func (c *Component) endUnreported(s *stream, now time.Time) {
 	}
 }
 
-// ping sends a ping (XEP-0199) from the component.
-func (c *Component) ping(s *stream, to string, queue func([]byte) error, callback func(answer)) {
-	s.request(request{kind: stanza.IQTypeGet, from: c.names.domain(), to: to, payload: pingPayload}, queue, callback)
-}
-
 // ask asks a resource for a sign of life. Silence is no sign that it is gone: the
 // client may sleep.
 func (c *Component) ask(s *stream, full jid.JID) {
-	c.ping(s, c.address(full), s.out.offer, func(a answer) {
+	s.ping(c.address(full), s.out.offer, func(a answer) {
 		if a.iq == nil {
 			return
 		}
@@ -175,7 +170,7 @@ func (c *Component) makeSure(s *stream, full jid.JID) {
 	case PushPrivileged:
 		// A roster push that changes nothing: a contact is removed that nobody ever
 		// had. Whatever else is pushed before or after it, the roster is the same.
-		r := request{kind: stanza.IQTypeSet, from: c.names.domain(), to: to, privilege: g.privilege,
+		r := request{kind: stanza.IQTypeSet, to: to, privilege: g.privilege,
 			payload: "<query xmlns='" + nsRoster + "'><item jid='" + c.nobody + "@" + c.opts.Domain + "' subscription='remove'/></query>"}
 		s.request(r, s.out.offer, func(a answer) {
 			if a.iq == nil {
@@ -191,7 +186,7 @@ func (c *Component) makeSure(s *stream, full jid.JID) {
 	case PushDirect:
 		// From the user's own address; a client's answer would go there, the server's
 		// comes to us.
-		r := request{kind: stanza.IQTypeGet, from: bareOf(to), to: to, payload: pingPayload}
+		r := request{from: bareOf(to), to: to, payload: pingPayload}
 		s.request(r, s.out.offer, func(a answer) {
 			if a.iq != nil && mayBeGone(a.iq) {
 				c.gone(full)

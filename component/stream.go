@@ -63,6 +63,7 @@ var errClosed = errors.New("the server closed the stream")
 // stream is one connection to the server, after the handshake (XEP-0114, section 3).
 // The goroutine that reads owns the reader; the rest is safe for concurrent use.
 type stream struct {
+	domain string // the component's, as the server spells it
 	conn   net.Conn
 	reader *xmlstream.Reader
 	out    *writer
@@ -92,6 +93,7 @@ func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffer
 	// The handshake ends with ctx, whichever of its reads and writes it is in.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	s := &stream{
+		domain:  domain,
 		conn:    conn,
 		out:     newWriter(o.Queue, o.Queue/4, 2*o.Timing.Write),
 		iqs:     newTracker(o.Timing.Answer, idPrefix),
@@ -303,7 +305,7 @@ func (c *Component) keepAlive(s *stream, now, asked time.Time) time.Time {
 		s.end(fmt.Errorf("no whole stanza came for %s", unended.Round(time.Second)))
 	case unended > t.Ping && now.Sub(asked) > t.Ping/2:
 		for _, spelling := range c.names.known(c.opts.Hosts) {
-			c.ping(s, c.nobodyAt(spelling), s.out.offer, func(answer) {}) // being heard is enough
+			s.ping(c.nobodyAt(spelling), s.out.offer, func(answer) {}) // being heard is enough
 		}
 		return now
 	}

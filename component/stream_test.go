@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -245,9 +246,14 @@ func TestBackoff(t *testing.T) {
 func TestTracker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker(time.Minute, "t-")
+		var mu sync.Mutex // callbacks come from timers, too
 		var got []string
 		register := func(name string) string {
-			id, err := tr.register(request{to: "example.org"}, func(a answer) { got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost())) })
+			id, err := tr.register(request{to: "example.org"}, func(a answer) {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, fmt.Sprintf("%s %v %v", name, a.iq != nil, a.lost()))
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -255,6 +261,8 @@ func TestTracker(t *testing.T) {
 		}
 		expect := func(want string) {
 			t.Helper()
+			mu.Lock()
+			defer mu.Unlock()
 			if s := strings.Join(got, ", "); s != want {
 				t.Errorf("got %q, want %q", s, want)
 			}
