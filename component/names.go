@@ -203,7 +203,8 @@ func (c *Component) sender(s *stream, from string) (u sender, err error) {
 		}
 		return sender{}, errNobody
 	}
-	if !s.isSure(host, jid.MatchLocal(local, u.full.Local())) {
+	stamp := jid.MatchLocal(local, u.full.Local())
+	if exact := stamp.Match == jid.Exact && stamp.Ordered; !exact && !s.isSure(host, stamp) { // it nearly always is
 		return sender{}, errAmbiguous
 	}
 	if local != u.full.Local() || asTyped && domain != c.names.write(host) {
@@ -213,11 +214,8 @@ func (c *Component) sender(s *stream, from string) (u sender, err error) {
 }
 
 // isSure reports whether a host surely means the account of the prepared name by one
-// that it stamped.
+// that it stamped, and that is not just the same.
 func (s *stream) isSure(host string, stamp jid.Stamp) bool {
-	if stamp.Match == jid.Exact && stamp.Ordered {
-		return true // as nearly always
-	}
 	switch g := s.grants.of(host); g.stamps {
 	case stampsPrepared: // else it prepares in another way than rosterd
 		return stamp.Match == jid.Exact
