@@ -24,56 +24,38 @@ const (
 type budgets struct {
 	burst  int
 	refill rate.Limit
-	max    int // senders with a budget of their own
+	full   time.Duration // after which an unused budget is full again, and as good as none
+	max    int           // senders with a budget of their own
 
-	own    map[string]*budget
-	order  []*budget // all of own, those that were looked at longest ago first
+	own    map[string]*rate.Limiter // used since a time
+	before map[string]*rate.Limiter // used before, but not longer ago than full
+	since  time.Time
 	shared *rate.Limiter
-}
-
-type budget struct {
-	sender string
-	*rate.Limiter
 }
 
 func newBudgets(burst int, perSecond float64, max int) *budgets {
 	refill := rate.Limit(perSecond)
-	return &budgets{burst: burst, refill: refill, max: max, own: make(map[string]*budget),
+	return &budgets{burst: burst, refill: refill, full: time.Duration(min(float64(burst)/perSecond, 1e6) * float64(time.Second)), max: max,
 		shared: rate.NewLimiter(refill*sharedBy, burst*sharedBy)}
 }
 
 // take takes a query out of a sender's budget, and reports whether one was left.
 func (b *budgets) take(sender string, now time.Time) bool {
-	own := b.own[sender]
-	if own == nil {
-		// Two are looked at for each that is made, so that those of senders who have
-		// gone do not stay.
-		b.evict(now)
-		b.evict(now)
-		if len(b.own) >= b.max {
+	if now.Sub(b.since) > b.full {
+		b.before, b.own, b.since = b.own, make(map[string]*rate.Limiter), now
+	}
+	budget := b.own[sender]
+	if budget == nil {
+		if budget = b.before[sender]; budget != nil {
+			delete(b.before, sender)
+		} else if len(b.own)+len(b.before) >= b.max {
 			return b.shared.AllowN(now, 1)
+		} else {
+			budget = rate.NewLimiter(b.refill, b.burst)
 		}
-		own = &budget{strings.Clone(sender), rate.NewLimiter(b.refill, b.burst)}
-		b.own[own.sender] = own
-		b.order = append(b.order, own)
+		b.own[strings.Clone(sender)] = budget
 	}
-	return own.AllowN(now, 1)
-}
-
-// evict looks at the budget that was looked at longest ago. If it is full again, it is
-// as good as none, and is forgotten.
-func (b *budgets) evict(now time.Time) {
-	if len(b.order) == 0 {
-		return
-	}
-	first := b.order[0]
-	b.order[0] = nil
-	b.order = b.order[1:]
-	if first.TokensAt(now) >= float64(b.burst) {
-		delete(b.own, first.sender)
-		return
-	}
-	b.order = append(b.order, first)
+	return budget.AllowN(now, 1)
 }
 
 // withinBudget reports whether a query is within the budget of who sent it, a JID as
