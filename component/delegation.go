@@ -182,7 +182,13 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 		// COMPAT Prosody takes the answer on a later stream than that of the query,
 		// and would let the client wait for good without it.
 		if s, _ := c.current(); s != nil {
-			c.deliver(s, full, e, named, data, s.out.put)
+			c.deliver(s, full, e, func() error {
+				err := s.out.put(data)
+				if err == errQueueFull {
+					c.offer(s, e.failure(named, roster.ErrBusy))
+				}
+				return err
+			})
 		} else {
 			c.rosters.Undelivered(full)
 		}
@@ -195,23 +201,18 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 		c.logAnswer(full, roster.Answer{Err: err}, began)
 	case same:
 		c.count(queryOK)
-		c.deliver(s, full, e, named, e.same(), s.out.offer)
+		c.deliver(s, full, e, func() error { return c.offer(s, e.same()) })
 		took()
 		c.logAnswer(full, roster.Answer{Same: true}, began)
 	}
 }
 
-// deliver sends the answer to a roster get. If the queue to the server has no room for
-// it, the answer is that of a failure.
-func (c *Component) deliver(s *stream, full jid.JID, e envelope, named bool, data []byte, queue func([]byte) error) {
+// deliver queues the answer to a roster get, and notes that.
+func (c *Component) deliver(s *stream, full jid.JID, e envelope, queue func() error) {
 	if e.delegation != "" {
 		s.barrier.answered(full) // first: whoever sees the answer may send the next thing
 	}
-	err := queue(data)
-	if err == errQueueFull {
-		c.offer(s, e.failure(named, roster.ErrBusy))
-	}
-	if err != nil || !c.answerQueued(s, full) {
+	if queue() != nil || !c.answerQueued(s, full) {
 		c.rosters.Undelivered(full)
 	}
 }

@@ -10,16 +10,16 @@ import (
 	"rosterd/xmlstream"
 )
 
-// handle answers a stanza, or hands it over to who does. It does not block. Its error,
-// a stream error, is the only thing that ends the stream. If the stanza cannot be
-// decoded, for unread, e is its opening tag, or nil.
-func (c *Component) handle(s *stream, e *xmlstream.Element, unread error) error {
-	if unread == nil {
+// handle answers a stanza, or hands it over to who does; err says why it could not be
+// decoded, see [xmlstream.Reader.Element]. It does not block. It returns a stream error;
+// nothing else ends the stream.
+func (c *Component) handle(s *stream, e *xmlstream.Element, err error) error {
+	if err == nil {
 		return c.dispatch(s, e)
 	}
-	c.opts.Logger.Debug("stanza not understood", "err", unread)
+	c.opts.Logger.Debug("stanza not understood", "err", err)
 	refusal := errBadRequest
-	if unread == xmlstream.ErrTooLong {
+	if err == xmlstream.ErrTooLong {
 		refusal = errPolicyViolation
 	}
 	switch {
@@ -158,11 +158,12 @@ func (c *Component) result(s *stream, iq *xmlstream.Element, payload stanza.IQPa
 
 // offer sends an answer from the goroutine that reads, which must not wait: if the
 // queue has no room, not even in its reserve, the answer is dropped.
-func (c *Component) offer(s *stream, data []byte) (ok bool) {
-	if ok = s.out.offer(data) == nil; !ok {
+func (c *Component) offer(s *stream, data []byte) error {
+	err := s.out.offer(data)
+	if err != nil {
 		c.opts.Metrics.RepliesDropped.Inc()
 	}
-	return ok
+	return err
 }
 
 // handlePresence notes which resources are connected (XEP-0356, section 7). Only the

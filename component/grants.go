@@ -37,7 +37,7 @@ type queryState int
 
 const (
 	queriesUnknown   queryState = iota
-	queriesArrive               // one came, and no probe has missed us since
+	queriesArrive               // one came, and no probe has failed since
 	queriesElsewhere            // somebody else answered a probe, or it was lost
 	queriesUnproven             // nobody answered a probe
 )

@@ -191,13 +191,9 @@ func bornOf(id string) (micros int64, ok bool) {
 	return micros, err == nil && micros > 0
 }
 
-// keepers are the servers, by the beginning of the name that they give themselves
-// (XEP-0092), that answer all roster queries of their users. Nothing else tells:
-// a component is none of their users.
-var keepers = []string{"jabberd"} // jabberd2, tried: 2.7.0
-
-// identify finds out whether roster queries of a host that does not delegate can
-// come here at all. COMPAT jabberd2: they cannot, even if they are addressed to us.
+// identify finds out whether roster queries of a host that does not delegate can come
+// here at all. COMPAT jabberd2, tried: 2.7.0: they cannot, even if they are addressed to
+// us. Nothing but the name that a server gives itself (XEP-0092) tells.
 func (c *Component) identify(s *stream, host string) {
 	for _, spelling := range c.names.candidates(host) {
 		r := request{to: spelling, payload: "<query xmlns='" + nsVersion + "'/>"}
@@ -206,18 +202,13 @@ func (c *Component) identify(s *stream, host string) {
 				Name    string `xml:"query>name"`
 				Version string `xml:"query>version"`
 			}
-			if a.iq == nil || xml.Unmarshal(a.iq.Raw, &version) != nil {
+			if a.iq == nil || xml.Unmarshal(a.iq.Raw, &version) != nil || !strings.HasPrefix(strings.ToLower(version.Name), "jabberd") {
 				return
 			}
-			for _, keeper := range keepers {
-				if !strings.HasPrefix(strings.ToLower(version.Name), keeper) {
-					continue
-				}
-				software := short(version.Name + " " + version.Version)
-				s.grants.change(host, func(g *grant) { g.keeps = software })
-				c.opts.Logger.Error("rosterd cannot serve this host", "host", host, "software", software,
-					"check", "the server answers every roster query from its own rosters, whoever is asked")
-			}
+			software := short(version.Name + " " + version.Version)
+			s.grants.change(host, func(g *grant) { g.keeps = software })
+			c.opts.Logger.Error("rosterd cannot serve this host", "host", host, "software", software,
+				"check", "the server answers every roster query from its own rosters, whoever is asked")
 		})
 	}
 }

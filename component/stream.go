@@ -244,8 +244,8 @@ func (c *Component) readAll(s *stream) error {
 			return fmt.Errorf("reading: %w", err)
 		}
 		s.whole.Store(int64(time.Since(s.began)))
-		e, unread := s.reader.Element()
-		if err := c.handle(s, e, unread); err != nil {
+		e, err := s.reader.Element()
+		if err := c.handle(s, e, err); err != nil {
 			return err
 		}
 	}

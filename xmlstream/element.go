@@ -80,8 +80,8 @@ func (e *Element) Only() *Element {
 	return e.Children[0]
 }
 
-// ErrTooLong is for a stanza that is longer than the limit of its [Reader].
-var ErrTooLong = errors.New("the stanza is too long")
+// ErrTooLong is for XML that is longer, or lies deeper, than a limit.
+var ErrTooLong = errors.New("the XML is too long or too deep")
 
 // Decode decodes a stanza by encoding/xml. [Reader.Element] is faster.
 func Decode(data []byte) (*Element, error) {

@@ -3,7 +3,6 @@ package xmlstream
 import (
 	"bytes"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"unicode/utf8"
 
@@ -87,8 +86,6 @@ var unescapes = func() map[string]byte {
 	return m
 }()
 
-var errTooLong = errors.New("the XML is too long or too deep")
-
 // AppendChildren appends the children of an element that want accepts, as they
 // were, but written anew: what a server passes on, another parser may refuse.
 // COMPAT Prosody, which declares a prefix for the XML namespace, and ends the
@@ -116,13 +113,13 @@ func AppendChildren(b, data []byte, max, maxTag int, want func(xml.Name) bool) (
 				continue
 			}
 			if len(open) > maxDepth {
-				return nil, errTooLong
+				return nil, ErrTooLong
 			}
 			var name, inner string
 			before := len(b)
 			b, name, inner = appendStart(b, t, space[len(space)-1])
 			if len(b)-before > maxTag {
-				return nil, errTooLong
+				return nil, ErrTooLong
 			}
 			open, space = append(open, name), append(space, inner)
 		case xml.EndElement:
@@ -137,7 +134,7 @@ func AppendChildren(b, data []byte, max, maxTag int, want func(xml.Name) bool) (
 			}
 		}
 		if len(b) > limit {
-			return nil, errTooLong
+			return nil, ErrTooLong
 		}
 	}
 }
