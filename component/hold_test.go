@@ -116,7 +116,7 @@ func TestBuffersAreUsedAgainOnceWritten(t *testing.T) {
 
 // Those who were answered before the last half a minute began are known as long as
 // those who were answered in it.
-func TestFenceOfTwoGenerations(t *testing.T) {
+func TestBarrierOfTwoGenerations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f barrier
 		one := func(s string) []jid.JID { return []jid.JID{mustJID(t, s+"@example.org/x")} }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestCauses(t *testing.T) {
+func TestLogLimiter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newLogLimiter(time.Minute, 2)
 		expect := func(what string, wantSilent int, want bool) {

@@ -10,7 +10,7 @@ import (
 
 // A server that reads hardly anything holds nobody up for good, and what waits
 // has an end.
-func TestQueueGivesUp(t *testing.T) {
+func TestWriterGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newWriter(100, 50, time.Minute)
 		if err := q.put(make([]byte, 100)); err != nil {
@@ -48,7 +48,7 @@ func TestQueueGivesUp(t *testing.T) {
 	})
 }
 
-func TestQueueHoldsNoMore(t *testing.T) {
+func TestWriterHoldsNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newWriter(10, 0, time.Minute)
 		long := make([]byte, maxHeld/2)
@@ -74,7 +74,7 @@ func TestQueueHoldsNoMore(t *testing.T) {
 
 // What is queued while the reader holds the queue is written together, when it
 // releases it, or when it is much.
-func TestQueueHolds(t *testing.T) {
+func TestWriterHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		q := newWriter(1<<20, 0, 0)

@@ -21,7 +21,7 @@ const (
 
 func only(o *Options) { o.Hosts = []string{"example.org"} }
 
-func TestWays(t *testing.T) {
+func TestRoutes(t *testing.T) {
 	early := func(o *Options) { o.Timing.Announce = time.Hour }
 	late := func(o *Options) { o.Timing.Announce = time.Nanosecond }
 	free := func(o *Options) { o.Unrestricted = true }
@@ -223,7 +223,7 @@ func TestPushWaitsForTheAnswer(t *testing.T) {
 	}
 }
 
-func TestFenceForgets(t *testing.T) {
+func TestBarrierForgets(t *testing.T) {
 	var f barrier
 	a := mustJID(t, juliet)
 	f.answered(a)
@@ -244,7 +244,7 @@ func TestFenceForgets(t *testing.T) {
 	}
 }
 
-func TestFenceIsBounded(t *testing.T) {
+func TestBarrierIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var f barrier
 		for i := range 1000 {
