@@ -168,10 +168,13 @@ func (c *Component) awaitBarrier(s *stream, host string, to []jid.JID) {
 	}
 	began := time.Now()
 	done := make(chan answer, 1)
-	probe := c.probe(c.names.write(host))
-	probe.timeout = barrierWait
-	s.request(probe, s.out.put, func(a answer) { done <- a })
-	if a := <-done; !a.lost() { // when nobody answers, once is enough
-		s.barrier.pass(to, began)
+	s.request(c.probe(c.names.write(host)), s.out.put, func(a answer) { done <- a })
+	select {
+	case a := <-done:
+		if a.lost() {
+			return
+		}
+	case <-time.After(barrierWait): // once is enough
 	}
+	s.barrier.pass(to, began)
 }

@@ -62,16 +62,6 @@ func (n *names) host(domain string) (host string, served bool) {
 	return host, true
 }
 
-// hostOf returns the served host of a user whom a server stamped with this domain.
-// COMPAT ejabberd, which stamps that as it was typed at login, too.
-func (n *names) hostOf(domain string) (host string, served bool) {
-	if host, served = n.host(domain); served {
-		return host, true
-	}
-	host, served = n.prepared[jid.Nameprep(domain)]
-	return host, served
-}
-
 // write returns a domain as it is to be sent to the server.
 func (n *names) write(domain string) string {
 	if p := n.spelled[domain]; p != nil {
@@ -189,7 +179,10 @@ const (
 func (c *Component) sender(s *stream, from string) (u sender, err error) {
 	bare, resource, full := strings.Cut(from, "/")
 	local, domain, user := strings.Cut(bare, "@")
-	host, served := c.names.hostOf(domain)
+	host, served := c.names.host(domain)
+	if !served { // COMPAT ejabberd, which stamps the domain as it was typed at login, too
+		host, served = c.names.prepared[jid.Nameprep(domain)]
+	}
 	if !full || !user || !served {
 		return sender{}, errNobody
 	}

@@ -45,17 +45,16 @@ const (
 
 // payload returns what a presence says, as XML to be relayed.
 func payload(data []byte) []byte {
-	b, err := xmlstream.AppendChildren(nil, data, maxPayload, maxTag, func(xml.Name) bool { return true })
-	if err == nil {
-		return b
-	}
-	b, err = xmlstream.AppendChildren(nil, data, maxPayload, maxTag, func(name xml.Name) bool {
+	everything := func(xml.Name) bool { return true }
+	basics := func(name xml.Name) bool {
 		return name.Space == stanza.NSComponent && (name.Local == "show" || name.Local == "status" || name.Local == "priority")
-	})
-	if err != nil {
-		return nil
 	}
-	return b
+	for _, want := range []func(xml.Name) bool{everything, basics} {
+		if b, err := xmlstream.AppendChildren(nil, data, maxPayload, maxTag, want); err == nil {
+			return b
+		}
+	}
+	return nil
 }
 
 // presenceSender sends what the hub decides on a stream. It implements

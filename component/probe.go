@@ -224,17 +224,12 @@ func (c *Component) Lacks(ctx context.Context, host string) bool {
 	if s == nil {
 		return false
 	}
-	candidates := c.names.candidates(host)
-	lacks := make(chan bool, len(candidates))
-	for _, spelling := range candidates {
-		s.ping(c.nobodyAt(spelling), s.out.offer, func(a answer) {
-			lacks <- a.iq != nil && isError(a.iq) && elsewhere[errorCondition(a.iq)]
-		})
-	}
-	for range candidates {
+	for _, spelling := range c.names.candidates(host) {
+		answers := make(chan answer, 1)
+		s.ping(c.nobodyAt(spelling), s.out.offer, func(a answer) { answers <- a })
 		select {
-		case is := <-lacks:
-			if !is {
+		case a := <-answers:
+			if a.iq == nil || !isError(a.iq) || !elsewhere[errorCondition(a.iq)] {
 				return false
 			}
 		case <-ctx.Done():
