@@ -119,7 +119,7 @@ func counter(reg prometheus.Registerer, name, help string, value func() uint64) 
 	promauto.With(reg).NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-// RegisterWays registers how each host is served, see component.Ways. ways is
+// RegisterWays registers how each host is served, see component.Routes. ways is
 // called at each scrape, and calls add for each host.
 func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence string))) {
 	reg.MustRegister(wayCollector(ways))

@@ -3,8 +3,8 @@ package roster
 import (
 	"bytes"
 
-	"rosterd/xmlstream"
 	"rosterd/jid"
+	"rosterd/xmlstream"
 )
 
 // Action says what a [Change] did to an item.
