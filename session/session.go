@@ -8,32 +8,58 @@
 package session
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"rosterd/jid"
+	"rosterd/store"
 )
 
-// MaxResources is how many resources of one user are kept. A server may fail to
-// report the end of a session; with one resource more, the one that was seen
-// first is forgotten.
-const MaxResources = 128
+const (
+	// MaxResources is how many resources of one user are kept. A server may fail to
+	// report the end of a session; with one resource more, the one that was seen
+	// first is forgotten.
+	MaxResources = 128
+	// Linger is for how long a departure is kept.
+	Linger = time.Minute
+)
+
+// Store keeps a table: a [store.Store]. Its methods do not block, but for
+// Resources.
+type Store interface {
+	PutResource(r store.Resource, soon bool)
+	DeleteResource(full string)
+	Resources(each func(store.Resource) error) error
+}
 
 // Table is the table of sessions. It is safe for concurrent use; its zero
 // value is not ready, use [NewTable] or [Load].
 type Table struct {
 	store Store // nil: nothing is kept
+	began time.Time
 
 	mu         sync.Mutex
-	users      map[jid.JID][]resource // by bare JID, never empty, in the order they were seen
+	users      map[jid.JID]*resource // by bare JID: the one that was seen first, see resource.next
+	signs      signs                 // of all
 	connected  int
 	interested int
 	left       map[jid.JID][]departure // by bare JID, never empty
 	purged     time.Time               // when those of long ago were forgotten
 
 	spelled atomic.Int64 // resources whose user's address is stamped in another spelling; changed with mu held
+}
+
+// resource is a connected resource.
+type resource struct {
+	full       jid.JID
+	stamped    string // the user's address as the server stamps it; "": as full says
+	interested bool
+	available  bool          // its presence was reported
+	heard      time.Duration // when there was the last sign of it, from Table.began
+	next       *resource     // of the same user, in the order they were seen
+
+	older, newer *resource // in signs
 }
 
 // departure is a resource that was available, and left a short time ago: that it did
@@ -43,20 +69,33 @@ type departure struct {
 	at   time.Time
 }
 
-// Linger is for how long a departure is kept.
-const Linger = time.Minute
-
-type resource struct {
-	full       jid.JID
-	bare       string // the user's address as the server stamps it; "": as full says
-	interested bool
-	available  bool      // its presence was reported
-	heard      time.Time // last sign of it
-}
-
 // NewTable makes an empty table.
 func NewTable() *Table {
-	return &Table{users: make(map[jid.JID][]resource), left: make(map[jid.JID][]departure)}
+	return &Table{began: time.Now(), users: make(map[jid.JID]*resource), left: make(map[jid.JID][]departure)}
+}
+
+// Load makes a table of what a store has kept, in which it is kept from then on.
+// There has been no sign of its resources: some may be gone. What cannot be
+// understood is left out.
+func Load(s Store) (*Table, error) {
+	t := NewTable()
+	t.store = s
+	err := s.Resources(func(kept store.Resource) error {
+		full, err := jid.ParseStamped(kept.JID)
+		if err != nil || full.IsBare() {
+			return nil
+		}
+		if !kept.Left.IsZero() {
+			t.leave(full, t.began)
+		}
+		if r, first := t.find(full); kept.Connected && r == nil && first < MaxResources {
+			r = t.add(full)
+			r.interested, r.available, r.stamped, r.heard = kept.Interested, kept.Available, kept.Stamped, never
+			t.count(r, 1)
+		}
+		return nil
+	})
+	return t, err
 }
 
 // Connected notes that a resource is connected, as its presence was reported,
@@ -68,12 +107,7 @@ func (t *Table) Connected(full jid.JID) (news bool) {
 // Interested notes that a resource is connected and has asked for the roster, and
 // reports whether that is news.
 func (t *Table) Interested(full jid.JID) (news bool) {
-	t.note(full, func(r *resource) {
-		if news = !r.interested; news {
-			r.interested = true
-			t.interested++
-		}
-	})
+	t.note(full, func(r *resource) { news, r.interested = !r.interested, true })
 	return news
 }
 
@@ -84,101 +118,68 @@ func (t *Table) Spell(full jid.JID, bare string) {
 	if bare == "" && t.spelled.Load() == 0 {
 		return // as nearly always: then the table need not know it yet
 	}
-	t.note(full, func(r *resource) {
-		t.spelled.Add(spellings(bare) - spellings(r.bare))
-		r.bare = bare
-	})
-}
-
-// spellings is 1 for an address that is stamped in another spelling.
-func spellings(bare string) int64 {
-	if bare == "" {
-		return 0
-	}
-	return 1
-}
-
-// Spelled is the user's address as the server stamps it for a resource; "": as the
-// JID says, or the resource is not connected.
-func (t *Table) Spelled(full jid.JID) string {
-	if t.spelled.Load() == 0 {
-		return ""
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, r := range t.users[full.Bare()] {
-		if r.full == full {
-			return r.bare
-		}
-	}
-	return ""
+	t.note(full, func(r *resource) { r.stamped = bare })
 }
 
 // note notes a sign of a resource, and what change says of it.
 func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.purge(time.Now())
-	user := full.Bare()
-	list := t.users[user]
-	i := slices.IndexFunc(list, func(r resource) bool { return r.full == full })
-	if news = i < 0; news {
-		if len(list) == MaxResources {
-			if list[0].available {
-				t.leave(list[0].full, time.Now())
-			}
-			list = t.remove(list, 0)
+	t.purge()
+	r, n := t.find(full)
+	if news = r == nil; news {
+		if n == MaxResources {
+			t.remove(t.users[full.Bare()])
 		}
-		i = len(list)
-		list = append(list, resource{full: full})
-		t.connected++
+		r = t.add(full)
+	} else {
+		t.count(r, -1)
 	}
-	list[i].heard = time.Now()
-	flags, bare := list[i].flags(), list[i].bare
-	change(&list[i])
-	t.users[user] = list
-	if list[i].flags()&^flags&flagAvailable != 0 {
-		t.noteAvailable(full) // before others are told
-	}
-	if news || list[i].flags() != flags || list[i].bare != bare {
-		t.save(user)
+	before := *r
+	change(r)
+	t.count(r, 1)
+	t.hear(r)
+	available := r.available && !before.available
+	if news || available || r.interested != before.interested || r.stamped != before.stamped {
+		t.save(full, news || available) // before others are told
 	}
 	return news
 }
 
-// Available reports whether a resource is connected and its presence was
-// reported. The end of such a session a server reports, too, where it reports
-// any.
-func (t *Table) Available(full jid.JID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.ContainsFunc(t.users[full.Bare()], func(r resource) bool { return r.full == full && r.available })
-}
-
-// Heard notes a sign of a resource. Nothing changes if it is not connected.
-func (t *Table) Heard(full jid.JID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	list := t.users[full.Bare()]
-	if i := slices.IndexFunc(list, func(r resource) bool { return r.full == full }); i >= 0 {
-		list[i].heard = time.Now()
+// find finds a connected resource, nil if there is none, and says how many its user
+// has, if it is not among them. t.mu is held, as for all below that are not exported.
+func (t *Table) find(full jid.JID) (r *resource, n int) {
+	for r = t.users[full.Bare()]; r != nil && r.full != full; r = r.next {
+		n++
 	}
+	return r, n
 }
 
-// Unheard are the connected resources of which there was no sign since a time:
-// some may be gone, though no server said so.
-func (t *Table) Unheard(since time.Time) []jid.JID {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var unheard []jid.JID
-	for _, list := range t.users {
-		for _, r := range list {
-			if r.heard.Before(since) {
-				unheard = append(unheard, r.full)
-			}
+// add adds a resource, behind the others of its user.
+func (t *Table) add(full jid.JID) *resource {
+	r := &resource{full: full}
+	if first := t.users[full.Bare()]; first == nil {
+		t.users[full.Bare()] = r
+	} else {
+		last := first
+		for last.next != nil {
+			last = last.next
 		}
+		last.next = r
 	}
-	return unheard
+	t.signs.push(r)
+	return r
+}
+
+// count adds n to the counts of what a resource is.
+func (t *Table) count(r *resource, n int) {
+	t.connected += n
+	if r.interested {
+		t.interested += n
+	}
+	if r.stamped != "" {
+		t.spelled.Add(int64(n))
+	}
 }
 
 // Gone notes that a resource is no longer connected. Nothing changes if it was
@@ -186,89 +187,92 @@ func (t *Table) Unheard(since time.Time) []jid.JID {
 func (t *Table) Gone(full jid.JID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	user := full.Bare()
-	list := t.users[user]
-	i := slices.IndexFunc(list, func(r resource) bool { return r.full == full })
-	if i < 0 {
-		return
+	if r, _ := t.find(full); r != nil {
+		t.purge()
+		t.remove(r)
 	}
-	now := time.Now()
-	t.purge(now)
-	if list[i].available {
-		t.leave(full, now)
-	}
-	if list = t.remove(list, i); len(list) == 0 {
-		delete(t.users, user)
+}
+
+// remove removes a resource.
+func (t *Table) remove(r *resource) {
+	user := r.full.Bare()
+	if first := t.users[user]; first != r {
+		for first.next != r {
+			first = first.next
+		}
+		first.next = r.next
+	} else if r.next != nil {
+		t.users[user] = r.next
 	} else {
-		t.users[user] = list
+		delete(t.users, user)
 	}
-	t.save(user)
-}
-
-// remove takes the resource at i out of list and of the counts. t.mu is held.
-func (t *Table) remove(list []resource, i int) []resource {
-	t.connected--
-	if list[i].interested {
-		t.interested--
+	t.signs.remove(r)
+	t.count(r, -1)
+	if r.available {
+		t.leave(r.full, time.Now())
 	}
-	t.spelled.Add(-spellings(list[i].bare))
-	return slices.Delete(list, i, i+1)
+	t.save(r.full, false)
 }
 
-// leave notes a departure. t.mu is held.
-func (t *Table) leave(full jid.JID, now time.Time) {
-	user := full.Bare()
-	list := slices.DeleteFunc(t.left[user], func(d departure) bool { return d.full == full })
-	list = append(list, departure{full, now})
-	t.left[user] = list[max(0, len(list)-MaxResources):]
-}
-
-// purge forgets the departures of long ago, now and then. t.mu is held.
-func (t *Table) purge(now time.Time) {
-	if now.Sub(t.purged) < Linger {
+// save puts what is known of a resource into the store, if there is one: t.mu is
+// held, so that the order is kept.
+func (t *Table) save(full jid.JID, soon bool) {
+	if t.store == nil {
 		return
 	}
-	t.purged = now
-	for user, list := range t.left {
-		kept := slices.DeleteFunc(list, func(d departure) bool { return now.Sub(d.at) >= Linger })
-		if len(kept) == len(list) {
-			continue
+	kept := store.Resource{JID: full.String()}
+	r, _ := t.find(full)
+	if r != nil {
+		kept.Connected, kept.Interested, kept.Available, kept.Stamped = true, r.interested, r.available, r.stamped
+	}
+	for _, d := range t.left[full.Bare()] {
+		if d.full == full {
+			kept.Left = d.at
 		}
-		if t.left[user] = kept; len(kept) == 0 {
-			delete(t.left, user)
-		}
-		t.save(user)
+	}
+	if r == nil && kept.Left.IsZero() {
+		t.store.DeleteResource(kept.JID)
+	} else {
+		t.store.PutResource(kept, soon)
 	}
 }
 
-// Shown are the resources whose presence others may have been told: those that are
-// available, and those that left a short time ago.
-func (t *Table) Shown() []jid.JID {
+// Spelled is the user's address as the server stamps it for a resource; "": as the
+// JID says, or the resource is not connected.
+func (t *Table) Spelled(full jid.JID) (bare string) {
+	if t.spelled.Load() == 0 {
+		return ""
+	}
+	t.is(full, func(r *resource) bool { bare = r.stamped; return true })
+	return bare
+}
+
+// Available reports whether a resource is connected and its presence was
+// reported. The end of such a session a server reports, too, where it reports
+// any.
+func (t *Table) Available(full jid.JID) bool {
+	return t.is(full, func(r *resource) bool { return r.available })
+}
+
+// IsInterested reports whether a resource is connected and has asked for the
+// roster.
+func (t *Table) IsInterested(full jid.JID) bool {
+	return t.is(full, func(r *resource) bool { return r.interested })
+}
+
+// is reports whether a resource is connected and so.
+func (t *Table) is(full jid.JID, so func(r *resource) bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var shown []jid.JID
-	for _, list := range t.users {
-		for _, r := range list {
-			if r.available {
-				shown = append(shown, r.full)
-			}
-		}
-	}
-	for user, list := range t.left {
-		for _, d := range list {
-			if !slices.ContainsFunc(t.users[user], func(r resource) bool { return r.full == d.full && r.available }) {
-				shown = append(shown, d.full)
-			}
-		}
-	}
-	return shown
+	r, _ := t.find(full)
+	return r != nil && so(r)
 }
 
 // HasConnected reports whether a user (a bare JID) has a connected resource.
 func (t *Table) HasConnected(user jid.JID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.users[user]) > 0
+	return t.users[user] != nil
 }
 
 // InterestedOf are the interested resources of a user (a bare JID).
@@ -276,20 +280,12 @@ func (t *Table) InterestedOf(user jid.JID) []jid.JID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var full []jid.JID
-	for _, r := range t.users[user] {
+	for r := t.users[user]; r != nil; r = r.next {
 		if r.interested {
 			full = append(full, r.full)
 		}
 	}
 	return full
-}
-
-// IsInterested reports whether a resource is connected and has asked for the
-// roster.
-func (t *Table) IsInterested(full jid.JID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.ContainsFunc(t.users[full.Bare()], func(r resource) bool { return r.full == full && r.interested })
 }
 
 // Counts are the numbers of connected and of interested resources.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"rosterd/jid"
-	"rosterd/store"
 )
 
 func full(t testing.TB, s string) jid.JID {
@@ -115,7 +114,7 @@ func TestTableConcurrently(t *testing.T) {
 
 // The address of each resource is as it was stamped last, for as long as it is there.
 func TestSpellings(t *testing.T) {
-	kept := store.NewMemory()
+	kept := memory(t)
 	table := load(t, kept)
 	a, b := full(t, "juliet@example.org/a"), full(t, "juliet@example.org/b")
 	table.Spell(a, "") // nothing to note

@@ -1,69 +1,294 @@
-// Package store keeps bytes by kind and key: what rosterd must know after a
-// restart. It knows nothing of rosters; who owns a kind encodes its records.
+// Package store keeps what rosterd must know after a restart: what each user's
+// clients were told of the roster, who is connected, and whom to refresh again.
 //
-// There are two stores with one contract: [Memory], which ends with the
-// process, and [Disk], a file. Both are safe for concurrent use.
+// What is put is seen by readers at once, and is written behind by one goroutine,
+// many changes in one transaction. Who must know when a kill of the process cannot
+// lose it any more is called back. A power failure may lose the last second, but
+// never the file.
 //
-// A key has a record, which is replaced as a whole, and notes, which are added
-// to it and are dropped with the next record. A record is written behind: on
-// disk it is at most a second late. A note is written ahead: when Note returns,
-// a kill of the process does not lose it, though a power failure may. So an
-// owner notes at once what must not be forgotten, and puts what it can learn
-// again. Notes of before a record can come back after a kill in the moment in
-// which the record was deleted, and only then: to apply one twice has to be
-// harmless.
+// The database is SQLite (sqlite.go). Its file can be looked into while rosterd runs:
 //
-// What is done with one key happens in the order of the calls. Concurrent calls
-// with the same key are in some order. Of records that are put one after the
-// other, those of a kind that is a smaller byte are on disk first, or together.
+//	sqlite3 -readonly rosterd.db 'select * from users'
 package store
 
-import "errors"
-
-// Kind is what a record is of: it keeps the keys of different owners apart.
-type Kind byte
-
-// The kinds, each with its owner.
-const (
-	Rosters  Kind = 'r' // roster: the last known roster of a user, which it has compressed
-	Users    Kind = 'u' // roster: what a user's resources were told
-	Sessions Kind = 's' // session: the resources of a user
-	Marks    Kind = 'm' // roster: the users that are to be refreshed once more
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
-// MaxKey is the length of the longest key, in bytes. What is put or noted with
-// a longer key, or the empty one, is not kept.
-const MaxKey = 4096
+// User is what is kept of a user's roster and of what their clients were told of
+// it. Times are kept to the millisecond.
+type User struct {
+	JID       string    // bare, not empty
+	Roster    []byte    // the last known roster, as its owner compresses it; nil: none is known
+	Items     int       // in Roster
+	Version   string    // of Roster
+	Fetched   time.Time // when the backend was asked for it
+	Validator string    // what the backend gave with it, for the next request
+	NotFound  bool      // the backend knows no such user
+	Outdated  bool      // the backend said that the roster has changed since
+	Epoch     uint64    // grows whenever a push may have been lost
+	Answered  time.Time // when the last query of any client was answered
+	Unsure    bool      // that answer may have been lost with the process that gave it: set by [Open]
+	Told      []Told
+	Missed    []string // contacts that some client may show otherwise than Roster says
+	Former    []Former // contacts that are no more
+}
 
-const (
-	// maxForgettable bounds the records of [Memory] that are forgettable, in
-	// bytes as they are kept: compressed.
-	maxForgettable = 64 << 20
-	// maxNotes bounds all notes that are kept, in bytes. Notes beyond it are not
-	// kept until there is room again.
-	maxNotes = 64 << 20
-	// overhead is what a key, or a note, costs in memory or in the journal beyond
-	// its bytes, roughly.
-	overhead = 64
-)
+// Told is what a resource was told last.
+type Told struct {
+	Resource  string    `json:"resource"`
+	Versioned bool      `json:"versioned,omitzero"` // it uses roster versioning
+	Doubt     bool      `json:"doubt,omitzero"`     // it may have missed anything
+	Asked     time.Time `json:"asked,omitzero"`     // when its last query was answered; zero: none since
+	Since     time.Time `json:"since,omitzero"`     // when the first of its answers that are not confirmed was given
+}
+
+// Former is a contact that was removed from a roster.
+type Former struct {
+	Contact string    `json:"contact"`
+	Removed time.Time `json:"removed"`
+}
+
+// Resource is a session, see package session.
+type Resource struct {
+	JID        string // full
+	Connected  bool
+	Interested bool
+	Available  bool
+	Stamped    string    // the user's address as the server stamps it; "": as in JID
+	Left       time.Time // when it was available and left, a short time ago; zero: it did not
+}
+
+// mark says why a user is to be refreshed again.
+type mark struct {
+	why   string
+	since time.Time
+}
+
+// Options of [Open].
+type Options struct {
+	Logger *slog.Logger // nil: nothing is logged
+	Errors Counter      // counts each time that something could not be written; nil: nobody does
+	// ForgetAfter is how long a user is kept who has no resource and was not put; 0:
+	// for ever.
+	ForgetAfter time.Duration
+}
 
 // ErrClosed is what a store returns that has been closed.
 var ErrClosed = errors.New("the store is closed")
 
-// Entry is what is known of a key. Its bytes belong to the store and must not
-// be modified.
-type Entry struct {
-	Record []byte   // nil: none
-	Notes  [][]byte // written since the record, the oldest first; nil: none
+// Store is safe for concurrent use. Its methods do not wait for the disk, but for
+// User, Resources, Marks and Close.
+type Store struct {
+	options Options
+	db      *database // nil: nothing is written, all changes stay in the queue's memory
+	ended   time.Time
+	queue   queue
+	trouble trouble
+
+	soon    chan struct{} // capacity 1: somebody waits to be called
+	later   chan struct{} // capacity 1: something is to be written
+	stop    context.CancelFunc
+	work    sync.WaitGroup
+	written atomic.Bool // something, since the last checkpoint
+
+	closing  sync.Once
+	closeErr error // guarded by closing
 }
 
-// Empty reports whether nothing is known.
-func (e Entry) Empty() bool { return e.Record == nil && len(e.Notes) == 0 }
-
-// id names an entry.
-type id struct {
-	kind Kind
-	key  string
+// Open opens the store in the file at path, and makes it if there is none. If path
+// is "", it ends with the process, and what is kept of users who are not connected
+// takes 64 MiB at most.
+//
+// Its errors name the file, and leave what is there as it is: if the file is in use
+// by another process, which it finds out within a second, is damaged, was written
+// by a newer rosterd, is no store, or cannot be made or written. Damage that it does
+// not find is found when what is damaged is read.
+func Open(path string, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{
+		options: o, queue: queue{keep: path == "", changes: make(map[id]*change)},
+		trouble: trouble{logger: o.Logger, errors: o.Errors, causes: make(map[string]error)},
+		soon:    make(chan struct{}, 1), later: make(chan struct{}, 1),
+	}
+	if path != "" {
+		var err error
+		if s.db, err = openDatabase(path); err != nil {
+			return nil, err
+		}
+		s.ended = s.db.ended
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	s.work.Go(func() { s.write(ctx) })
+	s.work.Go(func() { s.tend(ctx) })
+	return s, nil
 }
 
-func (i id) valid() bool { return 0 < len(i.key) && len(i.key) <= MaxKey }
+// User is what is kept of a user (a bare JID): a zero User, if nothing is.
+func (s *Store) User(jid string) (User, error) {
+	for {
+		c, err := s.queue.look(id{tableUsers, jid})
+		switch {
+		case err != nil:
+			return User{}, err
+		case c == nil && s.db == nil, c != nil && c.value == nil:
+			return User{}, nil
+		case c != nil && (c.roster || c.anew || s.db == nil):
+			return c.value.(User).copied(), nil
+		}
+		kept, err := s.db.user(jid)
+		if err != nil || c == nil {
+			return kept, err
+		}
+		// Its roster is in the database, unless it has been put meanwhile.
+		if now, _ := s.queue.look(c.id); now == c {
+			u := c.value.(User).copied()
+			u.Roster = kept.Roster
+			return u, nil
+		}
+	}
+}
+
+// copied is a copy that shares nothing with u but the bytes of the roster.
+func (u User) copied() User {
+	u.Told, u.Missed, u.Former = slices.Clone(u.Told), slices.Clone(u.Missed), slices.Clone(u.Former)
+	return u
+}
+
+// rounded is a copy with all times as they are kept.
+func (u User) rounded() User {
+	u = u.copied()
+	u.Fetched, u.Answered = rounded(u.Fetched), rounded(u.Answered)
+	for i := range u.Told {
+		u.Told[i].Asked, u.Told[i].Since = rounded(u.Told[i].Asked), rounded(u.Told[i].Since)
+	}
+	for i := range u.Former {
+		u.Former[i].Removed = rounded(u.Former[i].Removed)
+	}
+	return u
+}
+
+func rounded(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// PutUser replaces what is kept of a user. Without withRoster, u.Roster is not
+// written, and what is kept of it stays; else its bytes belong to the store.
+//
+// If done is not nil, all is written at once, and done is called as soon as a kill
+// cannot lose what was put by now, or when the first try to write it has failed.
+// done is called from a goroutine of the store, and must not block.
+func (s *Store) PutUser(u User, withRoster bool, done func()) {
+	s.put(&change{id: id{tableUsers, u.JID}, value: u.rounded(), roster: withRoster}, done)
+}
+
+// DeleteUser deletes what is kept of a user and of their roster.
+func (s *Store) DeleteUser(jid string) { s.put(&change{id: id{tableUsers, jid}}, nil) }
+
+// PutResource replaces what is kept of a resource: at once if soon, so that a kill
+// loses it only if it comes in the next moment.
+func (s *Store) PutResource(r Resource, soon bool) {
+	r.Left = rounded(r.Left)
+	s.put(&change{id: id{tableResources, r.JID}, value: r}, nil)
+	if soon {
+		signal(s.soon)
+	}
+}
+
+// DeleteResource deletes what is kept of a resource (a full JID).
+func (s *Store) DeleteResource(full string) {
+	s.put(&change{id: id{tableResources, full}}, nil)
+}
+
+// Mark keeps that a user is to be refreshed again, and why.
+func (s *Store) Mark(user, why string) {
+	s.put(&change{id: id{tableMarks, user}, value: mark{why, rounded(time.Now())}}, nil)
+}
+
+// Unmark deletes the mark of a user.
+func (s *Store) Unmark(user string) { s.put(&change{id: id{tableMarks, user}}, nil) }
+
+// Sync calls done when all that was put before is written, or could not be, as
+// PutUser does.
+func (s *Store) Sync(done func()) { s.put(nil, done) }
+
+// Resources calls each with each resource, once, in no order, until it fails. each
+// may call the store; what is put meanwhile, it may get or not.
+func (s *Store) Resources(each func(Resource) error) error {
+	return s.each(tableResources, func(_ string, value any) error { return each(value.(Resource)) })
+}
+
+// Marks calls each with each mark, and with when the user was marked first, in the
+// same way.
+func (s *Store) Marks(each func(user, why string, since time.Time) error) error {
+	return s.each(tableMarks, func(user string, value any) error {
+		m := value.(mark)
+		return each(user, m.why, m.since)
+	})
+}
+
+// each calls f with each key of a table and its value.
+func (s *Store) each(table string, f func(key string, value any) error) error {
+	fresh, err := s.queue.all(table)
+	if err == nil && s.db != nil {
+		err = s.db.each(table, func(key string, value any) error {
+			if _, is := fresh[key]; is {
+				return nil
+			}
+			return f(key, value)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	for key, value := range fresh {
+		if value == nil {
+			continue
+		}
+		if err := f(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Ended is when the process that wrote the store before is last known to have been
+// alive, to some 5 s: zero, if the store is new.
+func (s *Store) Ended() time.Time { return s.ended }
+
+// Err is nil, or why what was put is not being written at present.
+func (s *Store) Err() error { return s.trouble.err() }
+
+// Close writes all that waits, and frees the file. What is put meanwhile may be
+// lost. It returns an error if not all could be written, the same if it is called
+// again.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.stop()
+		s.work.Wait()
+		if s.db != nil {
+			s.put(alive(), nil)
+		}
+		s.queue.close()
+		s.closeErr = s.flush()
+		s.queue.release()
+		if s.db != nil {
+			s.closeErr = errors.Join(s.closeErr, s.db.close())
+		}
+	})
+	return s.closeErr
+}
+
+// bare is the user of a full JID.
+func bare(full string) string {
+	user, _, _ := strings.Cut(full, "/")
+	return user
+}

@@ -22,8 +22,8 @@ type trouble struct {
 
 // What can be written or not.
 const (
-	whatRecords = "records"
-	whatNotes   = "notes"
+	whatChanges    = "changes"
+	whatCheckpoint = "checkpoint" // of the write-ahead log
 )
 
 // set says how writing went; err is nil if it went well.
@@ -48,7 +48,7 @@ func (t *trouble) set(what string, err error) {
 }
 
 // cause is what two errors have in common if the one should not be logged after
-// the other: what the system said, whichever of the files it was.
+// the other: what the system said, wherever it was.
 func cause(err error) string {
 	var ofSystem syscall.Errno
 	if errors.As(err, &ofSystem) {
@@ -57,22 +57,12 @@ func cause(err error) string {
 	return err.Error()
 }
 
-// refused says that something was not kept, for its key cannot be one.
-func (t *trouble) refused(length int) {
-	if t.errors != nil {
-		t.errors.Inc()
-	}
-	t.logger.Error("state is not kept: its key is empty or too long", "bytes", length)
-}
-
 // err is why something cannot be written, or nil.
 func (t *trouble) err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, what := range []string{whatRecords, whatNotes} {
-		if err := t.causes[what]; err != nil {
-			return err
-		}
+	if err := t.causes[whatChanges]; err != nil {
+		return err
 	}
-	return nil
+	return t.causes[whatCheckpoint]
 }

@@ -1,0 +1,233 @@
+package store
+
+import (
+	"sync"
+	"time"
+)
+
+// id names what is kept: a key in a table.
+type id struct{ table, key string }
+
+// change is what is to be written of a key. But for taken, it is never modified
+// once it is in the queue.
+type change struct {
+	id
+	value  any       // a User, Resource or mark, or a text in meta; nil: it is deleted
+	roster bool      // that of the User is written, too
+	anew   bool      // what was kept is deleted first: it was to be, before this was put
+	at     time.Time // when it was put
+	taken  bool      // it is being written
+}
+
+// queue is what waits to be written, in the order in which it was put. Of a key
+// that is put again, the last change waits in the place of the first. It is safe for
+// concurrent use.
+type queue struct {
+	keep bool // all changes, those that are written, too: there is no database
+
+	mu      sync.Mutex // guards all below
+	closed  bool
+	changes map[id]*change // the last of each key
+	size    int            // of them, in bytes
+	order   []id           // of those that wait
+	taken   int            // how often a key has been taken out of order
+	dones   []done         // by after
+}
+
+// done is called when as many keys have been taken, and are written.
+type done struct {
+	after int
+	call  func()
+}
+
+// put lets c, which may be nil, wait, and done, which may be nil, after it. If the
+// queue is closed, it reports false.
+func (q *queue) put(c *change, call func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	if c != nil {
+		c.at = time.Now()
+		before := q.changes[c.id]
+		if before == nil || before.taken {
+			q.order = append(q.order, c.id)
+		}
+		if before != nil {
+			c.follow(before)
+			q.size -= before.size()
+		}
+		q.changes[c.id] = c
+		q.size += c.size()
+		if q.keep && c.table == tableResources && c.value == nil {
+			q.see(bare(c.key), c.at)
+		}
+	}
+	if call != nil {
+		q.dones = append(q.dones, done{q.taken + len(q.order), call})
+	}
+	return true
+}
+
+// follow takes over what a change of the same key, put before, says and c does not.
+func (c *change) follow(before *change) {
+	c.anew = before.anew || before.value == nil
+	switch value := c.value.(type) {
+	case User:
+		if was, is := before.value.(User); is && !c.roster {
+			value.Roster, c.roster = was.Roster, before.roster
+			c.value = value
+		}
+	case mark:
+		if was, is := before.value.(mark); is {
+			c.value = mark{value.why, was.since}
+		}
+	}
+}
+
+// take takes some changes out of the order, the first ones: so many that one
+// transaction is neither too large nor takes long.
+func (q *queue) take() (batch []*change) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	size := 0
+	for len(batch) < len(q.order) && len(batch) < maxBatch && size < maxBatchBytes {
+		c := q.changes[q.order[len(batch)]]
+		c.taken = true
+		size += c.size()
+		batch = append(batch, c)
+	}
+	q.order = q.order[len(batch):]
+	q.taken += len(batch)
+	if len(q.order) == 0 {
+		q.order = nil // so that its memory is freed
+	}
+	return batch
+}
+
+// written says that a batch is, and calls those who waited for it.
+func (q *queue) written(batch []*change) {
+	q.mu.Lock()
+	for _, c := range batch {
+		if q.changes[c.id] == c && (!q.keep || c.value == nil) {
+			delete(q.changes, c.id)
+			q.size -= c.size()
+		}
+	}
+	n := 0
+	for n < len(q.dones) && q.dones[n].after <= q.taken {
+		n++
+	}
+	called := q.dones[:n:n]
+	q.dones = q.dones[n:]
+	q.mu.Unlock()
+	for _, d := range called {
+		d.call()
+	}
+}
+
+// failed lets a batch wait again, before all others, but for what was put again
+// meanwhile.
+func (q *queue) failed(batch []*change) {
+	q.mu.Lock()
+	var order []id
+	for _, c := range batch {
+		if c.taken = false; q.changes[c.id] == c {
+			order = append(order, c.id)
+		}
+	}
+	q.order = append(order, q.order...)
+	q.taken -= len(batch)
+	q.mu.Unlock()
+	q.release()
+}
+
+// release calls all who wait.
+func (q *queue) release() {
+	q.mu.Lock()
+	called := q.dones
+	q.dones = nil
+	q.mu.Unlock()
+	for _, d := range called {
+		d.call()
+	}
+}
+
+// look returns the last change of a key that is in memory, or nil.
+func (q *queue) look(i id) (*change, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, ErrClosed
+	}
+	return q.changes[i], nil
+}
+
+// all are the keys of a table of which something is in memory, with their values.
+func (q *queue) all(table string) (map[string]any, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return nil, ErrClosed
+	}
+	all := make(map[string]any)
+	for i, c := range q.changes {
+		if i.table == table {
+			all[i.key] = c.value
+		}
+	}
+	return all, nil
+}
+
+// close makes the methods refuse.
+func (q *queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+}
+
+// size is what a change takes in memory, about, in bytes.
+func (c *change) size() int {
+	size := 200 + len(c.key)
+	if u, is := c.value.(User); is {
+		size += len(u.Roster) + 100*len(u.Told) + 50*len(u.Missed) + 80*len(u.Former)
+	}
+	return size
+}
+
+// see says that a user was there, whose last resource may be gone now. q.mu is held.
+func (q *queue) see(user string, at time.Time) {
+	if c := q.changes[id{tableUsers, user}]; c != nil {
+		seen := *c
+		seen.at = at
+		q.changes[c.id] = &seen
+	}
+}
+
+// bytes is what all takes in memory.
+func (q *queue) bytes() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.size
+}
+
+// gone are the users who have no resource, if all is kept in memory: what was put
+// of each, and when.
+func (q *queue) gone() []*change {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	there := make(map[string]bool)
+	for i, c := range q.changes {
+		if i.table == tableResources && c.value != nil {
+			there[bare(i.key)] = true
+		}
+	}
+	var gone []*change
+	for i, c := range q.changes {
+		if i.table == tableUsers && c.value != nil && !there[i.key] {
+			gone = append(gone, c)
+		}
+	}
+	return gone
+}
