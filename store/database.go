@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// version is that of the schema below.
+// version is that of the schema.
 const version = 1
 
-// The schema, in SQL that SQLite and PostgreSQL both take. Times are texts in UTC,
-// so that a person can read them and the database can compare them; ” is none.
+// schema is in SQL that SQLite and PostgreSQL both take. Times are texts in UTC, so
+// that a person can read them and the database can compare them; ” is none.
 const schema = `
 CREATE TABLE users (
 	jid       text PRIMARY KEY,
@@ -28,15 +28,14 @@ CREATE TABLE users (
 	outdated  boolean NOT NULL,
 	epoch     bigint  NOT NULL,
 	answered  text    NOT NULL,
-	unsure    boolean NOT NULL,
 	told      text    NOT NULL, -- JSON, as missed and former
 	missed    text    NOT NULL,
 	former    text    NOT NULL,
-	seen      text    NOT NULL, -- when the row was written, or a resource left
-	checksum  bigint  NOT NULL  -- of all but unsure and seen
+	checksum  bigint  NOT NULL, -- of all before
+	unsure    boolean NOT NULL,
+	seen      text    NOT NULL  -- when the row was written, or a resource left
 );
--- Apart from users, for they are large and change seldom.
-CREATE TABLE rosters (
+CREATE TABLE rosters ( -- apart from users: they are large, and change seldom
 	jid      text   PRIMARY KEY,
 	roster   bytea  NOT NULL,
 	checksum bigint NOT NULL
@@ -51,124 +50,105 @@ CREATE TABLE resources (
 	left_at    text    NOT NULL,
 	PRIMARY KEY (bare, resource)
 );
-CREATE TABLE marks (
-	jid   text PRIMARY KEY,
-	why   text NOT NULL,
-	since text NOT NULL
-);
-CREATE TABLE meta (
-	key   text PRIMARY KEY,
-	value text NOT NULL
-);`
+CREATE TABLE marks (jid text PRIMARY KEY, why text NOT NULL, since text NOT NULL);
+CREATE TABLE meta (key text PRIMARY KEY, value text NOT NULL);`
 
-const (
-	tableUsers     = "users"
-	tableRosters   = "rosters"
-	tableResources = "resources"
-	tableMarks     = "marks"
-	tableMeta      = "meta"
+// table is a table with its columns, and the statements that put and delete a row.
+type table struct{ name, columns, put, delete string }
 
-	keyAlive = "alive" // in meta: when the process was, last
+var (
+	users     = newTable("users", 1, "jid", "items", "version", "fetched", "validator", "not_found", "outdated", "epoch", "answered", "told", "missed", "former", "checksum", "unsure", "seen")
+	rosters   = newTable("rosters", 1, "jid", "roster", "checksum")
+	resources = newTable("resources", 2, "bare", "resource", "connected", "interested", "available", "stamped", "left_at")
+	marks     = newTable("marks", 1, "jid", "why", "since")
+	meta      = newTable("meta", 1, "key", "value")
 )
 
-// unsent is how long an answer may wait to be written to the server. A stream that
-// takes nothing for so long is given up.
-const unsent = 30 * time.Second
+// newTable makes a table. So many columns as keys says are its primary key.
+func newTable(name string, keys int, columns ...string) *table {
+	var values, set, where []string
+	for i, column := range columns {
+		value := fmt.Sprint("$", i+1)
+		values = append(values, value)
+		if i < keys {
+			where = append(where, column+" = "+value)
+		} else {
+			set = append(set, column+" = excluded."+column)
+		}
+	}
+	all := strings.Join(columns, ", ")
+	return &table{
+		name: name, columns: all,
+		put: fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT (%s) DO UPDATE SET %s", name, all,
+			strings.Join(values, ", "), strings.Join(columns[:keys], ", "), strings.Join(set, ", ")),
+		delete: fmt.Sprintf("DELETE FROM %s WHERE %s", name, strings.Join(where, " AND ")),
+	}
+}
 
-// The statements that write, and those that read one row.
 const (
-	putUser = `INSERT INTO users (jid, items, version, fetched, validator, not_found, outdated, epoch, answered, unsure,
-		told, missed, former, seen, checksum) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-		ON CONFLICT (jid) DO UPDATE SET items = excluded.items, version = excluded.version, fetched = excluded.fetched,
-		validator = excluded.validator, not_found = excluded.not_found, outdated = excluded.outdated, epoch = excluded.epoch,
-		answered = excluded.answered, unsure = excluded.unsure, told = excluded.told, missed = excluded.missed,
-		former = excluded.former, seen = excluded.seen, checksum = excluded.checksum`
-	putRoster = `INSERT INTO rosters (jid, roster, checksum) VALUES ($1, $2, $3)
-		ON CONFLICT (jid) DO UPDATE SET roster = excluded.roster, checksum = excluded.checksum`
-	putMark = `INSERT INTO marks (jid, why, since) VALUES ($1, $2, $3) ON CONFLICT (jid) DO UPDATE SET why = excluded.why`
-	putMeta = `INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value`
+	keyAlive = "alive" // in meta: when the process was, last
 
-	putResource = `INSERT INTO resources (bare, resource, connected, interested, available, stamped, left_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (bare, resource) DO UPDATE SET connected = excluded.connected,
-		interested = excluded.interested, available = excluded.available, stamped = excluded.stamped, left_at = excluded.left_at`
-
-	deleteUser     = `DELETE FROM users WHERE jid = $1`
-	deleteRoster   = `DELETE FROM rosters WHERE jid = $1`
-	deleteResource = `DELETE FROM resources WHERE bare = $1 AND resource = $2`
-	deleteMark     = `DELETE FROM marks WHERE jid = $1`
-
-	seeUser = `UPDATE users SET seen = $2 WHERE jid = $1`
-
-	selectUser = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, unsure,
-		told, missed, former, users.checksum, roster, rosters.checksum FROM users LEFT JOIN rosters ON rosters.jid = users.jid WHERE users.jid = $1`
+	// Parameters appear in the order of their numbers: SQLite takes them for names.
+	doubt      = "UPDATE users SET unsure = true WHERE answered > $1"
+	see        = "UPDATE users SET seen = $1 WHERE jid = $2"
+	putMark    = "INSERT INTO marks (jid, why, since) VALUES ($1, $2, $3) ON CONFLICT (jid) DO UPDATE SET why = excluded.why"
+	selectUser = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
+		users.checksum, unsure, roster, rosters.checksum FROM users LEFT JOIN rosters ON rosters.jid = users.jid WHERE users.jid = $1`
+	selectUnseen = `SELECT jid FROM users WHERE seen < $1
+		AND NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid)`
 )
 
 // database is what is kept, in SQL. Its methods are safe for concurrent use, but
 // that commit is for one goroutine at a time.
 type database struct {
 	*sqlite
-	pool       *sql.DB
-	writer     *sql.Conn // of commit
-	statements map[string]*sql.Stmt
-	readUser   *sql.Stmt
-	ended      time.Time
-
-	writing sync.Mutex // held by commit, and where it has to wait for a checkpoint
+	pool     *sql.DB
+	writer   *sql.Conn            // of commit
+	prepared map[string]*sql.Stmt // of writer
+	readUser *sql.Stmt
+	ended    time.Time
+	writing  sync.Mutex // held by commit, and while a checkpoint has to come to its end
 }
 
 // openDatabase opens the database at path, and makes it if there is none.
 func openDatabase(path string) (*database, error) {
 	lite, pool, err := openSQLite(path)
 	if err != nil {
-		return nil, inFile(path, err)
+		return nil, lite.explain(err)
 	}
-	d := &database{sqlite: lite, pool: pool, statements: make(map[string]*sql.Stmt)}
+	d := &database{sqlite: lite, pool: pool, prepared: make(map[string]*sql.Stmt)}
 	if err := d.begin(); err != nil {
-		err = d.explain(err)
-		d.abandon()
-		return nil, err
+		return nil, errors.Join(d.explain(err), d.close())
 	}
 	return d, nil
 }
 
-// begin sees whether all can be read, and notes what the end of the process before
-// makes doubtful.
+// begin sees whether all can be read, and prepares what is done often.
 func (d *database) begin() (err error) {
 	ctx := context.Background()
 	if d.writer, err = d.pool.Conn(ctx); err != nil {
 		return err
 	}
-	for _, table := range []string{tableUsers, tableRosters, tableResources, tableMarks, tableMeta} {
-		var n int
-		if err := d.writer.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT * FROM "+table+" LIMIT 1) AS one").Scan(&n); err != nil {
+	statements := []string{beginWriting, commitWritten, see, doubt, putMark}
+	for _, t := range []*table{users, rosters, resources, marks, meta} {
+		if err := d.writer.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT * FROM "+t.name+" LIMIT 1) AS one").Scan(new(int)); err != nil {
+			return err
+		}
+		statements = append(statements, t.put, t.delete)
+	}
+	for _, s := range statements {
+		if d.prepared[s], err = d.writer.PrepareContext(ctx, s); err != nil {
 			return err
 		}
 	}
-	var alive string
-	err = d.writer.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = $1", keyAlive).Scan(&alive)
-	switch {
-	case errors.Is(err, sql.ErrNoRows): // it is new
-	case err != nil:
-		return err
-	default:
-		if d.ended, err = parseTime(alive); err != nil {
-			return err
-		}
-		if _, err := d.writer.ExecContext(ctx, "UPDATE users SET unsure = true WHERE answered > $1", text(d.ended.Add(-unsent))); err != nil {
-			return err
-		}
-	}
-	if _, err := d.writer.ExecContext(ctx, putMeta, keyAlive, text(time.Now())); err != nil {
+	if d.readUser, err = d.pool.PrepareContext(ctx, selectUser); err != nil {
 		return err
 	}
-	for _, statement := range []string{beginWriting, commitWritten, putUser, putRoster, putResource, putMark, putMeta,
-		deleteUser, deleteRoster, deleteResource, deleteMark, seeUser} {
-		if d.statements[statement], err = d.writer.PrepareContext(ctx, statement); err != nil {
-			return err
-		}
+	err = d.writer.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = $1", keyAlive).Scan((*moment)(&d.ended))
+	if err != nil && !errors.Is(err, sql.ErrNoRows) { // no row: it is new
+		return err
 	}
-	d.readUser, err = d.pool.PrepareContext(ctx, selectUser)
-	return err
+	return d.tidy()
 }
 
 // commit writes changes in one transaction.
@@ -183,193 +163,150 @@ func (d *database) commit(batch []*change) error {
 		err = d.exec(commitWritten)
 	}
 	if err != nil {
-		_, _ = d.writer.ExecContext(context.Background(), "ROLLBACK") // fails if SQLite has done so itself
+		_, _ = d.writer.ExecContext(context.Background(), "ROLLBACK") // fails if the database has done so itself
 	}
 	return d.explain(err)
 }
 
 func (d *database) exec(statement string, args ...any) error {
-	_, err := d.statements[statement].ExecContext(context.Background(), args...)
+	_, err := d.prepared[statement].ExecContext(context.Background(), args...)
 	return err
 }
 
 // write writes a change.
 func (d *database) write(c *change) error {
+	key := []any{c.key}
+	if c.table == resources {
+		user, resource, _ := strings.Cut(c.key, "/")
+		key = []any{user, resource}
+	}
 	if c.value == nil || c.anew {
-		if err := d.delete(c); err != nil {
+		err := d.exec(c.table.delete, key...)
+		switch c.table {
+		case users:
+			err = errors.Join(err, d.exec(rosters.delete, key...))
+		case resources:
+			err = errors.Join(err, d.exec(see, text(c.at), key[0]))
+		}
+		if c.value == nil || err != nil {
 			return err
 		}
 	}
 	switch v := c.value.(type) {
 	case User:
-		r := rowOf(v)
-		if err := d.exec(putUser, r.jid, r.items, r.version, r.fetched, r.validator, r.notFound, r.outdated, r.epoch, r.answered,
-			r.unsure, r.told, r.missed, r.former, text(c.at), r.checksum()); err != nil {
+		row := v.row()
+		if err := d.exec(users.put, append(row, checksum(row...), v.Unsure, text(c.at))...); err != nil || !c.roster {
 			return err
 		}
-		switch {
-		case !c.roster:
-			return nil
-		case v.Roster == nil:
-			return d.exec(deleteRoster, v.JID)
+		if v.Roster == nil {
+			return d.exec(rosters.delete, key...)
 		}
-		return d.exec(putRoster, v.JID, v.Roster, checksum(v.JID, string(v.Roster)))
+		return d.exec(rosters.put, v.JID, v.Roster, checksum(v.JID, v.Roster))
 	case Resource:
-		bare, resource, _ := strings.Cut(v.JID, "/")
-		return d.exec(putResource, bare, resource, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))
+		return d.exec(resources.put, append(key, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))...)
+	case doubtful:
+		return d.exec(doubt, text(v.since))
 	case mark:
 		return d.exec(putMark, c.key, v.why, text(v.since))
-	case string:
-		return d.exec(putMeta, c.key, v)
-	}
-	return nil
-}
-
-// delete deletes what is kept of the key of a change.
-func (d *database) delete(c *change) error {
-	switch c.table {
-	case tableUsers:
-		return errors.Join(d.exec(deleteUser, c.key), d.exec(deleteRoster, c.key))
-	case tableResources:
-		bare, resource, _ := strings.Cut(c.key, "/")
-		return errors.Join(d.exec(deleteResource, bare, resource), d.exec(seeUser, bare, text(c.at)))
-	}
-	return d.exec(deleteMark, c.key)
-}
-
-// userRow is a row of users.
-type userRow struct {
-	jid                         string
-	items                       int
-	version, fetched, validator string
-	notFound, outdated          bool
-	epoch                       int64
-	answered                    string
-	unsure                      bool
-	told, missed, former        string
-}
-
-func rowOf(u User) userRow {
-	return userRow{
-		u.JID, u.Items, u.Version, text(u.Fetched), u.Validator, u.NotFound, u.Outdated, int64(u.Epoch), text(u.Answered), u.Unsure,
-		list(u.Told), list(u.Missed), list(u.Former),
+	default:
+		return d.exec(meta.put, c.key, v)
 	}
 }
 
-// user is the User of a row, without their roster.
-func (r *userRow) user() (u User, err error) {
-	u = User{
-		JID: r.jid, Items: r.items, Version: r.version, Validator: r.validator, NotFound: r.notFound, Outdated: r.outdated,
-		Epoch: uint64(r.epoch), Unsure: r.unsure,
+// row is what the checksum of a user is of.
+func (u *User) row() []any {
+	return []any{u.JID, u.Items, u.Version, text(u.Fetched), u.Validator, u.NotFound, u.Outdated, int64(u.Epoch), text(u.Answered),
+		asJSON(u.Told), asJSON(u.Missed), asJSON(u.Former)}
+}
+
+// user reads a user.
+func (d *database) user(jid string) (u User, err error) {
+	var epoch int64
+	var sum, rosterSum sql.NullInt64
+	err = d.readUser.QueryRow(jid).Scan(&u.JID, &u.Items, &u.Version, (*moment)(&u.Fetched), &u.Validator, &u.NotFound, &u.Outdated, &epoch,
+		(*moment)(&u.Answered), (*list[Told])(&u.Told), (*list[string])(&u.Missed), (*list[Former])(&u.Former), &sum, &u.Unsure, &u.Roster, &rosterSum)
+	if errors.Is(err, sql.ErrNoRows) {
+		return User{}, nil
 	}
-	var failed [5]error
-	u.Fetched, failed[0] = parseTime(r.fetched)
-	u.Answered, failed[1] = parseTime(r.answered)
-	u.Told, failed[2] = parseList[Told](r.told)
-	u.Missed, failed[3] = parseList[string](r.missed)
-	u.Former, failed[4] = parseList[Former](r.former)
-	return u, errors.Join(failed[:]...)
+	u.Epoch = uint64(epoch)
+	if err == nil && (u.JID != jid || sum.Int64 != checksum(u.row()...) || u.Roster != nil && rosterSum.Int64 != checksum(jid, u.Roster)) {
+		err = damaged("a checksum is wrong")
+	}
+	if err != nil {
+		return User{}, d.explain(err)
+	}
+	return u, nil
 }
 
-func (r *userRow) checksum() int64 {
-	return checksum(r.jid, r.version, r.fetched, r.validator, r.answered, r.told, r.missed, r.former,
-		fmt.Sprint(r.items, r.epoch, r.notFound, r.outdated))
-}
-
-// checksum is CRC-32C of some texts. SQLite has no checksums, and finds only damage
-// that makes nonsense of its own structures.
-func checksum(texts ...string) int64 {
+// checksum is CRC-32C of some values. SQLite has none, and finds only damage that
+// makes nonsense of its own structures.
+func checksum(values ...any) int64 {
 	var b []byte
-	for _, s := range texts {
-		b = append(append(b, s...), 0)
+	for _, v := range values {
+		switch v := v.(type) {
+		case string:
+			b = append(b, v...)
+		case []byte:
+			b = append(b, v...)
+		default:
+			b = fmt.Append(b, v)
+		}
+		b = append(b, 0)
 	}
 	return int64(crc32.Checksum(b, castagnoli))
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// user reads a user.
-func (d *database) user(jid string) (User, error) {
-	var r userRow
-	var roster []byte
-	var sum, rosterSum sql.NullInt64
-	err := d.readUser.QueryRowContext(context.Background(), jid).Scan(&r.jid, &r.items, &r.version, &r.fetched, &r.validator,
-		&r.notFound, &r.outdated, &r.epoch, &r.answered, &r.unsure, &r.told, &r.missed, &r.former, &sum, &roster, &rosterSum)
-	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, nil
-	}
-	if err == nil && (r.jid != jid || sum.Int64 != r.checksum() || roster != nil && rosterSum.Int64 != checksum(jid, string(roster))) {
-		err = damaged("the checksum of a user is wrong")
-	}
-	if err != nil {
-		return User{}, d.explain(err)
-	}
-	u, err := r.user()
-	u.Roster = roster
-	return u, d.explain(err)
+// each calls f with each key of the resources or marks, and its value.
+func (d *database) each(t *table, f func(key string, value any) error) error {
+	return d.query(func(rows *sql.Rows) error {
+		var r Resource
+		var m mark
+		var key, resource string
+		var value any
+		var err error
+		if t == resources {
+			err = rows.Scan(&key, &resource, &r.Connected, &r.Interested, &r.Available, &r.Stamped, (*moment)(&r.Left))
+			r.JID = key + "/" + resource
+			key, value = r.JID, r
+		} else {
+			err = rows.Scan(&key, &m.why, (*moment)(&m.since))
+			value = m
+		}
+		if err != nil {
+			return d.explain(err)
+		}
+		return f(key, value)
+	}, "SELECT "+t.columns+" FROM "+t.name)
 }
 
-// each calls f with each key of the resources or marks, and its value.
-func (d *database) each(table string, f func(key string, value any) error) error {
-	query, scan := "SELECT bare, resource, connected, interested, available, stamped, left_at FROM resources", scanResource
-	if table == tableMarks {
-		query, scan = "SELECT jid, why, since FROM marks", scanMark
-	}
-	rows, err := d.pool.Query(query)
+// unseen are the users without a resource who were seen last before a time.
+func (d *database) unseen(before time.Time) (users []string, err error) {
+	err = d.query(func(rows *sql.Rows) error {
+		var user string
+		if err := rows.Scan(&user); err != nil {
+			return d.explain(err)
+		}
+		users = append(users, user)
+		return nil
+	}, selectUnseen, text(before))
+	return users, err
+}
+
+// query calls f with each row, until it fails.
+func (d *database) query(f func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := d.pool.Query(query, args...)
 	if err != nil {
 		return d.explain(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		key, value, err := scan(rows)
-		if err != nil {
-			return d.explain(err)
-		}
-		if err := f(key, value); err != nil {
+		if err := f(rows); err != nil {
 			return err
 		}
 	}
 	return d.explain(rows.Err())
-}
-
-func scanResource(rows *sql.Rows) (key string, value any, err error) {
-	var r Resource
-	var bare, resource, left string
-	if err := rows.Scan(&bare, &resource, &r.Connected, &r.Interested, &r.Available, &r.Stamped, &left); err != nil {
-		return "", nil, err
-	}
-	r.JID = bare + "/" + resource
-	r.Left, err = parseTime(left)
-	return r.JID, r, err
-}
-
-func scanMark(rows *sql.Rows) (key string, value any, err error) {
-	var m mark
-	var since string
-	if err := rows.Scan(&key, &m.why, &since); err != nil {
-		return "", nil, err
-	}
-	m.since, err = parseTime(since)
-	return key, m, err
-}
-
-// unseen are the users without a resource who were seen last before a time.
-func (d *database) unseen(before time.Time) ([]string, error) {
-	rows, err := d.pool.Query(`SELECT jid FROM users WHERE seen < $1
-		AND NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid)`, text(before))
-	if err != nil {
-		return nil, d.explain(err)
-	}
-	defer rows.Close()
-	var users []string
-	for rows.Next() {
-		var user string
-		if err := rows.Scan(&user); err != nil {
-			return nil, d.explain(err)
-		}
-		users = append(users, user)
-	}
-	return users, d.explain(rows.Err())
 }
 
 // text is a time as it is kept.
@@ -380,35 +317,41 @@ func text(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-func parseTime(s string) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
+// moment reads a time.
+type moment time.Time
+
+func (m *moment) Scan(value any) error {
+	s, _ := value.(string)
+	if *m = (moment{}); s == "" {
+		return nil
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return time.Time{}, damaged("a time in it is none")
+		return damaged("a time is none")
 	}
-	return t, nil
+	*m = moment(t)
+	return nil
 }
 
-// list is a list as it is kept: JSON, or nothing, if it is empty.
-func list[T any](all []T) string {
+// asJSON is a list as it is kept: ” is an empty one.
+func asJSON[T any](all []T) string {
 	if len(all) == 0 {
 		return ""
 	}
 	b, err := json.Marshal(all)
 	if err != nil {
-		panic("store: " + err.Error()) // strings and times that exist
+		panic("store: " + err.Error()) // they are strings and times
 	}
 	return string(b)
 }
 
-func parseList[T any](s string) (all []T, err error) {
-	if s == "" {
-		return nil, nil
+// list reads a list.
+type list[T any] []T
+
+func (l *list[T]) Scan(value any) error {
+	s, _ := value.(string)
+	if *l = nil; s != "" && json.Unmarshal([]byte(s), (*[]T)(l)) != nil {
+		return damaged("a list is none")
 	}
-	if err := json.Unmarshal([]byte(s), &all); err != nil {
-		return nil, damaged("a list in it is none")
-	}
-	return all, nil
+	return nil
 }

@@ -6,7 +6,10 @@ import (
 )
 
 // id names what is kept: a key in a table.
-type id struct{ table, key string }
+type id struct {
+	table *table
+	key   string
+}
 
 // change is what is to be written of a key. But for taken, it is never modified
 // once it is in the queue.
@@ -60,7 +63,7 @@ func (q *queue) put(c *change, call func()) bool {
 		}
 		q.changes[c.id] = c
 		q.size += c.size()
-		if q.keep && c.table == tableResources && c.value == nil {
+		if q.keep && c.table == resources && c.value == nil {
 			q.see(bare(c.key), c.at)
 		}
 	}
@@ -165,7 +168,7 @@ func (q *queue) look(i id) (*change, error) {
 }
 
 // all are the keys of a table of which something is in memory, with their values.
-func (q *queue) all(table string) (map[string]any, error) {
+func (q *queue) all(t *table) (map[string]any, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -173,7 +176,7 @@ func (q *queue) all(table string) (map[string]any, error) {
 	}
 	all := make(map[string]any)
 	for i, c := range q.changes {
-		if i.table == table {
+		if i.table == t {
 			all[i.key] = c.value
 		}
 	}
@@ -198,7 +201,7 @@ func (c *change) size() int {
 
 // see says that a user was there, whose last resource may be gone now. q.mu is held.
 func (q *queue) see(user string, at time.Time) {
-	if c := q.changes[id{tableUsers, user}]; c != nil {
+	if c := q.changes[id{users, user}]; c != nil {
 		seen := *c
 		seen.at = at
 		q.changes[c.id] = &seen
@@ -219,13 +222,13 @@ func (q *queue) gone() []*change {
 	defer q.mu.Unlock()
 	there := make(map[string]bool)
 	for i, c := range q.changes {
-		if i.table == tableResources && c.value != nil {
+		if i.table == resources && c.value != nil {
 			there[bare(i.key)] = true
 		}
 	}
 	var gone []*change
 	for i, c := range q.changes {
-		if i.table == tableUsers && c.value != nil && !there[i.key] {
+		if i.table == users && c.value != nil && !there[i.key] {
 			gone = append(gone, c)
 		}
 	}

@@ -72,6 +72,16 @@ type mark struct {
 	since time.Time
 }
 
+// doubtful is that answers since a time may have been lost with their process.
+type doubtful struct{ since time.Time }
+
+// doubtfulID is the key of the change that makes users unsure, which is no user's.
+var doubtfulID = id{users, ""}
+
+// unsent is how long an answer may wait to be written to the server. A stream that
+// takes nothing for so long is given up.
+const unsent = 30 * time.Second
+
 // Options of [Open].
 type Options struct {
 	Logger *slog.Logger // nil: nothing is logged
@@ -125,7 +135,10 @@ func Open(path string, o Options) (*Store, error) {
 		if s.db, err = openDatabase(path); err != nil {
 			return nil, err
 		}
-		s.ended = s.db.ended
+		if s.ended = s.db.ended; !s.ended.IsZero() {
+			s.put(&change{id: doubtfulID, value: doubtful{s.ended.Add(-unsent)}}, nil) // before all others
+		}
+		s.put(alive(), nil)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
@@ -137,7 +150,7 @@ func Open(path string, o Options) (*Store, error) {
 // User is what is kept of a user (a bare JID): a zero User, if nothing is.
 func (s *Store) User(jid string) (User, error) {
 	for {
-		c, err := s.queue.look(id{tableUsers, jid})
+		c, err := s.queue.look(id{users, jid})
 		switch {
 		case err != nil:
 			return User{}, err
@@ -146,8 +159,12 @@ func (s *Store) User(jid string) (User, error) {
 		case c != nil && (c.roster || c.anew || s.db == nil):
 			return c.value.(User).copied(), nil
 		}
+		waits, _ := s.queue.look(doubtfulID)
 		kept, err := s.db.user(jid)
 		if err != nil || c == nil {
+			if waits != nil && kept.Answered.After(waits.value.(doubtful).since) {
+				kept.Unsure = true
+			}
 			return kept, err
 		}
 		// Its roster is in the database, unless it has been put meanwhile.
@@ -187,34 +204,37 @@ func rounded(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) 
 // cannot lose what was put by now, or when the first try to write it has failed.
 // done is called from a goroutine of the store, and must not block.
 func (s *Store) PutUser(u User, withRoster bool, done func()) {
-	s.put(&change{id: id{tableUsers, u.JID}, value: u.rounded(), roster: withRoster}, done)
+	if !withRoster {
+		u.Roster = nil
+	}
+	s.put(&change{id: id{users, u.JID}, value: u.rounded(), roster: withRoster}, done)
 }
 
 // DeleteUser deletes what is kept of a user and of their roster.
-func (s *Store) DeleteUser(jid string) { s.put(&change{id: id{tableUsers, jid}}, nil) }
+func (s *Store) DeleteUser(jid string) { s.put(&change{id: id{users, jid}}, nil) }
 
 // PutResource replaces what is kept of a resource: at once if soon, so that a kill
 // loses it only if it comes in the next moment.
 func (s *Store) PutResource(r Resource, soon bool) {
 	r.Left = rounded(r.Left)
-	s.put(&change{id: id{tableResources, r.JID}, value: r}, nil)
+	s.put(&change{id: id{resources, r.JID}, value: r}, nil)
 	if soon {
-		signal(s.soon)
+		wake(s.soon)
 	}
 }
 
 // DeleteResource deletes what is kept of a resource (a full JID).
 func (s *Store) DeleteResource(full string) {
-	s.put(&change{id: id{tableResources, full}}, nil)
+	s.put(&change{id: id{resources, full}}, nil)
 }
 
 // Mark keeps that a user is to be refreshed again, and why.
 func (s *Store) Mark(user, why string) {
-	s.put(&change{id: id{tableMarks, user}, value: mark{why, rounded(time.Now())}}, nil)
+	s.put(&change{id: id{marks, user}, value: mark{why, rounded(time.Now())}}, nil)
 }
 
 // Unmark deletes the mark of a user.
-func (s *Store) Unmark(user string) { s.put(&change{id: id{tableMarks, user}}, nil) }
+func (s *Store) Unmark(user string) { s.put(&change{id: id{marks, user}}, nil) }
 
 // Sync calls done when all that was put before is written, or could not be, as
 // PutUser does.
@@ -223,23 +243,23 @@ func (s *Store) Sync(done func()) { s.put(nil, done) }
 // Resources calls each with each resource, once, in no order, until it fails. each
 // may call the store; what is put meanwhile, it may get or not.
 func (s *Store) Resources(each func(Resource) error) error {
-	return s.each(tableResources, func(_ string, value any) error { return each(value.(Resource)) })
+	return s.each(resources, func(_ string, value any) error { return each(value.(Resource)) })
 }
 
 // Marks calls each with each mark, and with when the user was marked first, in the
 // same way.
 func (s *Store) Marks(each func(user, why string, since time.Time) error) error {
-	return s.each(tableMarks, func(user string, value any) error {
+	return s.each(marks, func(user string, value any) error {
 		m := value.(mark)
 		return each(user, m.why, m.since)
 	})
 }
 
 // each calls f with each key of a table and its value.
-func (s *Store) each(table string, f func(key string, value any) error) error {
-	fresh, err := s.queue.all(table)
+func (s *Store) each(t *table, f func(key string, value any) error) error {
+	fresh, err := s.queue.all(t)
 	if err == nil && s.db != nil {
-		err = s.db.each(table, func(key string, value any) error {
+		err = s.db.each(t, func(key string, value any) error {
 			if _, is := fresh[key]; is {
 				return nil
 			}
@@ -281,7 +301,7 @@ func (s *Store) Close() error {
 		s.closeErr = s.flush()
 		s.queue.release()
 		if s.db != nil {
-			s.closeErr = errors.Join(s.closeErr, s.db.close())
+			s.closeErr = errors.Join(s.closeErr, s.db.checkpoint(true), s.db.close())
 		}
 	})
 	return s.closeErr

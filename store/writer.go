@@ -31,14 +31,14 @@ func (s *Store) put(c *change, done func()) {
 			go done() // it is too late: nothing is written any more
 		}
 	case done != nil:
-		signal(s.soon)
+		wake(s.soon)
 	default:
-		signal(s.later)
+		wake(s.later)
 	}
 }
 
-// signal wakes who listens, if they do not know yet.
-func signal(c chan struct{}) {
+// wake wakes who listens, if they do not know yet.
+func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
@@ -46,7 +46,7 @@ func signal(c chan struct{}) {
 }
 
 // alive is that the process is.
-func alive() *change { return &change{id: id{tableMeta, keyAlive}, value: text(time.Now())} }
+func alive() *change { return &change{id: id{meta, keyAlive}, value: text(time.Now())} }
 
 // write writes what waits, until ctx ends.
 func (s *Store) write(ctx context.Context) {
@@ -92,7 +92,7 @@ func (s *Store) flush() error {
 				s.queue.failed(batch)
 				return err
 			}
-			if len(batch) > 1 || batch[0].table != tableMeta {
+			if len(batch) > 1 || batch[0].table != meta {
 				s.written.Store(true)
 			}
 		}
@@ -119,7 +119,7 @@ func (s *Store) tend(ctx context.Context) {
 			if s.db == nil {
 				kept = s.shrink(kept, maxGone)
 			} else if s.written.Swap(false) {
-				err := s.db.checkpoint()
+				err := s.db.checkpoint(false)
 				s.trouble.set(whatCheckpoint, err)
 				if err != nil {
 					s.written.Store(true) // it is tried again
@@ -145,13 +145,13 @@ func (s *Store) forget() {
 		}
 		return
 	}
-	users, err := s.db.unseen(before)
+	unseen, err := s.db.unseen(before)
 	if err != nil {
 		s.options.Logger.Error("users who are gone for good cannot be forgotten", "err", err)
 		return
 	}
-	for _, user := range users {
-		if c, err := s.queue.look(id{tableUsers, user}); c == nil && err == nil {
+	for _, user := range unseen {
+		if c, err := s.queue.look(id{users, user}); c == nil && err == nil {
 			s.forgetUser(user)
 		}
 	}
