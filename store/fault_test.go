@@ -394,6 +394,7 @@ func FuzzOpen(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		defer time.AfterFunc(patience, func() { panic("it does not return") }).Stop()
 		s, err := Open(path, Options{})
 		if err == nil {
 			var u User
