@@ -215,12 +215,12 @@ func TestLookedInto(t *testing.T) {
 	defer s.Close()
 	s.PutUser(juliet(), true, nil)
 	s.sync()
-	pool, err := s.db.connect(path, "PRAGMA query_only = true")
+	pool, err := s.db.connect(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	tx, err := pool.Begin() // and look for long
+	tx, err := pool.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true}) // and look for long
 	if err != nil {
 		t.Fatal(err)
 	}
