@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -123,7 +124,8 @@ type Sessions interface {
 	Heard(full jid.JID)
 	Spell(full jid.JID, bare string)
 	Spelled(full jid.JID) string
-	Unheard(since time.Time) []jid.JID
+	Unheard(since time.Time) iter.Seq[jid.JID]
+	HeardSince(full jid.JID, since time.Time) bool
 	Available(full jid.JID) bool
 	IsInterested(full jid.JID) bool
 }

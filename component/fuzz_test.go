@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,7 @@ func FuzzHandle(f *testing.F) {
 			}
 			checkHandle(t, c, s, child, whole)
 		}
-		for _, full := range table.Unheard(time.Now().Add(time.Hour)) {
+		for _, full := range slices.Collect(table.Unheard(time.Now().Add(time.Hour))) {
 			if !c.hosts[full.Domain()] || full.Local() == "" || full.IsBare() {
 				t.Errorf("a session of %q", full)
 			}
