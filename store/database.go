@@ -107,21 +107,11 @@ type database struct {
 	writing  sync.Mutex // held by commit, and while a checkpoint has to come to its end
 }
 
-// openDatabase opens the database at path, see openSQLite, and says when the process
-// that wrote it was last alive.
-func openDatabase(path string) (d *database, ended time.Time, err error) {
-	if d, err = openSQLite(path); err != nil {
-		return nil, ended, d.explain(err)
-	}
-	if ended, err = d.begin(); err != nil {
-		d.close() // nothing was written
-		return nil, ended, d.explain(err)
-	}
-	return d, ended, nil
-}
-
-// begin sees whether all can be read, and prepares what is done often.
+// begin connects, sees whether all can be read, and prepares what is done often.
 func (d *database) begin() (ended time.Time, err error) {
+	if err := d.connect(); err != nil {
+		return ended, err
+	}
 	d.prepared = make(map[string]*sql.Stmt)
 	statements := []string{see, doubt, putMark}
 	for _, t := range []*table{users, rosters, resources, marks, meta} {

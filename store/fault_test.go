@@ -184,7 +184,7 @@ func TestDiskFullAtStart(t *testing.T) {
 		p.do("put k 1")
 		p.kill()
 		p = start(t, path)
-		p.do("limit 33000") // there is room for SQLite's index
+		p.do("limit 20")
 		p.do("open")
 		p.do("put k 2")
 		p.do("wait error")
@@ -215,7 +215,7 @@ func TestLookedInto(t *testing.T) {
 	defer s.Close()
 	s.PutUser(juliet(), true, nil)
 	s.sync()
-	pool, err := s.db.connect(1)
+	pool, err := s.db.open(1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,9 +28,12 @@ import (
 // kill; a checkpoint takes it to the disk (synchronous = NORMAL).
 type sqlite struct {
 	path  string
-	lock  *os.File // is the file, see openSQLite
+	lock  *os.File // is the file, see claim
 	hot   bool     // the process before did not close it: its log may have what the file has not
 	files *files
+	// alone says that there is one connection, which needs no index beside the file: for
+	// that there is no room, or it is in memory. Nobody can look in, and who reads waits.
+	alone bool
 }
 
 const (
@@ -89,61 +92,67 @@ func (s *sqlite) explain(err error) error {
 	return fmt.Errorf("state file %s: %w", s.path, err)
 }
 
-// openSQLite opens the database at path, and makes it if there is none; "" is one in
-// memory. The caller explains its errors.
-func openSQLite(path string) (d *database, err error) {
-	d = &database{sqlite: sqlite{path: path, files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}}
+// openDatabase opens the database at path, and makes it if there is none; "" is one in
+// memory. It says when the process that wrote it was last alive.
+func openDatabase(path string) (d *database, ended time.Time, err error) {
+	d = &database{sqlite: sqlite{path: path, alone: path == "", files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}}
 	vfs.Register(d.files.name(), d.files)
 	var made []string
-	defer func() {
-		if err != nil {
-			d.close() // nothing is lost
-			for _, path := range made {
-				os.Remove(path)
-			}
-		}
-	}()
-	if path == "" {
-		if d.writer, err = d.connect(1); err != nil {
-			return d, err
-		}
-		d.readers = d.writer
-		return d, d.initialise()
+	if path != "" {
+		made, err = d.claimFiles()
 	}
+	if err == nil {
+		ended, err = d.begin()
+	}
+	if noRoom(err) && !d.alone {
+		d.disconnect() // nothing was written
+		d.alone = true
+		ended, err = d.begin()
+	}
+	if err != nil {
+		err = d.explain(err)
+		d.close()
+		for _, path := range made {
+			os.Remove(path)
+		}
+	}
+	return d, ended, err
+}
+
+// claimFiles makes the files that are missing, takes the lock, and looks whether they
+// are of rosterd's. It returns those that it has made.
+func (s *sqlite) claimFiles() (made []string, err error) {
 	for _, suffix := range []string{"", "-shm"} { // the driver would let others read it
-		file, err := os.OpenFile(path+suffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		file, err := os.OpenFile(s.path+suffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		isNew := err == nil
 		if errors.Is(err, fs.ErrExist) {
-			file, err = os.OpenFile(path+suffix, os.O_RDWR, 0)
+			file, err = os.OpenFile(s.path+suffix, os.O_RDWR, 0)
+		}
+		switch {
+		case err == nil && suffix == "":
+			s.lock = file
+			err = s.claim()
+		case err == nil:
+			err = file.Close()
+		case suffix != "" && noRoom(err):
+			s.alone, err = true, nil
 		}
 		if err != nil {
-			return d, err
-		}
-		if suffix == "" {
-			d.lock = file
-			if err := d.claim(); err != nil {
-				return d, err
-			}
-		} else {
-			file.Close()
+			return made, err
 		}
 		if isNew {
-			made = append(made, path+suffix, path+suffix+"-journal")
+			made = append(made, s.path+suffix, s.path+suffix+"-journal")
 		}
 	}
-	info, err := os.Stat(path + "-wal")
-	d.hot = err == nil && info.Size() > 0
-	if d.writer, err = d.connect(1); err != nil {
-		return d, err
-	}
-	if d.readers, err = d.connect(5); err != nil { // one for the checkpoint
-		return d, err
-	}
-	var version int
-	if err = d.writer.QueryRow("PRAGMA user_version").Scan(&version); err == nil && version == 0 {
-		err = d.initialise()
-	}
-	return d, err
+	info, err := os.Stat(s.path + "-wal")
+	s.hot = err == nil && info.Size() > 0
+	return made, nil
+}
+
+// noRoom reports whether err says that a file cannot be made larger.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) ||
+		errors.Is(err, sqlite3.IOERR_SHMSIZE)
 }
 
 // claim takes the lock of the file, and looks whether it is one of rosterd's that
@@ -179,24 +188,37 @@ func (s *sqlite) claim() error {
 	return nil
 }
 
-// initialise makes an empty database one of rosterd's: whole, or, if it is killed
-// meanwhile, not at all.
-func (d *database) initialise() error {
-	_, err := d.writer.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT; PRAGMA journal_mode = WAL",
-		applicationID, version, schema))
+// connect connects to the database, and makes it if it is empty.
+func (d *database) connect() (err error) {
+	if d.writer, err = d.open(1); err != nil {
+		return err
+	}
+	if d.readers = d.writer; !d.alone {
+		if d.readers, err = d.open(5); err != nil { // one for the checkpoint
+			return err
+		}
+	}
+	var known int
+	if err = d.writer.QueryRow("PRAGMA user_version").Scan(&known); err == nil && known == 0 {
+		// Whole, or, if it is killed meanwhile, not at all.
+		_, err = d.writer.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT; PRAGMA journal_mode = WAL",
+			applicationID, version, schema))
+	}
 	return err
 }
 
-// connect connects to the database, with so many connections at most.
-func (s *sqlite) connect(most int) (*sql.DB, error) {
-	name := ":memory:"
+// open makes a pool of so many connections at most.
+func (s *sqlite) open(most int) (*sql.DB, error) {
+	name, pragmas := ":memory:", "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4000"
 	if s.path != "" {
 		name = "file:" + (&url.URL{Path: s.path}).EscapedPath() + "?" + url.Values{"vfs": {s.files.name()}, "modeof": {s.path}}.Encode()
 	}
+	if s.alone {
+		pragmas = "PRAGMA locking_mode = EXCLUSIVE; " + pragmas
+	}
 	pool, err := driver.Open(name, func(c *sqlite3.Conn) error {
 		_, err := c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, s.hot) // until all is known to be well: see tidy
-		return errors.Join(err, c.BusyTimeout(100*time.Millisecond),
-			c.Exec("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4000"))
+		return errors.Join(err, c.BusyTimeout(100*time.Millisecond), c.Exec(pragmas))
 	})
 	if err == nil {
 		pool.SetMaxOpenConns(most)
@@ -234,19 +256,24 @@ func (d *database) tidy() error {
 	})
 }
 
-// close closes all connections, and frees the lock.
-func (d *database) close() error {
-	var all error
+// disconnect closes all connections.
+func (d *database) disconnect() (err error) {
 	for _, pool := range []*sql.DB{d.readers, d.writer} {
 		if pool != nil {
-			all = errors.Join(all, d.explain(pool.Close()))
+			err = errors.Join(err, d.explain(pool.Close()))
 		}
 	}
+	return err
+}
+
+// close closes all connections, and frees the lock.
+func (d *database) close() error {
+	err := d.disconnect()
 	vfs.Unregister(d.files.name())
 	if d.lock != nil {
-		all = errors.Join(all, d.lock.Close())
+		err = errors.Join(err, d.lock.Close())
 	}
-	return all
+	return err
 }
 
 // files are the system's files, of which it is known why something could not be
