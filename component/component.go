@@ -17,6 +17,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -125,7 +126,8 @@ type Sessions interface {
 	Heard(full jid.JID)
 	Spell(full jid.JID, bare string)
 	Spelled(full jid.JID) string
-	Unheard(since time.Time) []jid.JID
+	Unheard(since time.Time) iter.Seq[jid.JID]
+	HeardSince(full jid.JID, since time.Time) bool
 	Available(full jid.JID) bool
 	IsInterested(full jid.JID) bool
 }

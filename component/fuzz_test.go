@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +86,7 @@ func FuzzHandle(f *testing.F) {
 			in, unread := frames.Element()
 			checkHandle(t, c, s, child, in, unread)
 		}
-		for _, full := range table.Unheard(time.Now().Add(time.Hour)) {
+		for _, full := range slices.Collect(table.Unheard(time.Now().Add(time.Hour))) {
 			if !c.hosts[full.Domain()] || full.Local() == "" || full.IsBare() {
 				t.Errorf("a session of %q", full)
 			}

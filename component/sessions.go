@@ -2,7 +2,6 @@ package component
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -48,14 +47,16 @@ func (c *Component) tendSessions(ctx context.Context, s *stream) {
 			if since.Before(s.began) {
 				since = s.began // those who were there before may have left with the stream
 			}
-			n := 0
-			for _, full := range c.sessions.Unheard(since) {
-				if _, already := asked[full]; already || !c.mayAsk(s, full.Domain(), now) {
-					continue
+			var batch []jid.JID
+			for full := range c.sessions.Unheard(since) {
+				if _, already := asked[full]; !already && c.mayAsk(s, full.Domain(), now) {
+					batch = append(batch, full)
 				}
-				if n++; n > askBatch {
+				if len(batch) == askBatch {
 					break // some of the others will have been heard of
 				}
+			}
+			for _, full := range batch {
 				asked[full] = now.Add(c.askPause(s, full))
 				select {
 				case <-next.C:
@@ -202,7 +203,7 @@ func (c *Component) makeSure(s *stream, full jid.JID) {
 // reportedOn reports whether a host that reports who is there has reported a resource
 // on a stream.
 func (c *Component) reportedOn(s *stream, full jid.JID) bool {
-	return s.grants.of(full.Domain()).presence && c.sessions.Available(full) && !slices.Contains(c.sessions.Unheard(s.began), full)
+	return s.grants.of(full.Domain()).presence && c.sessions.Available(full) && c.sessions.HeardSince(full, s.began)
 }
 
 // unasked are resources that may have been there before rosterd was connected: they

@@ -3,6 +3,7 @@ package component
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -101,7 +102,7 @@ func TestSessionsFromBefore(t *testing.T) {
 				t.Errorf("%d sessions, want it %s", n, tt.want)
 			}
 			s, _ := r.current()
-			if n := len(r.sessions.Unheard(s.began)); (n == 0) == (tt.want == unknown) {
+			if n := len(slices.Collect(r.sessions.Unheard(s.began))); (n == 0) == (tt.want == unknown) {
 				t.Errorf("%d unheard, want it %s", n, tt.want)
 			}
 		})

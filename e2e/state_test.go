@@ -3,8 +3,9 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
-	"hash/crc32"
 	"maps"
 	"net/http"
 	"os"
@@ -12,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.etcd.io/bbolt"
+	_ "github.com/ncruces/go-sqlite3/driver"
 
 	"rosterd/e2e/harness"
 )
@@ -72,22 +73,18 @@ func TestUnusableState(t *testing.T) {
 			}
 		}, "is not a file of rosterd's"},
 		{"another program's database", func(t *testing.T, path string) {
-			inDatabase(t, path, func(tx *bbolt.Tx) error {
-				_, err := tx.CreateBucket([]byte("blobs"))
-				return err
-			})
+			inDatabase(t, path, "CREATE TABLE blobs (name text)")
 		}, "is not a file of rosterd's"},
 		{"of a newer format", func(t *testing.T, path string) {
 			write(t, path, good)
-			inDatabase(t, path, func(tx *bbolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("9")) })
+			inDatabase(t, path, "PRAGMA user_version = 9")
 		}, "was written by a newer rosterd (format 9"},
-		{"a journal of a newer format", func(t *testing.T, path string) {
-			write(t, path, good)
-			head := []byte("rosterdj\x00\x00\x00\x09")
-			sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
-			_, _ = sum.Write(head)
-			write(t, path+"-journal.00000001", append(sum.Sum(head), make([]byte, 100)...))
-		}, "-journal.00000001 was written by a newer rosterd (format 9"},
+		{"of an earlier rosterd", func(t *testing.T, path string) {
+			data := make([]byte, 4*page)
+			copy(data[16:], "\xed\xda\x0c\xed") // bbolt's, on a little-endian machine
+			write(t, path, data)
+			write(t, path+"-journal.00000001", []byte("rosterdj"))
+		}, "was written by an earlier rosterd before its first release"},
 		{"no directory", func(t *testing.T, path string) {
 			if err := os.Remove(filepath.Dir(path)); err != nil {
 				t.Fatal(err)
@@ -156,12 +153,7 @@ func TestDamagedRecord(t *testing.T) {
 	if code, err := w.rosterd.Stop(ctx); code != 0 || err != nil {
 		t.Fatalf("exit code %d, %v", code, err)
 	}
-	inDatabase(t, path, func(tx *bbolt.Tx) error {
-		records, user := tx.Bucket([]byte("record u")), []byte("juliet@example.org")
-		value := bytes.Clone(records.Get(user))
-		value[len(value)-1] ^= 1
-		return records.Put(user, value)
-	})
+	inDatabase(t, path, "UPDATE users SET version = 'another' WHERE jid = 'juliet@example.org'")
 
 	w.backend.Refuse()
 	w.rosterd = run(t, w.opts)
@@ -333,15 +325,15 @@ func wantNoStart(t *testing.T, rosterd *harness.Rosterd, path, want string) {
 	}
 }
 
-// inDatabase changes a bbolt database, or makes one.
-func inDatabase(t *testing.T, path string, change func(*bbolt.Tx) error) {
+// inDatabase changes an SQLite database, or makes one.
+func inDatabase(t *testing.T, path, statements string) {
 	t.Helper()
-	db, err := bbolt.Open(path, 0o600, nil)
+	db, err := sql.Open("sqlite3", "file:"+path+"?_pragma=journal_mode(delete)")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
-	if err := db.Update(change); err != nil {
+	_, err = db.Exec(statements)
+	if err = errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -66,11 +66,11 @@ func TestUnheard(t *testing.T) {
 		table.Connected(c)
 		table.Heard(b)
 		table.Heard(full(t, "nurse@example.org/x"))
-		if got := table.Unheard(time.Now()); !slices.Equal(got, []jid.JID{a}) {
+		if got := slices.Collect(table.Unheard(time.Now())); !slices.Equal(got, []jid.JID{a}) {
 			t.Errorf("unheard %v", got)
 		}
 		table.Connected(a)
-		if got := table.Unheard(time.Now()); len(got) != 0 {
+		if got := slices.Collect(table.Unheard(time.Now())); len(got) != 0 {
 			t.Errorf("unheard %v", got)
 		}
 	})

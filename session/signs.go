@@ -1,6 +1,7 @@
 package session
 
 import (
+	"iter"
 	"math"
 	"time"
 
@@ -49,14 +50,20 @@ func (t *Table) Heard(full jid.JID) {
 }
 
 // Unheard are the connected resources of which there was no sign since a time,
-// those of the oldest signs first: some may be gone, though no server said so. It
-// costs what it returns.
-func (t *Table) Unheard(since time.Time) []jid.JID {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var unheard []jid.JID
-	for r := t.signs.oldest; r != nil && r.heard < since.Sub(t.began); r = r.newer {
-		unheard = append(unheard, r.full)
+// the one that is silent for longest first: some may be gone, though no server said
+// so. The table is locked as long as they are looked at, which must not take long and
+// not call it. It costs what is looked at.
+func (t *Table) Unheard(since time.Time) iter.Seq[jid.JID] {
+	return func(yield func(jid.JID) bool) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for r := t.signs.oldest; r != nil && r.heard < since.Sub(t.began) && yield(r.full); r = r.newer {
+		}
 	}
-	return unheard
+}
+
+// HeardSince reports whether a resource is connected, and there was a sign of it
+// since a time.
+func (t *Table) HeardSince(full jid.JID, since time.Time) bool {
+	return t.is(full, func(r *resource) bool { return r.heard >= since.Sub(t.began) })
 }

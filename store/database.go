@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -94,99 +93,83 @@ const (
 	putMark    = "INSERT INTO marks (jid, why, since) VALUES ($1, $2, $3) ON CONFLICT (jid) DO UPDATE SET why = excluded.why"
 	selectUser = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
 		users.checksum, unsure, roster, rosters.checksum FROM users LEFT JOIN rosters ON rosters.jid = users.jid WHERE users.jid = $1`
-	selectUnseen = `SELECT jid FROM users WHERE seen < $1
-		AND NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid)`
+	selectGone = `SELECT users.jid, seen, 500 + coalesce(length(roster), 0) FROM users LEFT JOIN rosters ON rosters.jid = users.jid
+		WHERE NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid) ORDER BY seen DESC`
 )
 
-// database is what is kept, in SQL. Its methods are safe for concurrent use, but
-// that commit is for one goroutine at a time.
+// database is what is kept, in SQL. Its methods are safe for concurrent use.
 type database struct {
-	*sqlite
-	pool     *sql.DB
-	writer   *sql.Conn            // of commit
+	sqlite
+	writer   *sql.DB              // one connection
+	readers  *sql.DB              // some; in memory, they are the writer
 	prepared map[string]*sql.Stmt // of writer
 	readUser *sql.Stmt
-	ended    time.Time
 	writing  sync.Mutex // held by commit, and while a checkpoint has to come to its end
 }
 
-// openDatabase opens the database at path, and makes it if there is none.
-func openDatabase(path string) (*database, error) {
-	lite, pool, err := openSQLite(path)
-	if err != nil {
-		return nil, lite.explain(err)
+// begin connects, sees whether all can be read, and prepares what is done often.
+func (d *database) begin() (ended time.Time, err error) {
+	if err := d.connect(); err != nil {
+		return ended, err
 	}
-	d := &database{sqlite: lite, pool: pool, prepared: make(map[string]*sql.Stmt)}
-	if err := d.begin(); err != nil {
-		return nil, errors.Join(d.explain(err), d.close())
-	}
-	return d, nil
-}
-
-// begin sees whether all can be read, and prepares what is done often.
-func (d *database) begin() (err error) {
-	ctx := context.Background()
-	if d.writer, err = d.pool.Conn(ctx); err != nil {
-		return err
-	}
-	statements := []string{beginWriting, commitWritten, see, doubt, putMark}
+	d.prepared = make(map[string]*sql.Stmt)
+	statements := []string{see, doubt, putMark}
 	for _, t := range []*table{users, rosters, resources, marks, meta} {
-		if err := d.writer.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT * FROM "+t.name+" LIMIT 1) AS one").Scan(new(int)); err != nil {
-			return err
+		if err := d.writer.QueryRow("SELECT count(*) FROM (SELECT * FROM " + t.name + " LIMIT 1) AS one").Scan(new(int)); err != nil {
+			return ended, err
 		}
 		statements = append(statements, t.put, t.delete)
 	}
 	for _, s := range statements {
-		if d.prepared[s], err = d.writer.PrepareContext(ctx, s); err != nil {
-			return err
+		if d.prepared[s], err = d.writer.Prepare(s); err != nil {
+			return ended, err
 		}
 	}
-	if d.readUser, err = d.pool.PrepareContext(ctx, selectUser); err != nil {
-		return err
+	if d.readUser, err = d.readers.Prepare(selectUser); err != nil {
+		return ended, err
 	}
-	err = d.writer.QueryRowContext(ctx, "SELECT value FROM meta WHERE key = $1", keyAlive).Scan((*moment)(&d.ended))
+	err = d.readers.QueryRow("SELECT value FROM meta WHERE key = $1", keyAlive).Scan((*moment)(&ended))
 	if err != nil && !errors.Is(err, sql.ErrNoRows) { // no row: it is new
-		return err
+		return ended, err
 	}
-	return d.tidy()
+	return ended, d.tidy()
 }
 
 // commit writes changes in one transaction.
 func (d *database) commit(batch []*change) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	err := d.exec(beginWriting)
-	for i := 0; i < len(batch) && err == nil; i++ {
-		err = d.write(batch[i])
-	}
-	if err == nil {
-		err = d.exec(commitWritten)
-	}
+	tx, err := d.writer.Begin()
 	if err != nil {
-		_, _ = d.writer.ExecContext(context.Background(), "ROLLBACK") // fails if the database has done so itself
+		return d.explain(err)
 	}
-	return d.explain(err)
-}
-
-func (d *database) exec(statement string, args ...any) error {
-	_, err := d.prepared[statement].ExecContext(context.Background(), args...)
-	return err
+	exec := func(statement string, args ...any) error {
+		_, err := tx.Stmt(d.prepared[statement]).Exec(args...)
+		return err
+	}
+	for _, c := range batch {
+		if err := c.write(exec); err != nil {
+			_ = tx.Rollback() // fails if the database has done so itself
+			return d.explain(err)
+		}
+	}
+	return d.explain(tx.Commit())
 }
 
 // write writes a change.
-func (d *database) write(c *change) error {
+func (c *change) write(exec func(statement string, args ...any) error) error {
 	key := []any{c.key}
 	if c.table == resources {
 		user, resource, _ := strings.Cut(c.key, "/")
 		key = []any{user, resource}
 	}
 	if c.value == nil || c.anew {
-		err := d.exec(c.table.delete, key...)
+		err := exec(c.table.delete, key...)
 		switch c.table {
 		case users:
-			err = errors.Join(err, d.exec(rosters.delete, key...))
+			err = errors.Join(err, exec(rosters.delete, key...))
 		case resources:
-			err = errors.Join(err, d.exec(see, text(c.at), key[0]))
+			err = errors.Join(err, exec(see, text(c.at), key[0]))
 		}
 		if c.value == nil || err != nil {
 			return err
@@ -195,21 +178,21 @@ func (d *database) write(c *change) error {
 	switch v := c.value.(type) {
 	case User:
 		row := v.row()
-		if err := d.exec(users.put, append(row, checksum(row...), v.Unsure, text(c.at))...); err != nil || !c.roster {
+		if err := exec(users.put, append(row, checksum(row...), v.Unsure, text(c.at))...); err != nil || !c.roster {
 			return err
 		}
 		if v.Roster == nil {
-			return d.exec(rosters.delete, key...)
+			return exec(rosters.delete, key...)
 		}
-		return d.exec(rosters.put, v.JID, v.Roster, checksum(v.JID, v.Roster))
+		return exec(rosters.put, v.JID, v.Roster, checksum(v.JID, v.Roster))
 	case Resource:
-		return d.exec(resources.put, append(key, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))...)
+		return exec(resources.put, append(key, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))...)
 	case doubtful:
-		return d.exec(doubt, text(v.since))
+		return exec(doubt, text(v.since))
 	case mark:
-		return d.exec(putMark, c.key, v.why, text(v.since))
+		return exec(putMark, c.key, v.why, text(v.since))
 	default:
-		return d.exec(meta.put, c.key, v)
+		return exec(meta.put, c.key, v)
 	}
 }
 
@@ -275,28 +258,34 @@ func (d *database) each(t *table, f func(key string, value any) error) error {
 			value = m
 		}
 		if err != nil {
-			return d.explain(err)
+			return err
 		}
 		return f(key, value)
 	}, "SELECT "+t.columns+" FROM "+t.name)
 }
 
-// unseen are the users without a resource who were seen last before a time.
-func (d *database) unseen(before time.Time) (users []string, err error) {
+// gone are the users without a resource who were seen last before a time, and of the
+// others those seen longest ago, beyond limit bytes of rosters.
+func (d *database) gone(before time.Time, limit int) (users []string, err error) {
+	size := 0
 	err = d.query(func(rows *sql.Rows) error {
 		var user string
-		if err := rows.Scan(&user); err != nil {
-			return d.explain(err)
+		var seen time.Time
+		var bytes int
+		if err := rows.Scan(&user, (*moment)(&seen), &bytes); err != nil {
+			return err
 		}
-		users = append(users, user)
+		if size += bytes; seen.Before(before) || size > limit {
+			users = append(users, user)
+		}
 		return nil
-	}, selectUnseen, text(before))
+	}, selectGone)
 	return users, err
 }
 
 // query calls f with each row, until it fails.
-func (d *database) query(f func(*sql.Rows) error, query string, args ...any) error {
-	rows, err := d.pool.Query(query, args...)
+func (d *database) query(f func(*sql.Rows) error, query string) error {
+	rows, err := d.readers.Query(query)
 	if err != nil {
 		return d.explain(err)
 	}
@@ -314,7 +303,7 @@ func text(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
 }
 
 // moment reads a time.

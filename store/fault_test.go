@@ -184,7 +184,7 @@ func TestDiskFullAtStart(t *testing.T) {
 		p.do("put k 1")
 		p.kill()
 		p = start(t, path)
-		p.do("limit 33000") // there is room for SQLite's index
+		p.do("limit 20")
 		p.do("open")
 		p.do("put k 2")
 		p.do("wait error")
@@ -215,12 +215,12 @@ func TestLookedInto(t *testing.T) {
 	defer s.Close()
 	s.PutUser(juliet(), true, nil)
 	s.sync()
-	pool, err := s.db.connect(path, "PRAGMA query_only = true")
+	pool, err := s.db.open(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	tx, err := pool.Begin() // and look for long
+	tx, err := pool.BeginTx(t.Context(), &sql.TxOptions{ReadOnly: true}) // and look for long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,6 +394,7 @@ func FuzzOpen(f *testing.F) {
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		defer time.AfterFunc(patience, func() { panic("it does not return") }).Stop()
 		s, err := Open(path, Options{})
 		if err == nil {
 			var u User

@@ -86,7 +86,7 @@ func child(path string) error {
 			there := map[string]func() bool{
 				"error":   func() bool { return s.Err() != nil },
 				"well":    func() bool { return s.Err() == nil },
-				"written": func() bool { return s.queue.bytes() == 0 },
+				"written": func() bool { return waiting(s) == 0 },
 				"counted": func() bool { n, _ := strconv.Atoi(data); return log.count.Load() >= int64(n) },
 			}[key]
 			for end := time.Now().Add(patience); !there(); time.Sleep(10 * time.Millisecond) {
@@ -106,6 +106,13 @@ func child(path string) error {
 		fmt.Println("done")
 	}
 	return nil
+}
+
+// waiting is how many keys are to be written.
+func waiting(s *Store) int {
+	s.queue.mu.Lock()
+	defer s.queue.mu.Unlock()
+	return len(s.queue.changes)
 }
 
 // noise is some bytes that do not repeat.

@@ -26,12 +26,9 @@ type change struct {
 // that is put again, the last change waits in the place of the first. It is safe for
 // concurrent use.
 type queue struct {
-	keep bool // all changes, those that are written, too: there is no database
-
 	mu      sync.Mutex // guards all below
 	closed  bool
-	changes map[id]*change // the last of each key
-	size    int            // of them, in bytes
+	changes map[id]*change // the last of each key that is not written
 	order   []id           // of those that wait
 	taken   int            // how often a key has been taken out of order
 	dones   []done         // by after
@@ -59,13 +56,8 @@ func (q *queue) put(c *change, call func()) bool {
 		}
 		if before != nil {
 			c.follow(before)
-			q.size -= before.size()
 		}
 		q.changes[c.id] = c
-		q.size += c.size()
-		if q.keep && c.table == resources && c.value == nil {
-			q.see(bare(c.key), c.at)
-		}
 	}
 	if call != nil {
 		q.dones = append(q.dones, done{q.taken + len(q.order), call})
@@ -98,7 +90,9 @@ func (q *queue) take() (batch []*change) {
 	for len(batch) < len(q.order) && len(batch) < maxBatch && size < maxBatchBytes {
 		c := q.changes[q.order[len(batch)]]
 		c.taken = true
-		size += c.size()
+		if u, is := c.value.(User); is {
+			size += len(u.Roster)
+		}
 		batch = append(batch, c)
 	}
 	q.order = q.order[len(batch):]
@@ -113,9 +107,8 @@ func (q *queue) take() (batch []*change) {
 func (q *queue) written(batch []*change) {
 	q.mu.Lock()
 	for _, c := range batch {
-		if q.changes[c.id] == c && (!q.keep || c.value == nil) {
+		if q.changes[c.id] == c {
 			delete(q.changes, c.id)
-			q.size -= c.size()
 		}
 	}
 	n := 0
@@ -188,49 +181,4 @@ func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-}
-
-// size is what a change takes in memory, about, in bytes.
-func (c *change) size() int {
-	size := 200 + len(c.key)
-	if u, is := c.value.(User); is {
-		size += len(u.Roster) + 100*len(u.Told) + 50*len(u.Missed) + 80*len(u.Former)
-	}
-	return size
-}
-
-// see says that a user was there, whose last resource may be gone now. q.mu is held.
-func (q *queue) see(user string, at time.Time) {
-	if c := q.changes[id{users, user}]; c != nil {
-		seen := *c
-		seen.at = at
-		q.changes[c.id] = &seen
-	}
-}
-
-// bytes is what all takes in memory.
-func (q *queue) bytes() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.size
-}
-
-// gone are the users who have no resource, if all is kept in memory: what was put
-// of each, and when.
-func (q *queue) gone() []*change {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	there := make(map[string]bool)
-	for i, c := range q.changes {
-		if i.table == resources && c.value != nil {
-			there[bare(i.key)] = true
-		}
-	}
-	var gone []*change
-	for i, c := range q.changes {
-		if i.table == users && c.value != nil && !there[i.key] {
-			gone = append(gone, c)
-		}
-	}
-	return gone
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"database/sql"
 	"encoding/binary"
 	"errors"
@@ -27,15 +28,15 @@ import (
 // kill; a checkpoint takes it to the disk (synchronous = NORMAL).
 type sqlite struct {
 	path  string
-	lock  *os.File // is the file, see openSQLite
+	lock  *os.File // is the file, see claim
 	hot   bool     // the process before did not close it: its log may have what the file has not
 	files *files
+	// alone says that there is one connection, which needs no index beside the file: for
+	// that there is no room, or it is in memory. Nobody can look in, and who reads waits.
+	alone bool
 }
 
 const (
-	beginWriting  = "BEGIN IMMEDIATE"
-	commitWritten = "COMMIT"
-
 	applicationID = 0x726f7374 // "rost", in the header
 	boltMagic     = 0xED0CDAED // in the first page of the files that rosterd wrote once
 	lockWithin    = time.Second
@@ -77,6 +78,10 @@ func (s *sqlite) explain(err error) error {
 	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB), errors.Is(err, sqlite3.IOERR_SHORT_READ):
 		errors.As(err, &code)
 		return s.explain(damaged(code.Error()))
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("state file %s: there is no directory %s", s.path, filepath.Dir(s.path))
+	case errors.Is(err, syscall.EISDIR):
+		return s.explain(errNotOurs)
 	case errors.As(err, &ofSystem):
 		err = ofSystem // the path once is enough
 	case errors.Is(err, sqlite3.IOERR):
@@ -87,178 +92,188 @@ func (s *sqlite) explain(err error) error {
 	return fmt.Errorf("state file %s: %w", s.path, err)
 }
 
-// openSQLite opens the database at path, and makes it if there is none. The caller
-// explains its errors.
-func openSQLite(path string) (s *sqlite, pool *sql.DB, err error) {
-	s = &sqlite{path: path, files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}
-	vfs.Register(s.files.name(), s.files)
-	defer func() {
-		if err != nil {
-			s.free()
-		}
-	}()
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = s.create(path)
-	} else if err == nil && !info.Mode().IsRegular() {
-		err = errNotOurs
+// openDatabase opens the database at path, and makes it if there is none; "" is one in
+// memory. It says when the process that wrote it was last alive.
+func openDatabase(path string) (d *database, ended time.Time, err error) {
+	d = &database{sqlite: sqlite{path: path, alone: path == "", files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}}
+	vfs.Register(d.files.name(), d.files)
+	var made []string
+	if path != "" {
+		made, err = d.claimFiles()
 	}
 	if err == nil {
-		s.lock, err = os.OpenFile(path, os.O_RDWR, 0)
+		ended, err = d.begin()
+	}
+	if noRoom(err) && !d.alone {
+		d.disconnect() // nothing was written
+		d.alone = true
+		ended, err = d.begin()
 	}
 	if err != nil {
-		return s, nil, err
-	}
-	// This lock is not one of SQLite's: others may look in meanwhile.
-	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		if err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			break
-		} else if errors.Is(err, syscall.EWOULDBLOCK) && time.Since(begun) > lockWithin {
-			return s, nil, errLocked
-		} else if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return s, nil, err
+		err = d.explain(err)
+		d.close()
+		for _, path := range made {
+			os.Remove(path)
 		}
 	}
-	empty, err := recognise(s.lock)
-	if err == nil && empty {
-		err = s.initialise(path)
-	}
-	for _, suffix := range []string{"-wal", "-shm"} { // SQLite would let others read them
-		if err == nil {
-			var file *os.File
-			if file, err = os.OpenFile(path+suffix, os.O_RDWR|os.O_CREATE, 0o600); err == nil {
-				info, _ := file.Stat()
-				s.hot = s.hot || suffix == "-wal" && info.Size() > 0
-				file.Close()
-			}
-		}
-	}
-	if err == nil {
-		pool, err = s.connect(path, "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4000")
-	}
-	return s, pool, err
+	return d, ended, err
 }
 
-// recognise looks whether a file is a database of rosterd's that this one knows, or
-// empty.
-func recognise(file *os.File) (empty bool, err error) {
+// claimFiles makes the files that are missing, takes the lock, and looks whether they
+// are of rosterd's. It returns those that it has made.
+func (s *sqlite) claimFiles() (made []string, err error) {
+	for _, suffix := range []string{"", "-shm"} { // the driver would let others read it
+		file, err := os.OpenFile(s.path+suffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		isNew := err == nil
+		if errors.Is(err, fs.ErrExist) {
+			file, err = os.OpenFile(s.path+suffix, os.O_RDWR, 0)
+		}
+		switch {
+		case err == nil && suffix == "":
+			s.lock = file
+			err = s.claim()
+		case err == nil:
+			err = file.Close()
+		case suffix != "" && noRoom(err):
+			s.alone, err = true, nil
+		}
+		if err != nil {
+			return made, err
+		}
+		if isNew {
+			made = append(made, s.path+suffix, s.path+suffix+"-journal")
+		}
+	}
+	info, err := os.Stat(s.path + "-wal")
+	s.hot = err == nil && info.Size() > 0
+	return made, nil
+}
+
+// noRoom reports whether err says that a file cannot be made larger.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) ||
+		errors.Is(err, sqlite3.IOERR_SHMSIZE)
+}
+
+// claim takes the lock of the file, and looks whether it is one of rosterd's that
+// this one knows, or empty. The lock is not one of SQLite's: others may look in.
+func (s *sqlite) claim() error {
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if time.Since(begun) > lockWithin {
+			return errLocked
+		}
+	}
 	var header [100]byte // https://sqlite.org/fileformat2.html, section 1.3
-	n, err := file.ReadAt(header[:], 0)
+	n, err := s.lock.ReadAt(header[:], 0)
 	v := binary.BigEndian.Uint32(header[60:])
 	switch {
 	case n == 0 && err == io.EOF:
-		return true, nil
+		return nil
 	case err != nil && err != io.EOF:
-		return false, err
+		return err
 	case binary.NativeEndian.Uint32(header[16:]) == boltMagic:
-		return false, errEarlier
+		return errEarlier
 	case n < len(header), string(header[:16]) != "SQLite format 3\x00", binary.BigEndian.Uint32(header[68:]) != applicationID:
-		return false, errNotOurs
+		return errNotOurs
 	case v > version:
-		return false, fmt.Errorf("%w (format %d, this one knows %d)", errNewer, v, version)
-	}
-	return false, nil
-}
-
-// create makes a new database at path. It appears there when it is complete, so that
-// neither a full disk nor a kill leaves half a file.
-func (s *sqlite) create(path string) error {
-	dir, base := filepath.Split(path)
-	dir = filepath.Clean(dir)
-	draft, err := os.CreateTemp(dir, base+".new*") // mode 0600
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no directory %s", dir)
-	}
-	if err != nil {
-		return err
-	}
-	draft.Close()
-	defer os.Remove(draft.Name())
-	if err := s.initialise(draft.Name()); err != nil {
-		return err
-	}
-	err = os.Link(draft.Name(), path)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		// COMPAT: file systems without hard links.
-		if _, missing := os.Lstat(path); errors.Is(missing, fs.ErrNotExist) {
-			err = os.Rename(draft.Name(), path)
-		}
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) { // another rosterd may have been quicker
-		return err
-	}
-	if parent, err := os.Open(dir); err == nil {
-		parent.Sync() // not every file system can
-		parent.Close()
+		return fmt.Errorf("%w (format %d, this one knows %d)", errNewer, v, version)
 	}
 	return nil
 }
 
-// initialise makes an empty file a database.
-func (s *sqlite) initialise(path string) error {
-	pool, err := s.connect(path, "PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL")
-	if err != nil {
+// connect connects to the database, and makes it if it is empty.
+func (d *database) connect() (err error) {
+	if d.writer, err = d.open(1); err != nil {
 		return err
 	}
-	_, err = pool.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT; PRAGMA journal_mode = WAL",
-		applicationID, version, schema))
-	return errors.Join(err, pool.Close())
+	if d.readers = d.writer; !d.alone {
+		if d.readers, err = d.open(5); err != nil { // one for the checkpoint
+			return err
+		}
+	}
+	var known int
+	if err = d.writer.QueryRow("PRAGMA user_version").Scan(&known); err == nil && known == 0 {
+		// Whole, or, if it is killed meanwhile, not at all.
+		_, err = d.writer.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT; PRAGMA journal_mode = WAL",
+			applicationID, version, schema))
+	}
+	return err
 }
 
-// connect opens the database at path, with some connections.
-func (s *sqlite) connect(path, pragmas string) (*sql.DB, error) {
-	pool, err := driver.Open("file:"+(&url.URL{Path: path}).EscapedPath()+"?vfs="+s.files.name(), func(c *sqlite3.Conn) error {
-		_, err := c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, s.hot) // until it is known that all is well: see database.begin
+// open makes a pool of so many connections at most.
+func (s *sqlite) open(most int) (*sql.DB, error) {
+	name, pragmas := ":memory:", "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4000"
+	if s.path != "" {
+		name = "file:" + (&url.URL{Path: s.path}).EscapedPath() + "?" + url.Values{"vfs": {s.files.name()}, "modeof": {s.path}}.Encode()
+	}
+	if s.alone {
+		pragmas = "PRAGMA locking_mode = EXCLUSIVE; " + pragmas
+	}
+	pool, err := driver.Open(name, func(c *sqlite3.Conn) error {
+		_, err := c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, s.hot) // until all is known to be well: see tidy
 		return errors.Join(err, c.BusyTimeout(100*time.Millisecond), c.Exec(pragmas))
 	})
 	if err == nil {
-		pool.SetMaxOpenConns(6) // the writer, the checkpoint, and four who read
-		pool.SetMaxIdleConns(6)
+		pool.SetMaxOpenConns(most)
+		pool.SetMaxIdleConns(most)
 	}
 	return pool, err
 }
 
 // checkpoint takes what was committed before to the disk. Commits go on meanwhile,
-// unless the log has grown large.
-func (d *database) checkpoint(toItsEnd bool) error {
+// unless the log has grown large, or it is to be emptied.
+func (d *database) checkpoint(empty bool) error {
 	var busy, log, done int
-	err := d.pool.QueryRow("PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
-	if err == nil && (toItsEnd || log > maxLog) {
+	err := d.readers.QueryRow("PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
+	if err == nil && (empty || log > maxLog) {
 		d.writing.Lock() // little is left
 		defer d.writing.Unlock()
-		err = d.pool.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
+		err = d.readers.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
+	}
+	if errors.Is(err, sqlite3.BUSY) {
+		return nil // somebody looks into the file: later
 	}
 	return d.explain(err)
 }
 
 // tidy makes the writer, which is closed last, leave the file alone then.
 func (d *database) tidy() error {
-	return d.writer.Raw(func(c any) error {
+	conn, err := d.writer.Conn(context.Background())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(c any) error {
 		_, err := c.(driver.Conn).Raw().Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, false)
 		return err
 	})
 }
 
-// close closes all connections, and frees the lock.
-func (d *database) close() error {
-	var all error
-	for _, statement := range d.prepared {
-		all = errors.Join(all, statement.Close())
+// disconnect closes all connections.
+func (d *database) disconnect() (err error) {
+	for _, pool := range []*sql.DB{d.readers, d.writer} {
+		if pool != nil {
+			err = errors.Join(err, d.explain(pool.Close()))
+		}
 	}
-	d.pool.SetMaxIdleConns(-1) // closes the others: the writer is the last
-	if d.writer != nil {
-		all = errors.Join(all, d.writer.Close())
-	}
-	return errors.Join(d.explain(errors.Join(all, d.pool.Close())), d.free())
+	return err
 }
 
-// free frees the lock. No connection may be left.
-func (s *sqlite) free() error {
-	vfs.Unregister(s.files.name())
-	if s.lock == nil {
-		return nil
+// close closes all connections, and frees the lock.
+func (d *database) close() error {
+	err := d.disconnect()
+	vfs.Unregister(d.files.name())
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
 	}
-	return s.lock.Close()
+	return err
 }
 
 // files are the system's files, of which it is known why something could not be

@@ -16,14 +16,13 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // User is what is kept of a user's roster and of what their clients were told of
-// it. Times are kept to the millisecond.
+// it.
 type User struct {
 	JID       string    // bare, not empty
 	Roster    []byte    // the last known roster, as its owner compresses it; nil: none is known
@@ -98,7 +97,7 @@ var ErrClosed = errors.New("the store is closed")
 // User, Resources, Marks and Close.
 type Store struct {
 	options Options
-	db      *database // nil: nothing is written, all changes stay in the queue's memory
+	db      *database
 	ended   time.Time
 	queue   queue
 	trouble trouble
@@ -126,20 +125,18 @@ func Open(path string, o Options) (*Store, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		options: o, queue: queue{keep: path == "", changes: make(map[id]*change)},
+		options: o, queue: queue{changes: make(map[id]*change)},
 		trouble: trouble{logger: o.Logger, errors: o.Errors, causes: make(map[string]error)},
 		soon:    make(chan struct{}, 1), later: make(chan struct{}, 1),
 	}
-	if path != "" {
-		var err error
-		if s.db, err = openDatabase(path); err != nil {
-			return nil, err
-		}
-		if s.ended = s.db.ended; !s.ended.IsZero() {
-			s.put(&change{id: doubtfulID, value: doubtful{s.ended.Add(-unsent)}}, nil) // before all others
-		}
-		s.put(alive(), nil)
+	var err error
+	if s.db, s.ended, err = openDatabase(path); err != nil {
+		return nil, err
 	}
+	if !s.ended.IsZero() {
+		s.put(&change{id: doubtfulID, value: doubtful{s.ended.Add(-unsent)}}, nil) // before all others
+	}
+	s.put(alive(), nil)
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.work.Go(func() { s.write(ctx) })
@@ -154,9 +151,9 @@ func (s *Store) User(jid string) (User, error) {
 		switch {
 		case err != nil:
 			return User{}, err
-		case c == nil && s.db == nil, c != nil && c.value == nil:
+		case c != nil && c.value == nil:
 			return User{}, nil
-		case c != nil && (c.roster || c.anew || s.db == nil):
+		case c != nil && (c.roster || c.anew):
 			return c.value.(User).copied(), nil
 		}
 		waits, _ := s.queue.look(doubtfulID)
@@ -182,21 +179,6 @@ func (u User) copied() User {
 	return u
 }
 
-// rounded is a copy with all times as they are kept.
-func (u User) rounded() User {
-	u = u.copied()
-	u.Fetched, u.Answered = rounded(u.Fetched), rounded(u.Answered)
-	for i := range u.Told {
-		u.Told[i].Asked, u.Told[i].Since = rounded(u.Told[i].Asked), rounded(u.Told[i].Since)
-	}
-	for i := range u.Former {
-		u.Former[i].Removed = rounded(u.Former[i].Removed)
-	}
-	return u
-}
-
-func rounded(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
-
 // PutUser replaces what is kept of a user. Without withRoster, u.Roster is not
 // written, and what is kept of it stays; else its bytes belong to the store.
 //
@@ -207,7 +189,7 @@ func (s *Store) PutUser(u User, withRoster bool, done func()) {
 	if !withRoster {
 		u.Roster = nil
 	}
-	s.put(&change{id: id{users, u.JID}, value: u.rounded(), roster: withRoster}, done)
+	s.put(&change{id: id{users, u.JID}, value: u.copied(), roster: withRoster}, done)
 }
 
 // DeleteUser deletes what is kept of a user and of their roster.
@@ -216,7 +198,6 @@ func (s *Store) DeleteUser(jid string) { s.put(&change{id: id{users, jid}}, nil)
 // PutResource replaces what is kept of a resource: at once if soon, so that a kill
 // loses it only if it comes in the next moment.
 func (s *Store) PutResource(r Resource, soon bool) {
-	r.Left = rounded(r.Left)
 	s.put(&change{id: id{resources, r.JID}, value: r}, nil)
 	if soon {
 		wake(s.soon)
@@ -230,7 +211,7 @@ func (s *Store) DeleteResource(full string) {
 
 // Mark keeps that a user is to be refreshed again, and why.
 func (s *Store) Mark(user, why string) {
-	s.put(&change{id: id{marks, user}, value: mark{why, rounded(time.Now())}}, nil)
+	s.put(&change{id: id{marks, user}, value: mark{why, time.Now()}}, nil)
 }
 
 // Unmark deletes the mark of a user.
@@ -241,7 +222,7 @@ func (s *Store) Unmark(user string) { s.put(&change{id: id{marks, user}}, nil) }
 func (s *Store) Sync(done func()) { s.put(nil, done) }
 
 // Resources calls each with each resource, once, in no order, until it fails. each
-// may call the store; what is put meanwhile, it may get or not.
+// may put, but not read; what is put meanwhile, it may get or not.
 func (s *Store) Resources(each func(Resource) error) error {
 	return s.each(resources, func(_ string, value any) error { return each(value.(Resource)) })
 }
@@ -258,7 +239,7 @@ func (s *Store) Marks(each func(user, why string, since time.Time) error) error 
 // each calls f with each key of a table and its value.
 func (s *Store) each(t *table, f func(key string, value any) error) error {
 	fresh, err := s.queue.all(t)
-	if err == nil && s.db != nil {
+	if err == nil {
 		err = s.db.each(t, func(key string, value any) error {
 			if _, is := fresh[key]; is {
 				return nil
@@ -294,21 +275,11 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.stop()
 		s.work.Wait()
-		if s.db != nil {
-			s.put(alive(), nil)
-		}
+		s.put(alive(), nil)
 		s.queue.close()
 		s.closeErr = s.flush()
 		s.queue.release()
-		if s.db != nil {
-			s.closeErr = errors.Join(s.closeErr, s.db.checkpoint(true), s.db.close())
-		}
+		s.closeErr = errors.Join(s.closeErr, s.db.checkpoint(true), s.db.close())
 	})
 	return s.closeErr
-}
-
-// bare is the user of a full JID.
-func bare(full string) string {
-	user, _, _ := strings.Cut(full, "/")
-	return user
 }

@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"slices"
+	"math"
 	"time"
 )
 
@@ -18,9 +18,11 @@ const (
 
 	checkpointEvery = time.Second
 	forgetEvery     = time.Hour
-	// maxGone bounds what is kept in memory of users who are not connected, in bytes,
-	// if there is no file.
-	maxGone = 64 << 20
+
+	// maxGone bounds what is kept of users who are not connected if there is no file, in
+	// bytes; it is looked at each shrinkEvery.
+	maxGone     = 64 << 20
+	shrinkEvery = 10 * time.Second
 )
 
 // put lets a change wait, and done after it; each may be nil.
@@ -58,9 +60,7 @@ func (s *Store) write(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
-			if s.db != nil {
-				s.put(alive(), nil)
-			}
+			s.put(alive(), nil)
 			continue
 		case <-s.later:
 			if due == nil {
@@ -85,16 +85,14 @@ func (s *Store) write(ctx context.Context) {
 func (s *Store) flush() error {
 	for {
 		batch := s.queue.take()
-		if s.db != nil && len(batch) > 0 {
+		if len(batch) > 0 {
 			err := s.db.commit(batch)
 			s.trouble.set(whatChanges, err)
 			if err != nil {
 				s.queue.failed(batch)
 				return err
 			}
-			if len(batch) > 1 || batch[0].table != meta {
-				s.written.Store(true)
-			}
+			s.written.Store(s.written.Load() || s.db.path != "" && (len(batch) > 1 || batch[0].table != meta))
 		}
 		s.queue.written(batch)
 		if len(batch) == 0 {
@@ -107,18 +105,18 @@ func (s *Store) flush() error {
 func (s *Store) tend(ctx context.Context) {
 	checkpoint := time.NewTicker(checkpointEvery)
 	defer checkpoint.Stop()
-	forget := time.NewTicker(forgetEvery)
+	limit, every := math.MaxInt, forgetEvery
+	if s.db.path == "" {
+		limit, every = maxGone, shrinkEvery
+	}
+	forget := time.NewTicker(every)
 	defer forget.Stop()
-	s.forget()
-	kept := 0 // bytes that could not be forgotten
-	for {
+	for s.forget(limit); ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-checkpoint.C:
-			if s.db == nil {
-				kept = s.shrink(kept, maxGone)
-			} else if s.written.Swap(false) {
+			if s.written.Swap(false) {
 				err := s.db.checkpoint(false)
 				s.trouble.set(whatCheckpoint, err)
 				if err != nil {
@@ -126,62 +124,28 @@ func (s *Store) tend(ctx context.Context) {
 				}
 			}
 		case <-forget.C:
-			s.forget()
+			s.forget(limit)
 		}
 	}
 }
 
-// forget deletes what is kept of users who were seen last too long ago.
-func (s *Store) forget() {
-	if s.options.ForgetAfter == 0 {
+// forget deletes what is kept of users who are gone for good, see [Options], and of
+// those gone longest, if their rosters are more than limit bytes.
+func (s *Store) forget(limit int) {
+	var before time.Time
+	if s.options.ForgetAfter > 0 {
+		before = time.Now().Add(-s.options.ForgetAfter)
+	} else if limit == math.MaxInt {
 		return
 	}
-	before := time.Now().Add(-s.options.ForgetAfter)
-	if s.db == nil {
-		for _, c := range s.queue.gone() {
-			if c.at.Before(before) {
-				s.forgetUser(c.key)
-			}
-		}
-		return
-	}
-	unseen, err := s.db.unseen(before)
+	gone, err := s.db.gone(before, limit)
 	if err != nil {
 		s.options.Logger.Error("users who are gone for good cannot be forgotten", "err", err)
-		return
 	}
-	for _, user := range unseen {
-		if c, err := s.queue.look(id{users, user}); c == nil && err == nil {
-			s.forgetUser(user)
+	for _, user := range gone {
+		if c, _ := s.queue.look(id{users, user}); c == nil {
+			s.DeleteUser(user)
+			s.Unmark(user)
 		}
 	}
-}
-
-func (s *Store) forgetUser(user string) {
-	s.DeleteUser(user)
-	s.Unmark(user)
-}
-
-// shrink forgets users who are not connected, the longest gone first, if what they
-// take in memory may be more than limit, in bytes: then they take less afterwards.
-// kept is what it returned before, what the others took.
-func (s *Store) shrink(kept, limit int) int {
-	if s.queue.bytes() <= kept+limit {
-		return kept
-	}
-	size := 0
-	gone := s.queue.gone()
-	for _, c := range gone {
-		size += c.size()
-	}
-	kept = s.queue.bytes() - size
-	slices.SortFunc(gone, func(a, b *change) int { return a.at.Compare(b.at) })
-	for _, c := range gone {
-		if size <= limit {
-			break
-		}
-		size -= c.size()
-		s.forgetUser(c.key)
-	}
-	return kept
 }
