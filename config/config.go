@@ -131,7 +131,8 @@ type Metrics struct {
 
 // State is where rosterd keeps what it must know after a restart.
 type State struct {
-	Path string `mapstructure:"path"` // the file; "": nowhere but in memory
+	Path        string        `mapstructure:"path"`         // the file; "": nowhere but in memory
+	ForgetAfter time.Duration `mapstructure:"forget_after"` // how long after they were last seen users are forgotten; 0: never
 }
 
 // Limits are what each user may ask for.
@@ -160,7 +161,7 @@ func Default() Config {
 		},
 		Refresh: Refresh{Listen: "127.0.0.1:5290", MaxBytes: 8 << 20},
 		Metrics: Metrics{Listen: "127.0.0.1:9590"},
-		State:   State{Path: filepath.Join(state, "rosterd.db")},
+		State:   State{Path: filepath.Join(state, "rosterd.db"), ForgetAfter: 90 * 24 * time.Hour},
 		Limits:  Limits{QueriesBurst: 60, QueriesPerSecond: 2},
 		Log:     Log{Level: "info", Format: "text"},
 	}

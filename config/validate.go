@@ -120,6 +120,7 @@ func (c Config) Validate() error {
 	_, port, ok = c.Metrics.Listen.split()
 	p.want(ok, "metrics.listen", wantsListen, show(string(c.Metrics.Listen)))
 	p.file("state.path", c.State.Path)
+	p.want(c.State.ForgetAfter >= 0, "state.forget_after", "a time from 0s, which is never", show(c.State.ForgetAfter.String()))
 	within(&p, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
 	within(&p, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")

@@ -35,6 +35,7 @@ func TestValidateByHand(t *testing.T) {
 		{"an age below zero", func(c *Config) { c.Contacts.MaxAge = -1 }, `contacts.max_age: wants a time from 0s to 24h, got "-1ns"`},
 		{"nobody in bulk", func(c *Config) { c.Contacts.BulkSize = 0 }, "contacts.bulk_size: wants a number from 1 to 10000, got 0"},
 		{"bulk URL of a host with a user", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"example.org": {BulkURL: "http://x/%s"}} }, `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "http://x/%s"`},
+		{"forgotten before they were seen", func(c *Config) { c.State.ForgetAfter = -1 }, `state.forget_after: wants a time from 0s, which is never, got "-1ns"`},
 		{"bytes below zero", func(c *Config) { c.Refresh.MaxBytes = -1 }, "refresh.max_bytes: wants a number of bytes from 1 to 1073741824, got -1"},
 	}
 	for _, tc := range tests {
