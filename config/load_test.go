@@ -283,7 +283,7 @@ func TestLoadEnvironment(t *testing.T) {
 	t.Run("bad", func(t *testing.T) {
 		clearEnv(t)
 		t.Setenv("ROSTERD_CONTACTS_TIMEOUT", "7")
-		const want = `contacts.timeout: wants a time with its unit, such as 7s, got "7"`
+		const want = `contacts.timeout: wants a time with its unit, such as 5s, got "7"`
 		if _, err := load(write(t, minimal)); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
@@ -295,15 +295,15 @@ func TestLoadEnvironment(t *testing.T) {
 		`{"example.org": "http://x/%s"}`:                           "contacts.hosts.example.org: wants a mapping of keys to values",
 		`{"example.org": {"url": ["planted"]}}`:                    "contacts.hosts.example.org.url: wants a text, got a list",
 		`{"example.org": {"uri=planted": ""}}`:                     "contacts.hosts.example.org.uri…: unknown key, there are url, bulk_url",
-		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.URL: stands twice",
+		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.url: stands twice",
 		`{"example.org": {"bulk_url": "x?planted"}}`:               `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "x" and a query that is not shown`,
 		`{"example.org": {"bulk_url": ["planted"]}}`:               "contacts.hosts.example.org.bulk_url: wants a text, got a list",
-		`{"example.org": {"bulk_url": "", "Bulk_URL": "planted"}}`: "contacts.hosts.example.org.Bulk_URL: stands twice",
+		`{"example.org": {"bulk_url": "", "Bulk_URL": "planted"}}`: "contacts.hosts.example.org.bulk_url: stands twice",
 		`{"example.org": {}, "Example.org.": {}}`:                  "contacts.hosts.example.org: stands twice",
 		`{"example.net": {"url": "http://x/%s"}}`:                  "contacts.hosts.example.net: wants a domain of xmpp.hosts",
 		`{"http://x/?planted": {}}`:                                "contacts.hosts.http…: wants a domain name",
-		`{"example.org": {"url": "x?k=planted"}}`:                  `contacts.hosts.example.org.url: wants an http or https URL that contains %s, got "x" and a query that is not shown`,
-		`{"example.org": {"url": "http://x/%d0"}}`:                 `contacts.hosts.example.org.url: wants either %D0 for the encoded byte, or no hexadecimal digit behind %d, got "http://x/%d0"`,
+		`{"example.org": {"url": "x?k=planted"}}`:                  `contacts.hosts.example.org.url: wants an http or https URL with %s in its path or query, got "x" and a query that is not shown`,
+		`{"example.org": {"url": "http://x/%d0"}}`:                 `contacts.hosts.example.org.url: wants %s, %d, %% or two hexadecimal digits behind each % (%D0, not %d0), got "http://x/%d0"`,
 	} {
 		t.Run("bad hosts "+value, func(t *testing.T) {
 			clearEnv(t)
