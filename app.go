@@ -140,7 +140,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	a.component = component.New(component.Options{
-		Address: string(cfg.XMPP.Address), TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
+		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, MaxStanza: cfg.XMPP.MaxStanzaBytes,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
 		Version: version, Logger: log, Metrics: m,
@@ -202,8 +202,8 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 }
 
 // listen listens on the address that a key of the configuration has.
-func (a *app) listen(key string, address config.HostPort) (net.Listener, error) {
-	l, err := net.Listen("tcp", string(address))
+func (a *app) listen(key, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}

@@ -19,7 +19,7 @@ const expiring = 14 * 24 * time.Hour
 
 func (c *checker) metricsListener() finding {
 	const key = "metrics.listen"
-	address := string(c.cfg.Metrics.Listen)
+	address := c.cfg.Metrics.Listen
 	switch c.running.kind {
 	case ours, outdated:
 		return pass("%s: %s, held by the rosterd that runs", key, address)
@@ -45,7 +45,7 @@ func (c *checker) refreshListener(ctx context.Context) []finding {
 	if c.cfg.Refresh.TLS.Enabled() && leaf == nil {
 		return []finding{certificate}
 	}
-	address := string(c.cfg.Refresh.Listen)
+	address := c.cfg.Refresh.Listen
 	err := tryListen(address)
 	switch {
 	case err == nil && c.running.kind == ours:
@@ -87,7 +87,7 @@ func (c *checker) certificate() (found finding, leaf *x509.Certificate) {
 // the certificate of the configuration; nil: it has no TLS.
 func (c *checker) runningEndpoint(ctx context.Context, leaf *x509.Certificate) finding {
 	const key = "refresh.listen"
-	address := string(c.cfg.Refresh.Listen)
+	address := c.cfg.Refresh.Listen
 	answers, shown := endpointAt(ctx, address, leaf != nil)
 	var otherwise bool // it answers with TLS, and not without, or the other way round
 	if !answers && shown == nil {

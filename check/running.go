@@ -44,7 +44,7 @@ type running struct {
 
 // ask asks whoever listens on metrics.listen what it is.
 func ask(ctx context.Context, cfg config.Config) running {
-	address, ok := reachable(string(cfg.Metrics.Listen))
+	address, ok := reachable(cfg.Metrics.Listen)
 	if !ok {
 		return running{}
 	}
@@ -63,7 +63,7 @@ func ask(ctx context.Context, cfg config.Config) running {
 	switch {
 	case status.Domain != cfg.XMPP.Domain:
 		return running{foreign, status}
-	case status.Address != string(cfg.XMPP.Address), status.Connected && !slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts)):
+	case status.Address != cfg.XMPP.Address, status.Connected && !slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts)):
 		return running{outdated, status}
 	}
 	return running{ours, status}

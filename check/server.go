@@ -54,7 +54,7 @@ func (c *checker) server(ctx context.Context) {
 // port finds out who listens on xmpp.address. It opens a stream and does no
 // handshake, so that nobody's connection is in danger.
 func (c *checker) port(ctx context.Context) finding {
-	address := string(c.cfg.XMPP.Address)
+	address := c.cfg.XMPP.Address
 	ctx, cancel := context.WithTimeout(ctx, 2*portWait)
 	defer cancel()
 	dialing, stop := context.WithTimeout(ctx, portWait)
@@ -171,7 +171,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 	timing := c.Timing
 	timing.MinRetry, timing.MaxRetry = time.Second, time.Second // one is needed, see observe
 	link := component.New(component.Options{
-		Address: string(c.cfg.XMPP.Address), TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
+		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
 		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, MaxStanza: c.cfg.XMPP.MaxStanzaBytes,
 		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
 	}, session.NewTable())

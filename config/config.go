@@ -34,7 +34,7 @@ type Config struct {
 
 // XMPP is the component's connection to the server (XEP-0114).
 type XMPP struct {
-	Address    HostPort `mapstructure:"address"`                  // the server's component port
+	Address    string   `mapstructure:"address"`                  // the server's component port
 	Domain     string   `mapstructure:"domain"`                   // the component's own domain, prepared: in U-labels
 	Secret     Secret   `mapstructure:"secret" reload:"yes"`      // shared with the server
 	SecretFile string   `mapstructure:"secret_file" reload:"yes"` // from which Load read Secret, or ""
@@ -103,7 +103,7 @@ type ContactsTLS struct {
 
 // Refresh is the HTTP endpoint at which the backend reports changes.
 type Refresh struct {
-	Listen    HostPort   `mapstructure:"listen"`                  // port 0 is any free one
+	Listen    string     `mapstructure:"listen"`                  // port 0 is any free one
 	Token     Secret     `mapstructure:"token" reload:"yes"`      // that callers must send as "Authorization: Bearer", or ""
 	TokenFile string     `mapstructure:"token_file" reload:"yes"` // from which Load read Token, or ""
 	Tokens    []Secret   `mapstructure:"tokens" reload:"yes"`     // that callers may send as well, for the time of a change
@@ -126,12 +126,13 @@ func (t RefreshTLS) Enabled() bool { return t.Cert != "" }
 
 // Metrics is the HTTP endpoint of Prometheus and of the health checks.
 type Metrics struct {
-	Listen HostPort `mapstructure:"listen"` // port 0 is any free one
+	Listen string `mapstructure:"listen"` // port 0 is any free one
 }
 
 // State is where rosterd keeps what it must know after a restart.
 type State struct {
-	Path string `mapstructure:"path"` // the file; "": nowhere but in memory
+	Path        string        `mapstructure:"path"`         // the file; "": nowhere but in memory
+	ForgetAfter time.Duration `mapstructure:"forget_after"` // how long after they were last seen users are forgotten; 0: never
 }
 
 // Limits are what each user may ask for.
@@ -160,7 +161,7 @@ func Default() Config {
 		},
 		Refresh: Refresh{Listen: "127.0.0.1:5290", MaxBytes: 8 << 20},
 		Metrics: Metrics{Listen: "127.0.0.1:9590"},
-		State:   State{Path: filepath.Join(state, "rosterd.db")},
+		State:   State{Path: filepath.Join(state, "rosterd.db"), ForgetAfter: 90 * 24 * time.Hour},
 		Limits:  Limits{QueriesBurst: 60, QueriesPerSecond: 2},
 		Log:     Log{Level: "info", Format: "text"},
 	}

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"reflect"
 	"regexp"
@@ -13,7 +16,101 @@ import (
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
+	"go.yaml.in/yaml/v3"
 )
+
+// parse returns the mapping in b, which is YAML, with the names of [Config]; nil if b
+// is empty.
+func parse(b []byte) (map[string]any, error) {
+	stream := yaml.NewDecoder(bytes.NewReader(b))
+	var root, second yaml.Node
+	err := stream.Decode(&root)
+	if err == nil {
+		err = stream.Decode(&second)
+	}
+	switch line := marked(&root); {
+	case err == nil:
+		return nil, errors.New("wants one YAML document, has a second one")
+	case !errors.Is(err, io.EOF):
+		return nil, syntaxError(err)
+	case line != 0:
+		return nil, fmt.Errorf("anchors, aliases and tags cannot be used: put a value with '&', '*' or '!' in quotes, near line %d", line)
+	case root.IsZero():
+		return nil, nil
+	}
+	var value any
+	if err := root.Decode(&value); err != nil {
+		return nil, syntaxError(err)
+	}
+	value, err = checkNames("", value, reflect.TypeFor[Config]())
+	m, _ := value.(map[string]any)
+	return m, err
+}
+
+// marked is the line of an anchor, an alias or a tag; 0 if n has none. A secret
+// without quotes would become empty by it: "token: !a" is "".
+func marked(n *yaml.Node) (line int) {
+	if n.Anchor != "" || n.Kind == yaml.AliasNode || n.Style&yaml.TaggedStyle != 0 {
+		return n.Line
+	}
+	for _, part := range n.Content {
+		line = cmp.Or(line, marked(part))
+	}
+	return line
+}
+
+var yamlLine = regexp.MustCompile(`line \d+`)
+
+// syntaxError tells the line of an error of the parser, which may be that before the
+// mistake, and not its text, which may quote the file.
+func syntaxError(err error) error {
+	line := yamlLine.FindString(err.Error())
+	if line != "" {
+		line = ", near " + line
+	}
+	return errors.New("is not valid YAML" + line + ": put values with characters such as & * ! : in quotes")
+}
+
+// checkNames returns the value of a key, which is for t, with all names below it in
+// lower case, and domains prepared. It refuses what viper would take silently: an
+// unknown name, a secret without a value, one of two names that differ in case.
+func checkNames(key string, value any, t reflect.Type) (any, error) {
+	m, ok := value.(map[string]any)
+	isSection := t.Kind() == reflect.Struct
+	if !ok && isSection && value != nil {
+		return nil, problem(cmp.Or(key, "the file"), "a mapping of keys to values", "")
+	} else if !ok || !isSection && t.Kind() != reflect.Map {
+		return value, nil // decodeHook knows what it wants
+	}
+	result := make(map[string]any, len(m))
+	for _, name := range sortedKeys(m) {
+		lower, field := strings.ToLower(name), t
+		at := join(key, showName(lower))
+		if isSection {
+			var names []string
+			if field, names = fieldIn(t, lower); field == nil {
+				return nil, &keyError{at, "unknown key, there are " + strings.Join(names, ", ")}
+			}
+		} else if field = t.Elem(); field.Kind() == reflect.Struct {
+			lower = prepared(lower)
+		}
+		if _, twice := result[lower]; twice {
+			return nil, &keyError{at, "stands twice"}
+		}
+		if m[name] == nil && field == reflect.TypeFor[Secret]() && !isSet(at) {
+			if !isSection {
+				at = key // {X} in place of X: the name may be a secret
+			}
+			return nil, problem(at, "a text, in quotes if it begins with '#', or \"\"", "nothing")
+		}
+		checked, err := checkNames(at, m[name], field)
+		if err != nil {
+			return nil, err
+		}
+		result[lower] = checked
+	}
+	return result, nil
+}
 
 // decodeHook makes the value of a field from that in the file, as YAML has it, or in
 // the environment, which is text. Both spell everything in the same ways. The errors
@@ -22,15 +119,12 @@ func decodeHook(from, to reflect.Value) (any, error) {
 	value := from.Interface()
 	text := fmt.Sprint(value) // of a number or a boolean, too
 	_, ok := value.(string)
-	wants, got := "", showAny(value)
+	wants, got := "", show(value)
 	switch to.Interface().(type) {
 	case string:
 		wants = "a text"
 	case Secret: // a number may not be what was written: 0123 is 83
 		wants, got = "a text, in quotes if it looks like something else", ""
-	case HostPort: // a port alone is a number
-		_, isNumber := value.(int)
-		value, ok, wants = text, ok || isNumber, "host:port, in quotes if it begins with '['"
 	case bool: // as YAML 1.2 has them: no yes and no on
 		isTrue := slices.Contains([]string{"true", "True", "TRUE"}, text)
 		value, ok, wants = isTrue, isTrue || slices.Contains([]string{"false", "False", "FALSE"}, text), "true or false"
@@ -43,10 +137,7 @@ func decodeHook(from, to reflect.Value) (any, error) {
 		value, ok, wants = f, err == nil && !math.IsNaN(f) && !math.IsInf(f, 0), "a number"
 	case time.Duration:
 		d, err := time.ParseDuration(text)
-		if strings.Trim(text, "0123456789") != "" {
-			text = "5"
-		}
-		value, ok, wants = d, err == nil, "a time with its unit, such as "+text+"s"
+		value, ok, wants = d, err == nil, "a time with its unit, such as 5s"
 	case []string:
 		value, ok = list(value)
 		wants = "a list of domains"
@@ -84,14 +175,14 @@ func list(value any) (any, bool) {
 
 // mapping accepts a mapping, or the same as a JSON object in one text.
 func mapping(value any, key string, t reflect.Type, wants string) (any, error) {
-	if m, ok := value.(map[string]any); ok {
-		return m, nil
+	m, ok := value.(map[string]any)
+	if text, isText := value.(string); isText {
+		ok = json.Unmarshal([]byte(text), &m) == nil && m != nil
 	}
-	text, _ := value.(string)
-	if json.Valid([]byte(text)) && strings.HasPrefix(strings.TrimSpace(text), "{") {
-		return new(document).read([]byte(text), key, t)
+	if !ok {
+		return nil, problem("", "a mapping (in the environment: a JSON object) of "+wants, "")
 	}
-	return nil, problem("", "a mapping (in the environment: a JSON object) of "+wants, "")
+	return checkNames(key, m, t)
 }
 
 // element matches an element of a list or mapping, as mapstructure names it:
@@ -106,13 +197,8 @@ func decodeError(err error) error {
 	if !errors.As(err, &at) || !errors.As(at.Unwrap(), &e) {
 		return errors.New("the configuration cannot be used")
 	}
-	if e.key == "" { // which a JSON object knows
-		e.key = element.ReplaceAllStringFunc(at.Name(), func(name string) string {
-			if name = name[1 : len(name)-1]; strings.Trim(name, "0123456789") == "" {
-				return "" // of a list
-			}
-			return "." + showDomain(name)
-		})
+	if e.key == "" { // checkNames knows it
+		e.key = element.ReplaceAllStringFunc(at.Name(), func(name string) string { return "." + showName(name[1:len(name)-1]) })
 	}
 	return e
 }

@@ -37,19 +37,14 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxShown], "") + "…"
 }
 
-// show quotes a value that is no secret, within one line.
-func show(s string) string {
-	if s == "" {
-		return nothing
-	}
-	return strconv.Quote(clip(s))
-}
-
-// showAny shows a value of the file that is no secret, or its kind.
-func showAny(v any) string {
+// show shows a value that is no secret, or its kind, within one line.
+func show(v any) string {
 	switch v := v.(type) {
 	case string:
-		return show(v)
+		if v == "" {
+			return nothing
+		}
+		return strconv.Quote(clip(v))
 	case []any:
 		return "a list"
 	case map[string]any, map[any]any:
@@ -70,22 +65,15 @@ func showURL(s string) string {
 	return show(s)
 }
 
-// showName shows a name up to the first character that no key has: a secret may
-// follow ("secret=x" in place of "secret: x" makes all of that the name).
+// showName shows a name that should be a key, a header or a domain. Of any other, it
+// shows what is before the first character that no key has: a secret may follow, as
+// "secret=x" in place of "secret: x" makes all of that the name.
 func showName(s string) string {
 	rest := strings.TrimLeft(s, "_-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-	name := clip(strings.TrimSuffix(s, rest))
-	if rest != "" {
-		name = strings.TrimSuffix(name, "…") + "…"
+	if rest == "" {
+		return clip(s)
+	} else if d, err := jid.PrepareDomain(s); err == nil {
+		return clip(d)
 	}
-	return name
-}
-
-// showDomain shows a name that should be a domain, as showName if it is none.
-func showDomain(s string) string {
-	d, err := jid.PrepareDomain(s)
-	if err != nil {
-		return showName(s)
-	}
-	return clip(d)
+	return strings.TrimSuffix(clip(strings.TrimSuffix(s, rest)), "…") + "…"
 }

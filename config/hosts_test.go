@@ -64,7 +64,7 @@ func TestBulkFor(t *testing.T) {
 	}
 }
 
-func TestShowDomain(t *testing.T) {
+func TestShowName(t *testing.T) {
 	long := strings.Repeat("a.", 300) + "a"
 	for s, want := range map[string]string{
 		"Example.org.":                 "example.org",
@@ -75,8 +75,8 @@ func TestShowDomain(t *testing.T) {
 		"a" + strings.Repeat("ü", 100): "a" + strings.Repeat("ü", 39) + "…",
 		strings.Repeat("a", 1024):      strings.Repeat("a", maxShown) + "…",
 	} {
-		if got := showDomain(s); got != want {
-			t.Errorf("showDomain(%q) = %q, want %q", s, got, want)
+		if got := showName(s); got != want {
+			t.Errorf("showName(%q) = %q, want %q", s, got, want)
 		}
 	}
 }

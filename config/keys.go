@@ -117,28 +117,14 @@ var ofService = regexp.MustCompile(`^ROSTERD_([A-Z0-9_]+_)?(PORT=(tcp|udp|sctp):
 	`(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=)`)
 
 // checkEnvironment reports a variable that begins as a key does and is none: somebody
-// mistyped it. The error lists the variables of the section that the name begins with,
-// or all sections.
+// mistyped it.
 func checkEnvironment(keys []key, environment []string) error {
 	for _, variable := range environment {
 		name, value, _ := strings.Cut(variable, "=")
-		if !strings.HasPrefix(name, prefix) || value == "" || ofService.MatchString(variable) ||
-			slices.ContainsFunc(keys, func(k key) bool { return envName(k.name) == name }) {
-			continue
+		if strings.HasPrefix(name, prefix) && value != "" && !ofService.MatchString(variable) &&
+			!slices.ContainsFunc(keys, func(k key) bool { return envName(k.name) == name }) {
+			return fmt.Errorf("environment variable %s: unknown key, config.example.yaml has all", showName(name))
 		}
-		var near, sections []string
-		for _, k := range keys {
-			section, _, _ := strings.Cut(k.name, ".")
-			section = envName(section) + "_"
-			if strings.HasPrefix(strings.ToUpper(name), section) {
-				near = append(near, envName(k.name))
-			}
-			sections = append(sections, section+"…")
-		}
-		if near == nil {
-			near = slices.Compact(sections)
-		}
-		return fmt.Errorf("environment variable %s: unknown key, there are %s", showName(name), strings.Join(near, ", "))
 	}
 	return nil
 }

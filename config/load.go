@@ -49,7 +49,8 @@ func File(path string) string {
 // The environment variable ROSTERD_XMPP_SECRET is xmpp.secret. A list is written with
 // commas there, contacts.headers and contacts.hosts as JSON objects. A variable that
 // begins like that and is no key is an error, unless Kubernetes makes it of a service.
-// An empty variable, and a key without a value in the file, count as not set. Where a
+// An empty variable, and a key without a value in the file, count as not set; but
+// a secret without a value, which may be a '#' too much, is an error. Where a
 // secret and the key of its file are both set, that of the environment counts.
 //
 // The warnings are of what is allowed and seldom meant. None has a secret in it.
@@ -94,8 +95,7 @@ func loadBytes(b []byte, name string) (c Config, warnings []string, err error) {
 	if err := checkEnvironment(keys, os.Environ()); err != nil {
 		return c, nil, err
 	}
-	var file document
-	settings, err := file.read(b, "", reflect.TypeFor[Config]())
+	settings, err := parse(b)
 	if err != nil {
 		return c, nil, fmt.Errorf("configuration file %s: %w", show(name), err)
 	}
@@ -118,7 +118,7 @@ func loadBytes(b []byte, name string) (c Config, warnings []string, err error) {
 	for i, h := range c.XMPP.Hosts {
 		c.XMPP.Hosts[i] = prepared(h)
 	}
-	return c, append(file.warnings, warnInvisible(keys)...), c.Validate()
+	return c, warnInvisible(keys), c.Validate()
 }
 
 // readSecretFiles reads the file of each secret that has one: the key of xmpp.secret's

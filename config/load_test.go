@@ -57,7 +57,7 @@ func full() Config {
 			TLS: RefreshTLS{Cert: "cert.pem", Key: "key.pem", ClientCA: "/etc/x/clients.pem"},
 		},
 		Metrics: Metrics{Listen: "0.0.0.0:0"},
-		State:   State{Path: "/var/lib/x/y.db"},
+		State:   State{Path: "/var/lib/x/y.db", ForgetAfter: 720 * time.Hour},
 		Limits:  Limits{QueriesBurst: 5, QueriesPerSecond: 0.5},
 		Log:     Log{Level: "debug", Format: "json"},
 	}
@@ -106,7 +106,7 @@ refresh:
   max_bytes: 80
   tls: {cert: cert.pem, key: key.pem, client_ca: /etc/x/clients.pem}
 metrics: {listen: "0.0.0.0:0"}
-state: {path: /var/lib/x/y.db}
+state: {path: /var/lib/x/y.db, forget_after: 720h}
 limits: {queries_burst: 5, queries_per_second: 0.5}
 log: {level: debug, format: json}
 `
@@ -129,6 +129,8 @@ func TestLoad(t *testing.T) {
 	ownBulk.Contacts.Hosts = map[string]ContactsHost{"example.org": {BulkURL: "http://x/"}}
 	memory := minimum
 	memory.State.Path = ""
+	never := minimum
+	never.State.ForgetAfter = 0
 	limits := minimum
 	limits.Contacts.MaxRemoved, limits.Contacts.ResyncRate, limits.Limits = 1, 1, Limits{QueriesBurst: 1, QueriesPerSecond: 0.001}
 	asTexts := limits
@@ -147,6 +149,7 @@ func TestLoad(t *testing.T) {
 	}{
 		{"state in memory alone", minimal + "state: {path: ''}", memory},
 		{"state without a path", minimal + "state: {path: }", minimum},
+		{"nobody is forgotten", minimal + "state: {forget_after: 0}", never},
 		{"limits at their ends", strings.Replace(minimal, "url:", "max_removed: 1, resync_rate: 1, url:", 1) + "limits: {queries_burst: 1, queries_per_second: 1e-3}", limits},
 		{"any age, without a unit", strings.Replace(minimal, "url:", "max_stale: 0, url:", 1), minimum},
 		{"any age, as text", strings.Replace(minimal, "url:", "max_stale: '0', url:", 1), minimum},
@@ -233,7 +236,7 @@ func TestLoadEnvironment(t *testing.T) {
 		"CONTACTS_MAX_AGE": "90s", "CONTACTS_BULK_URL": "https://example.org/bulk/%d", "CONTACTS_BULK_SIZE": "25",
 		"REFRESH_LISTEN": ":5291", "REFRESH_TOKEN": "d", "REFRESH_MAX_BYTES": "80", "REFRESH_TOKENS": "e, f g",
 		"REFRESH_TLS_CERT": "cert.pem", "REFRESH_TLS_KEY": "key.pem", "REFRESH_TLS_CLIENT_CA": "/etc/x/clients.pem",
-		"STATE_PATH": "/var/lib/x/y.db", "LIMITS_QUERIES_BURST": "5", "LIMITS_QUERIES_PER_SECOND": "0.5",
+		"STATE_PATH": "/var/lib/x/y.db", "STATE_FORGET_AFTER": "720h", "LIMITS_QUERIES_BURST": "5", "LIMITS_QUERIES_PER_SECOND": "0.5",
 		"METRICS_LISTEN": "0.0.0.0:0", "LOG_LEVEL": "debug", "LOG_FORMAT": "json",
 		"PORT": "tcp://10.0.0.1:80", "SERVICE_HOST": "10.0.0.1", // as Kubernetes does it
 	}
@@ -280,7 +283,7 @@ func TestLoadEnvironment(t *testing.T) {
 	t.Run("bad", func(t *testing.T) {
 		clearEnv(t)
 		t.Setenv("ROSTERD_CONTACTS_TIMEOUT", "7")
-		const want = `contacts.timeout: wants a time with its unit, such as 7s, got "7"`
+		const want = `contacts.timeout: wants a time with its unit, such as 5s, got "7"`
 		if _, err := load(write(t, minimal)); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
@@ -292,15 +295,15 @@ func TestLoadEnvironment(t *testing.T) {
 		`{"example.org": "http://x/%s"}`:                           "contacts.hosts.example.org: wants a mapping of keys to values",
 		`{"example.org": {"url": ["planted"]}}`:                    "contacts.hosts.example.org.url: wants a text, got a list",
 		`{"example.org": {"uri=planted": ""}}`:                     "contacts.hosts.example.org.uri…: unknown key, there are url, bulk_url",
-		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.URL: stands twice",
+		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.url: stands twice",
 		`{"example.org": {"bulk_url": "x?planted"}}`:               `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "x" and a query that is not shown`,
 		`{"example.org": {"bulk_url": ["planted"]}}`:               "contacts.hosts.example.org.bulk_url: wants a text, got a list",
-		`{"example.org": {"bulk_url": "", "Bulk_URL": "planted"}}`: "contacts.hosts.example.org.Bulk_URL: stands twice",
+		`{"example.org": {"bulk_url": "", "Bulk_URL": "planted"}}`: "contacts.hosts.example.org.bulk_url: stands twice",
 		`{"example.org": {}, "Example.org.": {}}`:                  "contacts.hosts.example.org: stands twice",
 		`{"example.net": {"url": "http://x/%s"}}`:                  "contacts.hosts.example.net: wants a domain of xmpp.hosts",
 		`{"http://x/?planted": {}}`:                                "contacts.hosts.http…: wants a domain name",
-		`{"example.org": {"url": "x?k=planted"}}`:                  `contacts.hosts.example.org.url: wants an http or https URL that contains %s, got "x" and a query that is not shown`,
-		`{"example.org": {"url": "http://x/%d0"}}`:                 `contacts.hosts.example.org.url: wants either %D0 for the encoded byte, or no hexadecimal digit behind %d, got "http://x/%d0"`,
+		`{"example.org": {"url": "x?k=planted"}}`:                  `contacts.hosts.example.org.url: wants an http or https URL with %s in its path or query, got "x" and a query that is not shown`,
+		`{"example.org": {"url": "http://x/%d0"}}`:                 `contacts.hosts.example.org.url: wants %s, %d, %% or two hexadecimal digits behind each % (%D0, not %d0), got "http://x/%d0"`,
 	} {
 		t.Run("bad hosts "+value, func(t *testing.T) {
 			clearEnv(t)

@@ -18,11 +18,12 @@ func TestReload(t *testing.T) {
 	next.Refresh.Token, next.Refresh.Tokens, next.Refresh.TLS.Cert = "new", []Secret{"d"}, "new.pem"
 	next.Log.Level = "warn"
 	want := next
-	next.XMPP.Hosts, next.Contacts.MaxAge, next.Refresh.Listen, next.Log.Format = []string{"example.net"}, 0, "127.0.0.1:1", "text"
+	next.XMPP.Hosts, next.Contacts.MaxAge, next.Refresh.Listen = []string{"example.net"}, 0, "127.0.0.1:1"
+	next.State.ForgetAfter, next.Log.Format = 0, "text"
 	now, took, left, err := running.Reload(next)
 	if err != nil || !reflect.DeepEqual(now, want) ||
 		!slices.Equal(took, []string{"xmpp.secret", "xmpp.secret_file", "xmpp.tls.ca", "contacts.headers", "contacts.token", "contacts.tls.ca", "refresh.token", "refresh.tokens", "refresh.tls.cert", "log.level"}) ||
-		!slices.Equal(left, []string{"xmpp.hosts", "contacts.max_age", "refresh.listen", "log.format"}) {
+		!slices.Equal(left, []string{"xmpp.hosts", "contacts.max_age", "refresh.listen", "state.forget_after", "log.format"}) {
 		t.Errorf("took %q, left %q, %v: %+v", took, left, err, now)
 	}
 }

@@ -38,15 +38,16 @@ const (
 
 // What a text should be.
 const (
-	wantsURL     = "an http or https URL that contains %s"
+	wantsURL     = "an http or https URL with %s in its path or query"
 	wantsBulkURL = "an http or https URL without %s, as it is for many users at once"
+	wantsValid   = "a URL with a valid host, port and path (no part of which is '.' or '..')"
 )
 
 // TemplateFor is the URL for the users of a prepared domain: the domain's own, or else
 // that of all. If the domain is served, it fails only if [Config.Validate] would, too.
 func (c Contacts) TemplateFor(domain string) (URLTemplate, error) {
 	if own := c.Hosts[domain]; own.URL != "" {
-		return parseURL(join(hostsKey, showDomain(domain))+".url", own.URL, wantsURL, domain)
+		return parseURL(join(hostsKey, showName(domain))+".url", own.URL, wantsURL, domain)
 	}
 	return parseURL("contacts.url", c.URL, wantsURL, domain)
 }
@@ -57,7 +58,7 @@ func (c Contacts) TemplateFor(domain string) (URLTemplate, error) {
 func (c Contacts) BulkURLFor(domain string) (string, error) {
 	key, text := "contacts.bulk_url", c.BulkURL
 	if own := c.Hosts[domain]; own.BulkURL != "" {
-		key, text = join(hostsKey, showDomain(domain))+".bulk_url", own.BulkURL
+		key, text = join(hostsKey, showName(domain))+".bulk_url", own.BulkURL
 	} else if own.URL != "" || text == "" { // another backend than that of contacts.bulk_url
 		return "", nil
 	}
@@ -68,14 +69,29 @@ func (c Contacts) BulkURLFor(domain string) (string, error) {
 	return t.Expand("user", domain) // who is nowhere in it
 }
 
-// parseURL parses the value of a key, and tries it with a domain unless that is empty.
-// The error has nothing of the URL that may be a secret.
+// parseURL parses the value of a key, and tries it for a domain. wanted is wantsURL or
+// wantsBulkURL. The error has nothing of the URL that may be a secret.
 func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
-	t, wants := parseTemplate(text, wanted)
-	if domain != "" && (wants == "" || text == "") {
-		if wants = cmp.Or(wants, t.try(domain)); wants != "" {
-			wants += " for " + show(domain) + " of xmpp.hosts"
-		}
+	scheme, rest, ok := strings.Cut(text, "://")
+	scheme = strings.ToLower(scheme)
+	end := strings.IndexAny(rest+"/", "/?#")
+	host, path := rest[:end], rest[end:]
+	marked, wants := mark(path)
+	t := URLTemplate{scheme + "://" + strings.ReplaceAll(host, "%d", domainMark), marked}
+	switch {
+	case text == "":
+		wants = wanted + " for users of " + domain
+	case !ok || scheme != "http" && scheme != "https", strings.Contains(host, "%s"):
+		wants = wanted
+	case strings.Contains(host, "@") || strings.Contains(path, "#"):
+		wants = "a URL without user, password and fragment: contacts.token and contacts.headers are for secrets, %23 is the character '#'"
+	case !isText(text) || strings.Contains(text, " ") || !utf8.ValidString(text):
+		wants = "a URL in UTF-8, without spaces and control characters"
+	case wants != "":
+	case strings.Contains(marked, localMark) != (wanted == wantsURL):
+		wants = wanted
+	case !t.isValid(domain):
+		wants = wantsValid
 	}
 	if wants != "" {
 		return URLTemplate{}, problem(key, wants, showURL(text))
@@ -83,65 +99,24 @@ func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
 	return t, nil
 }
 
-// parseTemplate returns what s wants to be and is not, or "". wanted is wantsURL or
-// wantsBulkURL.
-func parseTemplate(s, wanted string) (t URLTemplate, wants string) {
-	scheme, rest, ok := strings.Cut(s, "://")
-	scheme = strings.ToLower(scheme)
-	end := strings.IndexAny(rest+"/", "/?#")
-	host, rest := rest[:end], rest[end:]
-	switch {
-	case !utf8.ValidString(s):
-		return t, "a URL in UTF-8"
-	case !ok || scheme != "http" && scheme != "https":
-		return t, wanted
-	case strings.Contains(host, "@"):
-		return t, "a URL without user and password: use contacts.headers or contacts.token"
-	case strings.Contains(rest, "#"):
-		return t, "a URL without fragment, which is never sent (%23 is the character '#')"
-	case !isText(s) || strings.Contains(s, " "):
-		return t, "a URL without spaces and control characters"
-	}
-	host, wants = mark(host, tokensOfHost)
-	rest, wantsOfRest := mark(rest, tokensOfRest)
-	switch inHost := strings.Contains(host, localMark); {
-	case wants != "" || wantsOfRest != "":
-		return t, cmp.Or(wants, wantsOfRest)
-	case inHost && wanted == wantsURL:
-		return t, "%s in the path or query only, behind the host"
-	case (inHost || strings.Contains(rest, localMark)) != (wanted == wantsURL):
-		return t, wanted
-	}
-	t = URLTemplate{scheme + "://" + host, rest}
-	return t, t.try("example.org")
-}
-
-// The tokens of a template are what begins with a percent sign, and the characters that
-// have to be percent-encoded. In the host, net/url judges those of ASCII. Behind it,
-// they are those that RFC 3986, sections 3.3 and 3.4, does not allow: a single one would
-// make net/url decode the whole path and encode it again, after which a %2F of the
+// token matches what begins with a percent sign behind the host, and what RFC 3986,
+// sections 3.3 and 3.4, does not allow there: a single such character would make
+// net/url decode the whole path and encode it again, after which a %2F of the
 // localpart is '/'.
-var (
-	tokensOfHost = regexp.MustCompile(percentTokens + `[^\x00-\x7F]`)
-	tokensOfRest = regexp.MustCompile(percentTokens + `[^-A-Za-z0-9._~!$&'()*+,;=:@/?]`)
-)
+var token = regexp.MustCompile(`%s|%d[0-9A-Fa-f]?|%%?[0-9A-Fa-f]{2}|%%|%|[^-A-Za-z0-9._~!$&'()*+,;=:@/?]`)
 
-const percentTokens = `%s|%d[0-9A-Fa-f]?|%%?[0-9A-Fa-f]{2}|%%|%|`
-
-// mark puts the marks into s, and encodes what has to be.
-func mark(s string, tokens *regexp.Regexp) (marked, wants string) {
-	marked = tokens.ReplaceAllStringFunc(s, func(token string) string {
+// mark puts the marks into a path and query, and encodes what has to be.
+func mark(s string) (marked, wants string) {
+	marked = token.ReplaceAllStringFunc(s, func(token string) string {
 		switch {
 		case token == "%s":
 			return localMark
 		case token == "%d":
 			return domainMark
-		case strings.HasPrefix(token, "%d"):
-			wants = cmp.Or(wants, "either %D"+token[2:]+" for the encoded byte, or no hexadecimal digit behind %d")
-		case token == "%":
-			wants = cmp.Or(wants, "%s, %d, %% or two hexadecimal digits behind each %")
 		case token == "%%": // not a bare '%', which would encode something with what follows
 			return "%25"
+		case token == "%" || strings.HasPrefix(token, "%d"):
+			wants = "%s, %d, %% or two hexadecimal digits behind each % (%D0, not %d0)"
 		case token[0] == '%':
 			return token[len(token)-len("%41"):]
 		}
@@ -153,20 +128,18 @@ func mark(s string, tokens *regexp.Regexp) (marked, wants string) {
 // escape percent-encodes all bytes but RFC 3986's unreserved characters (section 2.3).
 func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
-// try returns what t wants to be with a domain and is not, or "".
-func (t URLTemplate) try(domain string) (wants string) {
+// isValid reports whether t makes a URL for the users of a domain.
+func (t URLTemplate) isValid(domain string) bool {
 	s, err := t.Expand("user", domain)
 	if err != nil {
-		return "a URL without '.' or '..' as a part of its path"
+		return false
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" || strings.HasSuffix(u.Host, ":") {
-		return "a URL with a valid host and path"
+	if err != nil || u.Hostname() == "" {
+		return false
 	}
-	if p, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || p == 0) {
-		return "a URL with a port from 1 to 65535"
-	}
-	return ""
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16)
+	return err == nil && port != 0 && !strings.HasSuffix(u.Host, ":")
 }
 
 var encodedDots = strings.NewReplacer("%2E", ".", "%2e", ".")
@@ -183,9 +156,9 @@ func (t URLTemplate) Expand(local, domain string) (string, error) {
 	if local == "" || domain == "" || t.authority == "" {
 		return "", errors.New("URL template: a user without localpart or domain has no URL")
 	}
-	host, err := idna.Punycode.ToASCII(domain)
-	if strings.HasPrefix(domain, "[") {
-		host, err = domain, nil
+	host, err := domain, error(nil)
+	if !strings.HasPrefix(domain, "[") {
+		host, err = idna.Punycode.ToASCII(domain)
 	}
 	if err != nil {
 		return "", errors.New("URL template: the domain has no A-labels")

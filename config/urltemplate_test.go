@@ -47,9 +47,9 @@ func TestExpand(t *testing.T) {
 	}
 	for _, tc := range tests {
 		t.Run(tc.name, func(t *testing.T) {
-			template, wants := parseTemplate(tc.template, wantsURL)
-			if wants != "" {
-				t.Fatal(wants)
+			template, err := parseURL("contacts.url", tc.template, wantsURL, "example.org")
+			if err != nil {
+				t.Fatal(err)
 			}
 			got, err := template.Expand(tc.local, tc.domain)
 			if got != tc.want || (err != nil) != (tc.want == "") {
@@ -86,7 +86,7 @@ func TestParseURLBad(t *testing.T) {
 		"http://x/%s%", "http://x/%s%4", "http://x/%s%4g", "http://x/%S", "http://x/%s%u", "http://x/%d0%s", "http://x/%da/%s", "http://x/%dF/%s",
 		"http://x/%s ", "http://x/\n%s", "http://x/%s\x7f", "http://\xff/%s", "http://x/./%s", "http://x/a/../%s", "http://x/%2E%2e/%s",
 	} {
-		if _, err := parseURL("contacts.url", s, wantsURL, ""); err == nil || strings.Contains(err.Error(), "\n") {
+		if _, err := parseURL("contacts.url", s, wantsURL, "example.org"); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("parseURL(%q): %v", s, err)
 		}
 	}
@@ -123,8 +123,8 @@ func FuzzExpand(f *testing.F) {
 		f.Add("http://x/^{%s}", s)
 	}
 	f.Fuzz(func(t *testing.T, template, local string) {
-		parsed, wants := parseTemplate(template, wantsURL)
-		if wants != "" {
+		parsed, err := parseURL("contacts.url", template, wantsURL, "example.org")
+		if err != nil {
 			return
 		}
 		want, err := parsed.Expand("user", "example.org")

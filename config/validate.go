@@ -1,7 +1,7 @@
 package config
 
 import (
-	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -35,8 +35,8 @@ var forbiddenHeaders = []string{
 func (c Config) Validate() error {
 	var p problems
 	x := c.XMPP
-	host, port, ok := x.Address.split()
-	p.want(ok && host != "" && port != 0, "xmpp.address", wantsDial, show(string(x.Address)))
+	host, port, ok := splitHostPort(x.Address)
+	p.want(ok && host != "" && port != 0, "xmpp.address", wantsDial, show(x.Address))
 	p.want(x.Domain != "", "xmpp.domain", "this component's own domain", nothing)
 	p.domain("xmpp.domain", x.Domain)
 	p.want(x.Secret != "", "xmpp.secret", "the secret shared with the server, here or in xmpp.secret_file", nothing)
@@ -57,16 +57,16 @@ func (c Config) Validate() error {
 
 	b := c.Contacts
 	for _, d := range sortedKeys(b.Hosts) {
-		key := join(hostsKey, showDomain(d))
+		key := join(hostsKey, showName(d))
 		p.want(isDomain(d), key, wantsDomain, "")
 		p.domain(key, d)
 		// Nobody would ever ask there: it is a slip of the pen.
 		p.want(slices.Contains(x.Hosts, d), key, "a domain of xmpp.hosts", "")
 	}
-	if b.URL != "" || len(b.Hosts) == 0 {
+	if b.URL != "" { // though no domain may use it
 		p.url("contacts.url", b.URL, wantsURL)
 	}
-	if b.BulkURL != "" { // no domain may use it, and it may be wrong
+	if b.BulkURL != "" {
 		p.url("contacts.bulk_url", b.BulkURL, wantsBulkURL)
 	}
 	for _, h := range x.Hosts {
@@ -99,8 +99,8 @@ func (c Config) Validate() error {
 	}
 
 	r := c.Refresh
-	_, _, ok = r.Listen.split()
-	p.want(ok, "refresh.listen", wantsListen, show(string(r.Listen)))
+	host, _, ok = splitHostPort(r.Listen)
+	p.want(ok, "refresh.listen", wantsListen, show(r.Listen))
 	p.token("refresh.token", r.Token)
 	p.want(len(r.Tokens) <= 100, "refresh.tokens", "at most 100 of them", strconv.Itoa(len(r.Tokens)))
 	for i, token := range r.Tokens[:min(100, len(r.Tokens))] {
@@ -113,18 +113,19 @@ func (c Config) Validate() error {
 	p.want(r.TLS.Cert != "" || r.TLS.Key == "", "refresh.tls.cert", "the file of the certificate that refresh.tls.key belongs to", nothing)
 	p.want(r.TLS.Cert == "" || r.TLS.Key != "", "refresh.tls.key", "the file of the key that refresh.tls.cert belongs to", nothing)
 	p.want(r.TLS.Cert != "" || r.TLS.ClientCA == "", "refresh.tls.client_ca", "refresh.tls.cert and refresh.tls.key beside it", nothing)
-	p.want(r.Token != "" || len(r.Tokens) > 0 || r.TLS.ClientCA != "" || r.Listen.isLoopback(), "refresh.token",
-		"a token, here or in refresh.token_file, as refresh.listen "+show(string(r.Listen))+" is not loopback", nothing)
+	p.want(r.Token != "" || len(r.Tokens) > 0 || r.TLS.ClientCA != "" || isLoopback(host), "refresh.token",
+		"a token, here or in refresh.token_file, as refresh.listen "+show(r.Listen)+" is not loopback", nothing)
 	within(&p, "refresh.max_bytes", wantsBytes, r.MaxBytes, 1, 1<<30)
 
-	_, port, ok = c.Metrics.Listen.split()
-	p.want(ok, "metrics.listen", wantsListen, show(string(c.Metrics.Listen)))
+	_, port, ok = splitHostPort(c.Metrics.Listen)
+	p.want(ok, "metrics.listen", wantsListen, show(c.Metrics.Listen))
 	p.file("state.path", c.State.Path)
+	within(&p, "state.forget_after", "a time from 0s, which is never", c.State.ForgetAfter, 0, math.MaxInt64)
 	within(&p, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
 	within(&p, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "text", "json")
-	p.want(c.Metrics.Listen != r.Listen || port == 0, "metrics.listen", "an address of its own", show(string(r.Listen))+", which is refresh.listen")
+	p.want(c.Metrics.Listen != r.Listen || port == 0, "metrics.listen", "an address of its own", show(r.Listen)+", which is refresh.listen")
 	return p.first
 }
 
@@ -146,11 +147,7 @@ func (p *problems) want(ok bool, key, wants, got string) {
 
 // within wants a number, or a time, from low to high, which refuses NaN.
 func within[T int | int64 | float64 | time.Duration](p *problems, key, wants string, got, low, high T) {
-	shown := fmt.Sprint(got)
-	if _, ok := any(got).(time.Duration); ok {
-		shown = show(shown)
-	}
-	p.want(low <= got && got <= high, key, wants, shown)
+	p.want(low <= got && got <= high, key, wants, show(got))
 }
 
 func (p *problems) oneOf(key, got string, words ...string) {
@@ -165,7 +162,7 @@ func (p *problems) domain(key, d string) {
 }
 
 func (p *problems) url(key, text, wants string) {
-	_, err := parseURL(key, text, wants, "")
+	_, err := parseURL(key, text, wants, "example.org")
 	p.add(err)
 }
 
@@ -198,22 +195,17 @@ func prepared(domain string) string {
 	return domain
 }
 
-// HostPort is host:port. The host is a name, an IP address (IPv6 in brackets) or
-// empty, which is every address of the machine.
-type HostPort string
-
-// split returns the parts; ok is false if a is no host:port.
-func (a HostPort) split() (host string, port uint64, ok bool) {
-	host, text, err := net.SplitHostPort(string(a))
+// splitHostPort returns the parts of an address. The host is a name, an IP address (IPv6
+// in brackets) or empty, which is every address of the machine.
+func splitHostPort(address string) (host string, port uint64, ok bool) {
+	host, text, err := net.SplitHostPort(address)
 	port, portErr := strconv.ParseUint(text, 10, 16)
-	ip, ipErr := netip.ParseAddr(host)
-	isHost := ipErr == nil || host == "" || isDomain(host)
-	return host, port, err == nil && portErr == nil && isHost && ip.Is6() == strings.HasPrefix(string(a), "[")
+	_, ipErr := netip.ParseAddr(host)
+	return host, port, err == nil && portErr == nil && (ipErr == nil || host == "" || isDomain(host))
 }
 
-// isLoopback reports whether only this machine can reach a.
-func (a HostPort) isLoopback() bool {
-	host, _, _ := a.split()
+// isLoopback reports whether only this machine can reach a host.
+func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }

@@ -24,17 +24,18 @@ func TestValidateByHand(t *testing.T) {
 		{"relay without leave", func(c *Config) { c.XMPP.Unrestricted = false }, `xmpp.presence: wants auto or off, as xmpp.unrestricted is false, got "relay"`},
 		{"own host that is not prepared", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"Example.org": {}} }, `contacts.hosts.example.org: wants a domain name that is prepared, "example.org", got "Example.org"`},
 		{"own host that is none", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"a/b": {}} }, "contacts.hosts.a…: wants a domain name"},
-		{"no URL at all", func(c *Config) { c.Contacts.URL, c.Contacts.Hosts = "", nil }, "contacts.url: wants an http or https URL that contains %s, got nothing"},
-		{"no timeout", func(c *Config) { c.Contacts.Timeout = 0 }, `contacts.timeout: wants a time from 10ms to 10m, got "0s"`},
+		{"no URL at all", func(c *Config) { c.Contacts.URL, c.Contacts.Hosts = "", nil }, "contacts.url: wants an http or https URL with %s in its path or query for users of example.org, got nothing"},
+		{"no timeout", func(c *Config) { c.Contacts.Timeout = 0 }, `contacts.timeout: wants a time from 10ms to 10m, got 0s`},
 		{"server name that is none", func(c *Config) { c.XMPP.TLS.ServerName = "a/b" }, `xmpp.tls.server_name: wants a domain name, got "a/b"`},
 		{"no largest stanza", func(c *Config) { c.XMPP.MaxStanzaBytes = 0 }, "xmpp.max_stanza_bytes: wants a number of bytes from 10000 to 67108864, got 0"},
 		{"404 without a meaning", func(c *Config) { c.Contacts.NotFound = "" }, "contacts.not_found: wants error or empty, got nothing"},
 		{"no part that is removed", func(c *Config) { c.Contacts.MaxRemoved = math.NaN() }, "contacts.max_removed: wants a number from 0 to 1, got NaN"},
 		{"no queries", func(c *Config) { c.Limits = Limits{QueriesBurst: 1, QueriesPerSecond: math.NaN()} }, "limits.queries_per_second: wants a number from 0.001 to 1000000, got NaN"},
 		{"an empty token", func(c *Config) { c.Refresh.Tokens = []Secret{""} }, "refresh.tokens: wants each token once, and none empty"},
-		{"an age below zero", func(c *Config) { c.Contacts.MaxAge = -1 }, `contacts.max_age: wants a time from 0s to 24h, got "-1ns"`},
+		{"an age below zero", func(c *Config) { c.Contacts.MaxAge = -1 }, `contacts.max_age: wants a time from 0s to 24h, got -1ns`},
 		{"nobody in bulk", func(c *Config) { c.Contacts.BulkSize = 0 }, "contacts.bulk_size: wants a number from 1 to 10000, got 0"},
 		{"bulk URL of a host with a user", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"example.org": {BulkURL: "http://x/%s"}} }, `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "http://x/%s"`},
+		{"forgotten before they were seen", func(c *Config) { c.State.ForgetAfter = -1 }, `state.forget_after: wants a time from 0s, which is never, got -1ns`},
 		{"bytes below zero", func(c *Config) { c.Refresh.MaxBytes = -1 }, "refresh.max_bytes: wants a number of bytes from 1 to 1073741824, got -1"},
 	}
 	for _, tc := range tests {
@@ -54,7 +55,7 @@ func TestLoopback(t *testing.T) {
 		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.0.2.1:1": false, "127.0.0.1.example:1": false, "localhost.example:1": false,
 	} {
 		c := full()
-		c.Refresh = Refresh{Listen: HostPort(listen), MaxBytes: 1}
+		c.Refresh = Refresh{Listen: listen, MaxBytes: 1}
 		if err := c.Validate(); (err == nil) != want {
 			t.Errorf("without a token on %s: %v", listen, err)
 		}
