@@ -265,13 +265,10 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 // spelling. COMPAT ejabberd says no more than that there is no component with this
 // secret.
 func (c *Component) open(ctx context.Context) (*stream, error) {
-	c.mu.Lock()
-	o := c.opts
-	c.mu.Unlock()
 	unknown := []string{"host-unknown", "not-authorized"}
-	s, err := open(ctx, o, c.names.domain(), c.idPrefix(), &c.buffers)
+	s, err := c.connect(ctx)
 	if isRefused(err, unknown...) && c.names.tryOther() {
-		other, again := open(ctx, o, c.names.domain(), c.idPrefix(), &c.buffers)
+		other, again := c.connect(ctx)
 		if !isRefused(again, unknown...) {
 			return other, again
 		}

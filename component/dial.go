@@ -57,14 +57,14 @@ func (e *TLSError) Advice() string {
 	return advice
 }
 
-// Plain reports whether the port seems to be one without TLS.
-func (e *TLSError) Plain() bool {
+// isPlain reports whether the port seems to be one without TLS.
+func (e *TLSError) isPlain() bool {
 	_, plain := errors.AsType[tls.RecordHeaderError](e.Err)
 	return plain || errors.Is(e.Err, io.EOF)
 }
 
 func (e *TLSError) explain() (what, advice string) {
-	if e.Plain() {
+	if e.isPlain() {
 		what = "what answers does not speak TLS"
 		if errors.Is(e.Err, io.EOF) {
 			what = "the server closed the connection"

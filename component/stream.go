@@ -82,8 +82,11 @@ type stream struct {
 	cause atomic.Pointer[error] // why we ended it, if we did
 }
 
-// open connects, opens the stream and does the handshake, within o.Timing.Dial.
-func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffers) (*stream, error) {
+// connect connects, opens the stream and does the handshake, within Timing.Dial.
+func (c *Component) connect(ctx context.Context) (*stream, error) {
+	c.mu.Lock()
+	o := c.opts
+	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, o.Timing.Dial)
 	defer cancel()
 	conn, err := Dial(ctx, o.Address, o.TLS)
@@ -93,16 +96,16 @@ func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffer
 	// The handshake ends with ctx, whichever of its reads and writes it is in.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	s := &stream{
-		domain:  domain,
+		domain:  c.names.domain(),
 		conn:    conn,
 		out:     newWriter(o.Queue, o.Queue/4, 2*o.Timing.Write),
-		iqs:     newTracker(o.Timing.Answer, idPrefix),
+		iqs:     newTracker(o.Timing.Answer, c.idPrefix()),
 		began:   time.Now(),
 		unasked: unasked{met: make(map[jid.JID]bool)},
 	}
-	s.out.spare = spare
+	s.out.spare = &c.buffers
 	s.reader = xmlstream.NewReader(s, maxStanza)
-	if err := s.handshake(domain, o.Secret); err != nil {
+	if err := s.handshake(o.Secret); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no handshake within %s: %w", o.Timing.Dial, ctx.Err())
@@ -117,9 +120,9 @@ func open(ctx context.Context, o Options, domain, idPrefix string, spare *buffer
 }
 
 // handshake opens the stream and proves that we know the secret.
-func (s *stream) handshake(domain, secret string) error {
+func (s *stream) handshake(secret string) error {
 	header := fmt.Appendf(nil, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s'", stanza.NSComponent, stanza.NSStream)
-	header = append(xmlstream.AppendAttr(header, "to", domain), '>')
+	header = append(xmlstream.AppendAttr(header, "to", s.domain), '>')
 	if _, err := s.conn.Write(header); err != nil {
 		return fmt.Errorf("opening the stream: %w", err)
 	}

@@ -217,7 +217,7 @@ func oneElement(data []byte) error {
 
 // hidesNoEnd are the errors of encoding/xml for what the reader leaves to the
 // decoder.
-var hidesNoEnd = regexp.MustCompile(`invalid character entity|unescaped \]\]>|illegal character code U\+FFF[EF]|invalid sequence "--"` +
+var hidesNoEnd = regexp.MustCompile(`invalid character entity|unescaped \]\]>|illegal character code U\+|invalid sequence "--"` +
 	`|expected target name|unsupported version|invalid XML name|xml: encoding ` +
 	`|expected element name after </?$|expected attribute name in element$`) // several colons
 

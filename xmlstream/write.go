@@ -151,7 +151,8 @@ func appendStart(b []byte, t xml.StartElement, outer string) (_ []byte, name, in
 		inner = t.Name.Space
 		b = AppendAttr(b, "xmlns", inner)
 	}
-	for i, a := range t.Attr {
+	prefixes := 0
+	for _, a := range t.Attr {
 		switch {
 		case a.Name.Space == "xmlns" || a.Name.Space == "" && a.Name.Local == "xmlns":
 		case a.Name.Space == "":
@@ -159,7 +160,8 @@ func appendStart(b []byte, t xml.StartElement, outer string) (_ []byte, name, in
 		case a.Name.Space == nsXML:
 			b = AppendAttr(b, "xml:"+a.Name.Local, a.Value)
 		default:
-			prefix := fmt.Sprintf("ns%d", i)
+			prefix := fmt.Sprintf("ns%d", prefixes)
+			prefixes++
 			b = AppendAttr(AppendAttr(b, "xmlns:"+prefix, a.Name.Space), prefix+":"+a.Name.Local, a.Value)
 		}
 	}
