@@ -312,15 +312,14 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 }
 
 func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.Metrics) (f *fetcher.Fetcher, err error) {
-	templates := make(map[string]config.URLTemplate, len(hosts))
+	templates, bulk := make(map[string]config.URLTemplate), make(map[string]string)
 	for _, host := range hosts {
 		if templates[host], err = c.TemplateFor(host); err != nil {
 			return nil, err
 		}
-	}
-	bulk, err := bulkURLs(c, hosts)
-	if err != nil {
-		return nil, err
+		if bulk[host], err = c.BulkURLFor(host); err != nil {
+			return nil, err
+		}
 	}
 	authorities, err := c.TLS.Client()
 	if err != nil {
@@ -335,26 +334,16 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}
-	if len(bulk) > 0 {
+	if hasBulkURL(c, hosts) {
 		options.BulkSize = c.BulkSize
-		options.BulkURL = func(domain string) (string, bool) { url, ok := bulk[domain]; return url, ok }
+		options.BulkURL = func(domain string) (string, bool) { url := bulk[domain]; return url, url != "" }
 	}
 	return fetcher.New(options), nil
 }
 
-// bulkURLs are the URLs, by domain, at which many users are asked for at once.
-func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
-	urls := make(map[string]string)
-	for _, host := range hosts {
-		url, err := c.BulkURLFor(host)
-		if err != nil {
-			return nil, err
-		}
-		if url != "" {
-			urls[host] = url
-		}
-	}
-	return urls, nil
+// hasBulkURL reports whether users of one of the hosts are asked for together.
+func hasBulkURL(c config.Contacts, hosts []string) bool {
+	return slices.ContainsFunc(hosts, func(host string) bool { url, _ := c.BulkURLFor(host); return url != "" })
 }
 
 // background is how many users for whom no query waits are fetched at once: three
@@ -363,7 +352,7 @@ func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
 // and needs as many users as fill its requests.
 func background(c config.Contacts, hosts []string) int {
 	n := max(1, c.MaxInFlight*3/4)
-	if bulk, err := bulkURLs(c, hosts); err == nil && len(bulk) > 0 && c.BulkSize > 1 {
+	if hasBulkURL(c, hosts) && c.BulkSize > 1 {
 		n += fetcher.BulkRequests * c.BulkSize
 	}
 	return n
