@@ -127,7 +127,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		return err
 	}
 	a.stops = append(a.stops, a.fetcher.Close)
-	if a.state, err = store.Open(cfg.State.Path, store.Options{Logger: log, Errors: m.StateErrors}); err != nil {
+	if a.state, err = store.Open(cfg.State.Path, store.Options{Logger: log, Errors: m.StateErrors, ForgetAfter: cfg.State.ForgetAfter}); err != nil {
 		return fmt.Errorf("state.path: %w", err)
 	}
 	sessions, err := session.Load(a.state)
@@ -294,15 +294,14 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 }
 
 func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.Metrics) (f *fetcher.Fetcher, err error) {
-	templates := make(map[string]config.URLTemplate, len(hosts))
+	templates, bulk := make(map[string]config.URLTemplate), make(map[string]string)
 	for _, host := range hosts {
 		if templates[host], err = c.TemplateFor(host); err != nil {
 			return nil, err
 		}
-	}
-	bulk, err := bulkURLs(c, hosts)
-	if err != nil {
-		return nil, err
+		if bulk[host], err = c.BulkURLFor(host); err != nil {
+			return nil, err
+		}
 	}
 	authorities, err := c.TLS.Client()
 	if err != nil {
@@ -317,26 +316,11 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}
-	if len(bulk) > 0 {
+	if slices.ContainsFunc(hosts, func(host string) bool { return bulk[host] != "" }) {
 		options.BulkSize = c.BulkSize
-		options.BulkURL = func(domain string) (string, bool) { url, ok := bulk[domain]; return url, ok }
+		options.BulkURL = func(domain string) (string, bool) { url := bulk[domain]; return url, url != "" }
 	}
 	return fetcher.New(options), nil
-}
-
-// bulkURLs are the URLs, by domain, at which many users are asked for at once.
-func bulkURLs(c config.Contacts, hosts []string) (map[string]string, error) {
-	urls := make(map[string]string)
-	for _, host := range hosts {
-		url, err := c.BulkURLFor(host)
-		if err != nil {
-			return nil, err
-		}
-		if url != "" {
-			urls[host] = url
-		}
-	}
-	return urls, nil
 }
 
 // headerOf is the header of every fetch.

@@ -120,8 +120,8 @@ func TestBrokenCertificate(t *testing.T) {
 		pair testcert.Pair
 		want string
 	}{
-		"no certificate": {testcert.Pair{Cert: []byte("x"), Key: good.Key}, `refresh\.tls\.cert: \S+/cert\.pem: `},
-		"another's key":  {testcert.Pair{Cert: good.Cert, Key: other.Key}, `refresh\.tls\.key: \S+/key\.pem: `},
+		"no certificate": {testcert.Pair{Cert: []byte("x"), Key: good.Key}, `refresh\.tls\.cert: \S+/cert\.pem, with .* in certificate input`},
+		"another's key":  {testcert.Pair{Cert: good.Cert, Key: other.Key}, `refresh\.tls\.cert: \S+/cert\.pem, with refresh\.tls\.key: \S+/key\.pem: `},
 	} {
 		var stderr bytes.Buffer
 		code := run(t.Context(), nil, []string{"--config", secured(t, t.TempDir(), tt.pair)}, io.Discard, &stderr)

@@ -197,14 +197,8 @@ func mendFetch(err *fetcher.Error, key string) (mends []string) {
 
 // mendBulk says what mends a request for many users at once.
 func mendBulk(err *fetcher.Error) []string {
-	const what = "contacts.bulk_url is where rosterd sends a POST of a JSON array of user names; see README.md, Many users at once"
-	switch {
-	case err.Status == http.StatusNotFound || err.Status == http.StatusMethodNotAllowed || err.Status == http.StatusNotImplemented:
-		return []string{what}
-	case err.Result == "invalid":
-		return []string{"the answer has to be a JSON object of user names and their contacts", what}
-	case err.Result == "too_large":
-		return []string{"raise contacts.max_bytes, if the contacts are really that many"}
+	if err.Result == "invalid" || slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, err.Status) {
+		return []string{"contacts.bulk_url gets a POST of a JSON array of user names, and answers a JSON object of user names and their contacts: see README.md, Many users at once"}
 	}
 	return mendFetch(err, "contacts.bulk_url")
 }

@@ -145,15 +145,10 @@ func (c *checker) callers() string {
 
 // cannotListen says why an address cannot be listened on.
 func cannotListen(key, address string, err error) finding {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
+	if errors.Is(err, syscall.EADDRINUSE) {
 		return fail("%s: %s is taken by another program", key, address).mend("stop it, or set another " + key)
-	case errors.Is(err, syscall.EACCES):
-		return fail("%s: %s needs rights that rosterd should not have", key, address).mend("set a port of 1024 or more")
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fail("%s: %s is no address of this machine", key, address).mend("correct " + key)
 	}
-	return fail("%s: cannot listen on %s: %s", key, address, err).mend("correct " + key)
+	return fail("%s: %s", key, err).mend("set an address of this machine, and a port of 1024 or more")
 }
 
 // tryListen listens for a moment.

@@ -66,24 +66,26 @@ func (c *checker) port(ctx context.Context) finding {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
 	const mend = "xmpp.address has to be the component port; Prosody: component_ports, 5347 if it is not set; ejabberd: the port of the listener ejabberd_service"
-	switch what := opening(conn, c.cfg.XMPP.Domain); {
-	case what == isComponent && c.tls != nil:
-		return pass("server: a component port answers on %s, with TLS", address)
-	case what == isComponent:
-		return pass("server: a component port answers on %s", address)
-	case what == wantsTLS:
-		return fail("server: %s %s", address, what).mend("set xmpp.tls.server_name or xmpp.tls.ca; or " + mend)
-	case what == isSilent:
-		return fail("server: %s %s within %s", address, what, portWait).mend(mend, "is the server overloaded, or stuck?")
-	default:
-		return fail("server: %s %s", address, what).mend(mend)
+	what := opening(conn, c.cfg.XMPP.Domain)
+	found := fail("server: %s %s", address, what).mend(mend)
+	switch what {
+	case isComponent:
+		secured := ""
+		if c.tls != nil {
+			secured = ", with TLS"
+		}
+		return pass("server: a component port answers on %s%s", address, secured)
+	case wantsTLS:
+		return found.mend("or set xmpp.tls.server_name or xmpp.tls.ca")
+	case isSilent:
+		return found.mend("is the server overloaded, or stuck?")
 	}
+	return found
 }
 
 // unreachable says why there is no connection.
 func unreachable(address string, err error) finding {
 	var insecure *component.TLSError
-	var timeout net.Error
 	switch {
 	case errors.As(err, &insecure):
 		return fail("server: %s: %s", address, insecure).mend(insecure.Advice())
@@ -93,12 +95,8 @@ func unreachable(address string, err error) finding {
 		return fail("server: connection refused, nothing listens on %s", address).mend("start the server; or xmpp.address is not its component port:",
 			"Prosody: component_ports and component_interfaces, 127.0.0.1:5347 if they are not set",
 			"ejabberd: a listener with module: ejabberd_service, which it does not have by default")
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return fail("server: no answer from %s within %s", address, portWait).mend("is the host up, and does a firewall drop the port?")
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return fail("server: no route to %s", address).mend("is the host up?")
 	}
-	return fail("server: cannot connect to %s: %s", address, err)
+	return fail("server: cannot connect to %s: %s", address, err).mend("is the host up, and does a firewall drop the port?")
 }
 
 // What opening finds.

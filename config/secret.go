@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"io"
-	"log/slog"
 )
 
 // redacted is what stands in the place of every secret.
@@ -18,9 +17,6 @@ func (s Secret) Reveal() string { return string(s) }
 
 // Format writes "(secret)" for every verb, also for %x and %d.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
-
-// LogValue returns "(secret)".
-func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalText returns "(secret)".
 func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -4,7 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 
-	"golang.org/x/net/idna"
+	"rosterd/jid"
 )
 
 const maxAuthorities = 1 << 20 // bytes of a file of certificates
@@ -18,11 +18,7 @@ func (t XMPPTLS) Client() (*tls.Config, error) {
 	if !t.Enabled() {
 		return nil, nil
 	}
-	name, err := idna.Punycode.ToASCII(prepared(t.ServerName)) // as certificates have it (RFC 5890)
-	if err != nil {
-		return nil, problem("xmpp.tls.server_name", wantsDomain, show(t.ServerName))
-	}
-	return client("xmpp.tls.ca", t.CA, name)
+	return client("xmpp.tls.ca", t.CA, jid.ASCIIDomain(prepared(t.ServerName))) // as certificates have it (RFC 5890)
 }
 
 // Client is how rosterd connects to backends with TLS: nil if there is nothing to

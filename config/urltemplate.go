@@ -9,7 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/net/idna"
+	"rosterd/jid"
 )
 
 // URLTemplate makes the URL of one user's contacts. In its text
@@ -156,13 +156,6 @@ func (t URLTemplate) Expand(local, domain string) (string, error) {
 	if local == "" || domain == "" || t.authority == "" {
 		return "", errors.New("URL template: a user without localpart or domain has no URL")
 	}
-	host, err := domain, error(nil)
-	if !strings.HasPrefix(domain, "[") {
-		host, err = idna.Punycode.ToASCII(domain)
-	}
-	if err != nil {
-		return "", errors.New("URL template: the domain has no A-labels")
-	}
 	rest := strings.ReplaceAll(t.rest, localMark, escape(local))
 	rest = strings.ReplaceAll(rest, domainMark, escape(domain))
 	path, _, _ := strings.Cut(rest, "?")
@@ -172,5 +165,5 @@ func (t URLTemplate) Expand(local, domain string) (string, error) {
 			return "", errors.New("URL template: the localpart would be a step in the path")
 		}
 	}
-	return strings.ReplaceAll(t.authority, domainMark, host) + rest, nil
+	return strings.ReplaceAll(t.authority, domainMark, jid.ASCIIDomain(domain)) + rest, nil
 }

@@ -72,90 +72,61 @@ type entry struct {
 	err  error  // why it cannot be a name; nil if it may be one
 }
 
-// notArray says what a body is in place of an array.
-type notArray string
-
-func (e notArray) Error() string { return "wants a JSON array of usernames, got " + string(e) }
-
 // decode reads a JSON array and nothing else, without holding all of it. Its
-// error is a notArray, or of the reader.
+// error is of the reader, or says what the body is in place of an array.
 func decode(body io.Reader) ([]entry, error) {
+	const wants = "wants a JSON array of usernames, got "
 	r := bufio.NewReader(body)
 	if mark, _ := r.Peek(len(bom)); string(mark) == bom {
 		_, _ = r.Discard(len(bom)) // it is there
 	}
 	d := json.NewDecoder(r)
 	d.UseNumber()
-	switch first, err := d.Token(); {
-	case err == io.EOF:
-		return nil, notArray("an empty body")
-	case err != nil:
-		return nil, inWords(err)
-	case first != json.Delim('['):
-		return nil, notArray(kindOf(first))
+	first, err := d.Token()
+	if delim, isDelim := first.(json.Delim); err == nil && delim != '[' {
+		if isDelim {
+			return nil, errors.New(wants + "an object")
+		}
+		return nil, errors.New(wants + "a single value")
 	}
 	list := []entry{}
-	for d.More() {
+	for err == nil && d.More() {
 		var element json.RawMessage
-		if err := d.Decode(&element); err != nil {
-			return nil, inWords(err)
+		if err = d.Decode(&element); err == nil {
+			list = append(list, entryOf(element))
 		}
-		list = append(list, entryOf(element))
 	}
-	if _, err := d.Token(); err != nil {
-		return nil, inWords(err)
+	if err == nil {
+		_, err = d.Token() // the end of the array
 	}
-	_, err := d.Token()
-	if err == io.EOF {
-		return list, nil
+	if err == nil {
+		if _, err = d.Token(); err == io.EOF {
+			return list, nil
+		}
+		if err == nil {
+			return nil, errors.New(wants + "something behind it")
+		}
 	}
-	if err = inWords(err); err == nil || errors.As(err, new(notArray)) {
-		err = notArray("one with something behind it")
+	switch {
+	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, errors.New(wants + "none, or a part")
+	case errors.As(err, new(*json.SyntaxError)):
+		return nil, fmt.Errorf("%sno JSON: %w", wants, err)
 	}
 	return nil, err
 }
 
-// kindOf names a value that is no array by its first token.
-func kindOf(first json.Token) string {
-	switch first.(type) {
-	case json.Delim:
-		return "an object"
-	case string:
-		return "a string"
-	case json.Number:
-		return "a number"
-	case bool:
-		return "true or false"
-	}
-	return "null"
-}
-
-// inWords makes an error of JSON a notArray. Others stay.
-func inWords(err error) error {
-	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return notArray("one that is cut off")
-	case errors.As(err, new(*json.SyntaxError)):
-		return notArray("what is no JSON")
-	}
-	return err
-}
-
 // entryOf reads a valid element.
 func entryOf(element json.RawMessage) entry {
-	what := string(element)
 	switch element[0] {
 	case '"':
 		var name string
 		err := json.Unmarshal(element, &name) // no string of valid JSON fails
 		return entry{name, err}
+	case '{', '[':
+		return entry{err: errors.New("an object or array is no name")}
 	case 'n', 't', 'f':
-	case '{':
-		what = "an object"
-	case '[':
-		what = "an array"
-	default:
-		return entry{name: what}
+		return entry{err: fmt.Errorf("%s is no name", element)}
 	}
-	return entry{err: fmt.Errorf("%s is no name", what)}
+	return entry{name: string(element)}
 }

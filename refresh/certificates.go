@@ -1,14 +1,12 @@
 package refresh
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,7 +32,7 @@ type Certificates struct {
 
 	mu      sync.Mutex // guards what follows; no connection waits for it
 	names   [3]string  // of the files, in the order of fileKeys; "": none
-	infos   [3]os.FileInfo
+	stamp   string     // of the files that were read
 	checked time.Time
 	failure string // why the files could not be read at the last check; "": they could
 }
@@ -100,7 +98,7 @@ func (c *Certificates) check() *tls.Config {
 	defer c.mu.Unlock()
 	if time.Since(c.checked) >= c.every {
 		c.checked = time.Now()
-		if c.failure != "" || c.changed() {
+		if c.failure != "" || stampOf(c.names) != c.stamp {
 			switch err := c.read(c.names); {
 			case err == nil:
 				c.log.Info("the refresh endpoint's certificates are read again", "expires", c.Leaf().NotAfter)
@@ -113,93 +111,61 @@ func (c *Certificates) check() *tls.Config {
 	return c.current.Load()
 }
 
-// changed reports whether a file is another one than the one that was read. The
-// caller holds c.mu.
-func (c *Certificates) changed() bool {
-	for i, then := range c.infos {
-		if then == nil {
-			continue
-		}
-		now, err := os.Stat(c.names[i])
-		if err != nil || !os.SameFile(now, then) || now.Size() != then.Size() || !now.ModTime().Equal(then.ModTime()) {
-			return true
+// stampOf tells files from those of before: by size, mode and time of change.
+func stampOf(names [3]string) string {
+	var stamp strings.Builder
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			fmt.Fprintln(&stamp, info.Size(), info.Mode(), info.ModTime())
 		}
 	}
-	return false
+	return stamp.String()
 }
 
 // read takes the files of these names over, if all are good. The caller holds
 // c.mu.
 func (c *Certificates) read(names [3]string) error {
-	var infos [3]os.FileInfo
+	stamp := stampOf(names) // from before: a change meanwhile is noticed at the next check
 	var data [3][]byte
 	for i, name := range names {
 		var err error
 		if name == "" {
 			continue
 		}
-		if infos[i], data[i], err = readFile(name); err != nil {
+		if data[i], err = readFile(name); err != nil {
 			return fmt.Errorf("%s: %w", fileKeys[i], err)
 		}
 	}
-	if _, err := certPool(data[0]); err != nil {
-		return fmt.Errorf("%s: %s: %w", fileKeys[0], names[0], err)
-	}
-	pair, err := tls.X509KeyPair(data[0], data[1])
-	if err != nil {
-		return fmt.Errorf("%s: %s: not the key of %s: %w", fileKeys[1], names[1], names[0], err)
-	}
 	// Without session tickets: with one, a caller whom the new files do not trust
 	// would get in with a session of the old ones.
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
+	pair, err := tls.X509KeyPair(data[0], data[1])
+	for i := 1; err == nil && i < len(pair.Certificate); i++ {
+		_, err = x509.ParseCertificate(pair.Certificate[i])
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %s, with %s: %s: %w", fileKeys[0], names[0], fileKeys[1], names[1], err)
+	}
+	config.Certificates = []tls.Certificate{pair}
 	if names[2] != "" {
-		config.ClientAuth = tls.RequireAndVerifyClientCert
-		if config.ClientCAs, err = certPool(data[2]); err != nil {
-			return fmt.Errorf("%s: %s: %w", fileKeys[2], names[2], err)
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+		if !config.ClientCAs.AppendCertsFromPEM(data[2]) {
+			return fmt.Errorf("%s: %s: no certificate in PEM in it", fileKeys[2], names[2])
 		}
 	}
-	c.names, c.infos, c.failure, c.checked = names, infos, "", time.Now()
+	c.names, c.stamp, c.failure, c.checked = names, stamp, "", time.Now()
 	c.current.Store(config)
 	return nil
 }
 
-// readFile returns a file and, from before it was read, its info: a change
-// meanwhile is noticed at the next check. Its errors name the file.
-func readFile(name string) (os.FileInfo, []byte, error) {
+// readFile reads a file. Its errors name it.
+func readFile(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	switch {
 	case err != nil:
-		return nil, nil, err
-	case !info.Mode().IsRegular(): // a pipe may never end
-		return nil, nil, fmt.Errorf("%s: not a file", name)
-	case info.Size() > maxFile:
-		return nil, nil, fmt.Errorf("%s: larger than %d bytes", name, maxFile)
+		return nil, err
+	case !info.Mode().IsRegular() || info.Size() > maxFile: // a pipe may never end
+		return nil, fmt.Errorf("%s: not a file of at most %d bytes", name, maxFile)
 	}
-	data, err := os.ReadFile(name)
-	return info, data, err
-}
-
-// certPool has the certificates of a PEM file. Unlike AppendCertsFromPEM of
-// [x509.CertPool], it takes none if one of them is broken.
-func certPool(data []byte) (*x509.CertPool, error) {
-	pool, found := x509.NewCertPool(), false
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(bytes.TrimSpace(data)); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		pool.AddCert(cert)
-		found = true
-	}
-	if !found {
-		return nil, errors.New("no certificate in PEM in it")
-	}
-	return pool, nil
+	return os.ReadFile(name)
 }

@@ -169,12 +169,8 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return failure(http.StatusRequestTimeout, "the body came too slowly")
 	}
-	message := "the body could not be read"
-	if words := notArray(""); errors.As(err, &words) {
-		message = words.Error()
-	}
-	h.Logger.Warn("refresh request refused", "caller", caller, "err", message)
-	return failure(http.StatusBadRequest, message)
+	h.Logger.Warn("refresh request refused", "caller", caller, "err", err)
+	return failure(http.StatusBadRequest, err.Error())
 }
 
 // busy is the answer to a caller who has their share.
