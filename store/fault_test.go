@@ -150,6 +150,23 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// That a checkpoint fails is said, but keeps nothing from being written.
+func TestCheckpointFails(t *testing.T) {
+	path := newPath(t)
+	s := &state{open(t, path), t, path}
+	defer s.Close()
+	s.sync()
+	s.trouble.set(whatCheckpoint, errors.New("the checkpoint"))
+	if err := s.Err(); err == nil || err.Error() != "the checkpoint" {
+		t.Errorf("the error is %v", err)
+	}
+	s.PutUser(juliet(), true, nil)
+	s.sync()
+	if u, err := s.db.user(juliet().JID); err != nil || u.JID == "" {
+		t.Errorf("it is not written: %v", err)
+	}
+}
+
 func TestDiskFullAtClose(t *testing.T) {
 	path := newPath(t)
 	p := start(t, path)
@@ -496,6 +513,23 @@ func TestModeOfTheFiles(t *testing.T) {
 		if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)
 		}
+	}
+}
+
+func TestLinkToTheFile(t *testing.T) {
+	path := newPath(t)
+	open(t, path).Close()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, link)
+	if _, err := os.Lstat(path + "-shm"); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+	if paths, _ := filepath.Glob(link + "*"); len(paths) != 1 {
+		t.Errorf("files %q", paths)
 	}
 }
 
