@@ -115,6 +115,27 @@ func TestKilledAtAnyTime(t *testing.T) {
 	}
 }
 
+// Whenever the first start is killed, the next one works.
+func TestKilledWhileItIsMade(t *testing.T) {
+	for round := range 30 {
+		path := newPath(t)
+		p := start(t, path)
+		fmt.Fprintln(p.in, "open")
+		for begun := time.Now(); time.Since(begun) < patience; { // the file is there, with more or less in it
+			if info, err := os.Stat(path); err == nil && info.Size() >= int64(round%3*4096) {
+				break
+			}
+		}
+		time.Sleep(time.Duration(round) * 100 * time.Microsecond)
+		p.kill()
+		s := &state{open(t, path), t, path}
+		s.PutUser(juliet(), true, nil)
+		s.again()
+		s.want(juliet())
+		s.Close()
+	}
+}
+
 func TestDiskFull(t *testing.T) {
 	path := newPath(t)
 	p := start(t, path)
