@@ -115,6 +115,27 @@ func TestKilledAtAnyTime(t *testing.T) {
 	}
 }
 
+// Whenever the first start is killed, the next one works.
+func TestKilledWhileItIsMade(t *testing.T) {
+	for round := range 30 {
+		path := newPath(t)
+		p := start(t, path)
+		fmt.Fprintln(p.in, "open")
+		for begun := time.Now(); time.Since(begun) < patience; { // the file is there, with more or less in it
+			if info, err := os.Stat(path); err == nil && info.Size() >= int64(round%3*4096) {
+				break
+			}
+		}
+		time.Sleep(time.Duration(round) * 100 * time.Microsecond)
+		p.kill()
+		s := &state{open(t, path), t, path}
+		s.PutUser(juliet(), true, nil)
+		s.again()
+		s.want(juliet())
+		s.Close()
+	}
+}
+
 func TestDiskFull(t *testing.T) {
 	path := newPath(t)
 	p := start(t, path)
@@ -147,6 +168,23 @@ func TestDiskFull(t *testing.T) {
 	s.want(kept("k", "newer"))
 	for n := range 200 {
 		s.want(User{JID: fmt.Sprint("user", n), Roster: noise(n, 5000)})
+	}
+}
+
+// That a checkpoint fails is said, but keeps nothing from being written.
+func TestCheckpointFails(t *testing.T) {
+	path := newPath(t)
+	s := &state{open(t, path), t, path}
+	defer s.Close()
+	s.sync()
+	s.trouble.set(whatCheckpoint, errors.New("the checkpoint"))
+	if err := s.Err(); err == nil || err.Error() != "the checkpoint" {
+		t.Errorf("the error is %v", err)
+	}
+	s.PutUser(juliet(), true, nil)
+	s.sync()
+	if u, err := s.db.user(juliet().JID); err != nil || u.JID == "" {
+		t.Errorf("it is not written: %v", err)
 	}
 }
 
@@ -496,6 +534,23 @@ func TestModeOfTheFiles(t *testing.T) {
 		if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)
 		}
+	}
+}
+
+func TestLinkToTheFile(t *testing.T) {
+	path := newPath(t)
+	open(t, path).Close()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, link)
+	if _, err := os.Lstat(path + "-shm"); err != nil {
+		t.Error(err)
+	}
+	s.Close()
+	if paths, _ := filepath.Glob(link + "*"); len(paths) != 1 {
+		t.Errorf("files %q", paths)
 	}
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -95,6 +96,11 @@ func (s *sqlite) explain(err error) error {
 // openDatabase opens the database at path, and makes it if there is none; "" is one in
 // memory. It says when the process that wrote it was last alive.
 func openDatabase(path string) (d *database, ended time.Time, err error) {
+	if target, err := os.Readlink(path); err == nil { // there SQLite has its other files
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, ended, fmt.Errorf("state file %s: %w", target, err)
+		}
+	}
 	d = &database{sqlite: sqlite{path: path, alone: path == "", files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}}
 	vfs.Register(d.files.name(), d.files)
 	var made []string
@@ -260,7 +266,7 @@ func (d *database) tidy() error {
 func (d *database) disconnect() (err error) {
 	for _, pool := range []*sql.DB{d.readers, d.writer} {
 		if pool != nil {
-			err = errors.Join(err, d.explain(pool.Close()))
+			err = cmp.Or(err, d.explain(pool.Close()))
 		}
 	}
 	return err
@@ -271,7 +277,7 @@ func (d *database) close() error {
 	err := d.disconnect()
 	vfs.Unregister(d.files.name())
 	if d.lock != nil {
-		err = errors.Join(err, d.lock.Close())
+		err = cmp.Or(err, d.lock.Close())
 	}
 	return err
 }

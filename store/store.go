@@ -12,6 +12,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -277,9 +278,8 @@ func (s *Store) Close() error {
 		s.work.Wait()
 		s.put(alive(), nil)
 		s.queue.close()
-		s.closeErr = s.flush()
+		s.closeErr = cmp.Or(s.flush(), s.db.checkpoint(true), s.db.close())
 		s.queue.release()
-		s.closeErr = errors.Join(s.closeErr, s.db.checkpoint(true), s.db.close())
 	})
 	return s.closeErr
 }

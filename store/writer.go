@@ -55,6 +55,7 @@ func (s *Store) write(ctx context.Context) {
 	beat := time.NewTicker(aliveEvery)
 	defer beat.Stop()
 	var due <-chan time.Time // nil: nothing waits
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,14 +69,14 @@ func (s *Store) write(ctx context.Context) {
 			}
 			continue
 		case <-s.soon:
-			if s.trouble.err() != nil {
-				s.queue.release() // the next try comes in its time
+			if failing {
+				s.queue.release() // the next try is due soon
 				continue
 			}
 		case <-due:
 		}
 		due = nil
-		if s.flush() != nil {
+		if failing = s.flush() != nil; failing {
 			due = time.After(retryAfter)
 		}
 	}
@@ -92,7 +93,9 @@ func (s *Store) flush() error {
 				s.queue.failed(batch)
 				return err
 			}
-			s.written.Store(s.written.Load() || s.db.path != "" && (len(batch) > 1 || batch[0].table != meta))
+			if s.db.path != "" && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
+				s.written.Store(true)
+			}
 		}
 		s.queue.written(batch)
 		if len(batch) == 0 {
@@ -111,7 +114,8 @@ func (s *Store) tend(ctx context.Context) {
 	}
 	forget := time.NewTicker(every)
 	defer forget.Stop()
-	for s.forget(limit); ; {
+	s.forget(limit)
+	for {
 		select {
 		case <-ctx.Done():
 			return
@@ -141,6 +145,7 @@ func (s *Store) forget(limit int) {
 	gone, err := s.db.gone(before, limit)
 	if err != nil {
 		s.options.Logger.Error("users who are gone for good cannot be forgotten", "err", err)
+		return
 	}
 	for _, user := range gone {
 		if c, _ := s.queue.look(id{users, user}); c == nil {
