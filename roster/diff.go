@@ -86,17 +86,20 @@ func itemSubscription(item []byte) Subscription {
 	return subscriptionOf(value)
 }
 
-// Removes is how many items of old the roster now does not have.
-func Removes(old, now *Roster) (n int) {
-	if old.Len() == 0 || old == now {
-		return 0
+// Gone are the contacts of old whom the roster now does not have.
+func Gone(old, now *Roster) (gone []jid.JID) {
+	if old.Len() == 0 {
+		return nil
 	}
-	compare(old, now, func(_, b []byte) {
-		if b == nil {
-			n++
+	compare(old, now, func(a, b []byte) {
+		if b != nil {
+			return
+		}
+		if contact, err := jid.Parse(xmlstream.Unescape(address(a))); err == nil {
+			gone = append(gone, contact)
 		}
 	})
-	return n
+	return gone
 }
 
 // compare calls differ for each contact of whom one roster has no item (nil), or

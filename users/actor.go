@@ -177,14 +177,16 @@ func (u *user) ask(q query) {
 	current := told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
 	if u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.young() {
 		if current { // it has all that it was told
-			t.asked = time.Now()
-			u.told[q.full] = t
-			u.answered(q)
-			q.reply(roster.Answer{Roster: u.last, Named: true, Version: *q.version, Same: true})
+			u.answer([]query{q}, roster.Answer{Roster: u.last}, []bool{true})
+			return
+		}
+		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }
+		if told && t.noted(q.version != nil) {
+			then()
 			return
 		}
 		u.tells(q.full, q.version != nil)
-		u.commit(func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) })
+		u.commit(then)
 		return
 	}
 	u.queries = append(u.queries, q)
@@ -195,7 +197,7 @@ func (u *user) ask(q query) {
 	// Should rosterd be killed before the answer, the next one has to know that it was
 	// asked. The session is kept, which will do if nothing is known yet; and a client that
 	// says it has what it was told learns nothing new, whatever happens.
-	if u.last != nil && !current {
+	if u.last != nil && !current && !(told && t.noted(q.version != nil)) {
 		u.tells(q.full, q.version != nil)
 		u.commit(func() {})
 	}

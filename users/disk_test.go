@@ -99,7 +99,7 @@ func (d *disk) next(ended time.Time) *disk {
 	defer d.mu.Unlock()
 	n := &disk{now: d.kept.clone(), ended: ended}
 	for name, u := range n.now.users {
-		if u.Answered.After(ended.Add(-30 * time.Second)) {
+		if u.Answered.After(ended.Add(-60 * time.Second)) {
 			u.Unsure = true
 			n.now.users[name] = u
 		}
@@ -118,7 +118,7 @@ func (d *disk) knowsOf(full jid.JID) bool {
 	}
 	u := d.kept.users[full.Bare().String()]
 	i := slices.IndexFunc(u.Told, func(t store.Told) bool { return t.Resource == full.Resource() })
-	return i < 0 || u.Told[i].Doubt
+	return i < 0 || u.Told[i].Doubt || u.Told[i].Asked.After(time.Now().Add(-60*time.Second))
 }
 
 func (d *disk) User(jid string) (store.User, error) {

@@ -36,7 +36,7 @@ func (e *heldError) Error() string {
 func (u *user) guard(f roster.Fetched) error {
 	m, now, before := u.m, f.Roster, u.suspect
 	u.suspect = nil
-	of, removed := u.last.Len(), roster.Removes(u.last, now)
+	of, removed := u.last.Len(), len(roster.Gone(u.last, now))
 	if len(u.missed) > 0 { // somebody may have them, though they are not in the last known roster
 		contacts := slices.Collect(maps.Keys(u.missed))
 		had, has := u.last.Lookup(contacts), now.Lookup(contacts)

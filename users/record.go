@@ -91,8 +91,9 @@ func (m *Manager) read(user jid.JID) state {
 	return s
 }
 
-// unsent is how long an answer may wait to be written to the server. A stream that takes
-// nothing for so long is given up.
+// unsent is how long an answer may wait to be written to the server: a stream that takes
+// nothing for so long is given up. What was told within twice that before the end of a
+// process is in doubt in the next one, so that it is not written down more often than that.
 const unsent = 30 * time.Second
 
 var errRecord = errors.New("a damaged record")
@@ -115,7 +116,7 @@ func stateOf(user jid.JID, r store.User) (state, error) {
 			return state{}, errRecord
 		}
 		ended = ended || t.Doubt
-		s.set(full, told{versioned: t.Versioned, doubt: t.Doubt || r.Unsure && t.Asked.After(r.Answered.Add(-unsent)), asked: t.Asked, since: t.Since})
+		s.set(full, told{versioned: t.Versioned, doubt: t.Doubt || r.Unsure && t.Asked.After(r.Answered.Add(-2*unsent)), asked: t.Asked, since: t.Since})
 	}
 	for _, name := range r.Missed {
 		contact, err := jid.Parse(name) // a client may name one with a resource

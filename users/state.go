@@ -96,13 +96,21 @@ func (s *state) doubt(full jid.JID, versioned bool) {
 	s.set(full, t)
 }
 
-// tells notes that a resource is about to be told something, which may be lost.
+// noted reports whether the store knows well enough that a resource is being told something:
+// it would be in doubt in the next process.
+func (t told) noted(versioned bool) bool {
+	return t.versioned == versioned && (t.doubt || time.Since(t.asked) < unsent)
+}
+
+// tells notes that a resource is about to be told something, which may be lost. Whoever was
+// told something within the last moments of a process is in doubt in the next one.
 func (s *state) tells(full jid.JID, versioned bool) {
-	s.doubt(full, versioned)
-	if t := s.told[full]; t.since.IsZero() {
-		t.since = time.Now()
-		s.told[full] = t
+	t := s.told[full]
+	t.asked, t.versioned = time.Now(), versioned
+	if t.since.IsZero() {
+		t.since = t.asked
 	}
+	s.set(full, t)
 }
 
 func (s *state) set(full jid.JID, t told) {
@@ -146,27 +154,43 @@ func (s *state) covered() bool {
 	return true
 }
 
-// replace makes now the last known roster, and returns what tells the resources that are
-// not in doubt: what differs, and what was missed.
-func (s *state) replace(now *roster.Roster, at time.Time) []roster.Change {
-	changes := roster.Diff(s.last, now)
-	if len(s.missed) > 0 {
-		known := make(map[jid.JID]struct{}, len(changes))
-		for _, c := range changes {
-			known[c.Item.JID] = struct{}{}
-		}
-		missed := make([]jid.JID, 0, len(s.missed))
-		for contact := range s.missed {
-			if _, ok := known[contact]; !ok {
-				missed = append(missed, contact)
-			}
-		}
-		changes = append(changes, again(now, missed)...)
+// difference is what turns what the resources show that are not in doubt into what is known
+// now. The changes are worked out when the first resource is told them.
+type difference struct {
+	old, now *roster.Roster
+	missed   []jid.JID
+	list     []roster.Change
+	known    bool // list is
+}
+
+// changes are the changes in the order of the contacts' addresses, and then those that were
+// missed.
+func (d *difference) changes() []roster.Change {
+	if d.known {
+		return d.list
 	}
+	d.known, d.list = true, roster.Diff(d.old, d.now)
+	if len(d.missed) == 0 {
+		return d.list
+	}
+	told := make(map[jid.JID]bool, len(d.list))
+	for _, c := range d.list {
+		told[c.Item.JID] = true
+	}
+	d.list = append(d.list, again(d.now, slices.DeleteFunc(d.missed, func(contact jid.JID) bool { return told[contact] }))...)
+	return d.list
+}
+
+// replace makes now the last known roster.
+func (s *state) replace(now *roster.Roster, at time.Time) *difference {
+	d := &difference{old: s.last, now: now, missed: slices.Collect(maps.Keys(s.missed))}
 	gone := make(map[jid.JID]bool)
-	for _, c := range changes {
-		if c.Action == roster.Removed {
-			gone[c.Item.JID] = true
+	for _, contact := range roster.Gone(s.last, now) {
+		gone[contact] = true
+	}
+	for i, item := range now.Lookup(d.missed) {
+		if item.JID != d.missed[i] {
+			gone[d.missed[i]] = true
 		}
 	}
 	if len(gone) > 0 {
@@ -181,7 +205,7 @@ func (s *state) replace(now *roster.Roster, at time.Time) []roster.Change {
 		s.former = slices.Clone(list[recent:])
 	}
 	s.last, s.missed = now, nil
-	return changes
+	return d
 }
 
 // again tells of contacts as a roster has them.
@@ -199,17 +223,14 @@ func again(now *roster.Roster, contacts []jid.JID) []roster.Change {
 }
 
 // everything is what a resource in doubt, or one that was never told anything, is told:
-// every item, and what it may show and is no more. before is the roster that was known
-// before, and changes what replace returned.
-func (s *state) everything(t told, before *roster.Roster, changes []roster.Change) []roster.Change {
+// every item, and what it may show and is no more.
+func (s *state) everything(t told, d *difference) []roster.Change {
 	never := t.since.IsZero()
 	added, removed := make(map[jid.JID]bool), make(map[jid.JID]bool)
-	for _, c := range changes {
-		switch {
-		case c.Action == roster.Added:
-			added[c.Item.JID] = true
-		case c.Action == roster.Removed && !never:
-			removed[c.Item.JID] = true
+	if !never && d.old != nil {
+		for _, c := range d.changes() {
+			added[c.Item.JID] = c.Action == roster.Added
+			removed[c.Item.JID] = c.Action == roster.Removed
 		}
 	}
 	for _, f := range s.former {
@@ -220,15 +241,17 @@ func (s *state) everything(t told, before *roster.Roster, changes []roster.Chang
 	var all []roster.Change
 	for _, item := range s.last.Items() {
 		action := roster.Changed
-		if never || before == nil || added[item.JID] {
+		if never || d.old == nil || added[item.JID] {
 			action = roster.Added
 		}
 		all = append(all, roster.Change{Action: action, Item: item})
-		delete(removed, item.JID)
+		removed[item.JID] = false
 	}
 	gone := slices.SortedFunc(maps.Keys(removed), func(a, b jid.JID) int { return cmp.Compare(a.String(), b.String()) })
 	for _, contact := range gone {
-		all = append(all, roster.Change{Action: roster.Removed, Item: roster.Item{JID: contact}})
+		if removed[contact] {
+			all = append(all, roster.Change{Action: roster.Removed, Item: roster.Item{JID: contact}})
+		}
 	}
 	return all
 }

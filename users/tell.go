@@ -59,7 +59,7 @@ func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
 	if u.last != nil && u.last.Equal(got.Roster) {
 		got.Roster = u.last
 	}
-	u.dirty = u.dirty || u.outdated || u.validator != got.Validator || u.missing != got.Missing || f.at.Sub(u.dated) > refetched
+	u.dirty = u.dirty || u.outdated || u.m.reports.since(u.jid, u.fetched) || u.validator != got.Validator || u.missing != got.Missing || f.at.Sub(u.dated) > refetched
 	before := u.state
 	u.outdated, u.fetched, u.validator, u.missing, u.failed = false, f.at, got.Validator, got.Missing, false
 	u.done = &f.generation
@@ -96,8 +96,7 @@ func (u *user) tellFrom(before state, now *roster.Roster, queries []query, calls
 		}
 	}
 	old := u.last
-	changes := u.replace(now, time.Now())
-	deliveries := u.deliveries(old, changes, queries, behind)
+	deliveries := u.deliveries(u.replace(now, time.Now()), queries, behind)
 	u.dirty = u.dirty || old != now || len(before.missed) > 0
 	u.known.Store(now)
 	u.logTold(len(queries), deliveries)
@@ -105,8 +104,9 @@ func (u *user) tellFrom(before state, now *roster.Roster, queries []query, calls
 	s := &settling{user: u.jid, calls: calls, left: 1}
 	var pushes []sending
 	for _, d := range deliveries {
-		if d.whole {
-			u.tells(d.to[0], d.versioned)
+		if t := u.told[d.to[0]]; d.whole && t.since.IsZero() {
+			t.since = time.Now()
+			u.set(d.to[0], t)
 		}
 		pushes = append(pushes, u.prepare(d, s))
 	}
@@ -150,7 +150,7 @@ func (u *user) undo(before state) {
 
 // deliveries are the pushes to the interested resources that are not answered with all.
 // What is known of resources that are not interested any more is forgotten.
-func (u *user) deliveries(old *roster.Roster, changes []roster.Change, queries []query, behind []jid.JID) (list []delivery) {
+func (u *user) deliveries(difference *difference, queries []query, behind []jid.JID) (list []delivery) {
 	interested := u.m.Sessions.InterestedOf(u.jid)
 	for full := range u.told {
 		if !slices.Contains(interested, full) {
@@ -170,7 +170,7 @@ func (u *user) deliveries(old *roster.Roster, changes []roster.Change, queries [
 		}
 		d := delivery{to: []jid.JID{full}, versioned: t.versioned || has, surely: has || u.m.surely(u.jid, t.asked)}
 		if has || known && !t.doubt {
-			if len(changes) == 0 {
+			if d.changes = difference.changes(); len(d.changes) == 0 {
 				continue
 			}
 			i := slices.IndexFunc(list, func(o delivery) bool { return !o.whole && o.versioned == d.versioned && o.surely == d.surely })
@@ -178,12 +178,11 @@ func (u *user) deliveries(old *roster.Roster, changes []roster.Change, queries [
 				list[i].to = append(list[i].to, full)
 				continue
 			}
-			d.changes = changes
 		} else {
 			if !known { // rosterd was killed as it asked: nobody knows whether it uses versions
 				t.versioned = true
 			}
-			d.whole, d.changes = true, u.everything(t, old, changes)
+			d.whole, d.changes = true, u.everything(t, difference)
 		}
 		if len(d.changes) == 0 {
 			u.set(full, told{versioned: t.versioned})
@@ -203,25 +202,28 @@ func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool
 		a.Same = same != nil && same[i] || same == nil && a.Named && u.trusts(*q.version, a.Roster)
 		u.answered(q)
 		t := u.told[q.full]
-		u.dirty = u.dirty || !a.Same || t.doubt || !t.versioned
-		t.versioned = a.Named
+		before := t
+		t.versioned, t.doubt = a.Named, a.Roster == nil
 		switch {
 		case a.Roster == nil:
 			// A client that named a version goes on with what it has, of which nobody here
 			// knows: no version that it is told counts before it asks again.
-			t.doubt, t.asked = true, time.Time{}
+			t.asked = time.Time{}
 			if q.never {
 				t.since = time.Time{}
 			} else if t.since.IsZero() {
 				t.since = time.Now()
 			}
+		case !before.noted(a.Named) || before.doubt || !u.m.surely(u.jid, t.asked):
+			t.asked = time.Now()
+		}
+		u.dirty = u.dirty || t != before
+		switch {
+		case a.Roster == nil:
 		case a.Same:
-			t.doubt, t.asked, t.since = false, time.Now(), time.Time{}
-		default:
-			t.doubt, t.asked = false, time.Now()
-			if t.since.IsZero() {
-				t.since = t.asked
-			}
+			t.since = time.Time{}
+		case t.since.IsZero():
+			t.since = t.asked
 		}
 		if a.Roster != nil && a.Named {
 			a.Version = u.version(a.Roster)
