@@ -28,6 +28,16 @@ func (r *Roster) Pack() {
 	}
 }
 
+// Expand makes the roster fast again, to be read more than once.
+func (r *Roster) Expand() {
+	if r == nil {
+		return
+	}
+	if b := r.body.Load(); b != nil && b.xml == nil {
+		r.body.Store(&body{xml: r.XML(), packed: b.packed})
+	}
+}
+
 // Packed is the roster compressed, to be kept; [Unpack] reads it. The caller must not modify
 // it.
 func (r *Roster) Packed() []byte {

@@ -303,6 +303,12 @@ func (u *user) received(e fetched) {
 	case err == nil && e.Roster == nil:
 		e.Roster = u.last // not modified
 	}
+	if err == nil && e.Roster != u.last {
+		u.last.Expand() // until the user rests
+		if u.last != nil && u.last.Equal(e.Roster) {
+			e.Roster = u.last
+		}
+	}
 	if err == nil {
 		err = u.guard(e.Fetched)
 	}

@@ -56,9 +56,6 @@ const refetched = time.Minute
 
 // apply makes what was fetched the last known roster, and tells the clients.
 func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
-	if u.last != nil && u.last.Equal(got.Roster) {
-		got.Roster = u.last
-	}
 	u.dirty = u.dirty || u.outdated || u.m.reports.since(u.jid, u.fetched) || u.validator != got.Validator || u.missing != got.Missing || f.at.Sub(u.dated) > refetched
 	before := u.state
 	u.outdated, u.fetched, u.validator, u.missing, u.failed = false, f.at, got.Validator, got.Missing, false
