@@ -1,5 +1,43 @@
-// Package users decides what each user's roster is, and tells it to their clients.
-// (The package comment is written below.)
+// Package users decides what each user's roster is, and tells it to their clients (RFC 6121,
+// sections 2.1 and 2.6). Contacts come from a [Source], pushes leave through a [Pusher].
+//
+// There is one actor for each user who has something to do: a mailbox and a loop, which alone
+// touches the user's state (actor.go). Nothing in the loop waits. A fetch, a push and a write
+// to the store are started, and what became of them is posted. Whatever a client is about to
+// be told is in the store before: a kill of the process loses nothing that a client was told.
+//
+// # What a client may show
+//
+// The last known roster is told to all interested resources. One that is not in doubt shows
+// it, but for the contacts that are in flight (their pushes are not acknowledged) or missed.
+// One in doubt may show anything that it was told before, or nothing: its answer may be lost,
+// or it was answered with an error. Versions carry an epoch, which grows whenever a client may
+// show something else than its version names, and whoever names one of before is given the
+// whole roster.
+//
+// # The loop
+//
+// What each event does. A fetch is under way or not; "tells" is that queries are answered
+// with the last known roster and that each other interested resource is pushed what differs,
+// or everything if it is in doubt.
+//
+//	event         without a fetch            with a fetch under way     kept before it is told
+//	asked         begins a fetch; answers    waits for it               the resource asks
+//	              if the roster is young
+//	refresh       waits for a permit         waits for the next fetch   -
+//	permitted     begins a fetch             gives the permit back      -
+//	fetched       -                          tells                      roster, contacts in flight
+//	 and failed   -                          answers with what is       the user is marked, and
+//	                                         known, or an error         tried again later
+//	overdue       -                          answers those queries so   -
+//	acknowledged  contacts are not in flight any more                   (written behind)
+//	 and failed   they are missed, the epoch grows, the user is marked  (written behind)
+//	undelivered   the resource is in doubt, the user is marked          the resource in doubt
+//	refused       pushes what is true to that resource, the epoch grows the contacts as missed
+//	gone          rests if nothing is to be done                        -
+//	stopping      answers what is left, tells nothing more              all that is known
+//
+// Who is fetched though no query waits, and when, is the retry queue's (retry.go).
 package users
 
 import (
@@ -135,7 +173,6 @@ type Manager struct {
 	watcher    Watcher // nil: nobody
 	retries    *retryQueue
 	reports    *reports
-	pool       *pool
 	unreadable rate.Sometimes // logs what cannot be read from the store
 
 	started time.Time       // rosters that were fetched before may be outdated
@@ -190,7 +227,6 @@ func NewManager(o Options) (*Manager, error) {
 	}
 	m.cache.max = o.Limits.Cache
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	m.pool = newPool(m.ctx)
 	return m, nil
 }
 
@@ -436,7 +472,7 @@ func (m *Manager) fetch(u *user, r roster.Request) {
 // start runs f in a goroutine that Close waits for.
 func (m *Manager) start(f func()) {
 	m.active.Add(1)
-	m.pool.run(func() { defer m.end(); f() })
+	go func() { defer m.end(); f() }()
 }
 
 func (m *Manager) end() {
