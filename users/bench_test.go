@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime"
 	"testing"
+	"time"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -164,5 +165,28 @@ func BenchmarkAtRest(b *testing.B) {
 		runtime.ReadMemStats(&after)
 		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/users, "bytes/user")
 		b.ReportMetric(float64(len(m.users)), "users")
+	}
+}
+
+// A stream is lost with 8,000 pushes of one user in flight: what a try that fails costs, and
+// one that succeeds.
+func BenchmarkManyMissed(b *testing.B) {
+	last := roster.New(listOf(b, 8000, "x"))
+	for name, do := range map[string]func(*user){
+		"failed":    func(u *user) { u.covered() },
+		"succeeded": func(u *user) { _ = u.guard(roster.Fetched{Roster: last}); u.replace(last, time.Now()).changes() },
+	} {
+		b.Run(name, func(b *testing.B) {
+			m := benchManager(b, 0, nil)
+			for b.Loop() {
+				b.StopTimer()
+				u := &user{m: m, jid: mustJID(b, "juliet@example.org"), state: state{last: last}}
+				for _, item := range last.Items() {
+					u.miss(item.JID)
+				}
+				b.StartTimer()
+				do(u)
+			}
+		})
 	}
 }
