@@ -148,6 +148,9 @@ func (u *user) handle(e event) {
 		u.refresh(e.call)
 		return
 	case gone:
+		if len(u.refreshes) > 0 && u.fetching == nil { // Gone has taken them out of the queue
+			u.m.retries.refresh(u.jid)
+		}
 		return
 	case stopping:
 		u.stopping = true
@@ -263,7 +266,7 @@ func (u *user) permit(b *batch) {
 	case u.stopping || u.fetching != nil: // what is left then is asked for again
 		b.skip()
 	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid):
-		u.m.retries.done(u.jid, u.m.retries.now(), 0)
+		u.m.retries.done(u.jid, b.generation, 0)
 		b.skip()
 	default:
 		u.fetch(b)

@@ -373,7 +373,7 @@ func (q *retryQueue) next(connected bool) (b *batch, wait time.Duration) {
 				sooner(until)
 				continue
 			}
-			b := &batch{queue: q, domain: d, retry: reason != forRefresh}
+			b := &batch{queue: q, domain: d, retry: reason != forRefresh, generation: q.generation.Load()}
 			for len(*due) > 0 && len(b.users) < size && !(*due)[0].at.After(now) {
 				if b.retry && !q.limiter.AllowN(now, 1) {
 					sooner(time.Duration(float64(time.Second) / float64(q.limiter.Limit())))
@@ -424,6 +424,8 @@ type batch struct {
 	domain *domainQueue
 	retry  bool
 	users  []jid.JID
+
+	generation uint64 // when it was permitted
 
 	mu       sync.Mutex
 	open     int // loops that have not answered

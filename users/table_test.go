@@ -48,17 +48,23 @@ func TestTable(t *testing.T) {
 		{event: "asked", fetching: true, do: func(w *world) { w.ask("garden") },
 			kept: func(u store.User, _ tables) bool { return u.Items == 1 && !told(u, "garden").Asked.IsZero() }},
 		{event: "refresh", do: func(w *world) { w.set(func() { w.silent = true }); refresh(w) }, sent: []string{"push balcony added nurse N"},
-			kept: func(u store.User, _ tables) bool { return u.Items == 2 && slices.Equal(u.Missed, []string{"nurse@example.org"}) }},
+			kept: func(u store.User, _ tables) bool {
+				return u.Items == 2 && slices.Equal(u.Missed, []string{"nurse@example.org"})
+			}},
 		{event: "refresh", fetching: true, do: refresh},
 		{event: "permitted", fetching: true, do: func(w *world) { w.Resume("example.org") }},
 		{event: "fetched", fetching: true, do: func(w *world) { w.set(func() { w.silent = true }); w.backend.hold <- struct{}{} }, sent: []string{"push balcony added nurse N"},
-			kept: func(u store.User, _ tables) bool { return u.Items == 2 && slices.Equal(u.Missed, []string{"nurse@example.org"}) }},
+			kept: func(u store.User, _ tables) bool {
+				return u.Items == 2 && slices.Equal(u.Missed, []string{"nurse@example.org"})
+			}},
 		{event: "fetched, and failed", do: func(w *world) { w.backend.fail(lost); w.ask("garden") }, sent: []string{"reply garden romeo R"},
 			kept: func(u store.User, all tables) bool { return u.Items == 1 && u.Outdated && all.marks[u.JID] == "lost" }},
 		{event: "overdue", fetching: true, do: func(w *world) { w.ask("garden"); time.Sleep(25 * time.Second) }, sent: []string{"reply garden romeo R"},
 			kept: func(u store.User, _ tables) bool { return u.Items == 1 }},
 		{event: "acknowledged", do: deliver(roster.Outcome{}), sent: []string{"push balcony added nurse N"},
-			kept: func(u store.User, all tables) bool { return u.Items == 2 && len(u.Missed) == 0 && u.Epoch == 0 && len(all.marks) == 0 }},
+			kept: func(u store.User, all tables) bool {
+				return u.Items == 2 && len(u.Missed) == 0 && u.Epoch == 0 && len(all.marks) == 0
+			}},
 		{event: "acknowledged, and failed", do: deliver(roster.Outcome{Err: lost}), sent: []string{"push balcony added nurse N"},
 			kept: func(u store.User, all tables) bool {
 				return slices.Equal(u.Missed, []string{"nurse@example.org"}) && u.Epoch == 1 && all.marks[u.JID] == "lost"

@@ -1,0 +1,64 @@
+package users
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rosterd/jid"
+)
+
+// A user goes while their refresh waits for room: whoever waits for it is answered.
+func TestRefreshOfAUserWhoGoes(t *testing.T) {
+	inWorld(t, Limits{Background: 1}, func(t *testing.T, w *world) {
+		w.backend.hold = make(chan struct{})
+		romeo, juliet := mustJID(t, "romeo@example.org/a"), mustJID(t, "juliet@example.org/a")
+		w.sessions.Connected(romeo)
+		w.sessions.Connected(juliet)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		go w.Refresh(ctx, []jid.JID{romeo.Bare()}) // takes the only place
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() { _, err := w.Refresh(ctx, []jid.JID{juliet.Bare()}); done <- err }()
+		synctest.Wait()
+		w.sessions.Gone(juliet)
+		w.Gone(juliet)
+		synctest.Wait()
+		close(w.backend.hold)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A user goes, and is reported when the fetch for something before has just been permitted.
+func TestRefreshBehindAPermission(t *testing.T) {
+	inWorld(t, Limits{Background: 1}, func(t *testing.T, w *world) {
+		juliet := mustJID(t, "juliet@example.org/a")
+		permit := w.retries.permit
+		c := &call{left: 1, failed: make(map[jid.JID]error), done: make(chan struct{})}
+		w.retries.permit = func(b *batch) {
+			w.retries.permit = permit
+			w.sessions.Gone(juliet)
+			w.Manager.mu.Lock() // so that both events wait before one is handled
+			u := w.user(juliet.Bare())
+			first := u.enqueue(permitted{b})
+			u.enqueue(refresh{c})
+			w.Manager.mu.Unlock()
+			w.retries.refresh(juliet.Bare())
+			if first {
+				u.wake()
+			}
+		}
+		w.sessions.Connected(juliet)
+		w.Want(juliet.Bare())
+		time.Sleep(time.Minute)
+		select {
+		case <-c.done:
+		default:
+			t.Error("nobody fetched")
+		}
+	})
+}
