@@ -158,7 +158,7 @@ func TestCircuitOpenWithoutSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil, func(o *Options) { o.MaxInFlight = 1 })
 		s.open(t, b)
-		if err := b.slots.acquire(t.Context()); err != nil {
+		if err := b.slots.Acquire(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -166,7 +166,7 @@ func TestCircuitOpenWithoutSlot(t *testing.T) {
 		if got := b.result(ctx, juliet); got != resultOpen {
 			t.Errorf("a fetch comes to %s", got)
 		}
-		b.slots.release()
+		b.slots.Release(1)
 	})
 }
 

@@ -15,10 +15,6 @@ import (
 	"rosterd/roster"
 )
 
-// BulkRequests is how many [Fetcher.FetchMany] of one domain are best under way at
-// once: while some are with the backend, others are decoded.
-const BulkRequests = 4
-
 const (
 	// How long all are asked for alone after a failure, and after one that will
 	// hardly pass by itself.

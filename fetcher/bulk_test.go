@@ -590,15 +590,18 @@ func TestBulkCircuit(t *testing.T) {
 	if refused, open := b.fetches(resultRefused), b.fetches(resultOpen); refused > 40 || refused+open != 1000 {
 		t.Errorf("%v refused, %v not asked for", refused, open)
 	}
-	if n := b.bulkFetches(bulkFailed); n > BulkRequests {
+	if n := b.bulkFetches(bulkFailed); n > bulkRequests {
 		t.Errorf("%v times together", n)
 	}
 }
 
+// bulkRequests are as many FetchMany of one domain as users has at once.
+const bulkRequests = 4
+
 // inBatches calls fetch with as many names at once as BatchSize says, as many times
 // at once as it may be.
 func (b *bench) inBatches(names []string, fetch func(names []string)) {
-	slots := make(chan struct{}, BulkRequests)
+	slots := make(chan struct{}, bulkRequests)
 	var wg sync.WaitGroup
 	for len(names) > 0 {
 		slots <- struct{}{}
@@ -615,32 +618,29 @@ func (b *bench) inBatches(names []string, fetch func(names []string)) {
 
 // However many are in no hurry, a query finds a slot.
 func TestBulkLeavesSlots(t *testing.T) {
-	leak.Check(t)
-	c := newCrowd(t, answer(404, ""))
-	b := newBulkBench(t, c, 20, func(o *Options) { o.MaxInFlight = 4 })
-	names := numberedNames(20)
-	var releases []func()
-	for _, name := range names {
-		releases = append(releases, c.holds(name))
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { b.many(t, names...) })
-	asked := 0
 	for _, test := range []struct{ maxInFlight, background int }{{4, 3}, {12, 9}} {
-		b.SetMaxInFlight(test.maxInFlight)
-		until(t, func() bool { alone, _ := c.asked(); return len(alone) == test.background+asked }) // as many as may
+		leak.Check(t)
+		c := newCrowd(t, answer(404, ""))
+		b := newBulkBench(t, c, 20, func(o *Options) { o.MaxInFlight = test.maxInFlight })
+		names := numberedNames(20)
+		var releases []func()
+		for _, name := range names {
+			releases = append(releases, c.holds(name))
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { b.many(t, names...) })
+		until(t, func() bool { alone, _ := c.asked(); return len(alone) == test.background }) // as many as may
 		if _, err := b.Fetch(inHurry(t.Context()), juliet); err != nil {
 			t.Error(err)
 		}
-		asked++
-		if alone, _ := c.asked(); len(alone) != test.background+asked {
+		if alone, _ := c.asked(); len(alone) != test.background+1 {
 			t.Errorf("asked for %v", alone)
 		}
+		for _, release := range releases {
+			release()
+		}
+		wg.Wait()
 	}
-	for _, release := range releases {
-		release()
-	}
-	wg.Wait()
 }
 
 // A circuit at the host of the bulk URL alone is probed there.

@@ -97,7 +97,7 @@ func BenchmarkRefresh(b *testing.B) {
 				f := benchFetcher(b, contacts, bulkSize)
 				size, atOnce := f.BatchSize("example.org"), 48
 				if size > 1 {
-					atOnce = BulkRequests
+					atOnce = bulkRequests
 				}
 				slots := make(chan struct{}, atOnce)
 				b.ReportAllocs()

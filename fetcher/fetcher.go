@@ -68,6 +68,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -91,8 +92,9 @@ type Options struct {
 	URL func(user jid.JID) (string, error)
 	// Timeout is for one fetch, from dialling to the last byte of the body.
 	Timeout time.Duration
-	// MaxInFlight is how many fetches are under way at once, see
-	// [Fetcher.SetMaxInFlight].
+	// MaxInFlight is how many fetches are under way at once. Those for whom no query
+	// waits have three quarters of that, so that a client that logs in never waits
+	// behind all of them.
 	MaxInFlight int
 	// MaxBytes is the largest body read, decompressed.
 	MaxBytes int64
@@ -139,10 +141,10 @@ type Fetcher struct {
 	header     atomic.Pointer[http.Header] // which is never modified
 	transport  atomic.Pointer[http.Transport]
 	recovered  func(domains []string) // nil: nobody
-	slots      *limiter
-	background *limiter  // of those for whom no query waits, so that they leave slots to queries
-	pieces     sync.Pool // of *[pieceSize]byte, to read bodies
-	decoders   sync.Pool // of *decoder
+	slots      *semaphore.Weighted
+	background *semaphore.Weighted // of those for whom no query waits, who have a slot besides
+	pieces     sync.Pool           // of *[pieceSize]byte, to read bodies
+	decoders   sync.Pool           // of *decoder
 
 	mu       sync.Mutex          // guards all below; those in it have locks of their own
 	breakers map[string]*breaker // by backend
@@ -160,8 +162,8 @@ type Fetcher struct {
 func New(o Options) *Fetcher {
 	f := &Fetcher{
 		options:    o,
-		slots:      newLimiter(o.MaxInFlight),
-		background: newLimiter(forBackground(o.MaxInFlight)),
+		slots:      semaphore.NewWeighted(int64(o.MaxInFlight)),
+		background: semaphore.NewWeighted(int64(max(1, o.MaxInFlight*3/4))),
 		pieces:     sync.Pool{New: func() any { return new([pieceSize]byte) }},
 		decoders:   sync.Pool{New: func() any { return newDecoder() }},
 		breakers:   make(map[string]*breaker),
@@ -186,16 +188,11 @@ func New(o Options) *Fetcher {
 	return f
 }
 
-// forBackground is how many of n fetches at a time may be such that no query waits
-// for, so that a client that logs in never waits behind all of them.
-func forBackground(n int) int { return max(1, n*3/4) }
-
 // Fetch asks the backend for the contacts of a user, of whom the bare JID counts,
 // at the contacts URL. It waits for a slot if too many fetches are under way, which
 // is not part of the timeout, and returns when ctx ends, whatever the backend does.
-// In a hurry, it asks twice if the connection is refused or the answer is 5xx.
-// Those that are in no hurry have three quarters of the slots. The error is always
-// an [*Error], and fit for everybody's eyes.
+// In a hurry, it asks twice if the connection is refused or the answer is 5xx. The
+// error is always an [*Error], and fit for everybody's eyes.
 func (f *Fetcher) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, error) {
 	r.User = r.User.Bare()
 	return f.count(f.fetch(ctx, r, nil))
@@ -271,13 +268,6 @@ func (f *Fetcher) reportFound(ctx context.Context, user jid.JID, found Found, la
 	who := slog.String("user", user.String())
 	f.options.Logger.LogAttrs(ctx, slog.LevelWarn, message, who, slog.GroupAttrs(group, counts...))
 	f.options.Logger.LogAttrs(ctx, slog.LevelDebug, "the first of them", who, slog.String("contact", found.First[0].Contact))
-}
-
-// SetMaxInFlight changes how many fetches are under way at once. Those that
-// are go on. The number of connections kept between fetches stays as it was.
-func (f *Fetcher) SetMaxInFlight(n int) {
-	f.slots.setLimit(n)
-	f.background.setLimit(forBackground(n))
 }
 
 // SetHeader replaces [Options].Header, from the next request on.

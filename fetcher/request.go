@@ -108,16 +108,16 @@ func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID,
 // slot waits for a slot of a request, or for ctx to end.
 func (f *Fetcher) slot(ctx context.Context, hurry bool) (release func(), err error) {
 	if hurry {
-		return f.slots.release, f.slots.acquire(ctx)
+		return func() { f.slots.Release(1) }, f.slots.Acquire(ctx, 1)
 	}
-	if err := f.background.acquire(ctx); err != nil {
+	if err := f.background.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	if err := f.slots.acquire(ctx); err != nil {
-		f.background.release()
+	if err := f.slots.Acquire(ctx, 1); err != nil {
+		f.background.Release(1)
 		return nil, err
 	}
-	return func() { f.slots.release(); f.background.release() }, nil
+	return func() { f.slots.Release(1); f.background.Release(1) }, nil
 }
 
 // send sends a request once, or in a hurry twice, if the breaker does not mind: a
