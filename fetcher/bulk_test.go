@@ -17,7 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rosterd/internal/leak"
@@ -124,7 +123,6 @@ func newBulkBench(t *testing.T, c *crowd, size int, change ...func(*Options)) *b
 			return c.URL + "/bulk/" + domain + "?key=" + secret, domain == "example.org"
 		}
 		o.BulkSize = size
-		o.Metrics.BulkFetches = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bulk"}, []string{"result"})
 	}}, change...)...)
 	return b
 }

@@ -50,6 +50,9 @@ func benchFetcher(b *testing.B, contacts, bulkSize int) *Fetcher {
 			InFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "in_flight"}),
 			Skipped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skipped"}, []string{"reason"}),
 			Ignored:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ignored"}, []string{"field"}),
+
+			CircuitsOpen: prometheus.NewGauge(prometheus.GaugeOpts{Name: "circuits_open"}),
+			BulkFetches:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bulk"}, []string{"result"}),
 		},
 	}
 	if bulkSize > 0 {

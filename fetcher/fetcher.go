@@ -42,11 +42,11 @@
 // # A backend that is down
 //
 // When half of at least 20 fetches within 10 s found no connection, no answer in
-// time or a 5xx, nobody is asked at that host and port for 5 s: fetches fail at
-// once, with the result circuit_open. Then one fetch is made, of whoever asks or
-// else of the user who asked last, and so on every 5 s until the backend
-// answers. What may be one user's trouble, a timeout or a 5xx, counts once for
-// each user; any other failure does not count at all.
+// time or a 5xx, nobody is asked at that host and port: fetches fail at once, with
+// the result circuit_open. Every 5 s rosterd asks for the user who was asked for
+// last, until the backend answers. What may be one user's trouble, a timeout or a
+// 5xx, counts once for each user; any other failure does not count at all. Each
+// 10 s are counted anew.
 //
 // # What is left out
 //
@@ -126,12 +126,9 @@ type Metrics struct {
 	InFlight prometheus.Gauge
 	Skipped  *prometheus.CounterVec // entries by reason, one of SkipReasons
 	Ignored  *prometheus.CounterVec // fields by field, one of Fields
-	// CircuitsOpen is how many backends are not asked as they are down. It may be
-	// nil.
+	// CircuitsOpen is how many backends are not asked as they are down.
 	CircuitsOpen prometheus.Gauge
-	// BulkFetches are the requests for several users, by result, one of
-	// BulkResults. It may be nil.
-	BulkFetches *prometheus.CounterVec
+	BulkFetches  *prometheus.CounterVec // requests for several users by result, one of BulkResults
 }
 
 // Fetcher fetches contacts. It implements users.Source and is safe for
@@ -149,11 +146,10 @@ type Fetcher struct {
 	mu       sync.Mutex          // guards all below; those in it have locks of their own
 	breakers map[string]*breaker // by backend
 	bulks    map[string]*bulk    // by domain
-	closed   bool
 
-	probes sync.WaitGroup  // under way
-	life   context.Context // of the probes
-	cancel context.CancelFunc
+	probes sync.WaitGroup
+	life   context.Context // of the probes; mu is held while it ends and while one begins
+	end    context.CancelFunc
 }
 
 // New makes a Fetcher, which starts no goroutine and connects to nobody before
@@ -169,7 +165,7 @@ func New(o Options) *Fetcher {
 		breakers:   make(map[string]*breaker),
 		bulks:      make(map[string]*bulk),
 	}
-	f.life, f.cancel = context.WithCancel(context.Background())
+	f.life, f.end = context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: o.Timeout} // a dial may outlive the fetch that began it
 	f.transport.Store(&http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -298,13 +294,21 @@ func (f *Fetcher) SetTLS(c *tls.Config) {
 // before anything else, or not at all.
 func (f *Fetcher) Recovered(callback func(domains []string)) { f.recovered = callback }
 
+// startProbe starts a goroutine that probes a backend, and ends soon after f.life.
+func (f *Fetcher) startProbe(probe func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.life.Err() == nil {
+		f.probes.Go(probe)
+	}
+}
+
 // Close ends the probes, waits for that, and closes the connections that wait for
 // another fetch. Fetches under way end by their contexts.
 func (f *Fetcher) Close() {
 	f.mu.Lock()
-	f.closed = true
+	f.end()
 	f.mu.Unlock()
-	f.cancel()
 	f.probes.Wait()
 	f.transport.Load().CloseIdleConnections()
 }

@@ -78,7 +78,7 @@ func (f *Fetcher) newRequest(method, url string, header http.Header, body io.Rea
 // keeps the slot until use has decoded the answer: slots bound the memory too.
 func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID, hurry bool, use func(response) *Error) *Error {
 	b := f.breaker(req.URL)
-	if b.refuses(user) {
+	if _, ok := b.admits(ctx, user); !ok { // which need not wait for a slot
 		return circuitOpen()
 	}
 	release, err := f.slot(ctx, hurry)
@@ -86,7 +86,7 @@ func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID,
 		return contextError(err, "timed out while it waited for other fetches")
 	}
 	defer release()
-	attempt, ok := b.begin(user)
+	generation, ok := b.admits(ctx, user)
 	if !ok {
 		return circuitOpen()
 	}
@@ -94,10 +94,10 @@ func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID,
 	defer f.options.Metrics.InFlight.Dec()
 
 	start := time.Now()
-	got, failure := f.send(ctx, req, hurry, b, attempt)
+	got, failure := f.send(ctx, req, hurry, b, generation)
 	f.options.Metrics.Duration.Observe(time.Since(start).Seconds())
 	f.nameProxy(req, failure)
-	b.end(attempt, failure)
+	b.end(generation, user, failure)
 	if failure == nil {
 		failure = use(got)
 		f.nameProxy(req, failure)
@@ -120,14 +120,14 @@ func (f *Fetcher) slot(ctx context.Context, hurry bool) (release func(), err err
 	return func() { f.slots.Release(1); f.background.Release(1) }, nil
 }
 
-// send sends a request once, or in a hurry twice, if the breaker does not mind: a
+// send sends a request once, or in a hurry twice, unless the breaker has opened: a
 // client waits and nobody else would ask again.
-func (f *Fetcher) send(ctx context.Context, req *http.Request, hurry bool, b *breaker, a attempt) (response, *Error) {
+func (f *Fetcher) send(ctx context.Context, req *http.Request, hurry bool, b *breaker, generation uint64) (response, *Error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, f.options.Timeout, errTimeout)
 	defer cancel()
 	got, failure := f.roundTrip(ctx, req)
 	if failure != nil && (failure.Result == resultRefused || failure.Status >= 500) &&
-		hurry && b.retryable(a) && pause(ctx) && b.retryable(a) {
+		hurry && b.unchanged(generation) && pause(ctx) && b.unchanged(generation) {
 		return f.roundTrip(ctx, req)
 	}
 	return got, failure

@@ -121,7 +121,8 @@ func serves(t *testing.T, backend string) {
 		URL:      func(user jid.JID) (string, error) { return backend + "/contacts/" + user.Local(), nil },
 		BulkURL:  func(string) (string, bool) { return backend + "/bulk", true },
 		BulkSize: 10, Timeout: 30 * time.Second, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
+			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	})
 	defer f.Close()
 	juliet, romeo, stranger := mustParse("juliet@example.org"), mustParse("romeo@example.org"), mustParse("stranger@example.org")
