@@ -445,10 +445,10 @@ func TestBulkFails(t *testing.T) {
 			}
 			q := b.bulk("example.org")
 			q.mu.Lock()
-			if left := q.pausedUntil.Sub(began); left > test.pause || left < test.pause-time.Minute/2 {
+			if left := q.until.Sub(began); left > test.pause || left < test.pause-time.Minute/2 {
 				t.Errorf("no bulk for %v more, want %v", left, test.pause)
 			}
-			q.pausedUntil = time.Time{}
+			q.until = time.Time{}
 			q.mu.Unlock()
 			if all := b.exposed(t); b.logged("cannot be fetched in bulk") != 1 || strings.Contains(all, secret) || strings.Contains(all, bodySecret) || strings.Contains(all, "user1") {
 				t.Errorf("exposed %s", all)
@@ -508,10 +508,10 @@ func TestBulkTooLarge(t *testing.T) {
 			}
 			q := b.bulk("example.org")
 			q.mu.Lock()
-			if left := time.Until(q.halvedUntil); left > bulkLongPause || left < bulkLongPause-time.Minute {
+			if left := time.Until(q.until); left > bulkLongPause || left < bulkLongPause-time.Minute {
 				t.Errorf("for %v", left)
 			}
-			q.halvedUntil = time.Now()
+			q.until = time.Now()
 			q.mu.Unlock()
 			if size := b.BatchSize("example.org"); size != 8 {
 				t.Errorf("%d at once later", size)
