@@ -58,6 +58,7 @@
 package fetcher
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -140,7 +141,7 @@ type Fetcher struct {
 	recovered  func(domains []string) // nil: nobody
 	slots      *semaphore.Weighted
 	background *semaphore.Weighted // of those for whom no query waits, who have a slot besides
-	pieces     sync.Pool           // of *[pieceSize]byte, to read bodies
+	buffers    sync.Pool           // of *bytes.Buffer, to read bodies
 	decoders   sync.Pool           // of *decoder
 
 	mu       sync.Mutex          // guards all below; those in it have locks of their own
@@ -160,7 +161,7 @@ func New(o Options) *Fetcher {
 		options:    o,
 		slots:      semaphore.NewWeighted(int64(o.MaxInFlight)),
 		background: semaphore.NewWeighted(int64(max(1, o.MaxInFlight*3/4))),
-		pieces:     sync.Pool{New: func() any { return new([pieceSize]byte) }},
+		buffers:    sync.Pool{New: func() any { return new(bytes.Buffer) }},
 		decoders:   sync.Pool{New: func() any { return newDecoder() }},
 		breakers:   make(map[string]*breaker),
 		bulks:      make(map[string]*bulk),
