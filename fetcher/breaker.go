@@ -164,7 +164,7 @@ func (b *breaker) probe(generation uint64) {
 		if q := f.bulk(user.Domain()); failure == nil && backendOf(req.URL) != b.backend && q != nil && q.backend == b.backend {
 			_ = f.post(ctx, q.url, []jid.JID{user}, func(int, *roster.Roster) {})
 		} else {
-			_, _ = f.count(f.fetch(ctx, r, nil))
+			_, _ = f.Fetch(ctx, r)
 		}
 		if !b.unchanged(generation) {
 			return

@@ -228,7 +228,7 @@ func (f *Fetcher) post(ctx context.Context, url string, users []jid.JID, got fun
 			if values[i] == "" || ctx.Err() != nil {
 				continue
 			}
-			if r, found, failure := d.decode(values[i], user, false); failure == nil {
+			if r, found, failure := d.decode(values[i], user); failure == nil {
 				usable++
 				f.report(ctx, user, found)
 				got(i, r)

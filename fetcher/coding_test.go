@@ -66,7 +66,7 @@ func TestBulkWithByteOrderMark(t *testing.T) {
 	b := newBench(t, s.URL, func(o *Options) {
 		o.BulkSize, o.BulkURL = 10, func(string) (string, bool) { return s.URL + "/bulk", true }
 	})
-	if i, ok := b.InspectBulk(t.Context(), juliet); !ok || i.Err != nil || !i.Found || i.Items != 1 {
+	if i, ok := b.InspectBulk(t.Context(), juliet); !ok || i.Err != nil || i.Missing || i.Items != 1 {
 		t.Errorf("%+v", i)
 	}
 }

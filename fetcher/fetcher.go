@@ -192,7 +192,8 @@ func New(o Options) *Fetcher {
 // error is always an [*Error], and fit for everybody's eyes.
 func (f *Fetcher) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, error) {
 	r.User = r.User.Bare()
-	return f.count(f.fetch(ctx, r, nil))
+	fetched, _, failure := f.fetch(ctx, r)
+	return f.count(fetched, failure)
 }
 
 // count counts the outcome of a fetch.
@@ -209,40 +210,35 @@ func (f *Fetcher) count(fetched roster.Fetched, failure *Error) (roster.Fetched,
 	return fetched, nil
 }
 
-// fetch asks for one user. inspected, unless nil, is set to what was found.
-func (f *Fetcher) fetch(ctx context.Context, r roster.Request, inspected *Findings) (roster.Fetched, *Error) {
+// fetch asks for one user.
+func (f *Fetcher) fetch(ctx context.Context, r roster.Request) (fetched roster.Fetched, found Findings, failure *Error) {
 	req, failure := f.request(r)
 	if failure != nil {
-		return roster.Fetched{}, failure
+		return fetched, found, failure
 	}
-	var fetched roster.Fetched
 	contradicted := false
 	failure = f.exchange(ctx, req, r.User, r.Hurry, func(a response) (failure *Error) {
 		if a.same {
 			fetched.Validator, contradicted = r.Validator, contradicts(req, a.header)
 			return nil
 		}
-		fetched.Validator = validatorOf(req.URL, a.header)
 		d := f.decoders.Get().(*decoder)
 		defer f.putDecoder(d)
-		var found Findings
-		fetched.Roster, found, failure = d.decode(a.body, r.User, inspected != nil)
-		if inspected != nil {
-			*inspected = found
-		}
+		fetched.Validator = validatorOf(req.URL, a.header)
+		fetched.Roster, found, failure = d.decode(a.body, r.User)
 		f.report(ctx, r.User, found)
 		return failure
 	})
 	switch {
-	case failure == nil && contradicted:
+	case contradicted:
 		r.Validator = ""
-		return f.fetch(ctx, r, inspected)
+		return f.fetch(ctx, r)
 	case failure == nil:
-		return fetched, nil
+		return fetched, found, nil
 	case failure.Status == http.StatusNotFound && f.options.NotFoundEmpty:
-		return roster.Fetched{Roster: roster.New(nil), Missing: true}, nil
+		return roster.Fetched{Roster: roster.New(nil), Missing: true}, found, nil
 	}
-	return roster.Fetched{}, failure
+	return roster.Fetched{}, found, failure
 }
 
 // report counts and logs what could not be served in one fetch.

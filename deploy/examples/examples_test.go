@@ -142,7 +142,7 @@ func serves(t *testing.T, backend string) {
 		t.Error("somebody unknown has a roster")
 	}
 	for user, found := range map[jid.JID]bool{juliet: true, romeo: true, stranger: false} {
-		if i, ok := f.InspectBulk(t.Context(), user); !ok || i.Err != nil || i.Found != found || found && i.Items != 1 {
+		if i, ok := f.InspectBulk(t.Context(), user); !ok || i.Err != nil || i.Missing == found || found && i.Items != 1 {
 			t.Errorf("%s in bulk: %+v", user, i)
 		}
 	}
