@@ -267,8 +267,8 @@ func (d *decoder) split(body string, names []string) ([]string, *Error) {
 			}
 		}
 	}
-	if !d.end() {
-		return nil, notJSON(body)
+	if failure := d.end(); failure != nil {
+		return nil, failure
 	}
 	if !isObject {
 		return nil, &Error{Result: resultInvalid, text: "not a JSON object"}

@@ -1,7 +1,6 @@
 package fetcher
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -151,8 +150,23 @@ func (d *decoder) fail(err error) {
 	}
 }
 
-// end reports whether the body was one JSON value, which has been read.
-func (d *decoder) end() bool { return d.err == nil && d.token() == io.EOF }
+// end is why the body was not one JSON value, which has been read; nil if it was.
+func (d *decoder) end() *Error {
+	text := "not JSON"
+	switch {
+	case d.err == nil && d.token() == io.EOF:
+		return nil
+	case d.err == nil:
+		text = "more than one JSON value"
+	case errors.Is(d.err, io.EOF):
+		text = "an empty body"
+	case errors.Is(d.err, io.ErrUnexpectedEOF):
+		text = "cut off"
+	case strings.HasPrefix(d.body, "\xff\xfe"), strings.HasPrefix(d.body, "\xfe\xff"):
+		text = "UTF-16: JSON has to be UTF-8" // RFC 8259, section 8.1
+	}
+	return &Error{Result: resultInvalid, text: text}
+}
 
 // decode makes the body of an answer into the roster of user, a bare JID. There are
 // no findings if the body is not JSON.
@@ -196,8 +210,8 @@ func (d *decoder) decodeItems(body string, user jid.JID, findDoubles bool) (entr
 		d.skipValue()
 		failure = &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
 	}
-	if !d.end() {
-		return 0, notJSON(body)
+	if failure := d.end(); failure != nil {
+		return 0, failure
 	}
 	return entries, failure
 }
@@ -474,7 +488,7 @@ func text(quoted string) string {
 		return "" // of a body that is not JSON
 	}
 	inner := quoted[1 : len(quoted)-1]
-	if isPlain(inner) || strings.IndexByte(inner, '\\') < 0 && utf8.ValidString(inner) {
+	if strings.IndexByte(inner, '\\') < 0 && utf8.ValidString(inner) {
 		return inner
 	}
 	s, _ := jsontext.AppendUnquote(nil, quoted) // the error says that there is U+FFFD
@@ -485,37 +499,10 @@ func text(quoted string) string {
 func cleanText(quoted string) string {
 	s := text(quoted)
 	// JSON escapes control characters always, and U+FFFE and U+FFFF begin like that.
-	if isPlain(quoted) || strings.IndexByte(quoted, '\\') < 0 && !strings.Contains(s, "\xef\xbf") {
+	if strings.IndexByte(quoted, '\\') < 0 && !strings.Contains(s, "\xef\xbf") {
 		return s
 	}
 	return roster.CleanText(s)
-}
-
-// isPlain reports whether s is ASCII that escapes nothing, as most texts are.
-func isPlain(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf || s[i] == '\\' {
-			return false
-		}
-	}
-	return true
-}
-
-// notJSON is the failure of a body that is not JSON, with the reason.
-func notJSON(body string) *Error {
-	failure := &Error{Result: resultInvalid, text: "not JSON"}
-	var value json.RawMessage
-	switch err := json.NewDecoder(strings.NewReader(body)).Decode(&value); {
-	case err == nil:
-		failure.text = "more than one JSON value"
-	case errors.Is(err, io.EOF):
-		failure.text = "an empty body"
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		failure.text = "cut off"
-	case strings.HasPrefix(body, "\xff\xfe"), strings.HasPrefix(body, "\xfe\xff"):
-		failure.text = "UTF-16: JSON has to be UTF-8" // RFC 8259, section 8.1
-	}
-	return failure
 }
 
 // printable is s for a log line: short, and without anything that does not

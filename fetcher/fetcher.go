@@ -1,43 +1,25 @@
-// Package fetcher asks the backend for a user's contacts: one HTTP GET of the
-// contacts URL, the JSON in its answer made into a [roster.Roster].
+// Package fetcher asks the backend for users' contacts, and makes the JSON of its
+// answers into a [roster.Roster] each. README.md, Contacts, is what a backend has to
+// answer: the contract of Prosody's community module mod_http_roster_admin, and other
+// spellings of the same.
 //
-// # The contacts URL
+// A failure is never an empty roster (but see [Options.NotFoundEmpty]). Failures are a
+// status that is neither 200 nor a 304 that was asked for (redirects are not
+// followed: the headers may carry a key), a body that is no JSON object or array, is
+// cut off, goes on after the value or is too large, and entries of which none is
+// usable.
 //
-// The contract is that of Prosody's community module mod_http_roster_admin,
-// and a backend written for it is served unchanged. The answer has status 200
-// and a body that is one JSON object, keyed by the contacts' JIDs:
-//
-//	{"romeo@example.org": {"name": "Romeo", "groups": {"Friends": true}}}
-//
-// The module reads name and groups. rosterd also reads subscription ("none",
-// "to", "from" or "both", which is the default), ask and approved (RFC 6121,
-// section 2.1.2), takes groups as an array of strings too, and the whole as an
-// array of such objects that name their contact in a field jid. Other fields
-// are ignored. A field that is null is absent, one that is written in another way
-// is read as far as it can be understood. [] and {} are the
-// empty roster, and the empty object wherever one is expected: PHP writes it as [].
-//
-// Everything else is a failure and never an empty roster (but see
-// [Options.NotFoundEmpty]): another status
-// (redirects are not followed; the module does not either, and the headers may
-// carry a key), a body that is not JSON, is cut off, goes on after the value
-// or is too large.
+// An entry without a JID that a contact of this user can have is left out, and a field
+// that cannot be understood has its default. Both are counted (see [SkipReasons] and
+// [Fields]) and logged, all of one fetch in one line.
 //
 // # Many users at once
 //
-// [Fetcher.FetchMany] asks for many users of one domain with one request if
-// [Options.BulkURL] has a URL: a POST of the JSON array of their localparts, in the
-// media type application/json. The answer has status 200 and a body that is one
-// JSON object, keyed by the localparts as they were asked for, each with what the
-// contacts URL would answer:
-//
-//	{"juliet": {"romeo@example.org": {"name": "Romeo"}}, "romeo": {}}
-//
-// Whoever is not in it, or with something that is no contacts (null, say), is
-// asked for at the contacts URL; all are if the whole fails, and then for a while
-// nobody is asked for together: 5 s, or after a 404, 405 or 501, five minutes. If
-// the answer is too large, half of the users are asked for at once. A name that
-// was not asked for is ignored.
+// [Fetcher.FetchMany] asks for many users of one domain with one POST if
+// [Options.BulkURL] has a URL. Whoever is not in the answer, or with something that is
+// no contacts, is asked for alone. All are if the whole fails, and so is everybody for
+// 5 s, or after a 404, 405 or 501 for five minutes. If the answer is too large, half of
+// the users are asked for at once.
 //
 // # A backend that is down
 //
@@ -47,14 +29,6 @@
 // last, until the backend answers. What may be one user's trouble, a timeout or a
 // 5xx, counts once for each user; any other failure does not count at all. Each
 // 10 s are counted anew.
-//
-// # What is left out
-//
-// An entry without a JID that a contact of this user can have is left out, counted
-// by reason (see [SkipReasons]) and logged, all of one fetch in one line. The
-// others are served; only if entries came and none is usable, the fetch has
-// failed. A field that cannot be understood has its default; it is counted (see
-// [Fields]) and logged as well, and takes no contact away.
 package fetcher
 
 import (
