@@ -91,6 +91,7 @@ func newBulkFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, erro
 			return url, url != "" && err == nil
 		},
 		BulkSize: cfg.Contacts.BulkSize, Timeout: cfg.Contacts.Timeout, MaxInFlight: 4, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
+			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}), nil
 }

@@ -242,7 +242,8 @@ func newFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
 			return template.Expand(user.Local(), user.Domain())
 		},
 		Timeout: cfg.Contacts.Timeout, MaxInFlight: 1, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
+			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}), nil
 }
 

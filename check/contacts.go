@@ -58,11 +58,11 @@ func fetched(user jid.JID, i fetcher.Inspection) finding {
 	switch {
 	case i.Err != nil:
 		return fail("%s: %s", where, i.Err).mend(mendFetch(i.Err, "contacts.url")...)
-	case i.Status == http.StatusNotFound:
+	case i.Missing:
 		return warn("%s: status 404, which contacts.not_found makes an empty roster, in %s", where, took).mend(
 			"right for a user whom the backend does not know; for all others, is contacts.url right?")
 	}
-	return pass("%s: status %d, %s, in %s", where, i.Status, count(i.Items, "item", "items"), took)
+	return pass("%s: status 200, %s, in %s", where, count(i.Items, "item", "items"), took)
 }
 
 // unusable names what of the contacts cannot be served as it was sent: one or many
@@ -79,8 +79,8 @@ func unusable(found fetcher.Found, one, many, what string, line func(fetcher.Fin
 		}
 		lines = append(lines, contact+": "+line(f))
 	}
-	if found.More > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", found.More))
+	if more := found.Count() - len(found.First); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return warn("contacts: %s %s, mend the backend", count(found.Count(), one, many), what).mend(lines...)
 }
@@ -95,9 +95,9 @@ func bulk(ctx context.Context, f *fetcher.Fetcher, user jid.JID, i fetcher.Inspe
 		return finding{}
 	case b.Err != nil:
 		return warn("%s: %s: all users will be asked for alone", where, b.Err).mend(mendBulk(b.Err)...)
-	case i.URL == "" || !b.Found && i.Err != nil:
+	case i.URL == "" || b.Missing && i.Err != nil:
 		return pass("%s: status 200, in %s", where, took)
-	case !b.Found:
+	case b.Missing:
 		return warn("%s: the answer has no contacts of %s", where, user).mend(
 			"the answer has to be a JSON object with a member "+user.Local()+", whose value is what contacts.url answers",
 			"who is not in the answer is asked for alone, which takes longer")

@@ -41,7 +41,8 @@ func newEmptyFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, err
 	return fetcher.New(fetcher.Options{
 		URL:     func(user jid.JID) (string, error) { return template.Expand(user.Local(), user.Domain()) },
 		Timeout: cfg.Contacts.Timeout, MaxInFlight: 1, MaxBytes: cfg.Contacts.MaxBytes, Logger: log, NotFoundEmpty: cfg.Contacts.NotFound == "empty",
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
+			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}), err
 }
 

@@ -155,7 +155,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"))
 	broken.Store(true)
-	if reason := w.wantFailedRefresh(ctx, t, "juliet"); reason != "the backend, or in its place the proxy "+address+" (HTTP_PROXY), answered 504" {
+	if reason := w.wantFailedRefresh(ctx, t, "juliet"); reason != "the backend answered 504, through the proxy "+address+" (HTTP_PROXY)" {
 		t.Errorf("reason %q", reason)
 	}
 	settings := map[string]any{"xmpp.address": freeport.Of(t), "xmpp.domain": domain, "xmpp.secret": "component secret", "xmpp.hosts": []string{"example.org"},
@@ -163,7 +163,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	var said string
 	for _, args := range [][]string{nil, {"--user", "juliet"}} { // who answers for nobody in particular is not known to be the backend
 		output, _ := checkIn(t, env, settings, args...)
-		if !strings.Contains(output, address+" (HTTP_PROXY), answered 504\n") || !strings.Contains(output, "NO_PROXY") {
+		if !strings.Contains(output, "answered 504, through the proxy "+address+" (HTTP_PROXY)\n") || !strings.Contains(output, "NO_PROXY") {
 			t.Errorf("check %q:\n%s", args, output)
 		}
 		said += output

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,13 +14,9 @@ import (
 	"rosterd/roster"
 )
 
-// BulkRequests is how many [Fetcher.FetchMany] of one domain are best under way at
-// once: while some are with the backend, others are decoded.
-const BulkRequests = 4
-
+// How long fewer are asked for at once after a failure, and after one that will hardly
+// pass by itself.
 const (
-	// How long all are asked for alone after a failure, and after one that will
-	// hardly pass by itself.
 	bulkPause     = 5 * time.Second
 	bulkLongPause = 5 * time.Minute
 )
@@ -43,11 +38,10 @@ type bulk struct {
 	url     string
 	backend string // its host:port
 
-	mu           sync.Mutex // guards all below; nothing blocks while it is held
-	pausedUntil  time.Time  // until then all are asked for alone
-	halvedUntil  time.Time  // until then at most so many are asked for at once:
-	half         int
-	failedBefore bool // the last request did
+	mu      sync.Mutex // guards all below; nothing blocks while it is held
+	limit   int        // how many are asked for at once, 1: each alone,
+	until   time.Time  // for so long; then as many as are configured
+	failing bool       // since it was logged that all are asked for alone
 }
 
 // bulk is that of a domain, or nil if its users are asked for alone.
@@ -76,11 +70,8 @@ func (f *Fetcher) bulk(domain string) *bulk {
 func (b *bulk) size() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch now := time.Now(); {
-	case now.Before(b.pausedUntil):
-		return 1
-	case now.Before(b.halvedUntil):
-		return b.half
+	if time.Now().Before(b.until) {
+		return b.limit
 	}
 	return b.f.options.BulkSize
 }
@@ -164,50 +155,41 @@ func (b *bulk) fetch(ctx context.Context, rs []roster.Request, indices []int, do
 // ended draws the conclusions from a request for n users. tooMany says that fewer
 // at once may work.
 func (b *bulk) ended(n int, failure *Error) (tooMany bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case failure == nil:
-		b.count(bulkOK)
-		if b.failedBefore {
-			b.failedBefore = false
-			b.log(slog.LevelInfo, "contacts are fetched in bulk again")
+	results, log := b.f.options.Metrics.BulkFetches, b.f.options.Logger.With("backend", b.backend)
+	if failure == nil {
+		results.WithLabelValues(bulkOK).Inc()
+		b.mu.Lock()
+		again := b.failing
+		b.failing = false
+		b.mu.Unlock()
+		if again {
+			log.Info("contacts are fetched in bulk again")
 		}
 		return false
-	case failure.cause != nil && !failure.down, failure.Result == resultOpen:
+	}
+	if failure.cause != nil && !failure.down || failure.Result == resultOpen {
 		return false // the caller's context or the breaker ended it, not the bulk URL
 	}
-	b.count(bulkFailed)
-	pause := bulkPause
+	results.WithLabelValues(bulkFailed).Inc()
+	limit, while := 1, bulkPause
 	switch {
 	case failure.Result == resultTooLarge || failure.Status == http.StatusRequestEntityTooLarge:
-		pause = bulkLongPause
-		b.half, b.halvedUntil = max(1, n/2), time.Now().Add(pause)
-		if b.half > 1 {
-			b.log(slog.LevelWarn, "an answer in bulk was too large: fewer users are asked for at once for a while",
-				slog.Duration("while", pause), slog.Int("users", b.half))
-			return true
-		}
+		limit, while = max(1, n/2), bulkLongPause
 	case slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, failure.Status):
-		pause = bulkLongPause
+		while = bulkLongPause
 	}
-	b.pausedUntil = time.Now().Add(pause)
-	if !b.failedBefore {
-		b.failedBefore = true
-		b.log(slog.LevelWarn, "contacts cannot be fetched in bulk: each user is asked for alone for a while",
-			slog.Duration("while", pause), slog.String("err", failure.text))
+	b.mu.Lock()
+	b.limit, b.until = limit, time.Now().Add(while)
+	logged := b.failing
+	b.failing = logged || limit == 1
+	b.mu.Unlock()
+	switch {
+	case limit > 1:
+		log.Warn("an answer in bulk was too large: fewer users are asked for at once for a while", "while", while, "users", limit)
+	case !logged:
+		log.Warn("contacts cannot be fetched in bulk: each user is asked for alone for a while", "while", while, "err", failure.text)
 	}
-	return false
-}
-
-func (b *bulk) count(result string) {
-	if counts := b.f.options.Metrics.BulkFetches; counts != nil {
-		counts.WithLabelValues(result).Inc()
-	}
-}
-
-func (b *bulk) log(level slog.Level, message string, attrs ...slog.Attr) {
-	b.f.options.Logger.LogAttrs(context.Background(), level, message, append([]slog.Attr{slog.String("backend", b.backend)}, attrs...)...)
+	return limit > 1
 }
 
 // post asks for several users with one request: a POST of the array of their
@@ -246,7 +228,7 @@ func (f *Fetcher) post(ctx context.Context, url string, users []jid.JID, got fun
 			if values[i] == "" || ctx.Err() != nil {
 				continue
 			}
-			if r, found, failure := d.decode(values[i], user, false); failure == nil {
+			if r, found, failure := d.decode(values[i], user); failure == nil {
 				usable++
 				f.report(ctx, user, found)
 				got(i, r)
@@ -285,8 +267,8 @@ func (d *decoder) split(body string, names []string) ([]string, *Error) {
 			}
 		}
 	}
-	if !d.end() {
-		return nil, notJSON(body)
+	if failure := d.end(); failure != nil {
+		return nil, failure
 	}
 	if !isObject {
 		return nil, &Error{Result: resultInvalid, text: "not a JSON object"}

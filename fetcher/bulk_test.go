@@ -17,7 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rosterd/internal/leak"
@@ -124,7 +123,6 @@ func newBulkBench(t *testing.T, c *crowd, size int, change ...func(*Options)) *b
 			return c.URL + "/bulk/" + domain + "?key=" + secret, domain == "example.org"
 		}
 		o.BulkSize = size
-		o.Metrics.BulkFetches = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bulk"}, []string{"result"})
 	}}, change...)...)
 	return b
 }
@@ -447,10 +445,10 @@ func TestBulkFails(t *testing.T) {
 			}
 			q := b.bulk("example.org")
 			q.mu.Lock()
-			if left := q.pausedUntil.Sub(began); left > test.pause || left < test.pause-time.Minute/2 {
+			if left := q.until.Sub(began); left > test.pause || left < test.pause-time.Minute/2 {
 				t.Errorf("no bulk for %v more, want %v", left, test.pause)
 			}
-			q.pausedUntil = time.Time{}
+			q.until = time.Time{}
 			q.mu.Unlock()
 			if all := b.exposed(t); b.logged("cannot be fetched in bulk") != 1 || strings.Contains(all, secret) || strings.Contains(all, bodySecret) || strings.Contains(all, "user1") {
 				t.Errorf("exposed %s", all)
@@ -510,10 +508,10 @@ func TestBulkTooLarge(t *testing.T) {
 			}
 			q := b.bulk("example.org")
 			q.mu.Lock()
-			if left := time.Until(q.halvedUntil); left > bulkLongPause || left < bulkLongPause-time.Minute {
+			if left := time.Until(q.until); left > bulkLongPause || left < bulkLongPause-time.Minute {
 				t.Errorf("for %v", left)
 			}
-			q.halvedUntil = time.Now()
+			q.until = time.Now()
 			q.mu.Unlock()
 			if size := b.BatchSize("example.org"); size != 8 {
 				t.Errorf("%d at once later", size)
@@ -590,15 +588,18 @@ func TestBulkCircuit(t *testing.T) {
 	if refused, open := b.fetches(resultRefused), b.fetches(resultOpen); refused > 40 || refused+open != 1000 {
 		t.Errorf("%v refused, %v not asked for", refused, open)
 	}
-	if n := b.bulkFetches(bulkFailed); n > BulkRequests {
+	if n := b.bulkFetches(bulkFailed); n > bulkRequests {
 		t.Errorf("%v times together", n)
 	}
 }
 
+// bulkRequests are as many FetchMany of one domain as users has at once.
+const bulkRequests = 4
+
 // inBatches calls fetch with as many names at once as BatchSize says, as many times
 // at once as it may be.
 func (b *bench) inBatches(names []string, fetch func(names []string)) {
-	slots := make(chan struct{}, BulkRequests)
+	slots := make(chan struct{}, bulkRequests)
 	var wg sync.WaitGroup
 	for len(names) > 0 {
 		slots <- struct{}{}
@@ -615,32 +616,29 @@ func (b *bench) inBatches(names []string, fetch func(names []string)) {
 
 // However many are in no hurry, a query finds a slot.
 func TestBulkLeavesSlots(t *testing.T) {
-	leak.Check(t)
-	c := newCrowd(t, answer(404, ""))
-	b := newBulkBench(t, c, 20, func(o *Options) { o.MaxInFlight = 4 })
-	names := numberedNames(20)
-	var releases []func()
-	for _, name := range names {
-		releases = append(releases, c.holds(name))
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() { b.many(t, names...) })
-	asked := 0
 	for _, test := range []struct{ maxInFlight, background int }{{4, 3}, {12, 9}} {
-		b.SetMaxInFlight(test.maxInFlight)
-		until(t, func() bool { alone, _ := c.asked(); return len(alone) == test.background+asked }) // as many as may
+		leak.Check(t)
+		c := newCrowd(t, answer(404, ""))
+		b := newBulkBench(t, c, 20, func(o *Options) { o.MaxInFlight = test.maxInFlight })
+		names := numberedNames(20)
+		var releases []func()
+		for _, name := range names {
+			releases = append(releases, c.holds(name))
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { b.many(t, names...) })
+		until(t, func() bool { alone, _ := c.asked(); return len(alone) == test.background }) // as many as may
 		if _, err := b.Fetch(inHurry(t.Context()), juliet); err != nil {
 			t.Error(err)
 		}
-		asked++
-		if alone, _ := c.asked(); len(alone) != test.background+asked {
+		if alone, _ := c.asked(); len(alone) != test.background+1 {
 			t.Errorf("asked for %v", alone)
 		}
+		for _, release := range releases {
+			release()
+		}
+		wg.Wait()
 	}
-	for _, release := range releases {
-		release()
-	}
-	wg.Wait()
 }
 
 // A circuit at the host of the bulk URL alone is probed there.

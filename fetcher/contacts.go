@@ -1,7 +1,6 @@
 package fetcher
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -68,13 +67,13 @@ type decoder struct {
 	body string
 	err  error // the first error of json; nothing that is read after it counts
 
-	user    jid.JID
-	inspect bool
-	items   []roster.Item
-	groups  []string             // of all items, each of which has a part of it
-	odd     []oddField           // of the current entry
-	seen    map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
-	found   Findings
+	user   jid.JID
+	utf8   bool // the body is
+	items  []roster.Item
+	groups []string             // of all items, each of which has a part of it
+	odd    []oddField           // of the current entry
+	seen   map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
+	found  Findings
 }
 
 // oddField is a field that has its default, as its value cannot be understood.
@@ -151,18 +150,31 @@ func (d *decoder) fail(err error) {
 	}
 }
 
-// end reports whether the body was one JSON value, which has been read.
-func (d *decoder) end() bool { return d.err == nil && d.token() == io.EOF }
+// end is why the body was not one JSON value, which has been read; nil if it was.
+func (d *decoder) end() *Error {
+	text := "not JSON"
+	switch {
+	case d.err == nil && d.token() == io.EOF:
+		return nil
+	case d.err == nil:
+		text = "more than one JSON value"
+	case errors.Is(d.err, io.EOF):
+		text = "an empty body"
+	case errors.Is(d.err, io.ErrUnexpectedEOF):
+		text = "cut off"
+	case strings.HasPrefix(d.body, "\xff\xfe"), strings.HasPrefix(d.body, "\xfe\xff"):
+		text = "UTF-16: JSON has to be UTF-8" // RFC 8259, section 8.1
+	}
+	return &Error{Result: resultInvalid, text: text}
+}
 
-// decode makes the body of an answer into the roster of user, a bare JID. Findings
-// of each kind are counted, and the first of them named; to inspect is to name more
-// of them, and to look for entries that are not UTF-8. There are none if the body is
-// not JSON.
+// decode makes the body of an answer into the roster of user, a bare JID. There are
+// no findings if the body is not JSON.
 //
 // A body that is not UTF-8 is read like encoding/json reads it: U+FFFD stands
 // for what cannot be decoded, lone surrogates included.
-func (d *decoder) decode(body string, user jid.JID, inspect bool) (*roster.Roster, Findings, *Error) {
-	entries, failure := d.decodeItems(body, user, inspect, inspect)
+func (d *decoder) decode(body string, user jid.JID) (*roster.Roster, Findings, *Error) {
+	entries, failure := d.decodeItems(body, user, false)
 	if failure != nil {
 		return nil, Findings{}, failure
 	}
@@ -170,7 +182,7 @@ func (d *decoder) decode(body string, user jid.JID, inspect bool) (*roster.Roste
 	if r.Len() < len(d.items) {
 		// Some contact has two entries. Hardly a backend sends that, so it costs a
 		// second pass only then to count which ones are left out.
-		entries, _ = d.decodeItems(body, user, inspect, true)
+		entries, _ = d.decodeItems(body, user, true)
 		r = roster.New(d.items)
 	}
 	if entries > 0 && len(d.items) == 0 {
@@ -179,9 +191,9 @@ func (d *decoder) decode(body string, user jid.JID, inspect bool) (*roster.Roste
 	return r, d.found, nil
 }
 
-func (d *decoder) decodeItems(body string, user jid.JID, inspect, findDoubles bool) (entries int, failure *Error) {
+func (d *decoder) decodeItems(body string, user jid.JID, findDoubles bool) (entries int, failure *Error) {
 	d.begin(body)
-	d.user, d.inspect = user, inspect
+	d.user, d.utf8 = user, utf8.ValidString(body)
 	if findDoubles {
 		d.seen = make(map[jid.JID]struct{})
 	}
@@ -198,8 +210,8 @@ func (d *decoder) decodeItems(body string, user jid.JID, inspect, findDoubles bo
 		d.skipValue()
 		failure = &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
 	}
-	if !d.end() {
-		return 0, notJSON(body)
+	if failure := d.end(); failure != nil {
+		return 0, failure
 	}
 	return entries, failure
 }
@@ -296,7 +308,7 @@ func (d *decoder) fields(item *roster.Item) (contact string) {
 // ignore notes a field of the current entry whose value cannot be understood. There
 // may be millions of them, so only the first ones have a place of their own.
 func (d *decoder) ignore(name, value string) {
-	if len(d.odd) >= maxInspected {
+	if len(d.odd) >= maxNamed {
 		if i := slices.IndexFunc(d.odd, func(f oddField) bool { return f.name == name }); i >= 0 {
 			d.odd[i].times++
 			return
@@ -314,10 +326,10 @@ func (d *decoder) add(item roster.Item, contact string, begin int64, bare, isObj
 		return
 	}
 	for _, field := range d.odd {
-		d.note(&d.found.Ignored, field.name, field.times, Finding{Contact: contact, Field: field.name, Value: field.value})
+		d.found.Ignored.add(field.times, Finding{Contact: contact, Field: field.name, Value: field.value})
 	}
-	if d.inspect && !utf8.ValidString(d.body[begin:d.json.InputOffset()]) {
-		d.note(&d.found.NotUTF8, NotUTF8, 1, Finding{Contact: contact, Reason: NotUTF8})
+	if !d.utf8 && !utf8.ValidString(d.body[begin:d.json.InputOffset()]) {
+		d.found.NotUTF8.add(1, Finding{Contact: contact})
 	}
 	if d.seen != nil {
 		d.seen[j] = struct{}{}
@@ -327,23 +339,7 @@ func (d *decoder) add(item roster.Item, contact string, begin int64, bare, isObj
 }
 
 func (d *decoder) skip(contact, reason string) {
-	d.note(&d.found.Skipped, reason, 1, Finding{Contact: contact, Reason: reason})
-}
-
-// note counts what was found some times, by a label, and names it if it is one of
-// the first.
-func (d *decoder) note(found *Found, label string, times int, finding Finding) {
-	if found.by == nil {
-		found.by = make(map[string]int)
-	}
-	found.by[label] += times
-	if n := len(found.First); n == maxInspected || n == 1 && !d.inspect {
-		found.More += times
-		return
-	}
-	found.More += times - 1
-	finding.Contact, finding.Value = printable(finding.Contact), printable(finding.Value)
-	found.First = append(found.First, finding)
+	d.found.Skipped.add(1, Finding{Contact: contact, Reason: reason})
 }
 
 // contact is the contact's JID, or why it is not a contact of the user.
@@ -492,7 +488,7 @@ func text(quoted string) string {
 		return "" // of a body that is not JSON
 	}
 	inner := quoted[1 : len(quoted)-1]
-	if isPlain(inner) || strings.IndexByte(inner, '\\') < 0 && utf8.ValidString(inner) {
+	if strings.IndexByte(inner, '\\') < 0 && utf8.ValidString(inner) {
 		return inner
 	}
 	s, _ := jsontext.AppendUnquote(nil, quoted) // the error says that there is U+FFFD
@@ -503,37 +499,10 @@ func text(quoted string) string {
 func cleanText(quoted string) string {
 	s := text(quoted)
 	// JSON escapes control characters always, and U+FFFE and U+FFFF begin like that.
-	if isPlain(quoted) || strings.IndexByte(quoted, '\\') < 0 && !strings.Contains(s, "\xef\xbf") {
+	if strings.IndexByte(quoted, '\\') < 0 && !strings.Contains(s, "\xef\xbf") {
 		return s
 	}
 	return roster.CleanText(s)
-}
-
-// isPlain reports whether s is ASCII that escapes nothing, as most texts are.
-func isPlain(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf || s[i] == '\\' {
-			return false
-		}
-	}
-	return true
-}
-
-// notJSON is the failure of a body that is not JSON, with the reason.
-func notJSON(body string) *Error {
-	failure := &Error{Result: resultInvalid, text: "not JSON"}
-	var value json.RawMessage
-	switch err := json.NewDecoder(strings.NewReader(body)).Decode(&value); {
-	case err == nil:
-		failure.text = "more than one JSON value"
-	case errors.Is(err, io.EOF):
-		failure.text = "an empty body"
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		failure.text = "cut off"
-	case strings.HasPrefix(body, "\xff\xfe"), strings.HasPrefix(body, "\xfe\xff"):
-		failure.text = "UTF-16: JSON has to be UTF-8" // RFC 8259, section 8.1
-	}
-	return failure
 }
 
 // printable is s for a log line: short, and without anything that does not

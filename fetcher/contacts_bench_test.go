@@ -25,7 +25,7 @@ func BenchmarkDecode(b *testing.B) {
 			b.ReportAllocs()
 			d := newDecoder()
 			for b.Loop() {
-				if r, _, failure := d.decode(body, juliet, false); failure != nil || r.Len() != n {
+				if r, _, failure := d.decode(body, juliet); failure != nil || r.Len() != n {
 					b.Fatal(r.Len(), failure)
 				}
 			}

@@ -181,7 +181,7 @@ var decodeTests = []struct {
 func TestDecode(t *testing.T) {
 	for _, test := range decodeTests {
 		t.Run(test.name, func(t *testing.T) {
-			r, found, failure := newDecoder().decode(test.body, juliet, false)
+			r, found, failure := newDecoder().decode(test.body, juliet)
 			if !maps.Equal(found.Skipped.by, test.skipped) || !maps.Equal(found.Ignored.by, test.ignored) {
 				t.Errorf("skipped %v and ignored %v, want %v and %v", found.Skipped.by, found.Ignored.by, test.skipped, test.ignored)
 			}
@@ -205,7 +205,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeNamesFirstSkipped(t *testing.T) {
-	_, found, _ := newDecoder().decode(`{"romeo@example.org":{"ask": "x"}, "@one": {}, "@two": {}}`, juliet, false)
+	_, found, _ := newDecoder().decode(`{"romeo@example.org":{"ask": "x"}, "@one": {}, "@two": {}}`, juliet)
 	if found.Skipped.First[0].Contact != "@one" || found.Ignored.First[0].Contact != "romeo@example.org" {
 		t.Errorf("found %+v", found)
 	}
@@ -216,8 +216,8 @@ func TestDecodeNamesFirstSkipped(t *testing.T) {
 func TestDecoderAgain(t *testing.T) {
 	used := newDecoder()
 	for _, test := range decodeTests {
-		r, found, failure := used.decode(test.body, juliet, false)
-		want, wantFound, wantFailure := newDecoder().decode(test.body, juliet, false)
+		r, found, failure := used.decode(test.body, juliet)
+		want, wantFound, wantFailure := newDecoder().decode(test.body, juliet)
 		used.begin("")
 		if !r.Equal(want) || !reflect.DeepEqual(found, wantFound) || (failure == nil) != (wantFailure == nil) {
 			t.Errorf("%s: %v, %v, %v, want %v, %v, %v", test.name, r.Items(), found, failure, want.Items(), wantFound, wantFailure)
@@ -239,7 +239,7 @@ func TestDecoderAgain(t *testing.T) {
 func TestLargeAnswerIsNotKept(t *testing.T) {
 	b := newBench(t, "")
 	d := newDecoder()
-	if _, _, failure := d.decode(strings.Repeat(" ", maxReused)+"[]", juliet, false); failure != nil {
+	if _, _, failure := d.decode(strings.Repeat(" ", maxReused)+"[]", juliet); failure != nil {
 		t.Fatal(failure)
 	}
 	b.putDecoder(d)
@@ -270,7 +270,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(test.body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r, found, failure := newDecoder().decode(string(body), juliet, false)
+		r, found, failure := newDecoder().decode(string(body), juliet)
 		var whole any
 		if err := json.Unmarshal(body, &whole); err != nil && failure == nil {
 			t.Fatalf("decoded what is not JSON: %v", err)

@@ -94,9 +94,6 @@ func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 	}
 	e.Result, e.text = classify(err)
 	e.down = e.Result == resultRefused || e.Result == resultTimeout
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "proxyconnect" {
-		e.text = "proxy: " + e.text
-	}
 	return e
 }
 
@@ -106,13 +103,7 @@ func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 func classify(err error) (result, text string) {
 	var dns *net.DNSError
 	var timeout net.Error
-	var connect connectError
 	switch {
-	case errors.As(err, &connect):
-		if connect >= 500 {
-			return resultRefused, connect.Error()
-		}
-		return resultOther, connect.Error()
 	case errors.As(err, &dns):
 		if dns.IsNotFound {
 			return resultDNS, "host name not found"

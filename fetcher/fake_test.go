@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rosterd/jid"
@@ -41,7 +40,6 @@ type fake struct {
 func newFake(t *testing.T, do func(n int) int, change ...func(*Options)) (*fake, *bench) {
 	t.Helper()
 	b := newBench(t, "http://backend.test", append([]func(*Options){func(o *Options) {
-		o.Metrics.CircuitsOpen = prometheus.NewGauge(prometheus.GaugeOpts{Name: "circuits_open"})
 		o.MaxInFlight = 100
 	}}, change...)...)
 	s := &fake{do: do, release: make(chan int)}

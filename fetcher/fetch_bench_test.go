@@ -50,6 +50,9 @@ func benchFetcher(b *testing.B, contacts, bulkSize int) *Fetcher {
 			InFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "in_flight"}),
 			Skipped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skipped"}, []string{"reason"}),
 			Ignored:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ignored"}, []string{"field"}),
+
+			CircuitsOpen: prometheus.NewGauge(prometheus.GaugeOpts{Name: "circuits_open"}),
+			BulkFetches:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bulk"}, []string{"result"}),
 		},
 	}
 	if bulkSize > 0 {
@@ -97,7 +100,7 @@ func BenchmarkRefresh(b *testing.B) {
 				f := benchFetcher(b, contacts, bulkSize)
 				size, atOnce := f.BatchSize("example.org"), 48
 				if size > 1 {
-					atOnce = BulkRequests
+					atOnce = bulkRequests
 				}
 				slots := make(chan struct{}, atOnce)
 				b.ReportAllocs()

@@ -1,63 +1,38 @@
-// Package fetcher asks the backend for a user's contacts: one HTTP GET of the
-// contacts URL, the JSON in its answer made into a [roster.Roster].
+// Package fetcher asks the backend for users' contacts, and makes the JSON of its
+// answers into a [roster.Roster] each. README.md, Contacts, is what a backend has to
+// answer: the contract of Prosody's community module mod_http_roster_admin, and other
+// spellings of the same.
 //
-// # The contacts URL
+// A failure is never an empty roster (but see [Options.NotFoundEmpty]). Failures are a
+// status that is neither 200 nor a 304 that was asked for (redirects are not
+// followed: the headers may carry a key), a body that is no JSON object or array, is
+// cut off, goes on after the value or is too large, and entries of which none is
+// usable.
 //
-// The contract is that of Prosody's community module mod_http_roster_admin,
-// and a backend written for it is served unchanged. The answer has status 200
-// and a body that is one JSON object, keyed by the contacts' JIDs:
-//
-//	{"romeo@example.org": {"name": "Romeo", "groups": {"Friends": true}}}
-//
-// The module reads name and groups. rosterd also reads subscription ("none",
-// "to", "from" or "both", which is the default), ask and approved (RFC 6121,
-// section 2.1.2), takes groups as an array of strings too, and the whole as an
-// array of such objects that name their contact in a field jid. Other fields
-// are ignored. A field that is null is absent, one that is written in another way
-// is read as far as it can be understood. [] and {} are the
-// empty roster, and the empty object wherever one is expected: PHP writes it as [].
-//
-// Everything else is a failure and never an empty roster (but see
-// [Options.NotFoundEmpty]): another status
-// (redirects are not followed; the module does not either, and the headers may
-// carry a key), a body that is not JSON, is cut off, goes on after the value
-// or is too large.
+// An entry without a JID that a contact of this user can have is left out, and a field
+// that cannot be understood has its default. Both are counted (see [SkipReasons] and
+// [Fields]) and logged, all of one fetch in one line.
 //
 // # Many users at once
 //
-// [Fetcher.FetchMany] asks for many users of one domain with one request if
-// [Options.BulkURL] has a URL: a POST of the JSON array of their localparts, in the
-// media type application/json. The answer has status 200 and a body that is one
-// JSON object, keyed by the localparts as they were asked for, each with what the
-// contacts URL would answer:
-//
-//	{"juliet": {"romeo@example.org": {"name": "Romeo"}}, "romeo": {}}
-//
-// Whoever is not in it, or with something that is no contacts (null, say), is
-// asked for at the contacts URL; all are if the whole fails, and then for a while
-// nobody is asked for together: 5 s, or after a 404, 405 or 501, five minutes. If
-// the answer is too large, half of the users are asked for at once. A name that
-// was not asked for is ignored.
+// [Fetcher.FetchMany] asks for many users of one domain with one POST if
+// [Options.BulkURL] has a URL. Whoever is not in the answer, or with something that is
+// no contacts, is asked for alone. All are if the whole fails, and so is everybody for
+// 5 s, or after a 404, 405 or 501 for five minutes. If the answer is too large, half of
+// the users are asked for at once.
 //
 // # A backend that is down
 //
 // When half of at least 20 fetches within 10 s found no connection, no answer in
-// time or a 5xx, nobody is asked at that host and port for 5 s: fetches fail at
-// once, with the result circuit_open. Then one fetch is made, of whoever asks or
-// else of the user who asked last, and so on every 5 s until the backend
-// answers. What may be one user's trouble, a timeout or a 5xx, counts once for
-// each user; any other failure does not count at all.
-//
-// # What is left out
-//
-// An entry without a JID that a contact of this user can have is left out, counted
-// by reason (see [SkipReasons]) and logged, all of one fetch in one line. The
-// others are served; only if entries came and none is usable, the fetch has
-// failed. A field that cannot be understood has its default; it is counted (see
-// [Fields]) and logged as well, and takes no contact away.
+// time or a 5xx, nobody is asked at that host and port: fetches fail at once, with
+// the result circuit_open. Every 5 s rosterd asks for the user who was asked for
+// last, until the backend answers. What may be one user's trouble, a timeout or a
+// 5xx, counts once for each user; any other failure does not count at all. Each
+// 10 s are counted anew.
 package fetcher
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -68,6 +43,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -91,8 +67,9 @@ type Options struct {
 	URL func(user jid.JID) (string, error)
 	// Timeout is for one fetch, from dialling to the last byte of the body.
 	Timeout time.Duration
-	// MaxInFlight is how many fetches are under way at once, see
-	// [Fetcher.SetMaxInFlight].
+	// MaxInFlight is how many fetches are under way at once. Those for whom no query
+	// waits have three quarters of that, so that a client that logs in never waits
+	// behind all of them.
 	MaxInFlight int
 	// MaxBytes is the largest body read, decompressed.
 	MaxBytes int64
@@ -124,12 +101,9 @@ type Metrics struct {
 	InFlight prometheus.Gauge
 	Skipped  *prometheus.CounterVec // entries by reason, one of SkipReasons
 	Ignored  *prometheus.CounterVec // fields by field, one of Fields
-	// CircuitsOpen is how many backends are not asked as they are down. It may be
-	// nil.
+	// CircuitsOpen is how many backends are not asked as they are down.
 	CircuitsOpen prometheus.Gauge
-	// BulkFetches are the requests for several users, by result, one of
-	// BulkResults. It may be nil.
-	BulkFetches *prometheus.CounterVec
+	BulkFetches  *prometheus.CounterVec // requests for several users by result, one of BulkResults
 }
 
 // Fetcher fetches contacts. It implements users.Source and is safe for
@@ -139,19 +113,18 @@ type Fetcher struct {
 	header     atomic.Pointer[http.Header] // which is never modified
 	transport  atomic.Pointer[http.Transport]
 	recovered  func(domains []string) // nil: nobody
-	slots      *limiter
-	background *limiter  // of those for whom no query waits, so that they leave slots to queries
-	pieces     sync.Pool // of *[pieceSize]byte, to read bodies
-	decoders   sync.Pool // of *decoder
+	slots      *semaphore.Weighted
+	background *semaphore.Weighted // of those for whom no query waits, who have a slot besides
+	buffers    sync.Pool           // of *bytes.Buffer, to read bodies
+	decoders   sync.Pool           // of *decoder
 
 	mu       sync.Mutex          // guards all below; those in it have locks of their own
 	breakers map[string]*breaker // by backend
 	bulks    map[string]*bulk    // by domain
-	closed   bool
 
-	probes sync.WaitGroup  // under way
-	life   context.Context // of the probes
-	cancel context.CancelFunc
+	probes sync.WaitGroup
+	life   context.Context // of the probes; mu is held while it ends and while one begins
+	end    context.CancelFunc
 }
 
 // New makes a Fetcher, which starts no goroutine and connects to nobody before
@@ -160,14 +133,14 @@ type Fetcher struct {
 func New(o Options) *Fetcher {
 	f := &Fetcher{
 		options:    o,
-		slots:      newLimiter(o.MaxInFlight),
-		background: newLimiter(forBackground(o.MaxInFlight)),
-		pieces:     sync.Pool{New: func() any { return new([pieceSize]byte) }},
+		slots:      semaphore.NewWeighted(int64(o.MaxInFlight)),
+		background: semaphore.NewWeighted(int64(max(1, o.MaxInFlight*3/4))),
+		buffers:    sync.Pool{New: func() any { return new(bytes.Buffer) }},
 		decoders:   sync.Pool{New: func() any { return newDecoder() }},
 		breakers:   make(map[string]*breaker),
 		bulks:      make(map[string]*bulk),
 	}
-	f.life, f.cancel = context.WithCancel(context.Background())
+	f.life, f.end = context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: o.Timeout} // a dial may outlive the fetch that began it
 	f.transport.Store(&http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -186,19 +159,15 @@ func New(o Options) *Fetcher {
 	return f
 }
 
-// forBackground is how many of n fetches at a time may be such that no query waits
-// for, so that a client that logs in never waits behind all of them.
-func forBackground(n int) int { return max(1, n*3/4) }
-
 // Fetch asks the backend for the contacts of a user, of whom the bare JID counts,
 // at the contacts URL. It waits for a slot if too many fetches are under way, which
 // is not part of the timeout, and returns when ctx ends, whatever the backend does.
-// In a hurry, it asks twice if the connection is refused or the answer is 5xx.
-// Those that are in no hurry have three quarters of the slots. The error is always
-// an [*Error], and fit for everybody's eyes.
+// In a hurry, it asks twice if the connection is refused or the answer is 5xx. The
+// error is always an [*Error], and fit for everybody's eyes.
 func (f *Fetcher) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, error) {
 	r.User = r.User.Bare()
-	return f.count(f.fetch(ctx, r, nil))
+	fetched, _, failure := f.fetch(ctx, r)
+	return f.count(fetched, failure)
 }
 
 // count counts the outcome of a fetch.
@@ -215,40 +184,35 @@ func (f *Fetcher) count(fetched roster.Fetched, failure *Error) (roster.Fetched,
 	return fetched, nil
 }
 
-// fetch asks for one user. inspected, unless nil, is set to what was found.
-func (f *Fetcher) fetch(ctx context.Context, r roster.Request, inspected *Findings) (roster.Fetched, *Error) {
+// fetch asks for one user.
+func (f *Fetcher) fetch(ctx context.Context, r roster.Request) (fetched roster.Fetched, found Findings, failure *Error) {
 	req, failure := f.request(r)
 	if failure != nil {
-		return roster.Fetched{}, failure
+		return fetched, found, failure
 	}
-	var fetched roster.Fetched
 	contradicted := false
 	failure = f.exchange(ctx, req, r.User, r.Hurry, func(a response) (failure *Error) {
 		if a.same {
 			fetched.Validator, contradicted = r.Validator, contradicts(req, a.header)
 			return nil
 		}
-		fetched.Validator = validatorOf(req.URL, a.header)
 		d := f.decoders.Get().(*decoder)
 		defer f.putDecoder(d)
-		var found Findings
-		fetched.Roster, found, failure = d.decode(a.body, r.User, inspected != nil)
-		if inspected != nil {
-			*inspected = found
-		}
+		fetched.Validator = validatorOf(req.URL, a.header)
+		fetched.Roster, found, failure = d.decode(a.body, r.User)
 		f.report(ctx, r.User, found)
 		return failure
 	})
 	switch {
-	case failure == nil && contradicted:
+	case contradicted:
 		r.Validator = ""
-		return f.fetch(ctx, r, inspected)
+		return f.fetch(ctx, r)
 	case failure == nil:
-		return fetched, nil
+		return fetched, found, nil
 	case failure.Status == http.StatusNotFound && f.options.NotFoundEmpty:
-		return roster.Fetched{Roster: roster.New(nil), Missing: true}, nil
+		return roster.Fetched{Roster: roster.New(nil), Missing: true}, found, nil
 	}
-	return roster.Fetched{}, failure
+	return roster.Fetched{}, found, failure
 }
 
 // report counts and logs what could not be served in one fetch.
@@ -271,13 +235,6 @@ func (f *Fetcher) reportFound(ctx context.Context, user jid.JID, found Found, la
 	who := slog.String("user", user.String())
 	f.options.Logger.LogAttrs(ctx, slog.LevelWarn, message, who, slog.GroupAttrs(group, counts...))
 	f.options.Logger.LogAttrs(ctx, slog.LevelDebug, "the first of them", who, slog.String("contact", found.First[0].Contact))
-}
-
-// SetMaxInFlight changes how many fetches are under way at once. Those that
-// are go on. The number of connections kept between fetches stays as it was.
-func (f *Fetcher) SetMaxInFlight(n int) {
-	f.slots.setLimit(n)
-	f.background.setLimit(forBackground(n))
 }
 
 // SetHeader replaces [Options].Header, from the next request on.
@@ -308,13 +265,21 @@ func (f *Fetcher) SetTLS(c *tls.Config) {
 // before anything else, or not at all.
 func (f *Fetcher) Recovered(callback func(domains []string)) { f.recovered = callback }
 
+// startProbe starts a goroutine that probes a backend, and ends soon after f.life.
+func (f *Fetcher) startProbe(probe func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.life.Err() == nil {
+		f.probes.Go(probe)
+	}
+}
+
 // Close ends the probes, waits for that, and closes the connections that wait for
 // another fetch. Fetches under way end by their contexts.
 func (f *Fetcher) Close() {
 	f.mu.Lock()
-	f.closed = true
+	f.end()
 	f.mu.Unlock()
-	f.cancel()
 	f.probes.Wait()
 	f.transport.Load().CloseIdleConnections()
 }

@@ -262,7 +262,7 @@ func TestWaitForSlot(t *testing.T) {
 			o.MaxInFlight, o.Timeout = 1, time.Second
 			o.URL = func(jid.JID) (string, error) { return "gopher://a.slot", nil }
 		})
-		if err := b.slots.acquire(t.Context()); err != nil {
+		if err := b.slots.Acquire(t.Context(), 1); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -281,7 +281,7 @@ func TestWaitForSlot(t *testing.T) {
 		if b.fetches(resultTimeout) != 1 || b.fetches(resultCanceled) != 1 || b.observed.Load() != 0 {
 			t.Errorf("metrics: %s", b.exposed(t))
 		}
-		b.SetMaxInFlight(2)
+		b.slots.Release(1)
 		if _, err := b.Fetch(t.Context(), juliet); err.(*Error).Result != resultOther {
 			t.Errorf("failed with %v, want a slot", err)
 		}

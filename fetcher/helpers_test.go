@@ -71,6 +71,9 @@ func newBench(t *testing.T, base string, change ...func(*Options)) *bench {
 			InFlight: prometheus.NewGauge(prometheus.GaugeOpts{Name: "in_flight"}),
 			Skipped:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "skipped"}, []string{"reason"}),
 			Ignored:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "ignored"}, []string{"field"}),
+
+			CircuitsOpen: prometheus.NewGauge(prometheus.GaugeOpts{Name: "circuits_open"}),
+			BulkFetches:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bulk"}, []string{"result"}),
 		},
 	}
 	b.collected.MustRegister(o.Metrics.Fetches, o.Metrics.InFlight, o.Metrics.Skipped, o.Metrics.Ignored)

@@ -14,7 +14,7 @@ func TestInspect(t *testing.T) {
 	backend := serve(t, func(w http.ResponseWriter, r *http.Request) { w.Write([]byte(body)) })
 	b := newBench(t, backend.URL)
 	got := b.Inspect(t.Context(), juliet)
-	if got.Err != nil || got.Status != 200 || got.Items != 4 {
+	if got.Err != nil || got.Missing || got.Items != 4 {
 		t.Errorf("%+v", got)
 	}
 	for _, test := range []struct {
@@ -23,7 +23,7 @@ func TestInspect(t *testing.T) {
 	}{
 		{"skipped", got.Skipped.First, []Finding{{Contact: "nurse@example.org/kitchen", Reason: reasonResource}, {Contact: `bad\n@@`, Reason: reasonJID}}},
 		{"ignored", got.Ignored.First, []Finding{{Contact: "romeo@example.org", Field: "name", Value: `{"first": "R"}`}, {Contact: "tybalt@example.org", Field: "entry", Value: "a text"}}},
-		{"not UTF-8", got.NotUTF8.First, []Finding{{Contact: "paris@example.org", Reason: NotUTF8}}},
+		{"not UTF-8", got.NotUTF8.First, []Finding{{Contact: "paris@example.org"}}},
 	} {
 		if !reflect.DeepEqual(test.got, test.want) {
 			t.Errorf("%s: %+v, want %+v", test.kind, test.got, test.want)
@@ -37,16 +37,16 @@ func TestInspect(t *testing.T) {
 	}
 
 	var entries strings.Builder
-	for n := range maxInspected + 7 {
+	for n := range maxNamed + 7 {
 		fmt.Fprintf(&entries, `,"a@example.org/%d": {}`, n)
 	}
 	body = `{"romeo@example.org": {}` + entries.String() + `}`
-	if got := b.Inspect(t.Context(), juliet); len(got.Skipped.First) != maxInspected || got.Skipped.More != 7 || got.Items != 1 {
-		t.Errorf("%d skipped, %d more, %d items", len(got.Skipped.First), got.Skipped.More, got.Items)
+	if got := b.Inspect(t.Context(), juliet); len(got.Skipped.First) != maxNamed || got.Skipped.Count() != maxNamed+7 || got.Items != 1 {
+		t.Errorf("%d skipped of %d, %d items", len(got.Skipped.First), got.Skipped.Count(), got.Items)
 	}
 	body = "<html>" + bodySecret
 	got = b.Inspect(t.Context(), juliet)
-	if got.Err == nil || got.Err.Error() != "not JSON" || got.Items != 0 || got.Status != 0 {
+	if got.Err == nil || got.Err.Error() != "not JSON" || got.Items != 0 {
 		t.Errorf("%+v", got)
 	}
 	if text := fmt.Sprintf("%+v", got); strings.Contains(text, secret) || strings.Contains(text, bodySecret) {

@@ -54,10 +54,10 @@ func TestProxyIsNamed(t *testing.T) {
 		trusted      *x509.CertPool
 		result, text string // ADDRESS is the proxy's
 	}{
-		{"in place of the backend", "http", answer(502, "<html>"), nil, resultStatus, "the backend, or in its place the proxy ADDRESS (HTTP_PROXY), answered 502"},
-		{"forbids", "http", answer(403, ""), nil, resultStatus, "the backend, or in its place the proxy ADDRESS (HTTP_PROXY), answered 403"},
+		{"in place of the backend", "http", answer(502, "<html>"), nil, resultStatus, "the backend answered 502, through the proxy ADDRESS (HTTP_PROXY)"},
+		{"forbids", "http", answer(403, ""), nil, resultStatus, "the backend answered 403, through the proxy ADDRESS (HTTP_PROXY)"},
 		{"a page", "http", answer(200, "<html>"), nil, resultInvalid, "not JSON, through the proxy ADDRESS (HTTP_PROXY)"},
-		{"nobody", "http", nil, nil, resultRefused, "proxy: connection refused, through the proxy ADDRESS (HTTP_PROXY)"},
+		{"nobody", "http", nil, nil, resultRefused, "connection refused, through the proxy ADDRESS (HTTP_PROXY)"},
 		{"cannot connect", "https", answer(504, ""), nil, resultRefused, "no tunnel but the status 504, through the proxy ADDRESS (HTTPS_PROXY)"},
 		{"wants a password", "https", answer(407, ""), nil, resultOther, "no tunnel but the status 407, through the proxy ADDRESS (HTTPS_PROXY)"},
 		{"has no page", "https", answer(404, ""), nil, resultOther, "no tunnel but the status 404, through the proxy ADDRESS (HTTPS_PROXY)"},

@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -18,8 +19,6 @@ import (
 )
 
 const (
-	pieceSize = 16 << 10 // bytes of a body that are read at once
-
 	// The pause before a fetch asks again is from retryPause to three times that: a
 	// backend that restarts is not asked again by all at the same instant.
 	retryPause = 50 * time.Millisecond
@@ -78,7 +77,7 @@ func (f *Fetcher) newRequest(method, url string, header http.Header, body io.Rea
 // keeps the slot until use has decoded the answer: slots bound the memory too.
 func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID, hurry bool, use func(response) *Error) *Error {
 	b := f.breaker(req.URL)
-	if b.refuses(user) {
+	if _, ok := b.admits(ctx, user); !ok { // which need not wait for a slot
 		return circuitOpen()
 	}
 	release, err := f.slot(ctx, hurry)
@@ -86,7 +85,7 @@ func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID,
 		return contextError(err, "timed out while it waited for other fetches")
 	}
 	defer release()
-	attempt, ok := b.begin(user)
+	generation, ok := b.admits(ctx, user)
 	if !ok {
 		return circuitOpen()
 	}
@@ -94,10 +93,10 @@ func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID,
 	defer f.options.Metrics.InFlight.Dec()
 
 	start := time.Now()
-	got, failure := f.send(ctx, req, hurry, b, attempt)
+	got, failure := f.send(ctx, req, hurry, b, generation)
 	f.options.Metrics.Duration.Observe(time.Since(start).Seconds())
 	f.nameProxy(req, failure)
-	b.end(attempt, failure)
+	b.end(generation, user, failure)
 	if failure == nil {
 		failure = use(got)
 		f.nameProxy(req, failure)
@@ -108,26 +107,26 @@ func (f *Fetcher) exchange(ctx context.Context, req *http.Request, user jid.JID,
 // slot waits for a slot of a request, or for ctx to end.
 func (f *Fetcher) slot(ctx context.Context, hurry bool) (release func(), err error) {
 	if hurry {
-		return f.slots.release, f.slots.acquire(ctx)
+		return func() { f.slots.Release(1) }, f.slots.Acquire(ctx, 1)
 	}
-	if err := f.background.acquire(ctx); err != nil {
+	if err := f.background.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	if err := f.slots.acquire(ctx); err != nil {
-		f.background.release()
+	if err := f.slots.Acquire(ctx, 1); err != nil {
+		f.background.Release(1)
 		return nil, err
 	}
-	return func() { f.slots.release(); f.background.release() }, nil
+	return func() { f.slots.Release(1); f.background.Release(1) }, nil
 }
 
-// send sends a request once, or in a hurry twice, if the breaker does not mind: a
+// send sends a request once, or in a hurry twice, unless the breaker has opened: a
 // client waits and nobody else would ask again.
-func (f *Fetcher) send(ctx context.Context, req *http.Request, hurry bool, b *breaker, a attempt) (response, *Error) {
+func (f *Fetcher) send(ctx context.Context, req *http.Request, hurry bool, b *breaker, generation uint64) (response, *Error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, f.options.Timeout, errTimeout)
 	defer cancel()
 	got, failure := f.roundTrip(ctx, req)
 	if failure != nil && (failure.Result == resultRefused || failure.Status >= 500) &&
-		hurry && b.retryable(a) && pause(ctx) && b.retryable(a) {
+		hurry && b.unchanged(generation) && pause(ctx) && b.unchanged(generation) {
 		return f.roundTrip(ctx, req)
 	}
 	return got, failure
@@ -180,7 +179,7 @@ func (f *Fetcher) roundTrip(ctx context.Context, req *http.Request) (got respons
 		return got, f.failure(ctx, err)
 	}
 	if got.body = strings.TrimPrefix(got.body, bom); odd && !json.Valid([]byte(got.body)) {
-		return got, &Error{Result: resultInvalid, text: "not JSON, and the answer has a content coding that there is not"}
+		return got, &Error{Result: resultInvalid, text: "not JSON, and the answer has a content coding other than gzip"}
 	}
 	return got, nil
 }
@@ -192,71 +191,38 @@ func drain(body io.Reader, cancel context.CancelFunc) {
 	_, _ = io.CopyN(io.Discard, body, drainBytes) // failed, the connection is closed
 }
 
-// read is all that body has, unless that is too large. It is read in pieces, whose
-// memory is used again, and then joined: few answers say how long they are, and a
-// buffer that grows is copied several times.
+// read is all that body has, unless that is too large.
 func (f *Fetcher) read(body io.Reader) (string, error) {
-	body = io.LimitReader(body, f.options.MaxBytes+1)
-	var pieces []*[pieceSize]byte
+	buffer := f.buffers.Get().(*bytes.Buffer)
 	defer func() {
-		for _, piece := range pieces {
-			f.pieces.Put(piece)
+		if buffer.Reset(); buffer.Cap() <= maxReused {
+			f.buffers.Put(buffer)
 		}
 	}()
-	length := 0
-	for {
-		if length == len(pieces)*pieceSize {
-			pieces = append(pieces, f.pieces.Get().(*[pieceSize]byte))
-		}
-		n, err := body.Read(pieces[len(pieces)-1][length%pieceSize:])
-		length += n
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return "", err
-		}
+	n, err := buffer.ReadFrom(io.LimitReader(body, f.options.MaxBytes+1))
+	if err == nil && n > f.options.MaxBytes {
+		err = tooLarge(f.options.MaxBytes)
 	}
-	if int64(length) > f.options.MaxBytes {
-		return "", tooLarge(f.options.MaxBytes)
+	if err != nil {
+		return "", err
 	}
-	var joined strings.Builder
-	joined.Grow(length)
-	for _, piece := range pieces {
-		joined.Write(piece[:min(length-joined.Len(), pieceSize)])
-	}
-	return joined.String(), nil
+	return buffer.String(), nil
 }
 
-// codings are the content codings that there are (RFC 9110, section 18.6), but for
-// identity, which is none.
-var codings = []string{"aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip", "zstd"}
-
-// decoded is the body of an answer without its content coding. What the Transport
-// asked for, gzip, it has decoded and taken off the header, as a rule. odd says
-// that the header has something that is no coding.
+// decoded is the body of an answer without its content coding (RFC 9110, section
+// 8.4). What the Transport asked for, gzip, it has decoded and taken off the header,
+// as a rule. odd says that there is another one.
 //
 // COMPAT backends that write "identity" there, or a charset: it changes nothing.
 func decoded(resp *http.Response) (body io.Reader, odd bool, err error) {
-	var found []string
-	for part := range strings.SplitSeq(strings.Join(resp.Header.Values("Content-Encoding"), ","), ",") {
-		switch name := strings.ToLower(strings.TrimSpace(part)); {
-		case slices.Contains(codings, name):
-			found = append(found, name)
-		case name != "" && name != "identity":
-			odd = true
-		}
-	}
-	switch {
-	case len(found) == 0:
-		return resp.Body, odd, nil
-	case len(found) > 1:
-		return nil, odd, &Error{Result: resultInvalid, text: "the answer has several content codings, rosterd reads gzip alone"}
-	case found[0] == "gzip" || found[0] == "x-gzip":
+	header := strings.ToLower(strings.Join(resp.Header.Values("Content-Encoding"), ","))
+	names := strings.FieldsFunc(header, func(c rune) bool { return c == ',' || c == ' ' })
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "identity" })
+	if len(names) == 1 && (names[0] == "gzip" || names[0] == "x-gzip") {
 		body, err = gzip.NewReader(resp.Body)
-		return body, odd, err
+		return body, false, err
 	}
-	return nil, odd, &Error{Result: resultInvalid, text: "the answer has the content coding " + found[0] + ", rosterd reads gzip alone"}
+	return resp.Body, len(names) > 0, nil
 }
 
 // nameProxy notes that a request that failed went through a proxy, if it did. The
@@ -265,26 +231,20 @@ func (f *Fetcher) nameProxy(req *http.Request, failure *Error) {
 	if failure == nil {
 		return
 	}
-	proxy, err := f.transport.Load().Proxy(req)
-	if err != nil || proxy == nil {
-		return
+	if proxy, err := f.transport.Load().Proxy(req); err == nil && proxy != nil {
+		failure.Proxy = fmt.Sprintf("%s (%s_PROXY)", proxy.Host, strings.ToUpper(req.URL.Scheme))
+		failure.text += ", through the proxy " + failure.Proxy
 	}
-	failure.Proxy = fmt.Sprintf("%s (%s_PROXY)", proxy.Host, strings.ToUpper(req.URL.Scheme))
-	if failure.Status != 0 && req.URL.Scheme == "http" { // of https it sees nothing
-		failure.text = fmt.Sprintf("the backend, or in its place the proxy %s, answered %d", failure.Proxy, failure.Status)
-		return
-	}
-	failure.text += ", through the proxy " + failure.Proxy
 }
 
-// connectError is the status with which a proxy refuses to connect to the backend.
-type connectError int
-
-func (e connectError) Error() string { return fmt.Sprintf("no tunnel but the status %d", int(e)) }
-
+// checkConnect makes an error of the status with which a proxy refuses to connect to
+// the backend.
 func checkConnect(_ context.Context, _ *url.URL, _ *http.Request, resp *http.Response) error {
-	if resp.StatusCode != http.StatusOK {
-		return connectError(resp.StatusCode)
+	switch {
+	case resp.StatusCode == http.StatusOK:
+		return nil
+	case resp.StatusCode >= 500:
+		return &Error{Result: resultRefused, text: fmt.Sprintf("no tunnel but the status %d", resp.StatusCode), down: true}
 	}
-	return nil
+	return &Error{Result: resultOther, text: fmt.Sprintf("no tunnel but the status %d", resp.StatusCode)}
 }

@@ -100,9 +100,12 @@ func TestRetryAndCircuit(t *testing.T) {
 			t.Fatal("not open")
 		}
 		asked := s.count()
-		time.Sleep(openTime + time.Microsecond) // before the probe
-		if got := b.result(inHurry(t.Context()), juliet); got != resultRefused || s.count() != asked+1 {
-			t.Errorf("comes to %s after %d requests", got, s.count()-asked)
+		if got := b.result(inHurry(t.Context()), juliet); got != resultOpen {
+			t.Errorf("comes to %s", got)
+		}
+		time.Sleep(openTime + time.Second)
+		if s.count() != asked+1 {
+			t.Errorf("%d requests by one probe", s.count()-asked)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) { // it opens during the pause

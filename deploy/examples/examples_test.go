@@ -121,7 +121,8 @@ func serves(t *testing.T, backend string) {
 		URL:      func(user jid.JID) (string, error) { return backend + "/contacts/" + user.Local(), nil },
 		BulkURL:  func(string) (string, bool) { return backend + "/bulk", true },
 		BulkSize: 10, Timeout: 30 * time.Second, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored},
+		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
+			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	})
 	defer f.Close()
 	juliet, romeo, stranger := mustParse("juliet@example.org"), mustParse("romeo@example.org"), mustParse("stranger@example.org")
@@ -141,7 +142,7 @@ func serves(t *testing.T, backend string) {
 		t.Error("somebody unknown has a roster")
 	}
 	for user, found := range map[jid.JID]bool{juliet: true, romeo: true, stranger: false} {
-		if i, ok := f.InspectBulk(t.Context(), user); !ok || i.Err != nil || i.Found != found || found && i.Items != 1 {
+		if i, ok := f.InspectBulk(t.Context(), user); !ok || i.Err != nil || i.Missing == found || found && i.Items != 1 {
 			t.Errorf("%s in bulk: %+v", user, i)
 		}
 	}
