@@ -163,6 +163,11 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	if cfg.XMPP.Unrestricted && cfg.XMPP.Presence != "off" {
 		hub := presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
 		hub.Recall(sessions.Shown())
+		hub.Barrier(func() {
+			kept := make(chan struct{})
+			a.state.Sync(func() { close(kept) })
+			<-kept
+		})
 		a.manager.Watch(hub)
 		a.component.Relay(hub)
 	}

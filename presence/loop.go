@@ -92,6 +92,9 @@ func (h *Hub) run(ctx context.Context, s Sender) error {
 	for ctx.Err() == nil {
 		var wait time.Duration
 		batch, wait = h.step(s, batch[:0])
+		if len(batch) > 0 && h.barrier != nil {
+			h.barrier()
+		}
 		for _, stanza := range batch {
 			if err := s.Relay(stanza); err != nil {
 				return err

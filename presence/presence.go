@@ -122,6 +122,7 @@ type Hub struct {
 	limits  Limits
 	born    time.Time     // times are kept as durations since then
 	wake    chan struct{} // 1: there may be something to do for the loop
+	barrier func()        // see Barrier; nil: nothing is waited for
 
 	mu       sync.Mutex // guards what follows and the first part of each user
 	clock    uint64     // counts the facts; the first is 1
@@ -135,6 +136,11 @@ type Hub struct {
 
 	loop
 }
+
+// Barrier has the hub call wait before it sends: it returns when a kill of the process cannot
+// lose who is known to be available. Else nobody would take back what was told of them.
+// Barrier is called before the first stream, or not at all.
+func (h *Hub) Barrier(wait func()) { h.barrier = wait }
 
 // New makes a hub for the users of hosts, prepared domains.
 func New(hosts []string, rosters Rosters, limits Limits) *Hub {

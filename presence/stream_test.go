@@ -365,3 +365,19 @@ func TestRestart(t *testing.T) {
 		s.end()
 	})
 }
+
+// Nothing is sent before it is kept who is available.
+func TestBarrier(t *testing.T) {
+	play(t, Limits{}, func(t *testing.T, s *stage) {
+		s.end()
+		kept := make(chan struct{})
+		s.hub.Barrier(func() { <-kept })
+		s.stream()
+		s.roster("x", "y both")
+		s.roster("y", "x both")
+		s.on("x/1", "y/1")
+		s.expect("it is not kept")
+		close(kept)
+		s.expect("it is", "x/1>y/1: hi", "y/1>x: hi")
+	})
+}
