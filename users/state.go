@@ -86,13 +86,14 @@ func (s *state) trusts(version string, r *roster.Roster) bool {
 }
 
 // doubt notes that a resource may show anything that it was told; or nothing, if it never
-// was.
+// was. No version that it is told counts before it asks again: another session may have
+// come in its name, with a roster of which nobody here knows.
 func (s *state) doubt(full jid.JID, versioned bool) {
 	t, known := s.told[full]
 	if known && !t.doubt && t.since.IsZero() {
 		t.since = time.Now()
 	}
-	t.doubt, t.versioned = true, t.versioned || versioned
+	t.doubt, t.asked, t.versioned = true, time.Time{}, t.versioned || versioned
 	s.set(full, t)
 }
 
