@@ -9,6 +9,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/store"
 )
 
 // state is what is known of a user, and of what their clients were told. A resource that is
@@ -100,7 +101,7 @@ func (s *state) doubt(full jid.JID, versioned bool) {
 // noted reports whether the store knows well enough that a resource is being told something:
 // it would be in doubt in the next process.
 func (t told) noted(versioned bool) bool {
-	return t.versioned == versioned && (t.doubt || time.Since(t.asked) < unsent)
+	return t.versioned == versioned && (t.doubt || time.Since(t.asked) < store.Unsent)
 }
 
 // tells notes that a resource is about to be told something, which may be lost. Whoever was
