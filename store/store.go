@@ -78,9 +78,11 @@ type doubtful struct{ since time.Time }
 // doubtfulID is the key of the change that makes users unsure, which is no user's.
 var doubtfulID = id{users, ""}
 
-// unsent is how long an answer may wait to be written to the server. A stream that
-// takes nothing for so long is given up.
-const unsent = 30 * time.Second
+// Unsent is how long an answer may wait to be written to the server: a stream that
+// takes nothing for so long is given up. For as long, an answer to a resource that was
+// put as answered need not be put again: it is unsure if it was put within twice that
+// before the end of its process.
+const Unsent = 30 * time.Second
 
 // Options of [Open].
 type Options struct {
@@ -135,7 +137,7 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	if !s.ended.IsZero() {
-		s.put(&change{id: doubtfulID, value: doubtful{s.ended.Add(-unsent)}}, nil) // before all others
+		s.put(&change{id: doubtfulID, value: doubtful{s.ended.Add(-2 * Unsent)}}, nil) // before all others
 	}
 	s.put(alive(), nil)
 	ctx, stop := context.WithCancel(context.Background())

@@ -539,8 +539,8 @@ func TestUnsure(t *testing.T) {
 		put("never", 0)
 		s.PutUser(User{JID: "never"}, false, nil)
 		time.Sleep(time.Hour)
-		put("31 s", 31*time.Second)
-		put("29 s", 29*time.Second)
+		put("61 s", 61*time.Second)
+		put("59 s", 59*time.Second)
 		put("now", 0)
 		ended := time.Now()
 		if err := s.Close(); err != nil {
@@ -551,7 +551,7 @@ func TestUnsure(t *testing.T) {
 		if !s.Ended().Equal(ended) {
 			t.Errorf("ended %v, want %v", s.Ended(), ended)
 		}
-		for jid, want := range map[string]bool{"early": false, "never": false, "31 s": false, "29 s": true, "now": true} {
+		for jid, want := range map[string]bool{"early": false, "never": false, "61 s": false, "59 s": true, "now": true} {
 			if u, err := s.User(jid); err != nil || u.JID != jid || u.Unsure != want {
 				t.Errorf("%s: %+v, %v", jid, u, err)
 			}
@@ -563,7 +563,7 @@ func TestUnsure(t *testing.T) {
 		s.Close()
 		s = open(t, path)
 		defer s.Close()
-		if u, _ := s.User("29 s"); !u.Unsure {
+		if u, _ := s.User("59 s"); !u.Unsure {
 			t.Error("not unsure any more")
 		}
 	})

@@ -99,7 +99,7 @@ func (d *disk) next(ended time.Time) *disk {
 	defer d.mu.Unlock()
 	n := &disk{now: d.kept.clone(), ended: ended}
 	for name, u := range n.now.users {
-		if u.Answered.After(ended.Add(-60 * time.Second)) {
+		if u.Answered.After(ended.Add(-2 * store.Unsent)) {
 			u.Unsure = true
 			n.now.users[name] = u
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -91,11 +90,6 @@ func (m *Manager) read(user jid.JID) state {
 	return s
 }
 
-// unsent is how long an answer may wait to be written to the server: a stream that takes
-// nothing for so long is given up. What was told within twice that before the end of a
-// process is in doubt in the next one, so that it is not written down more often than that.
-const unsent = 30 * time.Second
-
 var errRecord = errors.New("a damaged record")
 
 // stateOf is the state that was kept.
@@ -116,7 +110,7 @@ func stateOf(user jid.JID, r store.User) (state, error) {
 			return state{}, errRecord
 		}
 		ended = ended || t.Doubt
-		s.set(full, told{versioned: t.Versioned, doubt: t.Doubt || r.Unsure && t.Asked.After(r.Answered.Add(-2*unsent)), asked: t.Asked, since: t.Since})
+		s.set(full, told{versioned: t.Versioned, doubt: t.Doubt || r.Unsure && t.Asked.After(r.Answered.Add(-2*store.Unsent)), asked: t.Asked, since: t.Since})
 	}
 	for _, name := range r.Missed {
 		contact, err := jid.Parse(name) // a client may name one with a resource

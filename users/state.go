@@ -9,6 +9,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/store"
 )
 
 // state is what is known of a user, and of what their clients were told. A resource that is
@@ -86,20 +87,21 @@ func (s *state) trusts(version string, r *roster.Roster) bool {
 }
 
 // doubt notes that a resource may show anything that it was told; or nothing, if it never
-// was.
+// was. No version that it is told counts before it asks again: another session may have
+// come in its name, with a roster of which nobody here knows.
 func (s *state) doubt(full jid.JID, versioned bool) {
 	t, known := s.told[full]
 	if known && !t.doubt && t.since.IsZero() {
 		t.since = time.Now()
 	}
-	t.doubt, t.versioned = true, t.versioned || versioned
+	t.doubt, t.asked, t.versioned = true, time.Time{}, t.versioned || versioned
 	s.set(full, t)
 }
 
 // noted reports whether the store knows well enough that a resource is being told something:
 // it would be in doubt in the next process.
 func (t told) noted(versioned bool) bool {
-	return t.versioned == versioned && (t.doubt || time.Since(t.asked) < unsent)
+	return t.versioned == versioned && (t.doubt || time.Since(t.asked) < store.Unsent)
 }
 
 // tells notes that a resource is about to be told something, which may be lost. Whoever was
