@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -197,41 +198,32 @@ func (d *decoder) decodeItems(body string, user jid.JID, findDoubles bool) (entr
 	if findDoubles {
 		d.seen = make(map[jid.JID]struct{})
 	}
-	switch d.kind() {
-	case '{':
-		for d.open(); d.more(); entries++ {
-			d.addMember()
-		}
-	case '[':
-		for d.open(); d.more(); entries++ {
-			d.addElement()
-		}
-	default:
+	kind := d.kind()
+	if kind != '{' && kind != '[' {
 		d.skipValue()
-		failure = &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
+		return 0, cmp.Or(d.end(), &Error{Result: resultInvalid, text: "neither a JSON object nor an array"})
 	}
-	if failure := d.end(); failure != nil {
-		return 0, failure
+	for d.open(); d.more(); entries++ {
+		d.addEntry(kind == '{')
 	}
-	return entries, failure
+	return entries, d.end()
 }
 
-// addMember adds an entry of the object form, whose name is the contact.
-func (d *decoder) addMember() {
-	contact := text(d.value())
-	begin := d.json.InputOffset()
-	item, _, isObject := d.entry()
-	d.add(item, contact, begin, true, isObject)
-}
-
-// addElement adds an entry of the array form: an object that names its contact in a
-// field, or the contact alone.
-func (d *decoder) addElement() {
+// addEntry adds a member of an object, whose name is the contact, or an element of an
+// array: an object that names its contact in a field, or the contact alone.
+func (d *decoder) addEntry(isMember bool) {
+	name := ""
+	if isMember {
+		name = d.value()
+	}
 	begin := d.json.InputOffset()
 	item, contact, isObject := d.entry()
+	if isMember {
+		contact = name
+	}
 	switch contact[0] {
 	case '"':
-		d.add(item, text(contact), begin, !isObject, isObject)
+		d.add(item, text(contact), begin, isMember || !isObject, isObject)
 	case 'n': // null is absent
 		d.skip("", reasonJID)
 	default:
