@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -201,10 +202,7 @@ func (f *Fetcher) post(ctx context.Context, url string, users []jid.JID, got fun
 	for i, user := range users {
 		names[i] = user.Local()
 	}
-	body, err := json.Marshal(names)
-	if err != nil {
-		return &Error{Result: resultOther, text: "the users cannot be written as JSON"}
-	}
+	body, _ := json.Marshal(names) // texts can be written always
 	header := http.Header{
 		"Content-Type": {"application/json"},
 		// It changes nothing, so it may be sent again on a new connection if the old
@@ -250,28 +248,21 @@ func (d *decoder) split(body string, names []string) ([]string, *Error) {
 	}
 	values := make([]string, len(names))
 	d.begin(body)
-	isObject := d.kind() == '{'
-	if !isObject {
+	if d.kind() != '{' {
 		d.skipValue()
-	} else {
-		for d.open(); d.more(); {
-			i, known := index[text(d.value())]
-			switch {
-			case !known:
-				d.skipValue()
-			case values[i] != "":
-				d.skipValue()
-				values[i] = "null"
-			default:
-				values[i] = d.value()
-			}
+		return nil, cmp.Or(d.end(), &Error{Result: resultInvalid, text: "not a JSON object"})
+	}
+	for d.open(); d.more(); {
+		i, known := index[text(d.value())]
+		switch {
+		case !known:
+			d.skipValue()
+		case values[i] != "":
+			d.skipValue()
+			values[i] = "null"
+		default:
+			values[i] = d.value()
 		}
 	}
-	if failure := d.end(); failure != nil {
-		return nil, failure
-	}
-	if !isObject {
-		return nil, &Error{Result: resultInvalid, text: "not a JSON object"}
-	}
-	return values, nil
+	return values, d.end()
 }

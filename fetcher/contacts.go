@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -70,9 +71,8 @@ type decoder struct {
 	user   jid.JID
 	utf8   bool // the body is
 	items  []roster.Item
-	groups []string             // of all items, each of which has a part of it
-	odd    []oddField           // of the current entry
-	seen   map[jid.JID]struct{} // the items' contacts; nil: doubles are not looked for
+	groups []string   // of all items, each of which has a part of it
+	odd    []oddField // of the current entry
 	found  Findings
 }
 
@@ -174,64 +174,51 @@ func (d *decoder) end() *Error {
 // A body that is not UTF-8 is read like encoding/json reads it: U+FFFD stands
 // for what cannot be decoded, lone surrogates included.
 func (d *decoder) decode(body string, user jid.JID) (*roster.Roster, Findings, *Error) {
-	entries, failure := d.decodeItems(body, user, false)
-	if failure != nil {
-		return nil, Findings{}, failure
+	d.begin(body)
+	d.user, d.utf8 = user, utf8.ValidString(body)
+	kind := d.kind()
+	if kind != '{' && kind != '[' {
+		d.skipValue()
+		return nil, Findings{}, cmp.Or(d.end(), &Error{Result: resultInvalid, text: "neither a JSON object nor an array"})
 	}
-	r := roster.New(d.items)
-	if r.Len() < len(d.items) {
-		// Some contact has two entries. Hardly a backend sends that, so it costs a
-		// second pass only then to count which ones are left out.
-		entries, _ = d.decodeItems(body, user, true)
-		r = roster.New(d.items)
+	entries := 0
+	for d.open(); d.more(); entries++ {
+		d.addEntry(kind == '{')
+	}
+	if failure := d.end(); failure != nil {
+		return nil, Findings{}, failure
 	}
 	if entries > 0 && len(d.items) == 0 {
 		return nil, d.found, &Error{Result: resultInvalid, text: fmt.Sprintf("none of %d entries is usable", entries)}
 	}
+	r := roster.New(d.items)
+	if r.Len() < len(d.items) { // hardly a backend sends a contact twice, so doubles are looked for only then
+		seen := make(map[jid.JID]bool)
+		for _, item := range d.items {
+			if seen[item.JID] {
+				d.skip(item.JID.String(), reasonDouble)
+			}
+			seen[item.JID] = true
+		}
+	}
 	return r, d.found, nil
 }
 
-func (d *decoder) decodeItems(body string, user jid.JID, findDoubles bool) (entries int, failure *Error) {
-	d.begin(body)
-	d.user, d.utf8 = user, utf8.ValidString(body)
-	if findDoubles {
-		d.seen = make(map[jid.JID]struct{})
+// addEntry adds a member of an object, whose name is the contact, or an element of an
+// array: an object that names its contact in a field, or the contact alone.
+func (d *decoder) addEntry(isMember bool) {
+	name := ""
+	if isMember {
+		name = d.value()
 	}
-	switch d.kind() {
-	case '{':
-		for d.open(); d.more(); entries++ {
-			d.addMember()
-		}
-	case '[':
-		for d.open(); d.more(); entries++ {
-			d.addElement()
-		}
-	default:
-		d.skipValue()
-		failure = &Error{Result: resultInvalid, text: "neither a JSON object nor an array"}
-	}
-	if failure := d.end(); failure != nil {
-		return 0, failure
-	}
-	return entries, failure
-}
-
-// addMember adds an entry of the object form, whose name is the contact.
-func (d *decoder) addMember() {
-	contact := text(d.value())
-	begin := d.json.InputOffset()
-	item, _, isObject := d.entry()
-	d.add(item, contact, begin, true, isObject)
-}
-
-// addElement adds an entry of the array form: an object that names its contact in a
-// field, or the contact alone.
-func (d *decoder) addElement() {
 	begin := d.json.InputOffset()
 	item, contact, isObject := d.entry()
+	if isMember {
+		contact = name
+	}
 	switch contact[0] {
 	case '"':
-		d.add(item, text(contact), begin, !isObject, isObject)
+		d.add(item, text(contact), begin, isMember || !isObject, isObject)
 	case 'n': // null is absent
 		d.skip("", reasonJID)
 	default:
@@ -331,9 +318,6 @@ func (d *decoder) add(item roster.Item, contact string, begin int64, bare, isObj
 	if !d.utf8 && !utf8.ValidString(d.body[begin:d.json.InputOffset()]) {
 		d.found.NotUTF8.add(1, Finding{Contact: contact})
 	}
-	if d.seen != nil {
-		d.seen[j] = struct{}{}
-	}
 	item.JID = j
 	d.items = append(d.items, item)
 }
@@ -360,9 +344,6 @@ func (d *decoder) contact(raw string, bare, isObject bool) (j jid.JID, reason st
 	}
 	if j == d.user {
 		return j, reasonSelf
-	}
-	if _, double := d.seen[j]; double { // of nil, too
-		return j, reasonDouble
 	}
 	return j, ""
 }
@@ -405,10 +386,10 @@ func (d *decoder) groupSet() (groups []string, ok bool) {
 
 // plainText is a text; a number is the one that it spells.
 func plainText(value string) (s string, ok bool) {
-	switch typeOf(value) {
-	case typeText:
+	switch {
+	case value[0] == '"':
 		return cleanText(value), true
-	case typeNumber:
+	case isNumber(value):
 		return value, true
 	}
 	return "", value == "null"
@@ -450,7 +431,7 @@ func truth(value string) (is, ok bool) {
 			return false, false
 		}
 	}
-	if typeOf(value) != typeNumber {
+	if !isNumber(value) {
 		return false, false
 	}
 	n, _ := strconv.ParseFloat(value, 64) // one that is too large is not 0 either
@@ -460,17 +441,15 @@ func truth(value string) (is, ok bool) {
 // lower is the content of a JSON string in lower case, without the space around it.
 func lower(quoted string) string { return strings.ToLower(strings.TrimSpace(text(quoted))) }
 
-const (
-	typeText   = "a text"
-	typeNumber = "a number"
-)
+// isNumber reports whether a JSON value is a number.
+func isNumber(value string) bool { return jsontext.Value(value).Kind() == '0' }
 
 // typeOf says what a value is. In an inspection it stands for an entry that is no
 // object: whatever that is, it is no contact's, and maybe nobody's business.
 func typeOf(value string) string {
 	switch value[0] {
 	case '"':
-		return typeText
+		return "a text"
 	case '[':
 		return "an array"
 	case '{':
@@ -478,7 +457,7 @@ func typeOf(value string) string {
 	case 't', 'f', 'n':
 		return value
 	}
-	return typeNumber
+	return "a number"
 }
 
 // text is the content of a JSON string. What is no UTF-8 or no character becomes

@@ -216,7 +216,7 @@ func (f *Fetcher) read(body io.Reader) (string, error) {
 // COMPAT backends that write "identity" there, or a charset: it changes nothing.
 func decoded(resp *http.Response) (body io.Reader, odd bool, err error) {
 	header := strings.ToLower(strings.Join(resp.Header.Values("Content-Encoding"), ","))
-	names := strings.FieldsFunc(header, func(c rune) bool { return c == ',' || c == ' ' })
+	names := strings.FieldsFunc(header, func(c rune) bool { return strings.ContainsRune(", \t", c) })
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "identity" })
 	if len(names) == 1 && (names[0] == "gzip" || names[0] == "x-gzip") {
 		body, err = gzip.NewReader(resp.Body)
