@@ -53,7 +53,7 @@ type output struct {
 }
 
 const (
-	maxQueue  = 1 << 20     // bytes
+	maxQueue  = 1 << 20     // bytes that wait for who reads; lines beyond that are lost, and counted
 	flushTime = time.Second // for what is queued, at the end
 )
 

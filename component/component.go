@@ -162,7 +162,7 @@ type Component struct {
 }
 
 const (
-	defaultQueue = 16 << 20 // of Options.Queue
+	defaultQueue = 16 << 20 // of Options.Queue, in bytes
 	// defaultMaxStanza is that of Options.MaxStanza. COMPAT Prosody, which ends the
 	// stream at 512 KiB.
 	defaultMaxStanza = 256 << 10

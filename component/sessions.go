@@ -229,8 +229,8 @@ type unaskedResource struct {
 
 const (
 	askWithin  = 2 * time.Second // how long a resource that was reported may take to ask
-	maxUnasked = 1 << 16         // those who may still ask
-	maxMet     = 1 << 20         // those who are remembered
+	maxUnasked = 1 << 16         // resources who may still ask; beyond, nobody is noted
+	maxMet     = 1 << 20         // resources who are remembered; beyond, the same
 )
 
 // reported notes a resource that is there. before says that it was there before the

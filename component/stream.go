@@ -24,7 +24,8 @@ import (
 	"rosterd/xmlstream"
 )
 
-// maxStanza is how many bytes of a stanza are read; the servers' own limits for what
+// maxStanza is how many bytes of a stanza are read; of a longer one only the beginning
+// is, and a request is answered policy-violation. The servers' own limits for what
 // users send are below.
 const maxStanza = 1 << 20
 

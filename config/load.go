@@ -19,8 +19,8 @@ const (
 	localFile  = "./config.yaml" // these two are looked for if Load is given none
 	systemFile = "/etc/rosterd/config.yaml"
 
-	maxConfigFile = 1 << 20  // bytes
-	maxSecretFile = 64 << 10 // bytes
+	maxConfigFile = 1 << 20  // bytes; a longer file is an error
+	maxSecretFile = 64 << 10 // bytes, the same way
 
 	// delimiter separates the parts of a key within viper. It is not viper's dot,
 	// because header names and domains have dots; no key and none of these has a NUL.

@@ -14,7 +14,7 @@ import (
 
 const (
 	checkInterval = time.Second // between two looks at the files, at least
-	maxFile       = 1 << 20     // bytes
+	maxFile       = 1 << 20     // bytes of each file; a longer one is an error
 )
 
 // The keys of the configuration that name the files: the certificate, its key,

@@ -24,7 +24,7 @@ type Limits struct {
 
 const (
 	largeBody = 64 << 10 // bytes; a larger body is a large one
-	maxHeader = 64 << 10 // bytes
+	maxHeader = 64 << 10 // bytes of a request's header; a longer one is refused
 )
 
 func (l Limits) orDefault() Limits {
