@@ -17,7 +17,7 @@ import (
 //
 //	GET  /contacts/USER   the contacts of a user, with ETag and Last-Modified, or 304
 //	POST /bulk            a JSON array of users; the answer is an object user -> contacts
-//	POST /change          kind, contacts, first, n: each of these users gets his next version
+//	POST /change          kind, contacts, first, n: each of these users gets their next version
 //	GET  /stats           what was answered so far
 //
 // The parameter work lets a request take that many µs of processor time, see worked.

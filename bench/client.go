@@ -38,7 +38,7 @@ func connect(ctx context.Context, address string) (*client, error) {
 	return c, c.open()
 }
 
-// login logs a user in and gets his roster. ver, unless nil, is the version
+// login logs a user in and gets their roster. ver, unless nil, is the version
 // that the client names. The caller closes the client.
 func login(ctx context.Context, address string, u user, ver *string) (*client, error) {
 	c, err := connect(ctx, address)

@@ -29,7 +29,7 @@ type echo struct {
 	rosters map[int][]byte // canned, by the number of contacts; for the goroutine that reads
 
 	mu   sync.Mutex        // guards writing, and all below
-	full map[string]string // the resource of a user, by his name; nil without -refresh
+	full map[string]string // the resource of a user, by their name; nil without -refresh
 	last int               // id
 }
 

@@ -65,7 +65,7 @@ func (g *growthRows) run(ctx context.Context) error {
 
 // refreshCost is the processor time, in µs, of refreshing one of n connected users
 // who has a change. It is a mean: of what the garbage collector does, each user
-// has his share. With many connected, those who are refreshed were not busy of
+// has their share. With many connected, those who are refreshed were not busy of
 // late.
 func (g *growthRows) refreshCost(ctx context.Context, r *rosterd, n int) (float64, error) {
 	const rounds = 10

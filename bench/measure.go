@@ -168,7 +168,7 @@ func (b *bench) get(ctx context.Context, contacts, n int, args ...string) (getRe
 	return get(ctx, b.contactsURL(), append([]string{"-contacts", strconv.Itoa(contacts), "-n", strconv.Itoa(n)}, args...)...)
 }
 
-// change gives each of some users, one after the other by number, his next version.
+// change gives each of some users, one after the other by number, their next version.
 func (b *bench) change(ctx context.Context, some []user) error {
 	first := some[0]
 	form := url.Values{

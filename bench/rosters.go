@@ -16,7 +16,7 @@ const (
 	secret = "bench"
 )
 
-// A user's name says what his roster is: "u200-17" is user 17 of those with 200
+// A user's name says what their roster is: "u200-17" is user 17 of those with 200
 // contacts, drawn from all people; "p1000-3" is one whose contacts are the users
 // "e0-0" to "e0-999". "n30000-0" has one contact, whose name has that many
 // bytes; "q30000-0", too, and each of these is six in XML. So the processes of a run need no common data.

@@ -163,7 +163,7 @@ func (b *bench) startPeer(ctx context.Context, v variant, accounts []user) (*sub
 	return b.ready(ctx, s, err)
 }
 
-// ready waits until a user can log in and gets his roster.
+// ready waits until a user can log in and gets their roster.
 func (b *bench) ready(ctx context.Context, s *subject, err error) (*subject, error) {
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, time.Minute)

@@ -93,7 +93,7 @@ func RegisterSessions(reg prometheus.Registerer, counts func() (connected, inter
 		func() int { _, interested := counts(); return interested })
 }
 
-// Rosters are the figures of a roster.Manager.
+// Rosters are the figures of a users.Manager.
 type Rosters struct {
 	Marked, Resync int
 	Retries, Held  uint64

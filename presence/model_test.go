@@ -73,7 +73,7 @@ type model struct {
 	shown   map[jid.JID]map[jid.JID]string // clients (bare ones elsewhere) -> full JIDs -> payload
 	doubt   map[[2]jid.JID]bool            // client, full JID: shown by a rosterd before this one
 	backend map[jid.JID]*roster.Roster     // what is true of the rosters
-	known   map[jid.JID]*roster.Roster     // what roster.Manager knows
+	known   map[jid.JID]*roster.Roster     // what users.Manager knows
 	blocked map[jid.JID]map[jid.JID]bool   // user -> whom that user has blocked: bare JIDs, or a domain
 }
 
@@ -308,7 +308,7 @@ func (m *model) gone(full jid.JID, report bool) {
 		return
 	}
 	m.hub.Unavailable(full, []byte(m.payload()))
-	connected := m.hub.Unheard(time.Now().Add(time.Hour)) // as roster.Manager would be told
+	connected := m.hub.Unheard(time.Now().Add(time.Hour)) // as users.Manager would be told
 	if !slices.ContainsFunc(connected, func(j jid.JID) bool { return j.Bare() == full.Bare() }) {
 		m.mu.Lock()
 		delete(m.known, full.Bare())

@@ -63,7 +63,7 @@ const many = 12
 
 func newTruth() *truth { return &truth{accounts: map[string]*account{}} }
 
-// add adds a user with the contacts that he has from the first on.
+// add adds a user with the contacts that they have from the first on.
 func (t *truth) add(user string, fill func(*account)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
