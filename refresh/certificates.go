@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +31,7 @@ type Certificates struct {
 
 	mu      sync.Mutex // guards what follows; no connection waits for it
 	names   [3]string  // of the files, in the order of fileKeys; "": none
-	stamp   string     // of the files that were read
+	infos   [3]os.FileInfo
 	checked time.Time
 	failure string // why the files could not be read at the last check; "": they could
 }
@@ -98,7 +97,7 @@ func (c *Certificates) check() *tls.Config {
 	defer c.mu.Unlock()
 	if time.Since(c.checked) >= c.every {
 		c.checked = time.Now()
-		if c.failure != "" || stampOf(c.names) != c.stamp {
+		if c.failure != "" || c.changed() {
 			switch err := c.read(c.names); {
 			case err == nil:
 				c.log.Info("the refresh endpoint's certificates are read again", "expires", c.Leaf().NotAfter)
@@ -111,28 +110,33 @@ func (c *Certificates) check() *tls.Config {
 	return c.current.Load()
 }
 
-// stampOf tells files from those of before: by size, mode and time of change.
-func stampOf(names [3]string) string {
-	var stamp strings.Builder
-	for _, name := range names {
-		if info, err := os.Stat(name); err == nil {
-			fmt.Fprintln(&stamp, info.Size(), info.Mode(), info.ModTime())
+// changed reports whether a file is another one than the one that was read, by its
+// time of change, its size, or as it was put in the other's place. The caller holds
+// c.mu.
+func (c *Certificates) changed() bool {
+	for i, then := range c.infos {
+		if then == nil {
+			continue
+		}
+		now, err := os.Stat(c.names[i])
+		if err != nil || !os.SameFile(now, then) || now.Size() != then.Size() || !now.ModTime().Equal(then.ModTime()) {
+			return true
 		}
 	}
-	return stamp.String()
+	return false
 }
 
 // read takes the files of these names over, if all are good. The caller holds
 // c.mu.
 func (c *Certificates) read(names [3]string) error {
-	stamp := stampOf(names) // from before: a change meanwhile is noticed at the next check
+	var infos [3]os.FileInfo
 	var data [3][]byte
 	for i, name := range names {
 		var err error
 		if name == "" {
 			continue
 		}
-		if data[i], err = readFile(name); err != nil {
+		if infos[i], data[i], err = readFile(name); err != nil {
 			return fmt.Errorf("%s: %w", fileKeys[i], err)
 		}
 	}
@@ -153,19 +157,21 @@ func (c *Certificates) read(names [3]string) error {
 			return fmt.Errorf("%s: %s: no certificate in PEM in it", fileKeys[2], names[2])
 		}
 	}
-	c.names, c.stamp, c.failure, c.checked = names, stamp, "", time.Now()
+	c.names, c.infos, c.failure, c.checked = names, infos, "", time.Now()
 	c.current.Store(config)
 	return nil
 }
 
-// readFile reads a file. Its errors name it.
-func readFile(name string) ([]byte, error) {
+// readFile returns a file and, from before it was read, its info: a change
+// meanwhile is noticed at the next check. Its errors name the file.
+func readFile(name string) (os.FileInfo, []byte, error) {
 	info, err := os.Stat(name)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, nil, err
 	case !info.Mode().IsRegular() || info.Size() > maxFile: // a pipe may never end
-		return nil, fmt.Errorf("%s: not a file of at most %d bytes", name, maxFile)
+		return nil, nil, fmt.Errorf("%s: not a file of at most %d bytes", name, maxFile)
 	}
-	return os.ReadFile(name)
+	data, err := os.ReadFile(name)
+	return info, data, err
 }
