@@ -201,22 +201,23 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 // a user has so many that no more are kept. Of too many available ones the one that was
 // seen first is given up: the server may have failed to report its end. mu is held.
 func (h *Hub) makeRoom(u *user, full jid.JID) *resource {
-	if u.find(full) == nil && len(u.resources) >= 2*h.limits.Resources {
-		i := slices.IndexFunc(u.resources, func(r resource) bool { return r.gone() && r.end != untold })
+	r := u.find(full)
+	if r == nil && len(u.resources) >= 2*h.limits.Resources {
+		i := slices.IndexFunc(u.resources, func(r *resource) bool { return r.gone() && r.end != untold })
 		if i < 0 {
 			return nil // a client that comes and goes faster than can be told
 		}
 		u.resources = slices.Delete(u.resources, i, i+1)
 	}
 	if u.available >= h.limits.Resources {
-		i := slices.IndexFunc(u.resources, func(r resource) bool { return !r.gone() })
-		h.unavailable(u, &u.resources[i], nil)
+		i := slices.IndexFunc(u.resources, func(r *resource) bool { return !r.gone() })
+		h.unavailable(u, u.resources[i], nil)
 	}
-	if r := u.find(full); r != nil {
-		return r
+	if r == nil {
+		r = &resource{full: full, end: untold}
+		u.resources = append(u.resources, r)
 	}
-	u.resources = append(u.resources, resource{full: full, end: untold})
-	return &u.resources[len(u.resources)-1]
+	return r
 }
 
 // Unavailable says that a resource has sent unavailable presence, with these children, or
@@ -240,8 +241,7 @@ func (h *Hub) unavailable(u *user, r *resource, payload []byte) {
 		r.payload, r.changed, r.end, u.changed = payload, h.clock, untold, h.clock
 		u.news = true
 	} else {
-		full := r.full
-		u.resources = slices.DeleteFunc(u.resources, func(r resource) bool { return r.full == full })
+		u.resources = slices.DeleteFunc(u.resources, func(one *resource) bool { return one == r })
 	}
 	h.post(u)
 }
@@ -296,8 +296,8 @@ func (h *Hub) Unheard(since time.Time) (unheard []jid.JID) {
 	defer h.mu.Unlock()
 	n := 0
 	for _, u := range h.users {
-		for i := range u.resources {
-			if r := &u.resources[i]; !r.gone() && r.heard < limit {
+		for _, r := range u.resources {
+			if !r.gone() && r.heard < limit {
 				unheard = append(unheard, r.full)
 			}
 		}
