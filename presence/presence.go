@@ -18,38 +18,21 @@
 //	a new stream               once the server has reported:      which contacts are not
 //	                           all presence                       available, or not to be seen
 //
-// [decide] is the rule for one resource and one subscriber. The first row that fits counts:
-//
-//	the resource               the subscriber                     is sent
-//	is available or gone       is one no more, and may show it    unavailable presence that says nothing
-//	                           is one no more                     nothing
-//	is gone                    was sent presence of it            what it said when it left
-//	                           was not, or was told               nothing
-//	is available, not certain  whoever                            nothing yet, and everything later
-//	is available               was sent it, but it may be lost    it, to the bare JID
-//	                           was, and has one new resource      it, to the new resource
-//	                           was, and has more new ones         it, to the bare JID
-//	                           was                                nothing
-//	                           was not; all they have is one new  it, to the new resource
-//	                           was not                            it, to the bare JID
-//
-// A resource is not certain while its user's roster is not known, or while a new stream
-// has not yet reported it.
+// [decide] is the rule for one resource and one subscriber.
 //
 // # How it runs
 //
 // A [Hub] is told facts: a resource is available, or not; a roster changed. It keeps what
 // is true, and up to which fact each subscriber was sent a user's presence; it keeps no
-// stanzas. What to send is the difference, worked out when it is sent. So facts that come
-// faster than the server reads coalesce, and a slow server costs no memory.
+// stanzas. What to send is worked out when it is sent. So facts that come faster than the
+// server reads coalesce, and a slow server costs no memory.
 //
-// A fact is noted under Hub.mu, and its user is put into the mailbox. What [Hub.Start]
-// returns is the loop: one goroutine, which takes users from the mailbox, works out what
-// follows and sends it. The loop alone owns the index of who is subscribed to whom. It
-// compares rosters without the lock, and walks through subscribers in steps of a few
-// hundred. So who notes a fact never waits for as long as a roster is long. What is sent
-// of one resource to one subscriber is in the order of the facts, as one goroutine sends
-// it.
+// A fact is noted under Hub.mu, and its user is put into the mailbox. One goroutine, the
+// loop that [Hub.Start] returns, takes users from the mailbox and sends what follows; what
+// is sent of one resource to one subscriber is in the order of the facts. The loop alone
+// owns the index of who is subscribed to whom. It compares rosters without the lock, and
+// walks through subscribers in steps of a few hundred, so that nobody who notes a fact
+// waits for as long as a roster is long.
 package presence
 
 import (
