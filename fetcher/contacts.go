@@ -415,21 +415,17 @@ func ask(value string) (asked, ok bool) {
 // truth is whether something is so: as a boolean, as a number, which is then not 0,
 // or as a text that says the one or the other. null is false.
 func truth(value string) (is, ok bool) {
-	switch value[0] {
-	case 't':
-		return true, true
-	case 'f', 'n':
+	if value == "null" {
 		return false, true
-	case '"':
-		switch value = lower(value); value {
-		case "true", "t", "yes", "y", "on":
-			return true, true
-		case "false", "f", "no", "n", "off", "":
-			return false, true
-		}
-		if !jsontext.Value(value).IsValid() {
-			return false, false
-		}
+	}
+	if value[0] == '"' {
+		value = lower(value)
+	}
+	switch value {
+	case "true", "t", "yes", "y", "on":
+		return true, true
+	case "false", "f", "no", "n", "off", "":
+		return false, true
 	}
 	if !isNumber(value) {
 		return false, false
@@ -441,23 +437,16 @@ func truth(value string) (is, ok bool) {
 // lower is the content of a JSON string in lower case, without the space around it.
 func lower(quoted string) string { return strings.ToLower(strings.TrimSpace(text(quoted))) }
 
-// isNumber reports whether a JSON value is a number.
-func isNumber(value string) bool { return jsontext.Value(value).Kind() == '0' }
+// isNumber reports whether a text is a number in JSON.
+func isNumber(s string) bool {
+	v := jsontext.Value(s)
+	return v.Kind() == '0' && v.IsValid()
+}
 
-// typeOf says what a value is. In an inspection it stands for an entry that is no
-// object: whatever that is, it is no contact's, and maybe nobody's business.
-func typeOf(value string) string {
-	switch value[0] {
-	case '"':
-		return "a text"
-	case '[':
-		return "an array"
-	case '{':
-		return "an object"
-	case 't', 'f', 'n':
-		return value
-	}
-	return "a number"
+// typeOf says what an entry is that is no object. It stands for the entry, which is no
+// contact's, and maybe nobody's business.
+func typeOf(entry string) string {
+	return map[jsontext.Kind]string{'"': "a text", '0': "a number", '[': "an array", 't': "true", 'f': "false", 'n': "null"}[jsontext.Value(entry).Kind()]
 }
 
 // text is the content of a JSON string. What is no UTF-8 or no character becomes
