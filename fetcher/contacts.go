@@ -71,15 +71,9 @@ type decoder struct {
 	user   jid.JID
 	utf8   bool // the body is
 	items  []roster.Item
-	groups []string   // of all items, each of which has a part of it
-	odd    []oddField // of the current entry
+	groups []string  // of all items, each of which has a part of it
+	odd    []Finding // fields of the current entry whose values cannot be understood
 	found  Findings
-}
-
-// oddField is a field that has its default, as its value cannot be understood.
-type oddField struct {
-	name, value string
-	times       int // that it came
 }
 
 // maxReused is the largest answer, in bytes, after which a decoder is used again.
@@ -292,16 +286,12 @@ func (d *decoder) fields(item *roster.Item) (contact string) {
 	return contact
 }
 
-// ignore notes a field of the current entry whose value cannot be understood. There
-// may be millions of them, so only the first ones have a place of their own.
+// ignore notes a field of the current entry whose value cannot be understood: once,
+// though it may come a million times.
 func (d *decoder) ignore(name, value string) {
-	if len(d.odd) >= maxNamed {
-		if i := slices.IndexFunc(d.odd, func(f oddField) bool { return f.name == name }); i >= 0 {
-			d.odd[i].times++
-			return
-		}
+	if !slices.ContainsFunc(d.odd, func(f Finding) bool { return f.Field == name }) {
+		d.odd = append(d.odd, Finding{Field: name, Value: value})
 	}
-	d.odd = append(d.odd, oddField{name, value, 1})
 }
 
 // add adds the item that was read from an entry, or skips it. begin is where the
@@ -313,17 +303,18 @@ func (d *decoder) add(item roster.Item, contact string, begin int64, bare, isObj
 		return
 	}
 	for _, field := range d.odd {
-		d.found.Ignored.add(field.times, Finding{Contact: contact, Field: field.name, Value: field.value})
+		field.Contact = contact
+		d.found.Ignored.add(field)
 	}
 	if !d.utf8 && !utf8.ValidString(d.body[begin:d.json.InputOffset()]) {
-		d.found.NotUTF8.add(1, Finding{Contact: contact})
+		d.found.NotUTF8.add(Finding{Contact: contact})
 	}
 	item.JID = j
 	d.items = append(d.items, item)
 }
 
 func (d *decoder) skip(contact, reason string) {
-	d.found.Skipped.add(1, Finding{Contact: contact, Reason: reason})
+	d.found.Skipped.add(Finding{Contact: contact, Reason: reason})
 }
 
 // contact is the contact's JID, or why it is not a contact of the user.
@@ -415,21 +406,17 @@ func ask(value string) (asked, ok bool) {
 // truth is whether something is so: as a boolean, as a number, which is then not 0,
 // or as a text that says the one or the other. null is false.
 func truth(value string) (is, ok bool) {
-	switch value[0] {
-	case 't':
-		return true, true
-	case 'f', 'n':
+	if value == "null" {
 		return false, true
-	case '"':
-		switch value = lower(value); value {
-		case "true", "t", "yes", "y", "on":
-			return true, true
-		case "false", "f", "no", "n", "off", "":
-			return false, true
-		}
-		if !jsontext.Value(value).IsValid() {
-			return false, false
-		}
+	}
+	if value[0] == '"' {
+		value = lower(value)
+	}
+	switch value {
+	case "true", "t", "yes", "y", "on":
+		return true, true
+	case "false", "f", "no", "n", "off", "":
+		return false, true
 	}
 	if !isNumber(value) {
 		return false, false
@@ -441,23 +428,16 @@ func truth(value string) (is, ok bool) {
 // lower is the content of a JSON string in lower case, without the space around it.
 func lower(quoted string) string { return strings.ToLower(strings.TrimSpace(text(quoted))) }
 
-// isNumber reports whether a JSON value is a number.
-func isNumber(value string) bool { return jsontext.Value(value).Kind() == '0' }
+// isNumber reports whether a text is a number in JSON.
+func isNumber(s string) bool {
+	v := jsontext.Value(s)
+	return v.Kind() == '0' && v.IsValid()
+}
 
-// typeOf says what a value is. In an inspection it stands for an entry that is no
-// object: whatever that is, it is no contact's, and maybe nobody's business.
-func typeOf(value string) string {
-	switch value[0] {
-	case '"':
-		return "a text"
-	case '[':
-		return "an array"
-	case '{':
-		return "an object"
-	case 't', 'f', 'n':
-		return value
-	}
-	return "a number"
+// typeOf says what an entry is that is no object. It stands for the entry, which is no
+// contact's, and maybe nobody's business.
+func typeOf(entry string) string {
+	return map[jsontext.Kind]string{'"': "a text", '0': "a number", '[': "an array", 't': "true", 'f': "false", 'n': "null"}[jsontext.Value(entry).Kind()]
 }
 
 // text is the content of a JSON string. What is no UTF-8 or no character becomes

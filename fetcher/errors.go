@@ -103,6 +103,7 @@ func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 func classify(err error) (result, text string) {
 	var dns *net.DNSError
 	var timeout net.Error
+	var corrupt flate.CorruptInputError
 	switch {
 	case errors.As(err, &dns):
 		if dns.IsNotFound {
@@ -119,7 +120,7 @@ func classify(err error) (result, text string) {
 		return resultReset, "cut off"
 	case errors.Is(err, io.EOF):
 		return resultReset, "connection closed without an answer"
-	case isGzipError(err):
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
 		return resultInvalid, "not valid gzip"
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return resultTimeout, "timed out"
@@ -134,11 +135,6 @@ func classify(err error) (result, text string) {
 		return resultTooLarge, fmt.Sprintf("header larger than %d bytes", maxHeaderBytes)
 	}
 	return resultOther, "the request failed"
-}
-
-func isGzipError(err error) bool {
-	var corrupt flate.CorruptInputError
-	return errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt)
 }
 
 // tlsText says what was wrong with TLS, or is empty if it was not TLS.

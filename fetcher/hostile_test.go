@@ -95,7 +95,7 @@ func TestHostileContents(t *testing.T) {
 		"a megabyte of odd fields": {
 			entries: entry("romeo@example.org", series(100_000, func(int) string { return `"ask":[]` })+`,"name":[]`),
 			items:   1,
-			ignored: counts{fieldAsk: 100_000, fieldName: 1},
+			ignored: counts{fieldAsk: 1, fieldName: 1},
 		},
 		"bidirectional and control characters": {
 			entries: `"romeo@example.org":{"name":"` + bidi + `\u0007\u001b[31m\u007f\u0085\ufffeR","groups":["` + bidi + `\u0000"]}`,

@@ -34,12 +34,12 @@ func (f Found) Count() (n int) {
 	return n
 }
 
-// add counts what was found some times, and names it if it is one of the first.
-func (f *Found) add(times int, finding Finding) {
+// add counts a finding, and names it if it is one of the first.
+func (f *Found) add(finding Finding) {
 	if f.by == nil {
 		f.by = make(map[string]int)
 	}
-	f.by[cmp.Or(finding.Reason, finding.Field)] += times
+	f.by[cmp.Or(finding.Reason, finding.Field)]++
 	if len(f.First) < maxNamed {
 		finding.Contact, finding.Value = printable(finding.Contact), printable(finding.Value)
 		f.First = append(f.First, finding)

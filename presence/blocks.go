@@ -15,12 +15,11 @@ import (
 
 // blocks is what is known of a user's block list. It is of the loop alone.
 type blocks struct {
-	list         map[string]struct{} // bare JIDs, and domains
-	at           time.Duration       // when it was answered; 0: never on this stream
-	upTo         uint64              // the last fact that may be shown by it
-	asking       bool                // it is being asked for
-	parked       bool                // the user is to be put back into ready, once it is answered
-	parkedResync bool                // and so into resyncs
+	list   map[string]struct{} // bare JIDs, and domains
+	at     time.Duration       // when it was answered; 0: never on this stream
+	upTo   uint64              // the last fact that may be shown by it
+	asking bool                // it is being asked for
+	parked []*queue[*user]     // into which the user is to be put back once it is answered
 }
 
 // blockAnswer is what a server has answered. It holds for what the server reported before
@@ -105,17 +104,13 @@ func (h *Hub) takeBlocks(u *user, a *blockAnswer) {
 		h.adapt(u, contacts, old)
 		h.broadcast(u)
 	}
-	h.unpark(u)
+	u.unpark()
 }
 
 // unpark puts a user back where they waited for the block list.
-func (h *Hub) unpark(u *user) {
-	b := &u.blocks
-	if b.parked {
-		h.ready.push(u)
+func (u *user) unpark() {
+	for _, q := range u.blocks.parked {
+		q.push(u)
 	}
-	if b.parkedResync {
-		h.resyncs.push(u)
-	}
-	b.parked, b.parkedResync = false, false
+	u.blocks.parked = nil
 }

@@ -162,9 +162,8 @@ func (h *Hub) forget(u *user, now time.Duration) {
 	away := func(u *user) bool { return u == nil || !u.online && now-u.leftAt >= h.limits.Linger }
 	more := !u.online && !away(u)
 	h.mu.Lock()
-	u.resources = slices.DeleteFunc(u.resources, func(r resource) bool { return r.end == expired })
-	for i := range u.resources {
-		r := &u.resources[i]
+	u.resources = slices.DeleteFunc(u.resources, func(r *resource) bool { return r.end == expired })
+	for _, r := range u.resources {
 		if more = more || r.gone(); r.end == told {
 			r.end = expired
 		}
@@ -172,11 +171,7 @@ func (h *Hub) forget(u *user, now time.Duration) {
 	h.mu.Unlock()
 	if away(u) {
 		for _, id := range h.entries[u.id].subscribed {
-			other := h.entries[id].user
-			if i, is := other.subscriber(u.id); is {
-				other.subscribers = slices.Delete(other.subscribers, i, i+1)
-				h.entries[u.id].count--
-			}
+			h.unsubscribe(h.entries[id].user, func(s subscriber) bool { return s.id == u.id })
 		}
 	}
 	h.unsubscribe(u, func(s subscriber) bool {

@@ -357,7 +357,7 @@ func (h *Hub) streamEnds() {
 		if u == nil {
 			continue
 		}
-		h.unpark(u)
+		u.unpark()
 		u.blocks.at, u.blocks.asking = 0, false
 		u.resyncing, u.resyncsLater = false, false
 		for i := range u.subscribers {
@@ -369,8 +369,8 @@ func (h *Hub) streamEnds() {
 		u.broadcast = cursor{on: u.queued && u.broadcast.on}
 		h.mu.Lock()
 		u.aligned, u.wanted = false, false
-		for i := range u.resources {
-			if r := &u.resources[i]; r.gone() {
+		for _, r := range u.resources {
+			if r.gone() {
 				r.changed, r.end = h.clock, untold
 			}
 		}

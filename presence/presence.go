@@ -18,38 +18,21 @@
 //	a new stream               once the server has reported:      which contacts are not
 //	                           all presence                       available, or not to be seen
 //
-// [decide] is the rule for one resource and one subscriber. The first row that fits counts:
-//
-//	the resource               the subscriber                     is sent
-//	is available or gone       is one no more, and may show it    unavailable presence that says nothing
-//	                           is one no more                     nothing
-//	is gone                    was sent presence of it            what it said when it left
-//	                           was not, or was told               nothing
-//	is available, not certain  whoever                            nothing yet, and everything later
-//	is available               was sent it, but it may be lost    it, to the bare JID
-//	                           was, and has one new resource      it, to the new resource
-//	                           was, and has more new ones         it, to the bare JID
-//	                           was                                nothing
-//	                           was not; all they have is one new  it, to the new resource
-//	                           was not                            it, to the bare JID
-//
-// A resource is not certain while its user's roster is not known, or while a new stream
-// has not yet reported it.
+// [decide] is the rule for one resource and one subscriber.
 //
 // # How it runs
 //
 // A [Hub] is told facts: a resource is available, or not; a roster changed. It keeps what
 // is true, and up to which fact each subscriber was sent a user's presence; it keeps no
-// stanzas. What to send is the difference, worked out when it is sent. So facts that come
-// faster than the server reads coalesce, and a slow server costs no memory.
+// stanzas. What to send is worked out when it is sent. So facts that come faster than the
+// server reads coalesce, and a slow server costs no memory.
 //
-// A fact is noted under Hub.mu, and its user is put into the mailbox. What [Hub.Start]
-// returns is the loop: one goroutine, which takes users from the mailbox, works out what
-// follows and sends it. The loop alone owns the index of who is subscribed to whom. It
-// compares rosters without the lock, and walks through subscribers in steps of a few
-// hundred. So who notes a fact never waits for as long as a roster is long. What is sent
-// of one resource to one subscriber is in the order of the facts, as one goroutine sends
-// it.
+// A fact is noted under Hub.mu, and its user is put into the mailbox. One goroutine, the
+// loop that [Hub.Start] returns, takes users from the mailbox and sends what follows; what
+// is sent of one resource to one subscriber is in the order of the facts. The loop alone
+// owns the index of who is subscribed to whom. It compares rosters without the lock, and
+// walks through subscribers in steps of a few hundred, so that nobody who notes a fact
+// waits for as long as a roster is long.
 package presence
 
 import (
@@ -207,22 +190,23 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 // a user has so many that no more are kept. Of too many available ones the one that was
 // seen first is given up: the server may have failed to report its end. mu is held.
 func (h *Hub) makeRoom(u *user, full jid.JID) *resource {
-	if u.find(full) == nil && len(u.resources) >= 2*h.limits.Resources {
-		i := slices.IndexFunc(u.resources, func(r resource) bool { return r.gone() && r.end != untold })
+	r := u.find(full)
+	if r == nil && len(u.resources) >= 2*h.limits.Resources {
+		i := slices.IndexFunc(u.resources, func(r *resource) bool { return r.gone() && r.end != untold })
 		if i < 0 {
 			return nil // a client that comes and goes faster than can be told
 		}
 		u.resources = slices.Delete(u.resources, i, i+1)
 	}
 	if u.available >= h.limits.Resources {
-		i := slices.IndexFunc(u.resources, func(r resource) bool { return !r.gone() })
-		h.unavailable(u, &u.resources[i], nil)
+		i := slices.IndexFunc(u.resources, func(r *resource) bool { return !r.gone() })
+		h.unavailable(u, u.resources[i], nil)
 	}
-	if r := u.find(full); r != nil {
-		return r
+	if r == nil {
+		r = &resource{full: full, end: untold}
+		u.resources = append(u.resources, r)
 	}
-	u.resources = append(u.resources, resource{full: full, end: untold})
-	return &u.resources[len(u.resources)-1]
+	return r
 }
 
 // Unavailable says that a resource has sent unavailable presence, with these children, or
@@ -246,8 +230,7 @@ func (h *Hub) unavailable(u *user, r *resource, payload []byte) {
 		r.payload, r.changed, r.end, u.changed = payload, h.clock, untold, h.clock
 		u.news = true
 	} else {
-		full := r.full
-		u.resources = slices.DeleteFunc(u.resources, func(r resource) bool { return r.full == full })
+		u.resources = slices.DeleteFunc(u.resources, func(one *resource) bool { return one == r })
 	}
 	h.post(u)
 }
@@ -302,8 +285,8 @@ func (h *Hub) Unheard(since time.Time) (unheard []jid.JID) {
 	defer h.mu.Unlock()
 	n := 0
 	for _, u := range h.users {
-		for i := range u.resources {
-			if r := &u.resources[i]; !r.gone() && r.heard < limit {
+		for _, r := range u.resources {
+			if !r.gone() && r.heard < limit {
 				unheard = append(unheard, r.full)
 			}
 		}

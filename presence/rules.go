@@ -25,20 +25,19 @@ const (
 	withdraw           // unavailable presence that says nothing
 )
 
-// decide is the rule of RFC 6121, section 4, for one resource and one subscriber, as the
-// package's documentation has it. certain: the user's roster is known, and the resource
-// was reported on this stream, if its end may have been missed. available are the
-// subscriber's resources, none of one who is elsewhere; fresh are those of them that came
-// after what the subscriber was sent.
+// decide is the rule of RFC 6121, section 4, for one resource and one subscriber. certain:
+// the user's roster is known, and the resource was reported on this stream, if its end may
+// have been missed. available are the subscriber's resources, none of one who is
+// elsewhere; fresh are those of them that came after what the subscriber was sent.
 func decide(r *resource, certain bool, to *subscriber, available, fresh int) action {
 	news := r.changed > to.sent
 	switch {
-	case to.end != lasts:
+	case to.end != lasts: // no subscriber any more
 		if r.shown && r.since <= to.sent && (news || !r.gone()) {
 			return withdraw
 		}
 		return nothing
-	case r.gone():
+	case r.gone(): // who was sent that it is available is told, once
 		if news && r.since <= to.sent {
 			return unavailable
 		}

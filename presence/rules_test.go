@@ -154,8 +154,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestDecide is the table of the package's documentation, row by row. The subscriber was
-// sent the facts up to 10.
+// TestDecide is each case of the rule. The subscriber was sent the facts up to 10.
 func TestDecide(t *testing.T) {
 	var (
 		shown   = resource{since: 5, changed: 8, shown: true}

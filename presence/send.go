@@ -10,14 +10,15 @@ func (h *Hub) sendNews(batch []Stanza) []Stanza {
 		h.mu.Lock()
 		// A roster in the mailbox may say that somebody is no subscriber any more.
 		current := u.told == nil
-		u.blocks.parked = current && u.broadcast.on && !h.knowsBlocks(u)
-		if current && !u.blocks.parked {
-			batch = h.sendSubscribers(u, batch, maxBatch)
-			batch = h.answerProbe(u, batch)
+		parked := false
+		if current {
+			if batch, parked = h.sendSubscribers(u, batch, maxBatch, &h.ready); !parked {
+				batch = h.answerProbe(u, batch)
+			}
 		}
 		h.mu.Unlock()
 		switch {
-		case u.blocks.parked:
+		case parked:
 		case u.broadcast.on || u.probe.on:
 			h.ready.push(u)
 		default:
@@ -38,14 +39,13 @@ func (h *Hub) sendResync(batch []Stanza, limit int) (_ []Stanza, asked int) {
 			h.mu.Unlock()
 			break
 		}
-		if u.blocks.parkedResync = u.broadcast.on && !h.knowsBlocks(u); !u.blocks.parkedResync {
-			batch = h.sendSubscribers(u, batch, limit)
-		}
+		var parked bool
+		batch, parked = h.sendSubscribers(u, batch, limit, &h.resyncs)
 		known := u.known
 		h.mu.Unlock()
 		more := u.broadcast.on
 		switch {
-		case u.blocks.parkedResync:
+		case parked:
 			h.resyncs.pop()
 			asked++
 			continue
@@ -62,16 +62,21 @@ func (h *Hub) sendResync(batch []Stanza, limit int) (_ []Stanza, asked int) {
 	return batch, asked
 }
 
-// sendSubscribers goes a step on through those who can be sent a user's presence. mu is
-// held.
-func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int) []Stanza {
+// sendSubscribers goes a step on through those who can be sent a user's presence. If the
+// block list has to be asked for before, the user is parked: put back into from once it is
+// answered. mu is held.
+func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int, from *queue[*user]) (_ []Stanza, parked bool) {
 	if !u.broadcast.on {
-		return batch
+		return batch, false
+	}
+	if !h.knowsBlocks(u) {
+		u.blocks.parked = append(u.blocks.parked, from)
+		return batch, true
 	}
 	i, _ := u.subscriber(u.broadcast.next)
 	for n := 0; i < len(u.subscribers); i, n = i+1, n+1 {
 		if len(batch) >= limit || n == maxSubscribers {
-			return batch
+			return batch, false
 		}
 		s := &u.subscribers[i]
 		u.broadcast.next = s.id + 1
@@ -80,13 +85,13 @@ func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int) []Stanza {
 		}
 	}
 	if u.broadcast.through(); !u.broadcast.on && !u.news {
-		for i := range u.resources {
-			if r := &u.resources[i]; r.end == untold {
+		for _, r := range u.resources {
+			if r.end == untold {
 				r.end = told
 			}
 		}
 	}
-	return batch
+	return batch, false
 }
 
 // answerProbe goes a step on through those whose presence a user may see (RFC 6121,
@@ -128,8 +133,7 @@ func (h *Hub) sync(u *user, s *subscriber, batch []Stanza) []Stanza {
 	if e.user != nil {
 		available = e.user.available
 	}
-	for i := range u.resources {
-		r := &u.resources[i]
+	for _, r := range u.resources {
 		p := Stanza{From: r.full, To: e.jid, Payload: r.payload}
 		switch decide(r, u.known && (h.settled || r.heard >= h.lost), s, available, fresh) {
 		case nothing:

@@ -95,7 +95,7 @@ func TestStreamEndsWhileListsAreAskedFor(t *testing.T) {
 		s.hub.readMailbox(maxReading)
 		s.hub.bringInLine(x)
 		s.step()
-		if !x.blocks.parked || !x.blocks.parkedResync || len(s.unanswered) != 1 {
+		if len(x.blocks.parked) != 2 || len(s.unanswered) != 1 {
 			s.t.Fatalf("%+v", x.blocks)
 		}
 		s.hub.streamEnds()

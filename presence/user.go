@@ -14,7 +14,7 @@ type user struct {
 	jid jid.JID // bare
 
 	// What is true of them. Hub.mu guards it.
-	resources []resource     // in the order they were seen
+	resources []*resource    // in the order they were seen
 	available int            // of the resources
 	cameAt    uint64         // the fact that one became available while none was
 	changed   uint64         // the last fact that must not be shown by an older block list
@@ -101,9 +101,9 @@ func (c *cursor) through() { *c = cursor{on: c.again} }
 // find is the resource with that JID, or nil. The nil user has none.
 func (u *user) find(full jid.JID) *resource {
 	if u != nil {
-		for i := range u.resources {
-			if u.resources[i].full == full {
-				return &u.resources[i]
+		for _, r := range u.resources {
+			if r.full == full {
+				return r
 			}
 		}
 	}
@@ -114,8 +114,8 @@ func (u *user) find(full jid.JID) *resource {
 // the last of them. The nil user has none.
 func (u *user) fresh(after uint64) (one *resource, n int) {
 	if u != nil {
-		for i := range u.resources {
-			if r := &u.resources[i]; !r.gone() && r.joined > after {
+		for _, r := range u.resources {
+			if !r.gone() && r.joined > after {
 				one = r
 				n++
 			}
