@@ -180,6 +180,9 @@ func (u *user) handle(e event) {
 // ask answers a query, or lets it wait for a fetch.
 func (u *user) ask(q query) {
 	t, told := u.told[q.full]
+	if !told {
+		u.interested() // or, while nothing is fetched, those who are gone would be known for ever
+	}
 	q.never = !told || t.doubt && t.since.IsZero()
 	current := told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
 	noted := told && !u.dirty && t.noted(q.version != nil)

@@ -2,6 +2,8 @@ package users
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -59,6 +61,25 @@ func TestRefreshBehindAPermission(t *testing.T) {
 		case <-c.done:
 		default:
 			t.Error("nobody fetched")
+		}
+	})
+}
+
+// Clients that come and go under ever new names leave nothing while nothing is fetched.
+func TestResourcesThatAreGoneAreForgotten(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		for i := range 10 {
+			full := mustJID(t, fmt.Sprintf("juliet@example.org/%d", i))
+			w.ask(full.Resource())
+			synctest.Wait()
+			w.backend.fail(errors.New("down"))
+			w.sessions.Gone(full)
+			w.Gone(full)
+		}
+		synctest.Wait()
+		if u, _ := w.kept.User("juliet@example.org"); len(u.Told) != 1 {
+			t.Errorf("%d resources are kept", len(u.Told))
 		}
 	})
 }
