@@ -180,15 +180,19 @@ func (u *user) handle(e event) {
 // ask answers a query, or lets it wait for a fetch.
 func (u *user) ask(q query) {
 	t, told := u.told[q.full]
+	if !told {
+		u.interested() // or, while nothing is fetched, those who are gone would be known for ever
+	}
 	q.never = !told || t.doubt && t.since.IsZero()
 	current := told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
+	noted := told && !u.dirty && t.noted(q.version != nil)
 	if u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.young() {
 		if current { // it has all that it was told
 			u.answer([]query{q}, roster.Answer{Roster: u.last}, []bool{true})
 			return
 		}
 		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }
-		if told && t.noted(q.version != nil) {
+		if noted {
 			then()
 			return
 		}
@@ -204,7 +208,7 @@ func (u *user) ask(q query) {
 	// Should rosterd be killed before the answer, the next one has to know that it was
 	// asked. The session is kept, which will do if nothing is known yet; and a client that
 	// says it has what it was told learns nothing new, whatever happens.
-	if u.last != nil && !current && !(told && t.noted(q.version != nil)) {
+	if u.last != nil && !current && !noted {
 		u.tells(q.full, q.version != nil)
 		u.commit(func() {})
 	}

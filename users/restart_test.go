@@ -416,3 +416,33 @@ func TestYoungRosterOfAnEarlierProcess(t *testing.T) {
 		w.expect("reply a romeo R")
 	})
 }
+
+// While pushes wait for clients that sleep, the state is not written. A resource that got an
+// error, asks again and is killed with its answer is told everything all the same.
+func TestAnswerLostWhilePushesAreInFlight(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.Rules.MaxStale = never
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("a")
+		w.took()
+		time.Sleep(time.Hour)
+		w.set(func() { w.silent = true })
+		w.backend.set("juliet", "romeo@example.org R", "tybalt@example.org T")
+		go w.refreshJuliet()
+		w.took()
+		w.backend.fail(errors.New("down"))
+		w.ask("b")
+		w.expect("error b down")
+		time.Sleep(2 * store.Unsent)
+		w.backend.fail(nil)
+		w.ask("b")
+		w.expect("reply b romeo R, tybalt T")
+		w.restart(true)
+		w.set(func() { w.silent = false })
+		w.Resume("example.org")
+		sent := w.took()
+		if !slices.Contains(sent, "push b changed tybalt T") {
+			t.Errorf("sent %q", sent)
+		}
+	})
+}

@@ -162,9 +162,7 @@ func (q *retryQueue) mark(user jid.JID, why string, b backoff) {
 	} else if e.index >= 0 && e.reason != forLook {
 		wait = min(wait, e.at.Sub(now)) // somebody else's failure is no reason to wait for longer
 	}
-	if e.index < 0 || e.reason != forRefresh { // a refresh that waits is first
-		q.schedule(e, forFailure, now.Add(wait))
-	}
+	q.schedule(e, forFailure, now.Add(wait))
 	q.mu.Unlock()
 	q.dispatch()
 }
@@ -271,8 +269,12 @@ func (q *retryQueue) domain(name string) *domainQueue {
 	return d
 }
 
-// schedule lets an entry be tried from a time on. q.mu is held.
+// schedule lets an entry be tried from a time on. A refresh that waits keeps its place. q.mu
+// is held.
 func (q *retryQueue) schedule(e *entry, reason int, at time.Time) {
+	if e.index >= 0 && e.reason == forRefresh && reason != forLook {
+		return
+	}
 	q.unschedule(e)
 	q.count(e, -1)
 	e.reason, e.at, e.trying = reason, at, false

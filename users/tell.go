@@ -145,16 +145,20 @@ func (u *user) undo(before state) {
 	u.known.Store(u.last)
 }
 
-// deliveries are the pushes to the interested resources that are not answered with all.
-// What is known of resources that are not interested any more is forgotten.
-func (u *user) deliveries(difference *difference, queries []query, behind []jid.JID) (list []delivery) {
+// interested are the interested resources. What is known of others is forgotten.
+func (u *user) interested() []jid.JID {
 	interested := u.m.Sessions.InterestedOf(u.jid)
 	for full := range u.told {
 		if !slices.Contains(interested, full) {
 			delete(u.told, full)
 		}
 	}
-	for _, full := range interested {
+	return interested
+}
+
+// deliveries are the pushes to the interested resources that are not answered with all.
+func (u *user) deliveries(difference *difference, queries []query, behind []jid.JID) (list []delivery) {
+	for _, full := range u.interested() {
 		t, known := u.told[full]
 		asks := slices.ContainsFunc(queries, func(q query) bool { return q.full == full })
 		has := asks && slices.Contains(behind, full)

@@ -14,6 +14,12 @@ import (
 // which nobody knows: no push names the roster's version for it.
 func TestNoVersionForAClientThatWasToldToGoOn(t *testing.T) {
 	inWorld(t, Limits{PerUser: 1}, func(t *testing.T, w *world) {
+		var named []string // by pushes
+		w.Pusher = pusher{w, func(changes []roster.Change) {
+			for _, c := range changes {
+				w.set(func() { named = append(named, c.Version) })
+			}
+		}}
 		w.Resume("example.org")
 		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
 		full := mustJID(t, "juliet@example.org/a")
@@ -26,17 +32,13 @@ func TestNoVersionForAClientThatWasToldToGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		w.backend.hold = make(chan struct{})
 		w.ask("b") // takes the only place
 		if err := ask(&other); err == nil {
 			t.Fatal("not busy")
 		}
-		var named []string
-		w.Pusher = pusher{w, func(changes []roster.Change) {
-			for _, c := range changes {
-				named = append(named, c.Version)
-			}
-		}}
+		w.set(func() { named = nil })
 		close(w.backend.hold)
 		time.Sleep(time.Minute)
 		synctest.Wait()
