@@ -42,8 +42,8 @@ type breaker struct {
 	failing       map[jid.JID]struct{}
 }
 
-// breaker is that for the backend at u. There are as many as the URLs that are
-// configured have hosts and ports; no user's name is in these.
+// breaker finds or makes the breaker of the backend at u. Their number is bounded: no
+// user's name is in the host or port of a URL.
 func (f *Fetcher) breaker(u *url.URL) *breaker {
 	backend := backendOf(u)
 	f.mu.Lock()
@@ -65,7 +65,7 @@ func backendOf(u *url.URL) string {
 	return net.JoinHostPort(strings.ToLower(u.Hostname()), port)
 }
 
-// probeKey is the key of a value that the context of a probe has.
+// probeKey marks the context of a probe, which an open breaker lets through.
 type probeKey struct{}
 
 // admits reports whether a fetch may begin now, and the generation in which it does.
@@ -80,7 +80,7 @@ func (b *breaker) admits(ctx context.Context, user jid.JID) (generation uint64, 
 	return b.generation, !b.open
 }
 
-// unchanged reports whether the breaker has neither opened nor closed since.
+// unchanged reports whether the breaker has neither opened nor closed since a generation.
 func (b *breaker) unchanged(generation uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -28,8 +28,7 @@ const (
 	bulkFailed = "failed"
 )
 
-// BulkResults are all values of the label of [Metrics.BulkFetches]. Nobody may
-// modify it.
+// BulkResults are all values of the label of [Metrics.BulkFetches], not to be modified.
 var BulkResults = []string{bulkOK, bulkFailed}
 
 // bulk is the bulk URL of one domain, and how well it works. It is safe for
@@ -40,12 +39,12 @@ type bulk struct {
 	backend string // its host:port
 
 	mu      sync.Mutex // guards all below; nothing blocks while it is held
-	limit   int        // how many are asked for at once, 1: each alone,
-	until   time.Time  // for so long; then as many as are configured
-	failing bool       // since it was logged that all are asked for alone
+	limit   int        // how many are asked for at once before until; 1: each alone
+	until   time.Time  // from then on as many as Options.BulkSize says
+	failing bool       // it was logged that all are asked for alone, and not yet that this is over
 }
 
-// bulk is that of a domain, or nil if its users are asked for alone.
+// bulk finds or makes the bulk of a domain. It is nil if its users are asked for alone.
 func (f *Fetcher) bulk(domain string) *bulk {
 	if f.options.BulkURL == nil || f.options.BulkSize < 2 {
 		return nil

@@ -144,7 +144,7 @@ func (d *decoder) fail(err error) {
 	}
 }
 
-// end is why the body was not one JSON value, which has been read; nil if it was.
+// end fails unless the body was one JSON value, all of which has been read.
 func (d *decoder) end() *Error {
 	text := "not JSON"
 	switch {
@@ -199,7 +199,7 @@ func (d *decoder) decode(body string, user jid.JID) (*roster.Roster, Findings, *
 }
 
 // addEntry adds a member of an object, whose name is the contact, or an element of an
-// array: an object that names its contact in a field, or the contact alone.
+// array, which is an object that names its contact in a field, or the contact alone.
 func (d *decoder) addEntry(isMember bool) {
 	name := ""
 	if isMember {
@@ -317,7 +317,7 @@ func (d *decoder) skip(contact, reason string) {
 	d.found.Skipped.add(Finding{Contact: contact, Reason: reason})
 }
 
-// contact is the contact's JID, or why it is not a contact of the user.
+// contact parses the JID of a contact. reason says why it is not one of the user's.
 func (d *decoder) contact(raw string, bare, isObject bool) (j jid.JID, reason string) {
 	j, err := jid.Parse(raw)
 	if err != nil {

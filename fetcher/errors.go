@@ -35,10 +35,9 @@ const (
 var Results = []string{resultOK, resultNotModified, resultRefused, resultDNS, resultTLS, resultReset, resultTimeout,
 	resultStatus, resultInvalid, resultTooLarge, resultCanceled, resultOpen, resultOther}
 
-// Error is why a fetch failed. Its text is short and made here: it holds
-// nothing of the URL, of a header or of a body, but names a proxy, and neither does the chain
-// below it, where there is at most [context.Canceled] or
-// [context.DeadlineExceeded].
+// Error is why a fetch failed. Its text is short and made here. It may name a proxy, but
+// holds nothing of the URL, of a header or of a body. It wraps [context.Canceled],
+// [context.DeadlineExceeded] or nothing.
 type Error struct {
 	Result string // one of Results
 	Status int    // the HTTP status if it was not 200, else 0
@@ -78,8 +77,8 @@ func contextError(err error, late string) *Error {
 	return &Error{Result: resultCanceled, text: "canceled", cause: context.Canceled}
 }
 
-// failure is what err, which the HTTP client returned, comes to. A context
-// that has ended is the reason, whatever the client made of it.
+// failure makes an Error of err, which the HTTP client returned. If a context has ended,
+// that is the reason, whatever the client made of it.
 func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 	if context.Cause(ctx) == errTimeout {
 		return &Error{Result: resultTimeout, text: fmt.Sprintf("timed out after %v", f.options.Timeout),
@@ -97,9 +96,8 @@ func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 	return e
 }
 
-// classify names the class of a network error. The error's own text is looked
-// at where net/http has no type for it, but never passed on: it may quote the
-// answer.
+// classify names the class of a network error. Where net/http has no type for it, its
+// text is looked at, but never passed on: it may quote the answer.
 func classify(err error) (result, text string) {
 	var dns *net.DNSError
 	var timeout net.Error

@@ -109,12 +109,12 @@ type Metrics struct {
 // Fetcher fetches contacts. It implements users.Source and is safe for
 // concurrent use.
 type Fetcher struct {
-	options    Options                     // but for those that can be replaced: header and transport
+	options    Options                     // Header and TLS are in the next two, as they can be replaced
 	header     atomic.Pointer[http.Header] // which is never modified
 	transport  atomic.Pointer[http.Transport]
 	recovered  func(domains []string) // nil: nobody
 	slots      *semaphore.Weighted
-	background *semaphore.Weighted // of those for whom no query waits, who have a slot besides
+	background *semaphore.Weighted // those for whom no query waits need one of these, too
 	buffers    sync.Pool           // of *bytes.Buffer, to read bodies
 	decoders   sync.Pool           // of *decoder
 
@@ -265,7 +265,7 @@ func (f *Fetcher) SetTLS(c *tls.Config) {
 // before anything else, or not at all.
 func (f *Fetcher) Recovered(callback func(domains []string)) { f.recovered = callback }
 
-// startProbe starts a goroutine that probes a backend, and ends soon after f.life.
+// startProbe starts a goroutine, unless the Fetcher is closed. It ends soon after f.life.
 func (f *Fetcher) startProbe(probe func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

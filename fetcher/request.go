@@ -38,8 +38,8 @@ type response struct {
 // bom is the byte order mark, which some write before UTF-8.
 const bom = "\ufeff"
 
-// request is the request for the user's contacts. The errors it swallows hold
-// the URL, which may hold a key.
+// request makes the request for a user's contacts. It swallows errors that hold the URL,
+// which may hold a key.
 func (f *Fetcher) request(r roster.Request) (*http.Request, *Error) {
 	url, err := f.options.URL(r.User)
 	if err != nil {
@@ -191,7 +191,7 @@ func drain(body io.Reader, cancel context.CancelFunc) {
 	_, _ = io.CopyN(io.Discard, body, drainBytes) // failed, the connection is closed
 }
 
-// read is all that body has, unless that is too large.
+// read reads a body to its end, and fails if it is too large.
 func (f *Fetcher) read(body io.Reader) (string, error) {
 	buffer := f.buffers.Get().(*bytes.Buffer)
 	defer func() {
@@ -209,9 +209,8 @@ func (f *Fetcher) read(body io.Reader) (string, error) {
 	return buffer.String(), nil
 }
 
-// decoded is the body of an answer without its content coding (RFC 9110, section
-// 8.4). What the Transport asked for, gzip, it has decoded and taken off the header,
-// as a rule. odd says that there is another one.
+// decoded undoes the content coding of an answer (RFC 9110, section 8.4). As a rule the
+// Transport has done that, which asks for gzip. odd says that there is another coding.
 //
 // COMPAT backends that write "identity" there, or a charset: it changes nothing.
 func decoded(resp *http.Response) (body io.Reader, odd bool, err error) {

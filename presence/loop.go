@@ -17,7 +17,8 @@ const (
 	maxReading     = 5 * time.Millisecond // how long the mailbox is emptied before something is sent
 )
 
-// loop is what the loop alone owns, which what [Hub.Start] returns runs.
+// loop is the state that the loop alone owns, the goroutine that calls what [Hub.Start]
+// returned.
 type loop struct {
 	index
 
