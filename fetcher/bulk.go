@@ -66,23 +66,19 @@ func (f *Fetcher) bulk(domain string) *bulk {
 	return b
 }
 
-// size is how many users may be asked for at once now.
-func (b *bulk) size() int {
+// BatchSize is how many users of a domain one [Fetcher.FetchMany] is best given
+// now. It is 1 where users are asked for alone, for a while or always.
+func (f *Fetcher) BatchSize(domain string) int {
+	b := f.bulk(domain)
+	if b == nil {
+		return 1
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if time.Now().Before(b.until) {
 		return b.limit
 	}
-	return b.f.options.BulkSize
-}
-
-// BatchSize is how many users of a domain one [Fetcher.FetchMany] is best given
-// now. It is 1 where users are asked for alone, for a while or always.
-func (f *Fetcher) BatchSize(domain string) int {
-	if b := f.bulk(domain); b != nil {
-		return b.size()
-	}
-	return 1
+	return f.options.BulkSize
 }
 
 // FetchMany asks for several users of one domain, for whom no query waits and none
@@ -113,16 +109,12 @@ func (f *Fetcher) FetchMany(ctx context.Context, rs []roster.Request, done func(
 		}
 	}
 	for len(left) > 0 {
-		b := f.bulk(rs[left[0]].User.Domain())
-		n := 1
-		if b != nil {
-			n = min(b.size(), len(left))
+		domain := rs[left[0]].User.Domain()
+		n, tooMany := min(f.BatchSize(domain), len(left)), false
+		unanswered := left[:n]
+		if n > 1 {
+			unanswered, tooMany = f.bulk(domain).fetch(ctx, rs, unanswered, done)
 		}
-		if n == 1 {
-			fetchAlone(left...)
-			return
-		}
-		unanswered, tooMany := b.fetch(ctx, rs, left[:n], done)
 		if left = left[n:]; tooMany {
 			left = append(unanswered, left...)
 		} else {

@@ -229,15 +229,11 @@ func (d *decoder) entry() (item roster.Item, contact string, isObject bool) {
 		return item, d.fields(&item), true
 	}
 	value := d.value()
-	if isEmptyArray(value) { // PHP writes an empty object like that
+	if value[0] == '[' && strings.TrimLeft(value[1:], " \t\r\n") == "]" { // PHP writes an empty object like that
 		return item, "null", true
 	}
 	d.ignore(fieldEntry, typeOf(value))
 	return item, value, false
-}
-
-func isEmptyArray(value string) bool {
-	return value[0] == '[' && strings.TrimLeft(value[1:], " \t\r\n") == "]"
 }
 
 // fields sets the item's fields from the object that comes, and returns the JSON of

@@ -57,10 +57,6 @@ func (e *Error) Unwrap() error { return e.cause }
 // errTimeout is the cause of a context that ended by the fetch's own timeout.
 var errTimeout = errors.New("fetch timeout")
 
-func statusError(code int) *Error {
-	return &Error{Result: resultStatus, Status: code, text: fmt.Sprintf("the backend answered %d", code), down: code >= 500}
-}
-
 func circuitOpen() *Error {
 	return &Error{Result: resultOpen, text: "the backend is down and not asked for the moment"}
 }

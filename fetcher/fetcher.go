@@ -49,15 +49,7 @@ import (
 	"rosterd/roster"
 )
 
-const (
-	maxHeaderBytes  = 64 << 10 // of an answer
-	idleConnTimeout = 30 * time.Second
-
-	// An HTTP/2 connection that died silently would fail one fetch after the
-	// other for as long as TCP takes to notice.
-	http2Silence = 10 * time.Second
-	http2Ping    = 5 * time.Second
-)
+const maxHeaderBytes = 64 << 10 // of an answer
 
 // Options are the settings of a [Fetcher]. All fields but Header, UserAgent,
 // BulkURL, BulkSize and TLS are required.
@@ -150,10 +142,12 @@ func New(o Options) *Fetcher {
 		TLSHandshakeTimeout:    o.Timeout,
 		MaxIdleConns:           o.MaxInFlight,
 		MaxIdleConnsPerHost:    o.MaxInFlight,
-		IdleConnTimeout:        idleConnTimeout,
+		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: maxHeaderBytes,
 		ForceAttemptHTTP2:      true, // a DialContext of one's own turns it off
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: http2Silence, PingTimeout: http2Ping},
+		// A connection that died silently would fail one fetch after the other for as long
+		// as TCP takes to notice.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
 	})
 	f.SetHeader(o.Header)
 	return f

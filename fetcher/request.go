@@ -35,9 +35,6 @@ type response struct {
 	same   bool // as what the request said is known; there is no body
 }
 
-// bom is the byte order mark, which some write before UTF-8.
-const bom = "\ufeff"
-
 // request makes the request for a user's contacts. It swallows errors that hold the URL,
 // which may hold a key.
 func (f *Fetcher) request(r roster.Request) (*http.Request, *Error) {
@@ -160,13 +157,14 @@ func (f *Fetcher) roundTrip(ctx context.Context, req *http.Request) (got respons
 	}
 	defer resp.Body.Close()
 	got.header = resp.Header
-	if resp.StatusCode == http.StatusNotModified && conditional(req) {
+	status := resp.StatusCode
+	if status == http.StatusNotModified && conditional(req) {
 		got.same = true
 		return got, nil
 	}
-	if resp.StatusCode != http.StatusOK {
+	if status != http.StatusOK {
 		drain(resp.Body, cancel)
-		return got, statusError(resp.StatusCode)
+		return got, &Error{Result: resultStatus, Status: status, text: fmt.Sprintf("the backend answered %d", status), down: status >= 500}
 	}
 	if resp.ContentLength > f.options.MaxBytes {
 		return got, tooLarge(f.options.MaxBytes)
@@ -178,7 +176,8 @@ func (f *Fetcher) roundTrip(ctx context.Context, req *http.Request) (got respons
 	if err != nil {
 		return got, f.failure(ctx, err)
 	}
-	if got.body = strings.TrimPrefix(got.body, bom); odd && !json.Valid([]byte(got.body)) {
+	got.body = strings.TrimPrefix(got.body, "\ufeff") // the byte order mark, which some write before UTF-8
+	if odd && !json.Valid([]byte(got.body)) {
 		return got, &Error{Result: resultInvalid, text: "not JSON, and the answer has a content coding other than gzip"}
 	}
 	return got, nil
