@@ -76,8 +76,8 @@ type decoder struct {
 	found  Findings
 }
 
-// maxReused is the largest answer, in bytes, after which a decoder is used again.
-// The memory for a larger one is given back.
+// maxReused is the largest answer, in bytes, after which its buffer and decoder are used
+// again. The memory for a larger one is given back.
 const maxReused = 4 << 20
 
 func newDecoder() *decoder { return &decoder{json: jsontext.NewDecoder(strings.NewReader(""))} }

@@ -194,7 +194,8 @@ func drain(body io.Reader, cancel context.CancelFunc) {
 func (f *Fetcher) read(body io.Reader) (string, error) {
 	buffer := f.buffers.Get().(*bytes.Buffer)
 	defer func() {
-		if buffer.Reset(); buffer.Cap() <= maxReused {
+		if buffer.Len() <= maxReused {
+			buffer.Reset()
 			f.buffers.Put(buffer)
 		}
 	}()
