@@ -21,6 +21,8 @@ type disk struct {
 	killed bool
 	ended  time.Time
 	act    func(func()) bool // reports whether the process lives to do it; nil: it does
+	full   bool              // nothing is written
+	slow   time.Duration     // what somebody waits for takes so long
 	puts   atomic.Int64      // of users
 }
 
@@ -53,7 +55,7 @@ func (d *disk) change(atOnce bool, do func(*tables)) {
 		if !d.killed {
 			d.behind = append(d.behind, change{time.Now(), do})
 		}
-		if atOnce {
+		if atOnce && !d.full {
 			d.write(len(d.behind))
 		}
 	}
@@ -80,6 +82,9 @@ func (d *disk) flush(n int) {
 	if n < 0 || n > len(d.behind) {
 		n = len(d.behind)
 	}
+	if d.full {
+		return
+	}
 	for n < len(d.behind) && time.Since(d.behind[n].at) >= time.Second {
 		n++
 	}
@@ -97,7 +102,7 @@ func (d *disk) kill() {
 func (d *disk) next(ended time.Time) *disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := &disk{now: d.kept.clone(), ended: ended}
+	n := &disk{now: d.kept.clone(), ended: ended, full: d.full, slow: d.slow}
 	for name, u := range n.now.users {
 		if u.Answered.After(ended.Add(-2 * store.Unsent)) {
 			u.Unsure = true
@@ -106,6 +111,14 @@ func (d *disk) next(ended time.Time) *disk {
 	}
 	n.kept = n.now.clone()
 	return n
+}
+
+// toldOf reports whether the next process will know what a resource was told.
+func (d *disk) toldOf(full jid.JID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	told := d.kept.users[full.Bare().String()].Told
+	return slices.ContainsFunc(told, func(t store.Told) bool { return t.Resource == full.Resource() })
 }
 
 // knowsOf reports whether the next process will know that a resource asked, and may have no
@@ -128,7 +141,7 @@ func (d *disk) User(jid string) (store.User, error) {
 }
 
 func (d *disk) PutUser(u store.User, withRoster bool, done func()) {
-	d.change(done != nil, func(t *tables) {
+	d.change(done != nil && !d.isSlow(), func(t *tables) {
 		put := u
 		if !withRoster {
 			put.Roster = t.users[u.JID].Roster
@@ -137,7 +150,20 @@ func (d *disk) PutUser(u store.User, withRoster bool, done func()) {
 	})
 	d.puts.Add(1)
 	if done != nil {
-		go done()
+		go func() {
+			d.mu.Lock()
+			slow := d.slow
+			d.mu.Unlock()
+			if slow > 0 {
+				time.Sleep(slow)
+				d.mu.Lock()
+				if !d.full {
+					d.write(len(d.behind))
+				}
+				d.mu.Unlock()
+			}
+			done()
+		}()
 	}
 }
 
@@ -179,4 +205,20 @@ func (d *disk) Marks(each func(user, why string, since time.Time) error) error {
 		}
 	}
 	return nil
+}
+
+// set says that the disk is full, or slow. One that is not full any more is written.
+func (d *disk) set(full bool, slow time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full, d.slow = full, slow
+	if !full && !d.killed {
+		d.write(len(d.behind))
+	}
+}
+
+func (d *disk) isSlow() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.slow > 0
 }

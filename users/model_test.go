@@ -40,9 +40,10 @@ func TestModel(t *testing.T) {
 	}
 }
 
-const modelHost = "example.org"
-
-var modelUsers = []string{"juliet", "romeo"}
+var (
+	modelHosts = []string{"example.org", "example.com"}
+	modelUsers = []string{"juliet@example.org", "romeo@example.org", "nurse@example.org", "paris@example.com"}
+)
 
 // model is everything around a Manager. Its random numbers are drawn under mu,
 // by one goroutine at a time as far as the virtual clock can see to it.
@@ -68,6 +69,9 @@ type model struct {
 	rules    Rules
 	cache    int // bytes
 	batch    int // users fetched together
+	places   int
+	contacts int
+	calls    map[*process]int // of Refresh
 	kills    int
 }
 
@@ -136,6 +140,8 @@ type modelClient struct {
 	asked     bool            // in this life
 	knew      bool            // asked, before the last query
 	pushed    bool            // it took a push in this life
+	untold    bool            // rosterd was killed and does not know whether it uses versions
+	edited    bool            // it shows a change of its own
 	lacks     map[string]held // what it had before an answer that was not whole
 	items     map[string]held
 	version   string // of items, kept from one life to the next
@@ -171,7 +177,7 @@ type frame struct {
 var errLost = fmt.Errorf("%w: lost", roster.ErrNotConnected)
 
 func newModel(t *testing.T, seed uint64) *model {
-	m := &model{t: t, rand: rand.New(rand.NewPCG(seed, 1)), began: time.Now(), lists: make(map[string]map[string]listed), unsaid: make(map[string]bool)}
+	m := &model{t: t, rand: rand.New(rand.NewPCG(seed, 1)), began: time.Now(), lists: make(map[string]map[string]listed), unsaid: make(map[string]bool), calls: make(map[*process]int)}
 	m.rules = Rules{MaxRemoved: 1, ConfirmAfter: 30 * time.Second}
 	switch m.rand.IntN(4) {
 	case 0:
@@ -185,14 +191,19 @@ func newModel(t *testing.T, seed uint64) *model {
 		m.fits = 2
 	}
 	m.cache = []int{-1, overhead, 1 << 20}[m.rand.IntN(3)]
-	m.batch = 1 + m.rand.IntN(2)
+	m.batch = 1 + m.rand.IntN(4)
+	m.places = 1 + m.rand.IntN(4)
+	m.contacts = 5
+	if m.rand.IntN(4) == 0 {
+		m.contacts, m.rules.MaxRemoved = 20, 0.4
+	}
 	for _, user := range modelUsers {
 		m.lists[user] = make(map[string]listed)
-		for range 4 {
+		for range m.contacts - 1 {
 			m.change(user)
 		}
 		for i := range 3 {
-			m.clients = append(m.clients, &modelClient{m: m, full: mustJID(t, fmt.Sprintf("%s@%s/%d", user, modelHost, i)), versioned: m.rand.IntN(2) == 0})
+			m.clients = append(m.clients, &modelClient{m: m, full: mustJID(t, fmt.Sprintf("%s/%d", user, i)), versioned: m.rand.IntN(2) == 0})
 		}
 	}
 	m.kept = newDisk()
@@ -202,7 +213,15 @@ func newModel(t *testing.T, seed uint64) *model {
 func (m *model) FetchMany(ctx context.Context, rs []roster.Request, done func(int, roster.Fetched, error)) {
 	var wait sync.WaitGroup
 	for i, r := range rs {
-		wait.Go(func() { f, err := m.Fetch(ctx, r); done(i, f, err) })
+		wait.Go(func() {
+			f, err := m.Fetch(ctx, r)
+			m.mu.Lock()
+			if m.trouble && m.rand.IntN(3) == 0 {
+				f, err = roster.Fetched{}, errors.New("partly down")
+			}
+			m.mu.Unlock()
+			done(i, f, err)
+		})
 	}
 	wait.Wait()
 }
@@ -229,7 +248,7 @@ func (m *model) step() int { return int(time.Since(m.began).Microseconds()) }
 
 // change changes one item of the backend's.
 func (m *model) change(user string) {
-	contact, name := string(rune('a'+m.rand.IntN(5)))+"@example.net", string(rune('A'+m.rand.IntN(2)))
+	contact, name := string(rune('a'+m.rand.IntN(m.contacts)))+"@example.net", string(rune('A'+m.rand.IntN(2)))
 	list := m.lists[user]
 	was, is := list[contact]
 	if is && m.rand.IntN(2) == 0 {
@@ -279,7 +298,7 @@ func (m *model) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, er
 	m.mu.Lock()
 	broken := m.broken
 	var list []roster.Item
-	for contact, item := range m.lists[r.User.Local()] {
+	for contact, item := range m.lists[r.User.String()] {
 		list = append(list, roster.Item{JID: mustJID(m.t, contact), Name: item.name, Subscription: roster.SubscriptionBoth})
 	}
 	now := roster.New(list)
@@ -495,7 +514,7 @@ func (s *modelStream) deliver(f *frame) bool {
 		return true // a client does not take pushes before it has asked
 	}
 	if a := f.answer; a != nil {
-		c.waits = false
+		c.waits, c.untold = false, false
 		if a.Roster == nil || a.Same {
 			m.logf("    %s got an answer: same %v, err %v", c.full, a.Same, a.Err)
 			return true
@@ -516,7 +535,7 @@ func (s *modelStream) deliver(f *frame) bool {
 				}
 			}
 		}
-		c.lacks = c.items
+		c.lacks, c.edited = c.items, false
 		c.items, c.version = items, ""
 		if a.Named {
 			c.version = a.Version
@@ -545,7 +564,7 @@ func (s *modelStream) deliver(f *frame) bool {
 		if f.change.Version != "" { // else a client has nothing new to remember
 			c.version = f.change.Version
 		}
-	} else if f.change.Version != "" {
+	} else if f.change.Version != "" && !c.untold {
 		m.wrong("%s got a version", c.full)
 	}
 	m.logf("    %s got a push: [%s] version %q", c.full, c.listed(), c.version)
@@ -558,7 +577,7 @@ func (c *modelClient) vanished(contact string) {
 	if !ok {
 		return
 	}
-	if item, ok := c.m.lists[c.full.Local()][contact]; ok && item.since < had.at {
+	if item, ok := c.m.lists[c.full.Bare().String()][contact]; ok && item.since < had.at {
 		c.m.wrong("%s saw %s vanish", c.full, contact)
 	}
 }
@@ -604,7 +623,9 @@ func (m *model) connect() {
 	go m.stream.pump()
 	p := m.process
 	m.mu.Unlock()
-	p.Resume(modelHost)
+	for _, host := range modelHosts {
+		p.Resume(host)
+	}
 	m.mu.Lock()
 }
 
@@ -620,7 +641,7 @@ func (m *model) begin() {
 	}
 	if p.Manager, err = NewManager(Options{
 		Source: m, Sessions: m.sessions, Pusher: &modelPusher{m, p}, Store: m.kept,
-		Logger: slog.New(slog.NewTextHandler(m, &slog.HandlerOptions{Level: slog.LevelError})), Rules: m.rules, Limits: Limits{Cache: m.cache},
+		Logger: slog.New(slog.NewTextHandler(m, &slog.HandlerOptions{Level: slog.LevelError})), Rules: m.rules, Limits: Limits{Cache: m.cache, Background: m.places},
 	}); err != nil {
 		m.t.Fatal(err)
 	}
@@ -654,6 +675,7 @@ func (m *model) restart(kill bool) {
 	p.effects.Unlock()
 	m.kept = old.next(died)
 	for _, c := range m.clients {
+		c.untold = c.untold || !old.toldOf(c.full)
 		if c.waits && !old.knowsOf(c.full) { // nobody knows that it asked
 			c.waits, c.wants, c.asked = false, c.online, c.knew || c.pushed
 		}
@@ -664,7 +686,8 @@ func (m *model) restart(kill bool) {
 func (m *model) login(c *modelClient) {
 	c.online, c.waits, c.asked, c.pushed = true, false, false, false
 	c.life++
-	if !c.versioned || c.version == "" {
+	if !c.versioned || c.version == "" || c.edited { // who edits and leaves may miss the correction
+		c.edited = false
 		c.items, c.version = make(map[string]held), ""
 	}
 	m.ask(c)
@@ -689,10 +712,12 @@ func (m *model) refresh(user string) {
 	was := m.unsaid[user]
 	m.unsaid[user] = false
 	m.logf("refresh of %s", user)
+	m.calls[p]++
 	go func() {
-		failed, err := p.Refresh(m.t.Context(), []jid.JID{mustJID(m.t, user+"@"+modelHost)})
+		failed, err := p.Refresh(m.t.Context(), []jid.JID{mustJID(m.t, user)})
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		m.calls[p]--
 		m.logf("refresh of %s: %v %v", user, failed, err)
 		if p.dead() || errors.Is(err, roster.ErrStopping) {
 			m.unsaid[user] = m.unsaid[user] || was // who asked for it heard no answer
@@ -706,15 +731,16 @@ func (m *model) refresh(user string) {
 // meanwhile.
 func (m *model) edit(c *modelClient) {
 	p := m.process
-	if !c.online || !c.asked || c.waits || m.stream == nil || p.mortal() {
+	if !c.online || !c.asked || c.waits || m.stream == nil || p.mortal() || m.kept.isSlow() {
 		return
 	}
-	contact := string(rune('a'+m.rand.IntN(6))) + "@example.net"
+	contact := string(rune('a'+m.rand.IntN(m.contacts+1))) + "@example.net"
 	if had, has := c.items[contact]; has && m.rand.IntN(2) == 0 {
 		delete(c.items, contact)
 	} else {
 		c.items[contact] = held{"mine", had.at} // 0: from nobody, hence it may vanish
 	}
+	c.edited = true
 	m.logf("%s shows [%s] after an edit that is refused", c.full, c.listed())
 	m.mu.Unlock()
 	p.Refused(c.full, []jid.JID{mustJID(m.t, contact)})
@@ -765,15 +791,60 @@ func (m *model) do() {
 		m.trouble = !m.trouble
 		m.logf("pushes refused: %v", m.trouble)
 	case n < 92:
+		m.kept.set(false, m.kept.slow)
 		m.restart(false)
 	case n < 94:
+		m.kept.set(false, m.kept.slow)
 		m.restart(true)
-	case n < 97:
+	case n < 96:
 		effects := m.rand.IntN(8)
+		m.kept.set(false, m.kept.slow)
 		m.process.dies(effects)
 		m.logf("killed after %d effects", effects)
-	default:
+	case n < 97:
 		m.kept.flush(-1)
+	default:
+		m.more(c, user)
+	}
+}
+
+// more does one thing more.
+func (m *model) more(c *modelClient, user string) {
+	switch m.rand.IntN(7) {
+	case 0:
+		for contact := range m.lists[user] {
+			if m.rand.IntN(5) > 0 {
+				delete(m.lists[user], contact)
+			}
+		}
+		m.unsaid[user] = true
+		m.logf("backend %s: %v", user, m.listed(user))
+		m.refresh(user)
+	case 1:
+		m.kept.set(false, time.Duration(m.rand.IntN(5))*time.Second)
+	case 2:
+		m.kept.set(false, 0)
+	case 3:
+		if !m.process.mortal() {
+			m.kept.set(true, 0) // until the next step that may kill
+		}
+	case 4:
+		p := m.process
+		m.mu.Unlock()
+		p.Known(c.full.Bare())
+		p.Want(c.full.Bare())
+		m.mu.Lock()
+	case 5:
+		if p := m.process; c.online && c.asked && !c.waits {
+			m.logf("%s did not ask, as it seems", c.full)
+			m.mu.Unlock()
+			p.Unasked(c.full)
+			m.mu.Lock()
+		}
+	case 6:
+		for range 20 {
+			m.refresh(user)
+		}
 	}
 }
 
@@ -808,9 +879,13 @@ func (m *model) run() {
 		m.restart(true)
 	}
 	m.broken, m.slow, m.trouble = false, 0, false
+	m.kept.set(false, 0)
 	m.connect()
 	m.settle()
 	m.check("when all was quiet")
+	if n := m.calls[m.process]; n != 0 {
+		m.wrong("%d refreshes are not answered", n)
+	}
 	for _, c := range m.clients {
 		if c.online {
 			m.logout(c)
@@ -871,8 +946,8 @@ func (m *model) settle() {
 
 func (m *model) check(when string) {
 	for _, c := range m.clients {
-		if c.online && c.listed() != m.listed(c.full.Local()) {
-			m.wrong("%s %s has [%s], the backend has [%s]", when, c.full, c.listed(), m.listed(c.full.Local()))
+		if c.online && c.listed() != m.listed(c.full.Bare().String()) {
+			m.wrong("%s %s has [%s], the backend has [%s]", when, c.full, c.listed(), m.listed(c.full.Bare().String()))
 		}
 	}
 }

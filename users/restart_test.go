@@ -446,3 +446,21 @@ func TestAnswerLostWhilePushesAreInFlight(t *testing.T) {
 		}
 	})
 }
+
+// What an answer could not hold follows as pushes. A kill while these are not acknowledged
+// loses them, however long ago the answer was.
+func TestRestOfAnAnswerLostWithTheProcess(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.set(func() { w.silent, w.fits = true, 1 })
+		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
+		w.ask("a")
+		w.expect("reply a romeo Romeo", "push a added tybalt T")
+		time.Sleep(3 * store.Unsent)
+		w.restart(true)
+		w.set(func() { w.silent = false })
+		w.Resume("example.org")
+		if sent := w.took(); !slices.Contains(sent, "push a changed tybalt T") {
+			t.Errorf("sent %q", sent)
+		}
+	})
+}

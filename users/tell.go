@@ -198,6 +198,7 @@ func (u *user) deliveries(difference *difference, queries []query, behind []jid.
 // still to be found out. What the answer cannot hold is pushed. It reports whether somebody
 // was given a roster.
 func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool) {
+	var rest []sending
 	for i, q := range queries {
 		a.Named, a.Version = q.version != nil, ""
 		a.Same = same != nil && same[i] || same == nil && a.Named && u.trusts(*q.version, a.Roster)
@@ -236,8 +237,15 @@ func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool
 			for _, item := range items {
 				d.changes = append(d.changes, roster.Change{Action: roster.Added, Item: item})
 			}
-			u.push(u.prepare(d, nil))
+			rest = append(rest, u.prepare(d, nil))
 		}
+	}
+	if len(rest) > 0 {
+		u.commit(func() {
+			for _, s := range rest {
+				u.push(s)
+			}
+		})
 	}
 	return given
 }
