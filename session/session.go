@@ -8,6 +8,10 @@
 package session
 
 import (
+	"container/list"
+	"iter"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +27,9 @@ const (
 	MaxResources = 128
 	// Linger is for how long a departure is kept.
 	Linger = time.Minute
+
+	// never is when there was a sign of a resource of which there was none yet.
+	never time.Duration = math.MinInt64
 )
 
 // Store keeps a table: a [store.Store]. Its methods do not block, but for
@@ -40,8 +47,8 @@ type Table struct {
 	began time.Time
 
 	mu         sync.Mutex
-	users      map[jid.JID]*resource // by bare JID: the one that was seen first, see resource.next
-	signs      signs                 // of all
+	users      map[jid.JID][]*resource // by bare JID, never empty: in the order they were seen
+	signs      list.List               // of all, each a *resource, by its last sign: the oldest first
 	connected  int
 	interested int
 	left       map[jid.JID][]departure // by bare JID, never empty
@@ -57,9 +64,7 @@ type resource struct {
 	interested bool
 	available  bool          // its presence was reported
 	heard      time.Duration // when there was the last sign of it, from Table.began
-	next       *resource     // of the same user, in the order they were seen
-
-	older, newer *resource // in signs
+	sign       *list.Element // in Table.signs
 }
 
 // departure is a resource that was available, and left a short time ago: that it did
@@ -71,7 +76,7 @@ type departure struct {
 
 // NewTable makes an empty table.
 func NewTable() *Table {
-	return &Table{began: time.Now(), users: make(map[jid.JID]*resource), left: make(map[jid.JID][]departure)}
+	return &Table{began: time.Now(), users: make(map[jid.JID][]*resource), left: make(map[jid.JID][]departure)}
 }
 
 // Load makes a table of what a store has kept, in which it is kept from then on.
@@ -88,8 +93,8 @@ func Load(s Store) (*Table, error) {
 		if !kept.Left.IsZero() {
 			t.leave(full, t.began)
 		}
-		if r, first := t.find(full); kept.Connected && r == nil && first < MaxResources {
-			r = t.add(full)
+		if kept.Connected && t.find(full) == nil && len(t.users[full.Bare()]) < MaxResources {
+			r := t.add(full)
 			r.interested, r.available, r.stamped, r.heard = kept.Interested, kept.Available, kept.Stamped, never
 			t.count(r, 1)
 		}
@@ -126,10 +131,10 @@ func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.purge()
-	r, n := t.find(full)
+	r := t.find(full)
 	if news = r == nil; news {
-		if n == MaxResources {
-			t.remove(t.users[full.Bare()])
+		if all := t.users[full.Bare()]; len(all) == MaxResources {
+			t.remove(all[0])
 		}
 		r = t.add(full)
 	} else {
@@ -146,28 +151,22 @@ func (t *Table) note(full jid.JID, change func(*resource)) (news bool) {
 	return news
 }
 
-// find finds a connected resource, nil if there is none, and says how many its user
-// has, if it is not among them. t.mu is held, as for all below that are not exported.
-func (t *Table) find(full jid.JID) (r *resource, n int) {
-	for r = t.users[full.Bare()]; r != nil && r.full != full; r = r.next {
-		n++
+// find finds a connected resource; nil: there is none. t.mu is held, as for all below
+// that are not exported.
+func (t *Table) find(full jid.JID) *resource {
+	for _, r := range t.users[full.Bare()] {
+		if r.full == full {
+			return r
+		}
 	}
-	return r, n
+	return nil
 }
 
 // add adds a resource, behind the others of its user.
 func (t *Table) add(full jid.JID) *resource {
 	r := &resource{full: full}
-	if first := t.users[full.Bare()]; first == nil {
-		t.users[full.Bare()] = r
-	} else {
-		last := first
-		for last.next != nil {
-			last = last.next
-		}
-		last.next = r
-	}
-	t.signs.push(r)
+	t.users[full.Bare()] = append(t.users[full.Bare()], r)
+	r.sign = t.signs.PushBack(r)
 	return r
 }
 
@@ -187,7 +186,7 @@ func (t *Table) count(r *resource, n int) {
 func (t *Table) Gone(full jid.JID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if r, _ := t.find(full); r != nil {
+	if r := t.find(full); r != nil {
 		t.purge()
 		t.remove(r)
 	}
@@ -196,17 +195,12 @@ func (t *Table) Gone(full jid.JID) {
 // remove removes a resource.
 func (t *Table) remove(r *resource) {
 	user := r.full.Bare()
-	if first := t.users[user]; first != r {
-		for first.next != r {
-			first = first.next
-		}
-		first.next = r.next
-	} else if r.next != nil {
-		t.users[user] = r.next
-	} else {
+	if len(t.users[user]) == 1 {
 		delete(t.users, user)
+	} else {
+		t.users[user] = slices.DeleteFunc(t.users[user], func(other *resource) bool { return other == r })
 	}
-	t.signs.remove(r)
+	t.signs.Remove(r.sign)
 	t.count(r, -1)
 	if r.available {
 		t.leave(r.full, time.Now())
@@ -221,7 +215,7 @@ func (t *Table) save(full jid.JID, soon bool) {
 		return
 	}
 	kept := store.Resource{JID: full.String()}
-	r, _ := t.find(full)
+	r := t.find(full)
 	if r != nil {
 		kept.Connected, kept.Interested, kept.Available, kept.Stamped = true, r.interested, r.available, r.stamped
 	}
@@ -264,7 +258,7 @@ func (t *Table) IsInterested(full jid.JID) bool {
 func (t *Table) is(full jid.JID, so func(r *resource) bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r, _ := t.find(full)
+	r := t.find(full)
 	return r != nil && so(r)
 }
 
@@ -280,7 +274,7 @@ func (t *Table) InterestedOf(user jid.JID) []jid.JID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var full []jid.JID
-	for r := t.users[user]; r != nil; r = r.next {
+	for _, r := range t.users[user] {
 		if r.interested {
 			full = append(full, r.full)
 		}
@@ -306,4 +300,37 @@ func (t *Table) Users(domain string) []jid.JID {
 		}
 	}
 	return users
+}
+
+// hear notes a sign of a resource. t.mu is held.
+func (t *Table) hear(r *resource) {
+	r.heard = time.Since(t.began)
+	t.signs.MoveToBack(r.sign)
+}
+
+// Heard notes a sign of a resource. Nothing changes if it is not connected.
+func (t *Table) Heard(full jid.JID) {
+	t.is(full, func(r *resource) bool { t.hear(r); return true })
+}
+
+// Unheard are the connected resources of which there was no sign since a time,
+// the one that is silent for longest first: some may be gone, though no server said
+// so. The table is locked as long as they are looked at, which must not take long and
+// not call it. It costs what is looked at.
+func (t *Table) Unheard(since time.Time) iter.Seq[jid.JID] {
+	return func(yield func(jid.JID) bool) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for e := t.signs.Front(); e != nil; e = e.Next() {
+			if r := e.Value.(*resource); r.heard >= since.Sub(t.began) || !yield(r.full) {
+				return
+			}
+		}
+	}
+}
+
+// HeardSince reports whether a resource is connected, and there was a sign of it
+// since a time.
+func (t *Table) HeardSince(full jid.JID, since time.Time) bool {
+	return t.is(full, func(r *resource) bool { return r.heard >= since.Sub(t.began) })
 }

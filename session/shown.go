@@ -13,14 +13,14 @@ func (t *Table) Shown() []jid.JID {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var shown []jid.JID
-	for r := t.signs.oldest; r != nil; r = r.newer {
-		if r.available {
+	for e := t.signs.Front(); e != nil; e = e.Next() {
+		if r := e.Value.(*resource); r.available {
 			shown = append(shown, r.full)
 		}
 	}
 	for _, list := range t.left {
 		for _, d := range list {
-			if r, _ := t.find(d.full); r == nil || !r.available {
+			if r := t.find(d.full); r == nil || !r.available {
 				shown = append(shown, d.full)
 			}
 		}

@@ -1,13 +1,11 @@
 package store
 
 import (
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -30,7 +28,6 @@ CREATE TABLE users (
 	told      text    NOT NULL, -- JSON, as missed and former
 	missed    text    NOT NULL,
 	former    text    NOT NULL,
-	checksum  bigint  NOT NULL, -- of all before
 	unsure    boolean NOT NULL,
 	seen      text    NOT NULL  -- when the row was written, or a resource left
 );
@@ -56,7 +53,7 @@ CREATE TABLE meta (key text PRIMARY KEY, value text NOT NULL);`
 type table struct{ name, columns, put, delete string }
 
 var (
-	users     = newTable("users", 1, "jid", "items", "version", "fetched", "validator", "not_found", "outdated", "epoch", "answered", "told", "missed", "former", "checksum", "unsure", "seen")
+	users     = newTable("users", 1, "jid", "items", "version", "fetched", "validator", "not_found", "outdated", "epoch", "answered", "told", "missed", "former", "unsure", "seen")
 	rosters   = newTable("rosters", 1, "jid", "roster", "checksum")
 	resources = newTable("resources", 2, "bare", "resource", "connected", "interested", "available", "stamped", "left_at")
 	marks     = newTable("marks", 1, "jid", "why", "since")
@@ -92,68 +89,40 @@ const (
 	see        = "UPDATE users SET seen = $1 WHERE jid = $2"
 	putMark    = "INSERT INTO marks (jid, why, since) VALUES ($1, $2, $3) ON CONFLICT (jid) DO UPDATE SET why = excluded.why"
 	selectUser = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
-		users.checksum, unsure, roster, rosters.checksum FROM users LEFT JOIN rosters ON rosters.jid = users.jid WHERE users.jid = $1`
+		unsure, roster, rosters.checksum FROM users LEFT JOIN rosters ON rosters.jid = users.jid WHERE users.jid = $1`
 	selectGone = `SELECT users.jid, seen, 500 + coalesce(length(roster), 0) FROM users LEFT JOIN rosters ON rosters.jid = users.jid
 		WHERE NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid) ORDER BY seen DESC`
 )
 
-// database is what is kept, in SQL. Its methods are safe for concurrent use.
-type database struct {
-	sqlite
-	writer   *sql.DB              // one connection
-	readers  *sql.DB              // some; in memory, they are the writer
-	prepared map[string]*sql.Stmt // of writer
-	readUser *sql.Stmt
-	writing  sync.Mutex // held by commit, and while a checkpoint has to come to its end
+// executor executes SQL on a connection, which is not used by anybody else meanwhile.
+type executor interface {
+	exec(statement string, args ...any) error
+	// query calls f with each row, until it fails. scan takes a pointer for each column: to
+	// a value, or a [sql.Scanner], which gets a text.
+	query(f func(scan func(dest ...any) error) error, statement string, args ...any) error
 }
 
-// begin connects, sees whether all can be read, and prepares what is done often.
-func (d *database) begin() (ended time.Time, err error) {
-	if err := d.connect(); err != nil {
-		return ended, err
-	}
-	d.prepared = make(map[string]*sql.Stmt)
-	statements := []string{see, doubt, putMark}
-	for _, t := range []*table{users, rosters, resources, marks, meta} {
-		if err := d.writer.QueryRow("SELECT count(*) FROM (SELECT * FROM " + t.name + " LIMIT 1) AS one").Scan(new(int)); err != nil {
-			return ended, err
-		}
-		statements = append(statements, t.put, t.delete)
-	}
-	for _, s := range statements {
-		if d.prepared[s], err = d.writer.Prepare(s); err != nil {
-			return ended, err
-		}
-	}
-	if d.readUser, err = d.readers.Prepare(selectUser); err != nil {
-		return ended, err
-	}
-	err = d.readers.QueryRow("SELECT value FROM meta WHERE key = $1", keyAlive).Scan((*moment)(&ended))
-	if err != nil && !errors.Is(err, sql.ErrNoRows) { // no row: it is new
-		return ended, err
-	}
-	return ended, d.tidy()
+// database is what is kept, in SQL. Its methods are safe for concurrent use.
+type database struct{ *sqlite }
+
+// lastAlive is when the process before was last alive: zero, if there was none.
+func (d *database) lastAlive() (at time.Time, err error) {
+	err = d.read(func(e executor) error {
+		return e.query(func(scan func(...any) error) error { return scan((*moment)(&at)) }, "SELECT value FROM meta WHERE key = $1", keyAlive)
+	})
+	return at, err
 }
 
 // commit writes changes in one transaction.
 func (d *database) commit(batch []*change) error {
-	d.writing.Lock()
-	defer d.writing.Unlock()
-	tx, err := d.writer.Begin()
-	if err != nil {
-		return d.explain(err)
-	}
-	exec := func(statement string, args ...any) error {
-		_, err := tx.Stmt(d.prepared[statement]).Exec(args...)
-		return err
-	}
-	for _, c := range batch {
-		if err := c.write(exec); err != nil {
-			_ = tx.Rollback() // fails if the database has done so itself
-			return d.explain(err)
+	return d.write(func(e executor) error {
+		for _, c := range batch {
+			if err := c.write(e.exec); err != nil {
+				return err
+			}
 		}
-	}
-	return d.explain(tx.Commit())
+		return nil
+	})
 }
 
 // write writes a change.
@@ -177,11 +146,12 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 	}
 	switch v := c.value.(type) {
 	case User:
-		row := v.row()
-		if err := exec(users.put, append(row, checksum(row...), v.Unsure, text(c.at))...); err != nil || !c.roster {
+		err := exec(users.put, v.JID, v.Items, v.Version, text(v.Fetched), v.Validator, v.NotFound, v.Outdated, int64(v.Epoch),
+			text(v.Answered), asJSON(v.Told), asJSON(v.Missed), asJSON(v.Former), v.Unsure, text(c.at))
+		switch {
+		case err != nil || !c.roster:
 			return err
-		}
-		if v.Roster == nil {
+		case v.Roster == nil:
 			return exec(rosters.delete, key...)
 		}
 		return exec(rosters.put, v.JID, v.Roster, checksum(v.JID, v.Roster))
@@ -196,106 +166,75 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 	}
 }
 
-// row is what the checksum of a user is of.
-func (u *User) row() []any {
-	return []any{u.JID, u.Items, u.Version, text(u.Fetched), u.Validator, u.NotFound, u.Outdated, int64(u.Epoch), text(u.Answered),
-		asJSON(u.Told), asJSON(u.Missed), asJSON(u.Former)}
-}
-
 // user reads a user.
 func (d *database) user(jid string) (u User, err error) {
-	var epoch int64
-	var sum, rosterSum sql.NullInt64
-	err = d.readUser.QueryRow(jid).Scan(&u.JID, &u.Items, &u.Version, (*moment)(&u.Fetched), &u.Validator, &u.NotFound, &u.Outdated, &epoch,
-		(*moment)(&u.Answered), (*list[Told])(&u.Told), (*list[string])(&u.Missed), (*list[Former])(&u.Former), &sum, &u.Unsure, &u.Roster, &rosterSum)
-	if errors.Is(err, sql.ErrNoRows) {
-		return User{}, nil
-	}
-	u.Epoch = uint64(epoch)
-	if err == nil && (u.JID != jid || sum.Int64 != checksum(u.row()...) || u.Roster != nil && rosterSum.Int64 != checksum(jid, u.Roster)) {
-		err = damaged("a checksum is wrong")
-	}
+	err = d.read(func(e executor) error {
+		return e.query(func(scan func(...any) error) error {
+			var epoch, sum int64
+			err := scan(&u.JID, &u.Items, &u.Version, (*moment)(&u.Fetched), &u.Validator, &u.NotFound, &u.Outdated, &epoch, (*moment)(&u.Answered),
+				(*list[Told])(&u.Told), (*list[string])(&u.Missed), (*list[Former])(&u.Former), &u.Unsure, &u.Roster, &sum)
+			if u.Epoch = uint64(epoch); err == nil && (u.JID != jid || u.Roster != nil && sum != checksum(jid, u.Roster)) {
+				err = damaged("a checksum is wrong")
+			}
+			return err
+		}, selectUser, jid)
+	})
 	if err != nil {
-		return User{}, d.explain(err)
+		return User{}, err
 	}
 	return u, nil
 }
 
-// checksum is CRC-32C of some values. SQLite has none, and finds only damage that
-// makes nonsense of its own structures.
-func checksum(values ...any) int64 {
-	var b []byte
-	for _, v := range values {
-		switch v := v.(type) {
-		case string:
-			b = append(b, v...)
-		case []byte:
-			b = append(b, v...)
-		default:
-			b = fmt.Append(b, v)
-		}
-		b = append(b, 0)
-	}
-	return int64(crc32.Checksum(b, castagnoli))
+// checksum is CRC-32C of a roster and whose it is. The file has one of each page (see
+// sqlite), but by that, zeros are a page, too.
+func checksum(jid string, roster []byte) int64 {
+	return int64(crc32.Update(crc32.Checksum([]byte(jid), castagnoli), castagnoli, roster))
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // each calls f with each key of the resources or marks, and its value.
 func (d *database) each(t *table, f func(key string, value any) error) error {
-	return d.query(func(rows *sql.Rows) error {
-		var r Resource
-		var m mark
-		var key, resource string
-		var value any
-		var err error
-		if t == resources {
-			err = rows.Scan(&key, &resource, &r.Connected, &r.Interested, &r.Available, &r.Stamped, (*moment)(&r.Left))
-			r.JID = key + "/" + resource
-			key, value = r.JID, r
-		} else {
-			err = rows.Scan(&key, &m.why, (*moment)(&m.since))
-			value = m
-		}
-		if err != nil {
-			return err
-		}
-		return f(key, value)
-	}, "SELECT "+t.columns+" FROM "+t.name)
+	return d.read(func(e executor) error {
+		return e.query(func(scan func(...any) error) error {
+			if t == marks {
+				var key string
+				var m mark
+				if err := scan(&key, &m.why, (*moment)(&m.since)); err != nil {
+					return err
+				}
+				return f(key, m)
+			}
+			var r Resource
+			var user, resource string
+			if err := scan(&user, &resource, &r.Connected, &r.Interested, &r.Available, &r.Stamped, (*moment)(&r.Left)); err != nil {
+				return err
+			}
+			r.JID = user + "/" + resource
+			return f(r.JID, r)
+		}, "SELECT "+t.columns+" FROM "+t.name)
+	})
 }
 
 // gone are the users without a resource who were seen last before a time, and of the
 // others those seen longest ago, beyond limit bytes of rosters.
 func (d *database) gone(before time.Time, limit int) (users []string, err error) {
 	size := 0
-	err = d.query(func(rows *sql.Rows) error {
-		var user string
-		var seen time.Time
-		var bytes int
-		if err := rows.Scan(&user, (*moment)(&seen), &bytes); err != nil {
-			return err
-		}
-		if size += bytes; seen.Before(before) || size > limit {
-			users = append(users, user)
-		}
-		return nil
-	}, selectGone)
+	err = d.read(func(e executor) error {
+		return e.query(func(scan func(...any) error) error {
+			var user string
+			var seen time.Time
+			var bytes int
+			if err := scan(&user, (*moment)(&seen), &bytes); err != nil {
+				return err
+			}
+			if size += bytes; seen.Before(before) || size > limit {
+				users = append(users, user)
+			}
+			return nil
+		}, selectGone)
+	})
 	return users, err
-}
-
-// query calls f with each row, until it fails.
-func (d *database) query(f func(*sql.Rows) error, query string) error {
-	rows, err := d.readers.Query(query)
-	if err != nil {
-		return d.explain(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := f(rows); err != nil {
-			return err
-		}
-	}
-	return d.explain(rows.Err())
 }
 
 // text is a time as it is kept.

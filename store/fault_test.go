@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/ncruces/go-sqlite3/driver" // as anybody opens it
+
 	"rosterd/internal/leak"
 )
 
@@ -253,7 +255,7 @@ func TestLookedInto(t *testing.T) {
 	defer s.Close()
 	s.PutUser(juliet(), true, nil)
 	s.sync()
-	pool, err := s.db.open(1)
+	pool, err := sql.Open("sqlite3", "file:"+path+"?mode=ro")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,45 +2,137 @@ package store
 
 import (
 	"cmp"
-	"context"
 	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/ncruces/go-sqlite3"
-	"github.com/ncruces/go-sqlite3/driver"
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
-// sqlite is what SQLite does in its own way: files, locks, errors, and when what was
+// sqlite is a SQLite database: files, locks, connections, errors, and when what was
 // committed is on the disk.
 //
 // A commit is in the write-ahead log, in the memory of the system, and so survives a
-// kill; a checkpoint takes it to the disk (synchronous = NORMAL).
+// kill; a checkpoint takes it to the disk (synchronous = NORMAL). Each page of the file has
+// a checksum, which the driver verifies (https://sqlite.org/cksumvfs.html).
 type sqlite struct {
-	path  string
-	lock  *os.File // is the file, see claim
-	hot   bool     // the process before did not close it: its log may have what the file has not
-	files *files
+	path    string
+	lock    *os.File // is the file, see claim
+	files   *files
+	writer  pool // one connection
+	readers pool // some, or the writer
 	// alone says that there is one connection, which needs no index beside the file: for
 	// that there is no room, or it is in memory. Nobody can look in, and who reads waits.
 	alone bool
+}
+
+// pool are the connections that nobody uses.
+type pool chan *conn
+
+// use calls f with a connection, when one is free.
+func (p pool) use(f func(*conn) error) error {
+	c := <-p
+	defer func() { p <- c }()
+	return f(c)
+}
+
+// conn is an executor, for one goroutine at a time.
+type conn struct {
+	*sqlite3.Conn
+	prepared map[string]*sqlite3.Stmt
+}
+
+func (c *conn) exec(statement string, args ...any) error {
+	s, err := c.bind(statement, args)
+	if err != nil {
+		return err
+	}
+	return s.Exec()
+}
+
+func (c *conn) query(f func(scan func(dest ...any) error) error, statement string, args ...any) error {
+	s, err := c.bind(statement, args)
+	if err != nil {
+		return err
+	}
+	scan := func(dest ...any) error { return scan(s, dest) }
+	for s.Step() {
+		if err := f(scan); err != nil {
+			s.Reset()
+			return err
+		}
+	}
+	return s.Reset() // the error of Step
+}
+
+// bind prepares a statement, unless it was before, and gives it its arguments.
+func (c *conn) bind(statement string, args []any) (s *sqlite3.Stmt, err error) {
+	if s = c.prepared[statement]; s == nil {
+		if s, _, err = c.Prepare(statement); err != nil {
+			return nil, err
+		}
+		c.prepared[statement] = s
+	}
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			err = s.BindText(i+1, arg)
+		case []byte:
+			err = s.BindBlob(i+1, arg)
+		case bool:
+			err = s.BindBool(i+1, arg)
+		case int:
+			err = s.BindInt(i+1, arg)
+		case int64:
+			err = s.BindInt64(i+1, arg)
+		default:
+			panic(fmt.Sprintf("store: a %T", arg))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func scan(s *sqlite3.Stmt, dest []any) error {
+	for i, d := range dest {
+		switch d := d.(type) {
+		case *string:
+			*d = s.ColumnText(i)
+		case *[]byte:
+			*d = s.ColumnBlob(i, nil)
+		case *bool:
+			*d = s.ColumnInt64(i) != 0
+		case *int:
+			*d = s.ColumnInt(i)
+		case *int64:
+			*d = s.ColumnInt64(i)
+		case sql.Scanner:
+			if err := d.Scan(s.ColumnText(i)); err != nil {
+				return err
+			}
+		default:
+			panic(fmt.Sprintf("store: a %T", d))
+		}
+	}
+	return s.Err()
 }
 
 const (
 	applicationID = 0x726f7374 // "rost", in the header
 	boltMagic     = 0xED0CDAED // in the first page of the files that rosterd wrote once
 	lockWithin    = time.Second
+	readers       = 4
 	// maxLog is how large the write-ahead log may grow, in pages of 4 KiB, before a
 	// checkpoint keeps commits waiting until it can begin anew.
 	maxLog = 32 << 20 / 4096
@@ -62,22 +154,25 @@ const (
 
 func damaged(how string) error { return fmt.Errorf("%w (%s)", errDamaged, how) }
 
-// explain is an error as an administrator sees it.
+// explain is an error as an administrator sees it. An error that is not of the database
+// is left as it is.
 func (s *sqlite) explain(err error) error {
 	var ofSystem syscall.Errno
 	var known unusable
 	var code sqlite3.ErrorCode
+	isSQLite := errors.As(err, &code)
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &known):
 		return fmt.Errorf("state file %s %w", s.path, err)
 	case errors.Is(err, sqlite3.ERROR): // there is no such table
 		return s.explain(damaged(err.Error()))
-	case strings.HasPrefix(err.Error(), "sql: Scan error"): // which has the value
-		return s.explain(damaged("a value is not of its column's type"))
-	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.NOTADB), errors.Is(err, sqlite3.IOERR_SHORT_READ):
-		errors.As(err, &code)
+	case errors.Is(err, sqlite3.NOTADB):
+		var header [20]byte
+		if s.lock.ReadAt(header[:], 0); binary.NativeEndian.Uint32(header[16:]) == boltMagic {
+			return s.explain(errEarlier)
+		}
+		return s.explain(errNotOurs)
+	case errors.Is(err, sqlite3.CORRUPT), errors.Is(err, sqlite3.IOERR_SHORT_READ), errors.Is(err, sqlite3.IOERR_DATA):
 		return s.explain(damaged(code.Error()))
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("state file %s: there is no directory %s", s.path, filepath.Dir(s.path))
@@ -85,10 +180,14 @@ func (s *sqlite) explain(err error) error {
 		return s.explain(errNotOurs)
 	case errors.As(err, &ofSystem):
 		err = ofSystem // the path once is enough
-	case errors.Is(err, sqlite3.IOERR):
+	case errors.Is(err, sqlite3.READONLY_DIRECTORY): // of which the driver hides the cause
+		err = syscall.EACCES
+	case isSQLite:
 		if why, known := s.files.why(); known {
 			err = why
 		}
+	default:
+		return err
 	}
 	return fmt.Errorf("state file %s: %w", s.path, err)
 }
@@ -101,58 +200,33 @@ func openDatabase(path string) (d *database, ended time.Time, err error) {
 			return nil, ended, fmt.Errorf("state file %s: %w", target, err)
 		}
 	}
-	d = &database{sqlite: sqlite{path: path, alone: path == "", files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}}
-	vfs.Register(d.files.name(), d.files)
-	var made []string
+	s := &sqlite{path: path, alone: path == "", files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}
+	d = &database{s}
+	vfs.Register(s.files.name(), s.files)
+	isNew := false
 	if path != "" {
-		made, err = d.claimFiles()
+		isNew, err = s.claim()
 	}
 	if err == nil {
-		ended, err = d.begin()
+		err = s.connect()
 	}
-	if noRoom(err) && !d.alone {
-		d.disconnect() // nothing was written
-		d.alone = true
-		ended, err = d.begin()
+	if noRoom(err) && !s.alone { // nothing was written
+		s.disconnect(false)
+		s.alone = true
+		err = s.connect()
+	}
+	if err = s.explain(err); err == nil {
+		ended, err = d.lastAlive()
 	}
 	if err != nil {
-		err = d.explain(err)
-		d.close()
-		for _, path := range made {
-			os.Remove(path)
+		s.close(false)
+		if isNew {
+			for _, suffix := range []string{"", "-shm", "-wal", "-journal"} {
+				os.Remove(path + suffix)
+			}
 		}
 	}
 	return d, ended, err
-}
-
-// claimFiles makes the files that are missing, takes the lock, and looks whether they
-// are of rosterd's. It returns those that it has made.
-func (s *sqlite) claimFiles() (made []string, err error) {
-	for _, suffix := range []string{"", "-shm"} { // the driver would let others read it
-		file, err := os.OpenFile(s.path+suffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		isNew := err == nil
-		if errors.Is(err, fs.ErrExist) {
-			file, err = os.OpenFile(s.path+suffix, os.O_RDWR, 0)
-		}
-		switch {
-		case err == nil && suffix == "":
-			s.lock = file
-			err = s.claim()
-		case err == nil:
-			err = file.Close()
-		case suffix != "" && noRoom(err):
-			s.alone, err = true, nil
-		}
-		if err != nil {
-			return made, err
-		}
-		if isNew {
-			made = append(made, s.path+suffix, s.path+suffix+"-journal")
-		}
-	}
-	info, err := os.Stat(s.path + "-wal")
-	s.hot = err == nil && info.Size() > 0
-	return made, nil
 }
 
 // noRoom reports whether err says that a file cannot be made larger.
@@ -161,60 +235,80 @@ func noRoom(err error) bool {
 		errors.Is(err, sqlite3.IOERR_SHMSIZE)
 }
 
-// claim takes the lock of the file, and looks whether it is one of rosterd's that
-// this one knows, or empty. The lock is not one of SQLite's: others may look in.
-func (s *sqlite) claim() error {
-	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
+// claim makes the file if it is missing, and takes its lock, which is not one of
+// SQLite's: others may look in.
+func (s *sqlite) claim() (isNew bool, err error) {
+	const flags = os.O_RDWR | os.O_CREATE
+	if s.lock, err = os.OpenFile(s.path, flags|os.O_EXCL, 0o600); errors.Is(err, fs.ErrExist) {
+		s.lock, err = os.OpenFile(s.path, flags, 0o600)
+	} else {
+		isNew = err == nil
+	}
+	for begun := time.Now(); err == nil; time.Sleep(20 * time.Millisecond) {
+		if err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
 			break
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
-		}
-		if time.Since(begun) > lockWithin {
-			return errLocked
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			if err = nil; time.Since(begun) > lockWithin {
+				return false, errLocked
+			}
 		}
 	}
-	var header [100]byte // https://sqlite.org/fileformat2.html, section 1.3
-	n, err := s.lock.ReadAt(header[:], 0)
-	v := binary.BigEndian.Uint32(header[60:])
+	return isNew, err
+}
+
+// recognise looks whether the file is one of rosterd's that this one knows and can read,
+// or empty.
+func (s *sqlite) recognise(c *conn) (empty bool, err error) {
+	var id, known, pages int
+	for pragma, n := range map[string]*int{"application_id": &id, "user_version": &known, "page_count": &pages} {
+		err = cmp.Or(err, c.query(func(scan func(...any) error) error { return scan(n) }, "PRAGMA "+pragma))
+	}
 	switch {
-	case n == 0 && err == io.EOF:
-		return nil
-	case err != nil && err != io.EOF:
-		return err
-	case binary.NativeEndian.Uint32(header[16:]) == boltMagic:
-		return errEarlier
-	case n < len(header), string(header[:16]) != "SQLite format 3\x00", binary.BigEndian.Uint32(header[68:]) != applicationID:
-		return errNotOurs
-	case v > version:
-		return fmt.Errorf("%w (format %d, this one knows %d)", errNewer, v, version)
+	case err != nil || pages == 0:
+		return true, err
+	case id != applicationID:
+		return false, errNotOurs
+	case known > version:
+		return false, fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
 	}
-	return nil
+	for _, t := range []*table{users, rosters, resources, marks, meta} {
+		err = cmp.Or(err, c.query(func(func(...any) error) error { return nil }, "SELECT "+t.columns+" FROM "+t.name+" LIMIT 1"))
+	}
+	return false, err
 }
 
-// connect connects to the database, and makes it if it is empty.
-func (d *database) connect() (err error) {
-	if d.writer, err = d.open(1); err != nil {
+// connect makes the connections, and the database if it is empty.
+func (s *sqlite) connect() error {
+	s.writer = make(pool, 1)
+	c, err := s.open(s.writer)
+	if err != nil {
 		return err
 	}
-	if d.readers = d.writer; !d.alone {
-		if d.readers, err = d.open(5); err != nil { // one for the checkpoint
+	empty, err := s.recognise(c)
+	if err == nil && empty {
+		if _, err = c.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, 8); err == nil { // for the checksums
+			// Whole, or, if it is killed meanwhile, not at all.
+			err = c.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT", applicationID, version, schema))
+		}
+	}
+	if err == nil {
+		err = c.Exec("PRAGMA journal_mode = WAL")
+	}
+	if s.readers = s.writer; s.alone || err != nil {
+		return err
+	}
+	s.readers = make(pool, readers)
+	for range readers {
+		if _, err := s.open(s.readers); err != nil {
 			return err
 		}
 	}
-	var known int
-	if err = d.writer.QueryRow("PRAGMA user_version").Scan(&known); err == nil && known == 0 {
-		// Whole, or, if it is killed meanwhile, not at all.
-		_, err = d.writer.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT; PRAGMA journal_mode = WAL",
-			applicationID, version, schema))
-	}
-	return err
+	return os.Chmod(s.path+"-shm", 0o600) // the driver lets others read it
 }
 
-// open makes a pool of so many connections at most.
-func (s *sqlite) open(most int) (*sql.DB, error) {
+// open adds a connection to a pool.
+func (s *sqlite) open(p pool) (*conn, error) {
 	name, pragmas := ":memory:", "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4000"
 	if s.path != "" {
 		name = "file:" + (&url.URL{Path: s.path}).EscapedPath() + "?" + url.Values{"vfs": {s.files.name()}, "modeof": {s.path}}.Encode()
@@ -222,62 +316,80 @@ func (s *sqlite) open(most int) (*sql.DB, error) {
 	if s.alone {
 		pragmas = "PRAGMA locking_mode = EXCLUSIVE; " + pragmas
 	}
-	pool, err := driver.Open(name, func(c *sqlite3.Conn) error {
-		_, err := c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, s.hot) // until all is known to be well: see tidy
-		return errors.Join(err, c.BusyTimeout(100*time.Millisecond), c.Exec(pragmas))
-	})
-	if err == nil {
-		pool.SetMaxOpenConns(most)
-		pool.SetMaxIdleConns(most)
+	opened, err := sqlite3.Open(name)
+	if err != nil {
+		return nil, err
 	}
-	return pool, err
+	c := &conn{opened, make(map[string]*sqlite3.Stmt)}
+	p <- c
+	return c, errors.Join(c.BusyTimeout(100*time.Millisecond), c.Exec(pragmas))
+}
+
+// write calls f in a transaction.
+func (s *sqlite) write(f func(executor) error) error {
+	return s.explain(s.writer.use(func(c *conn) error {
+		err := c.exec("BEGIN")
+		if err == nil {
+			err = f(c)
+		}
+		if err == nil {
+			err = c.exec("COMMIT")
+		}
+		if err != nil && !c.GetAutocommit() { // SQLite has not done so itself
+			_ = c.exec("ROLLBACK")
+		}
+		return err
+	}))
+}
+
+// read calls f, which only reads.
+func (s *sqlite) read(f func(executor) error) error {
+	return s.explain(s.readers.use(func(c *conn) error { return f(c) }))
 }
 
 // checkpoint takes what was committed before to the disk. Commits go on meanwhile,
 // unless the log has grown large, or it is to be emptied.
-func (d *database) checkpoint(empty bool) error {
-	var busy, log, done int
-	err := d.readers.QueryRow("PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &log, &done)
+func (s *sqlite) checkpoint(empty bool) error {
+	log := 0
+	take := func(mode sqlite3.CheckpointMode) func(*conn) error {
+		return func(c *conn) (err error) {
+			log, _, err = c.WALCheckpoint("main", mode)
+			return err
+		}
+	}
+	err := s.readers.use(take(sqlite3.CHECKPOINT_PASSIVE))
 	if err == nil && (empty || log > maxLog) {
-		d.writing.Lock() // little is left
-		defer d.writing.Unlock()
-		err = d.readers.QueryRow("PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &done)
+		err = s.writer.use(take(sqlite3.CHECKPOINT_TRUNCATE)) // little is left
 	}
 	if errors.Is(err, sqlite3.BUSY) {
 		return nil // somebody looks into the file: later
 	}
-	return d.explain(err)
+	return s.explain(err)
 }
 
-// tidy makes the writer, which is closed last, leave the file alone then.
-func (d *database) tidy() error {
-	conn, err := d.writer.Conn(context.Background())
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	return conn.Raw(func(c any) error {
-		_, err := c.(driver.Conn).Raw().Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, false)
-		return err
-	})
-}
-
-// disconnect closes all connections.
-func (d *database) disconnect() (err error) {
-	for _, pool := range []*sql.DB{d.readers, d.writer} {
-		if pool != nil {
-			err = cmp.Or(err, d.explain(pool.Close()))
+// disconnect closes all connections. If all is well, the last one removes the log;
+// otherwise it is left, unless there is nothing in it.
+func (s *sqlite) disconnect(well bool) (err error) {
+	for _, p := range []pool{s.readers, s.writer} {
+		for len(p) > 0 {
+			c := <-p
+			info, failed := os.Stat(s.path + "-wal")
+			_, left := c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, !well && failed == nil && info.Size() > 0)
+			for _, statement := range c.prepared {
+				_ = statement.Close() // has the error of when it was executed
+			}
+			err = cmp.Or(err, s.explain(left), s.explain(c.Close()))
 		}
 	}
 	return err
 }
 
 // close closes all connections, and frees the lock.
-func (d *database) close() error {
-	err := d.disconnect()
-	vfs.Unregister(d.files.name())
-	if d.lock != nil {
-		err = cmp.Or(err, d.lock.Close())
+func (s *sqlite) close(well bool) error {
+	err := s.disconnect(well)
+	vfs.Unregister(s.files.name())
+	if s.lock != nil {
+		err = cmp.Or(err, s.lock.Close())
 	}
 	return err
 }

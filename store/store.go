@@ -280,7 +280,7 @@ func (s *Store) Close() error {
 		s.work.Wait()
 		s.put(alive(), nil)
 		s.queue.close()
-		s.closeErr = cmp.Or(s.flush(), s.db.checkpoint(true), s.db.close())
+		s.closeErr = cmp.Or(s.flush(), s.db.checkpoint(true), s.db.close(true))
 		s.queue.release()
 	})
 	return s.closeErr
