@@ -76,9 +76,6 @@ func (c *Component) withinBudget(from string, u sender) bool {
 	if len(bare) <= maxBare && all.take(bare, time.Now()) {
 		return true
 	}
-	if notLogged, now := c.unanswered.allow("budget of queries"); now {
-		c.opts.Logger.Warn("roster queries refused, their sender has used up what limits.queries_burst and limits.queries_per_second leave him",
-			"from", short(bare), "not_logged_before", notLogged)
-	}
+	c.warn(c.unanswered, "budget of queries", "roster queries refused, their sender has used up what limits.queries_burst and limits.queries_per_second leave him", "from", short(bare))
 	return false
 }

@@ -2,12 +2,10 @@
 // answers the roster queries a server delegates to it (XEP-0355), sends roster pushes
 // as a privileged entity (XEP-0356), and relays presence.
 //
-// A stream has one goroutine that reads and one that writes, from a bounded queue. The
-// one that reads decodes a stanza, and answers it at once or hands it over; it never
-// waits for the server, the backend or a client. Others keep the stream alive, ask
-// resources whether they are there, prove that queries arrive, and relay presence.
-// They live as long as the stream: [Component.Run] starts them, waits for them, and
-// connects again.
+// One goroutine reads a stream. It answers each stanza at once or hands it over, and
+// never waits for the server, the backend or a client. Another one writes, from a bounded
+// queue. Others keep the stream alive, ask resources whether they are there, and relay
+// presence. [Component.Run] starts them, waits for them, and connects again.
 package component
 
 import (
@@ -17,7 +15,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -28,6 +25,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/presence"
 	"rosterd/roster"
+	"rosterd/session"
 )
 
 // Options of a [Component].
@@ -119,31 +117,16 @@ type Rosters interface {
 	Resume(domain string)
 }
 
-// Sessions is the table of sessions. Its methods do not block.
-type Sessions interface {
-	Connected(full jid.JID) (news bool)
-	Gone(full jid.JID)
-	Heard(full jid.JID)
-	Spell(full jid.JID, bare string)
-	Spelled(full jid.JID) string
-	Unheard(since time.Time) iter.Seq[jid.JID]
-	HeardSince(full jid.JID, since time.Time) bool
-	Available(full jid.JID) bool
-	IsInterested(full jid.JID) bool
-}
-
 // Component is the connection to one server. Its methods are safe for concurrent use.
 type Component struct {
 	opts         Options
-	hosts        map[string]bool // prepared
 	names        *names
-	sessions     Sessions
-	rosters      Rosters // set by Run before anything else happens
-	hub          *presence.Hub
-	presences    Presences   // the hub, or noPresences
-	unrestricted atomic.Bool // Options.Unrestricted, unless the server proves it wrong
-	nobody       string      // a localpart that is nobody's
-	born         int64       // when New was called, in microseconds since 1970
+	sessions     *session.Table
+	rosters      Rosters       // set by Run before anything else happens
+	hub          *presence.Hub // without Relay, one for no hosts, which does nothing
+	unrestricted atomic.Bool   // Options.Unrestricted, unless the server proves it wrong
+	nobody       string        // a localpart that is nobody's
+	born         int64         // when New was called, in microseconds since 1970
 
 	buffers         buffers  // of answers
 	userBudgets     *budgets // of queries; nil: none
@@ -169,19 +152,18 @@ const (
 )
 
 // New makes a component; [Component.Run] connects it.
-func New(o Options, sessions Sessions) *Component {
+func New(o Options, sessions *session.Table) *Component {
 	o.Timing = o.Timing.withDefaults()
 	o.Queue = cmp.Or(o.Queue, defaultQueue)
 	o.MaxStanza = cmp.Or(o.MaxStanza, defaultMaxStanza)
 	c := &Component{
-		opts:      o,
-		hosts:     make(map[string]bool),
-		names:     newNames(o.Domain, o.Hosts),
-		sessions:  sessions,
-		presences: noPresences{},
-		nobody:    "nobody-" + strings.ToLower(rand.Text()),
-		born:      time.Now().UnixMicro(),
-		why:       errors.New(ReasonConnecting),
+		opts:     o,
+		names:    newNames(o.Domain, o.Hosts),
+		sessions: sessions,
+		hub:      presence.New(nil, nil, presence.Limits{}),
+		nobody:   "nobody-" + strings.ToLower(rand.Text()),
+		born:     time.Now().UnixMicro(),
+		why:      errors.New(ReasonConnecting),
 
 		undelivered: newLogLimiter(0, 64),
 		unanswered:  newLogLimiter(time.Minute, 64),
@@ -194,16 +176,13 @@ func New(o Options, sessions Sessions) *Component {
 		c.userBudgets = newBudgets(o.QueriesBurst, o.QueriesPerSecond, maxUsers)
 		c.strangerBudgets = newBudgets(o.QueriesBurst, o.QueriesPerSecond, maxStrangers)
 	}
-	for _, host := range o.Hosts {
-		c.hosts[host] = true
-	}
 	c.unrestricted.Store(o.Unrestricted)
 	return c
 }
 
 // Relay makes the component relay the presences that hub decides on. It is
 // called before Run, or not at all.
-func (c *Component) Relay(hub *presence.Hub) { c.hub, c.presences = hub, hub }
+func (c *Component) Relay(hub *presence.Hub) { c.hub = hub }
 
 // Renew replaces the secret, and how to connect with TLS, for the next connection.
 func (c *Component) Renew(secret string, secured *tls.Config) {
@@ -291,12 +270,12 @@ func (c *Component) restrict(err error) {
 
 // advice says what an administrator can check about err.
 func (c *Component) advice(err error) string {
-	type advisor interface {
-		error
-		Advice() string
-	}
-	if known, ok := errors.AsType[advisor](err); ok {
-		return known.Advice()
+	if insecure, ok := errors.AsType[*TLSError](err); ok {
+		return insecure.Advice()
+	} else if _, ok := errors.AsType[*undelegated](err); ok {
+		return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
+	} else if isRival(err) {
+		return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
 	}
 	switch conditionOf(err) {
 	case "":
@@ -368,7 +347,7 @@ const ReasonConnecting = "connecting"
 type Status struct {
 	Connected bool   `json:"connected"`
 	Reason    string `json:"reason,omitempty"`    // why not
-	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see Rival
+	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see rival
 	Domain    string `json:"domain"`
 	Address   string `json:"address"`
 	// Any is whether the server takes stanzas from every address of its hosts: one
@@ -382,10 +361,7 @@ func (c *Component) Status() Status {
 	s, why := c.current()
 	status := Status{Connected: s != nil, Domain: c.opts.Domain, Address: c.opts.Address, Any: c.takesAny(s)}
 	if s == nil {
-		status.Reason = why.Error()
-		if status.Condition = conditionOf(why); isRival(why) {
-			status.Condition = "conflict"
-		}
+		status.Reason, status.Condition = why.Error(), conditionOf(why)
 		return status
 	}
 	for _, host := range c.opts.Hosts {

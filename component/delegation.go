@@ -151,7 +151,7 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 	c.endOtherSpelling(u)
 	c.sessions.Spell(full, u.bare)
 	s.unasked.asked(full)
-	c.presences.Login(full)
+	c.hub.Login(full)
 	var version *string // that the client names (RFC 6121, section 2.6.2); kept while the query waits, and the stanza is not
 	if ver, named := query.Attr("ver"); named {
 		if len(ver) > maxVersion {
@@ -171,7 +171,7 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 			data = e.failure(named, a.Err)
 		} else {
 			if a.Err != nil {
-				c.logUnanswered("stale "+a.Err.Error(), "roster query answered with the last known roster", full, a.Err)
+				c.warn(c.unanswered, "stale "+a.Err.Error(), "roster query answered with the last known roster", "user", full.Bare(), "err", a.Err)
 				c.count(queryStale)
 			} else {
 				c.count(queryOK)
@@ -215,16 +215,9 @@ func (c *Component) deliver(s *stream, full jid.JID, e envelope, queue func() er
 
 // failed counts a roster get for which there is no roster, and logs it.
 func (c *Component) failed(full jid.JID, err error) {
-	c.logUnanswered(err.Error(), "roster query answered without a roster", full, err)
+	c.warn(c.unanswered, err.Error(), "roster query answered without a roster", "user", full.Bare(), "err", err)
 	result, _ := failureOf(err)
 	c.count(result)
-}
-
-// logUnanswered logs what a roster query was answered with in place of the roster.
-func (c *Component) logUnanswered(cause, message string, full jid.JID, err error) {
-	if notLogged, now := c.unanswered.allow(cause); now {
-		c.opts.Logger.Warn(message, "user", full.Bare(), "err", err, "not_logged_before", notLogged)
-	}
 }
 
 // logAnswer logs, for those who look into it, what a roster get was answered with.

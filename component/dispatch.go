@@ -185,7 +185,7 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 	}
 	full := u.full
 	var says []byte
-	if c.hub != nil && whole {
+	if whole && c.opts.Unrestricted && c.opts.Presence != "off" {
 		says = payload(e.Raw)
 	}
 	if kind == "" {
@@ -196,16 +196,16 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 		// ejabberd does not report them then, and marks nobody.
 		before := first && (e.Child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed)
 		s.unasked.reported(full, before)
-		c.presences.Available(full, says)
+		c.hub.Available(full, says)
 		if first {
 			// It did not ask for its roster before: it was there before rosterd
 			// was, and may show contacts who left meanwhile.
-			c.presences.Align(full.Bare())
+			c.hub.Align(full.Bare())
 		}
 		return
 	}
 	if c.sessions.Spelled(full) == u.bare { // else another session has its place by now
-		c.presences.Unavailable(full, says)
+		c.hub.Unavailable(full, says)
 		c.gone(full)
 	}
 }
@@ -217,7 +217,7 @@ func (c *Component) gone(full jid.JID) {
 	}
 	c.sessions.Gone(full)
 	c.rosters.Gone(full)
-	c.presences.Unavailable(full, nil) // nothing new if the resource said so itself
+	c.hub.Unavailable(full, nil) // nothing new if the resource said so itself
 }
 
 // handleMessage reads announcements, and notes that a message to a resource came
@@ -247,7 +247,7 @@ func (c *Component) announced(s *stream, from string, e *xmlstream.Element, read
 		read(s, host, e)
 	} else if strings.ContainsAny(from, "@/") {
 		return // users, who may say anything
-	} else if _, now := c.strangers.allow(strings.Clone(from)); now {
-		c.opts.Logger.Warn("announcement ignored: its sender is not one of xmpp.hosts", "from", short(from))
+	} else {
+		c.warn(c.strangers, strings.Clone(from), "announcement ignored: its sender is not one of xmpp.hosts", "from", short(from))
 	}
 }

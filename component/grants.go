@@ -119,7 +119,7 @@ func (c *Component) privilegesAnnounced(s *stream, host string, e *xmlstream.Ele
 			announced.push, announced.blocks = permits(perm, nsRoster, "set"), permits(perm, nsBlocking, "get")
 		}
 	}
-	c.presences.Blocking(host, announced.blocks) // first: once they are granted, presences are relayed
+	c.hub.Blocking(host, announced.blocks) // first: once they are granted, presences are relayed
 	before, after := s.grants.change(host, func(g *grant) {
 		g.privilege = strings.Clone(e.Name.Space)
 		g.push, g.presence, g.blocks = announced.push, announced.presence, announced.blocks

@@ -47,6 +47,16 @@ func (l *logLimiter) allow(cause string) (notLogged int, now bool) {
 	return notLogged, true
 }
 
+// warn logs a cause that concerns many, as often as l allows.
+func (c *Component) warn(l *logLimiter, cause, message string, args ...any) {
+	if notLogged, now := l.allow(cause); now {
+		if l.every > 0 {
+			args = append(args, "not_logged_before", notLogged)
+		}
+		c.opts.Logger.Warn(message, args...)
+	}
+}
+
 // reset forgets all causes.
 func (l *logLimiter) reset() {
 	l.mu.Lock()

@@ -62,6 +62,12 @@ func (n *names) host(domain string) (host string, served bool) {
 	return host, true
 }
 
+// serves reports whether a prepared domain is that of a served host.
+func (n *names) serves(domain string) bool {
+	host, known := n.prepared[domain]
+	return known && host == domain
+}
+
 // write returns a domain as it is to be sent to the server.
 func (n *names) write(domain string) string {
 	if p := n.spelled[domain]; p != nil {
@@ -222,10 +228,7 @@ func (s *stream) isSure(host string, stamp jid.Stamp) bool {
 
 // logAmbiguous logs that somebody is not served, as it is not sure who they are.
 func (c *Component) logAmbiguous(from string) {
-	if notLogged, now := c.unanswered.allow("ambiguous"); now {
-		c.opts.Logger.Warn("a user is not served: the server may have another account under another spelling of this name, and whose roster it is would not be sure",
-			"from", short(from), "not_logged_before", notLogged)
-	}
+	c.warn(c.unanswered, "ambiguous", "a user is not served: the server may have another account under another spelling of this name, and whose roster it is would not be sure", "from", short(from))
 }
 
 // endOtherSpelling notes the end of a session whose place one of another spelling has

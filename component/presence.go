@@ -5,33 +5,9 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
-	"rosterd/jid"
 	"rosterd/presence"
 	"rosterd/xmlstream"
 )
-
-// Presences decides whose presence goes to whom, see [presence.Hub]. Its methods do
-// not block.
-type Presences interface {
-	Available(full jid.JID, payload []byte)
-	Unavailable(full jid.JID, payload []byte)
-	Login(full jid.JID)
-	Alive(full jid.JID)
-	Align(user jid.JID)
-	Blocking(host string, can bool)
-	BlocksChanged(user jid.JID)
-}
-
-// noPresences is the Presences of a component that relays none.
-type noPresences struct{}
-
-func (noPresences) Available(jid.JID, []byte)   {}
-func (noPresences) Unavailable(jid.JID, []byte) {}
-func (noPresences) Login(jid.JID)               {}
-func (noPresences) Alive(jid.JID)               {}
-func (noPresences) Align(jid.JID)               {}
-func (noPresences) Blocking(string, bool)       {}
-func (noPresences) BlocksChanged(jid.JID)       {}
 
 const (
 	// maxPayload is how many bytes of a presence's children are relayed. Of a longer
@@ -68,7 +44,7 @@ type presenceSender struct {
 func (p presenceSender) Relay(st presence.Stanza) error {
 	host := st.From.Domain()
 	switch {
-	case !p.c.hosts[host]:
+	case !p.c.names.serves(host):
 		p.c.opts.Logger.Error("presence from an address that is not of a served host, not sent")
 		return nil
 	case st.To.Domain() == p.c.opts.Domain:

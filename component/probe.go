@@ -21,32 +21,22 @@ import (
 // users' queries do; and that answer takes the way of the answers to them. COMPAT
 // ejabberd delegates what goes to the host itself apart from that, and earlier.
 
-// Undelegated is the end of a stream because a host's roster queries do not reach it
-// any more. A new stream brings them back, if anything does.
-type Undelegated struct{ Host string }
+// undelegated ends a stream: a host's roster queries do not reach it any more. A new
+// stream brings them back, if anything does.
+type undelegated struct{ host string }
 
-func (e *Undelegated) Error() string {
-	return "roster queries of " + e.Host + " have ceased to be delegated"
+func (e *undelegated) Error() string {
+	return "roster queries of " + e.host + " have ceased to be delegated"
 }
 
-// Advice says what an administrator can check.
-func (e *Undelegated) Advice() string {
-	return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
-}
+// rival ends a stream: an older rosterd is connected as the same component. COMPAT
+// ejabberd, which shares queries and presences among them.
+type rival struct{ domain string }
 
-// Rival is the end of a stream because an older rosterd is connected as the same
-// component: COMPAT ejabberd, which shares queries and presences among them.
-type Rival struct{ Domain string }
-
-func (e *Rival) Error() string { return "another rosterd is connected as " + e.Domain }
-
-// Advice says what an administrator can check.
-func (e *Rival) Advice() string {
-	return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
-}
+func (e *rival) Error() string { return "another rosterd is connected as " + e.domain }
 
 func isRival(err error) bool {
-	_, is := errors.AsType[*Rival](err)
+	_, is := errors.AsType[*rival](err)
 	return is
 }
 
@@ -150,7 +140,7 @@ func (s *stream) probeFailed(host string, before grant) {
 		}
 	})
 	if after.queries == queriesElsewhere && (before.queries == queriesArrive || before.queries == queriesElsewhere && before.delegation != "") {
-		s.end(&Undelegated{host})
+		s.end(&undelegated{host})
 	}
 }
 
@@ -170,7 +160,7 @@ func (c *Component) probeArrived(s *stream, host string, e envelope, id string) 
 	c.offer(s, e.refusal(errConflict))
 	s.suspect()
 	if born, ok := bornOf(id); ok && born < c.born {
-		c.closeStream(s, &Rival{c.opts.Domain})
+		c.closeStream(s, &rival{c.opts.Domain})
 	}
 }
 

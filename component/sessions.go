@@ -98,9 +98,6 @@ func (c *Component) askPause(s *stream, full jid.JID) time.Duration {
 // reported on a new stream: one that reports the ends of sessions also reports who is
 // there. They may be connected without being available.
 func (c *Component) endUnreported(s *stream, now time.Time) {
-	if c.hub == nil {
-		return
-	}
 	due := make(map[string]bool)
 	for _, host := range c.opts.Hosts {
 		g := s.grants.of(host)
@@ -115,7 +112,7 @@ func (c *Component) endUnreported(s *stream, now time.Time) {
 	}
 	for _, full := range c.hub.Unheard(s.began) {
 		if due[full.Domain()] {
-			c.presences.Unavailable(full, nil)
+			c.hub.Unavailable(full, nil)
 		}
 	}
 }
@@ -143,7 +140,7 @@ func (c *Component) ask(s *stream, full jid.JID) {
 // alive notes a sign of life.
 func (c *Component) alive(full jid.JID) {
 	c.sessions.Heard(full)
-	c.presences.Alive(full)
+	c.hub.Alive(full)
 }
 
 // mayBeGone reports whether an answer may be a server's, for a resource that is not

@@ -48,6 +48,8 @@ func (e *StreamError) Error() string {
 func conditionOf(err error) string {
 	if ended, ok := errors.AsType[*StreamError](err); ok {
 		return ended.Condition
+	} else if isRival(err) {
+		return errConflict.condition
 	}
 	return ""
 }
@@ -188,13 +190,10 @@ func (s *stream) end(cause error) {
 // It returns why.
 func (c *Component) serve(ctx context.Context, s *stream) error {
 	c.tryAddress(s)
-	relay := func(context.Context) error { return nil }
-	if c.hub != nil {
-		var err error
-		if relay, err = c.hub.Start(presenceSender{c, s}); err != nil {
-			s.conn.Close()
-			return err
-		}
+	relay, err := c.hub.Start(presenceSender{c, s})
+	if err != nil {
+		s.conn.Close()
+		return err
 	}
 	// The writer outlives ctx: what waits and the closing tag are still written.
 	writing, stopWriting := context.WithCancel(context.Background())
@@ -208,7 +207,7 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 	work.Go(func() { relay(writing) }) // its error is the stream's
 	work.Go(func() { c.tendSessions(writing, s) })
 	stop := context.AfterFunc(ctx, func() { c.closeStream(s, nil) })
-	err := c.readAll(s)
+	err = c.readAll(s)
 	stop()
 	s.out.close()
 	stopWriting()
@@ -324,9 +323,7 @@ func (c *Component) endAnnouncements(s *stream) {
 		r := c.routes(s, host, g)
 		c.opts.Logger.Info("ways", "host", host, "query", r.Query, "push", r.Push, "presence", r.Presence)
 		for _, what := range r.Missing {
-			if _, now := c.lacking.allow(what); now {
-				c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
-			}
+			c.warn(c.lacking, what, "a better way is missing", "host", host, "missing", what)
 		}
 		c.testAbsence(s, host)
 		if g.privilege == "" {
