@@ -126,7 +126,7 @@ func TestServerThatStopsReadingPushes(t *testing.T) {
 			}
 			k.Close() // it has ended, unless all that is left was refused
 			for range users {
-				if o := receive(t, outcomes); !o.Lost && !errors.Is(o.Err, errPushFull) || len(o.Owed) != len(changes) {
+				if o := receive(t, outcomes); !o.Lost && !errors.Is(o.Err, errQueueFull) || len(o.Owed) != len(changes) {
 					t.Errorf("lost %v, %d owed, %v", o.Lost, len(o.Owed), o.Err)
 				}
 			}

@@ -119,22 +119,22 @@ type tracker struct {
 
 	mu      sync.Mutex
 	last    uint64
-	pending map[string]*list.Element // by id, of *pending
-	order   list.List                // the oldest first
+	pending map[string]*pending
+	order   list.List // of their ids, the oldest first
 	closed  bool
 }
 
 type pending struct {
-	id       string
 	from     string // who must answer
 	prepared string // the same, as the server may prepare it
 	proof    bool
+	place    *list.Element
 	timer    *time.Timer
 	callback func(answer)
 }
 
 func newTracker(timeout time.Duration, prefix string) *tracker {
-	return &tracker{timeout: timeout, prefix: prefix, pending: make(map[string]*list.Element)}
+	return &tracker{timeout: timeout, prefix: prefix, pending: make(map[string]*pending)}
 }
 
 // register notes an IQ before it is sent, and returns its id.
@@ -148,14 +148,14 @@ func (t *tracker) register(r request, callback func(answer)) (id string, err err
 		t.mu.Unlock()
 		return "", errStreamClosed
 	}
-	p.id = t.next()
 	var oldest *pending
 	if len(t.pending) >= maxPending {
-		oldest = t.remove(t.order.Front().Value.(*pending).id)
+		oldest = t.remove(t.order.Front().Value.(string))
 	}
-	t.pending[p.id] = t.order.PushBack(p)
+	id = t.next()
+	t.pending[id], p.place = p, t.order.PushBack(id)
 	p.timer = time.AfterFunc(cmp.Or(r.timeout, t.timeout), func() {
-		if t.cancel(p.id) {
+		if t.cancel(id) {
 			callback(answer{err: errNoAnswer})
 		}
 	})
@@ -163,18 +163,17 @@ func (t *tracker) register(r request, callback func(answer)) (id string, err err
 	if oldest != nil {
 		oldest.callback(answer{err: errNoAnswer})
 	}
-	return p.id, nil
+	return id, nil
 }
 
 // remove removes the IQ of an id, if it waits. t.mu is held.
 func (t *tracker) remove(id string) *pending {
-	e := t.pending[id]
-	if e == nil {
-		return nil
+	p := t.pending[id]
+	if p != nil {
+		delete(t.pending, id)
+		t.order.Remove(p.place)
+		p.timer.Stop()
 	}
-	delete(t.pending, id)
-	p := t.order.Remove(e).(*pending)
-	p.timer.Stop()
 	return p
 }
 
@@ -196,12 +195,12 @@ func (t *tracker) next() string {
 func (t *tracker) answered(iq *xmlstream.Element) bool {
 	from, id := iq.Get("from"), iq.Get("id")
 	t.mu.Lock()
-	e := t.pending[id]
-	if e == nil || from == "" || from != e.Value.(*pending).from && from != e.Value.(*pending).prepared {
+	p := t.pending[id]
+	if p == nil || from == "" || from != p.from && from != p.prepared {
 		t.mu.Unlock()
 		return false
 	}
-	p := t.remove(id)
+	t.remove(id)
 	t.mu.Unlock()
 	p.callback(answer{iq: iq})
 	return true
@@ -212,7 +211,7 @@ func (t *tracker) answered(iq *xmlstream.Element) bool {
 func (t *tracker) arrived(id string) (own bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.pending[id]; e != nil && e.Value.(*pending).proof {
+	if p := t.pending[id]; p != nil && p.proof {
 		t.remove(id)
 	}
 	return strings.HasPrefix(id, t.prefix)
@@ -229,13 +228,11 @@ func (t *tracker) cancel(id string) bool {
 // close gives up all: the stream has ended.
 func (t *tracker) close() {
 	t.mu.Lock()
-	t.closed = true
-	var all []*pending
-	for t.order.Len() > 0 {
-		all = append(all, t.remove(t.order.Front().Value.(*pending).id))
-	}
+	all := t.pending
+	t.pending, t.closed = nil, true
 	t.mu.Unlock()
 	for _, p := range all {
+		p.timer.Stop()
 		p.callback(answer{err: errStreamClosed})
 	}
 }
@@ -319,19 +316,16 @@ const maxRepeated = 6 << 10
 // two, one in the other. The sender chooses the id: one of a few 100,000 bytes would
 // make the answer too long for the server, which would end the stream.
 func (c *Component) repeatable(iq *xmlstream.Element) bool {
-	size := 0 // at most: escaping makes six bytes of one
+	var room [512]byte
+	size := 0
 	for _, name := range [...]string{"id", "from", "to"} {
-		size += len(" from=''") + 6*len(iq.Get(name))
-	}
-	if size <= min(maxRepeated, c.opts.MaxStanza/4) {
-		return true
-	}
-	for _, name := range [...]string{"id", "from", "to"} {
-		if len(xmlstream.AppendEscaped(nil, iq.Get(name))) > maxRepeated {
+		n := len(xmlstream.AppendEscaped(room[:0], iq.Get(name)))
+		if n > maxRepeated {
 			return false
 		}
+		size += len(" from='/rosterd'") + n
 	}
-	return len(replyTo(iq)) <= c.opts.MaxStanza/4
+	return size <= c.opts.MaxStanza/4
 }
 
 // stanzaError is a stanza error's type, condition, and what a person is to read (RFC

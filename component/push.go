@@ -33,9 +33,7 @@ var PushResults = []string{pushOK, pushGone, pushRefused, pushLost, pushUnanswer
 var Actions = []string{string(roster.Added), string(roster.Changed), string(roster.Removed)}
 
 var (
-	errPushLost     = fmt.Errorf("%w: the push was not confirmed", roster.ErrNotConnected)
 	errPushBlocked  = errors.New("the user has blocked the component")
-	errPushFull     = errors.New("the server takes roster pushes too slowly")
 	errTooLarge     = errors.New("a contact's name and groups take more than fits into xmpp.max_stanza_bytes")
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
@@ -55,7 +53,7 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		return err
 	}
 	c.awaitBarrier(s, host, to)
-	p := &pushes{c: c, s: s, left: len(to)*len(changes) + 1, missing: make(map[jid.JID]struct{}), settled: settled}
+	p := &pushes{c: c, s: s, left: len(to)*len(changes) + 1, missing: make(map[jid.JID]struct{}), privileged: make(map[string]roster.Change), settled: settled}
 	defer p.done() // the one that holds back settled until all are counted
 	defer p.settleUnconfirmed(host, g)
 	if route == PushExchange {
@@ -82,7 +80,7 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 // pushRoute returns the stream to send a host's pushes on, and how.
 func (c *Component) pushRoute(host string) (s *stream, g grant, route string, err error) {
 	if s, _ = c.current(); s == nil {
-		return nil, grant{}, "", errPushLost
+		return nil, grant{}, "", errStreamClosed
 	}
 	if g = s.grants.of(host); !c.pushesKnown(s, g) {
 		return nil, grant{}, "", errNotAnnounced
@@ -120,15 +118,9 @@ type pushes struct {
 	settled func(roster.Outcome)
 
 	// Of the goroutine that sends:
-	unconfirmed []roster.Change // sent in a way that nobody confirms
-	privileged  []sentPush
-	full        bool // the queue had no room
-}
-
-// sentPush is a push whose answer is waited for.
-type sentPush struct {
-	id     string
-	change roster.Change
+	unconfirmed []roster.Change          // sent in a way that nobody confirms
+	privileged  map[string]roster.Change // by the id of the IQ whose answer is waited for
+	full        bool                     // the queue had no room
 }
 
 // put queues a stanza. When the queue had no room for one, the others do not wait.
@@ -137,7 +129,7 @@ func (p *pushes) put(data []byte) error {
 	case len(data) > p.c.opts.MaxStanza:
 		return errTooLarge
 	case p.full:
-		return errPushFull
+		return errQueueFull
 	}
 	err := p.s.out.put(data)
 	p.full = err == errQueueFull
@@ -148,7 +140,7 @@ func (p *pushes) put(data []byte) error {
 func (p *pushes) sendPrivileged(full jid.JID, privilege string, change roster.Change, payload string) {
 	r := request{kind: stanza.IQTypeSet, to: p.c.address(full), privilege: privilege, payload: payload}
 	id := p.s.request(r, p.put, func(a answer) { p.answered(full, change, a) })
-	p.privileged = append(p.privileged, sentPush{id, change})
+	p.privileged[id] = change
 }
 
 // sendUnconfirmed sends a stanza that takes a change to a resource.
@@ -220,7 +212,7 @@ func (p *pushes) settleUnconfirmed(host string, g grant) {
 	p.s.ping(p.c.nobodyAt(p.c.names.write(host)), p.s.out.put, func(a answer) {
 		settle := func(change roster.Change) {
 			if a.lost() {
-				p.fail(change, errPushLost)
+				p.fail(change, errStreamClosed)
 			} else {
 				p.succeed(change, pushSent)
 			}
@@ -228,9 +220,9 @@ func (p *pushes) settleUnconfirmed(host string, g grant) {
 		for _, change := range p.unconfirmed {
 			settle(change)
 		}
-		for _, push := range p.privileged {
-			if p.s.iqs.cancel(push.id) {
-				settle(push.change)
+		for id, change := range p.privileged {
+			if p.s.iqs.cancel(id) {
+				settle(change)
 			}
 		}
 	})
@@ -306,12 +298,6 @@ func (p *pushes) succeed(change roster.Change, result string) {
 }
 
 func (p *pushes) fail(change roster.Change, err error) {
-	switch err {
-	case errStreamClosed:
-		err = errPushLost
-	case errQueueFull:
-		err = errPushFull
-	}
 	p.c.logUndelivered(err)
 	p.c.countPushes(change, resultOf(err), 1)
 	p.mu.Lock()
@@ -341,7 +327,7 @@ func (p *pushes) done() {
 
 // resultOf is the label for a push that failed.
 func resultOf(err error) string {
-	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errPushFull) {
+	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errQueueFull) {
 		return pushLost
 	}
 	return pushRefused
@@ -361,7 +347,7 @@ func (c *Component) logUndelivered(err error) {
 	case errors.Is(err, errPushBlocked): // which is the user's own business
 	case errors.Is(err, roster.ErrNotConnected):
 		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
-	case errors.Is(err, errTooLarge), errors.Is(err, errPushFull):
+	case errors.Is(err, errTooLarge), errors.Is(err, errQueueFull):
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)
 	default:
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err,

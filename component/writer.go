@@ -3,17 +3,19 @@ package component
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
 	"time"
 
+	"rosterd/roster"
 	"rosterd/xmlstream"
 )
 
 var (
-	errStreamClosed = errors.New("the stream is closed")
-	errQueueFull    = errors.New("the queue to the server is full")
+	errStreamClosed = fmt.Errorf("%w: the stream has ended", roster.ErrNotConnected)
+	errQueueFull    = errors.New("the server reads too slowly: the queue to it is full")
 )
 
 const (

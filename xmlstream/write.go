@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"gosrc.io/xmpp/stanza"
@@ -56,34 +57,20 @@ func AppendAttr(b []byte, name, value string) []byte {
 // Unescape is the text that [AppendEscaped] made escaped of. Of anything else it
 // makes something.
 func Unescape(escaped []byte) string {
-	i := bytes.IndexByte(escaped, '&')
-	if i < 0 {
+	if bytes.IndexByte(escaped, '&') < 0 {
 		return string(escaped)
 	}
-	b := make([]byte, 0, len(escaped))
-	for ; i >= 0; i = bytes.IndexByte(escaped, '&') {
-		b = append(b, escaped[:i]...)
-		escaped = escaped[i:]
-		end := bytes.IndexByte(escaped, ';') + 1
-		if end == 0 {
-			break
-		}
-		if c, known := unescapes[string(escaped[:end])]; known {
-			b = append(b, c)
-		}
-		escaped = escaped[end:]
-	}
-	return string(append(b, escaped...))
+	return unescapes.Replace(string(escaped))
 }
 
-var unescapes = func() map[string]byte {
-	m := make(map[string]byte)
+var unescapes = func() *strings.Replacer {
+	var pairs []string
 	for c, escape := range escapes {
 		if escape != "" {
-			m[escape] = byte(c)
+			pairs = append(pairs, escape, string(rune(c)))
 		}
 	}
-	return m
+	return strings.NewReplacer(pairs...)
 }()
 
 // AppendChildren appends the children of an element that want accepts, as they
