@@ -37,10 +37,8 @@ type Options struct {
 	Hosts   []string    // domains whose users are served, prepared; nothing else is trusted
 	Version string      // told to who asks (XEP-0092)
 
-	// Unrestricted says that the server takes stanzas from every address of
-	// Hosts. Presence is "auto", "relay" or "off".
-	Unrestricted bool
-	Presence     string
+	Unrestricted bool   // the server takes stanzas from every address of Hosts
+	Presence     string // "auto", "relay" or "off"
 
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
@@ -104,17 +102,11 @@ type Rosters interface {
 	// reply is called once; it may block while the server reads slowly. If Get returns
 	// an error, or replies without a roster, the resource is told everything later.
 	Get(full jid.JID, version *string, reply roster.Reply) error
-	// Refused says that a resource was refused to change these contacts' items.
-	Refused(full jid.JID, contacts []jid.JID)
-	// Undelivered says that a reply was lost with the stream.
-	Undelivered(full jid.JID)
-	// Unasked says that a resource is connected that has not asked here: it may have
-	// been told anything by somebody else.
-	Unasked(full jid.JID)
-	// Gone says that a resource is no longer connected.
-	Gone(full jid.JID)
-	// Resume says that the users of a domain can be sent pushes again.
-	Resume(domain string)
+	Refused(full jid.JID, contacts []jid.JID) // to change these contacts' items
+	Undelivered(full jid.JID)                 // a reply was lost with the stream
+	Unasked(full jid.JID)                     // it is connected, and somebody else may have told it anything
+	Gone(full jid.JID)                        // it is no longer connected
+	Resume(domain string)                     // its users can be sent pushes again
 }
 
 // Component is the connection to one server. Its methods are safe for concurrent use.
@@ -144,17 +136,13 @@ type Component struct {
 	why    error      // why there is none
 }
 
-const (
-	defaultQueue = 16 << 20 // of Options.Queue, in bytes
-	// defaultMaxStanza is that of Options.MaxStanza. COMPAT Prosody, which ends the
-	// stream at 512 KiB.
-	defaultMaxStanza = 256 << 10
-)
+// defaultMaxStanza is that of Options. COMPAT Prosody, which ends the stream at 512 KiB.
+const defaultMaxStanza = 256 << 10
 
 // New makes a component; [Component.Run] connects it.
 func New(o Options, sessions *session.Table) *Component {
 	o.Timing = o.Timing.withDefaults()
-	o.Queue = cmp.Or(o.Queue, defaultQueue)
+	o.Queue = cmp.Or(o.Queue, 16<<20)
 	o.MaxStanza = cmp.Or(o.MaxStanza, defaultMaxStanza)
 	c := &Component{
 		opts:     o,
@@ -180,8 +168,7 @@ func New(o Options, sessions *session.Table) *Component {
 	return c
 }
 
-// Relay makes the component relay the presences that hub decides on. It is
-// called before Run, or not at all.
+// Relay makes the component relay what hub decides. It is called before Run, if at all.
 func (c *Component) Relay(hub *presence.Hub) { c.hub = hub }
 
 // Renew replaces the secret, and how to connect with TLS, for the next connection.
@@ -191,9 +178,8 @@ func (c *Component) Renew(secret string, secured *tls.Config) {
 	c.opts.Secret, c.opts.TLS = secret, secured
 }
 
-// Run connects to the server, serves it, and connects again when the stream is lost,
-// whatever the cause, until ctx ends; then it closes the stream in order and returns.
-// It is called once.
+// Run connects to the server, and again whenever the stream is lost, until ctx ends; then
+// it closes the stream in order. It is called once.
 func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	c.rosters = rosters
 	retry := c.newBackoff()
@@ -240,9 +226,8 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	}
 }
 
-// open connects to the server, which may have the component's domain in another
-// spelling. COMPAT ejabberd says no more than that there is no component with this
-// secret.
+// open connects to the server, if need be by the other spelling of the component's
+// domain. COMPAT ejabberd, which says not-authorized for an unknown domain, too.
 func (c *Component) open(ctx context.Context) (*stream, error) {
 	unknown := []string{"host-unknown", "not-authorized"}
 	s, err := c.connect(ctx)
@@ -256,9 +241,8 @@ func (c *Component) open(ctx context.Context) (*stream, error) {
 	return s, err
 }
 
-// restrict makes the component send from its own domain alone if the server
-// ended the stream because of another address: better that than no rosters. After
-// the end of a later stream it is tried again: the server may have been mended.
+// restrict makes the component send from its own domain alone if the server ended the
+// stream because of another address. After a later stream it is tried again.
 func (c *Component) restrict(err error) {
 	if conditionOf(err) != "invalid-from" {
 		c.unrestricted.Store(c.opts.Unrestricted)
@@ -318,9 +302,8 @@ func (c *Component) Connected() bool {
 	return s != nil
 }
 
-// Ready returns no error while rosterd does its job: the stream is up, and the
-// users of every served host can ask for their rosters. The notes say what a better
-// route needs.
+// Ready returns no error while the stream is up and the users of every served host can
+// ask for their rosters. The notes say what a better route needs.
 func (c *Component) Ready() (notes []string, err error) {
 	s, why := c.current()
 	if s == nil {
@@ -342,18 +325,15 @@ func (c *Component) Ready() (notes []string, err error) {
 // ReasonConnecting is [Status].Reason until the first attempt has failed.
 const ReasonConnecting = "connecting"
 
-// Status is what a component has learnt of its server, for people and for
-// `rosterd check`.
+// Status is what a component has learnt of its server.
 type Status struct {
-	Connected bool   `json:"connected"`
-	Reason    string `json:"reason,omitempty"`    // why not
-	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see rival
-	Domain    string `json:"domain"`
-	Address   string `json:"address"`
-	// Any is whether the server takes stanzas from every address of its hosts: one
-	// of AnyTaken, …; "": nobody says so.
-	Any   string   `json:"any_address,omitempty"`
-	Hosts []Routes `json:"hosts,omitempty"`
+	Connected bool     `json:"connected"`
+	Reason    string   `json:"reason,omitempty"`    // why not
+	Condition string   `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see rival
+	Domain    string   `json:"domain"`
+	Address   string   `json:"address"`
+	Any       string   `json:"any_address,omitempty"` // AnyTaken, …
+	Hosts     []Routes `json:"hosts,omitempty"`
 }
 
 // Status is the present one.

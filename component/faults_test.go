@@ -311,7 +311,7 @@ func TestConflict(t *testing.T) {
 							t.Errorf("pause %d is %v, want %v", i, pause, least)
 						}
 					}
-					if pause < min(least, maxLocalRetry*3/4).Round(time.Millisecond) {
+					if pause < min(least, 2*time.Second*3/4).Round(time.Millisecond) {
 						t.Errorf("pause %d is %v, want %v", i, pause, least)
 					}
 				}

@@ -24,12 +24,11 @@ type grant struct {
 	blocks    bool   // whom its users have blocked can be asked by privileged IQ
 	lists     bool   // and that was answered
 
-	stamps   string    // how users' names are stamped; "": not known
-	absent   absence   // how it answers for a resource that is not there; outlives the stream
-	reported time.Time // when it had reported who is there, if it does so
-	swept    bool      // and those it did not report were taken for unavailable
-	// unconfirmed: COMPAT ejabberd, where no client's answer to a push comes back.
-	unconfirmed bool
+	stamps      string    // how users' names are stamped; "": not known
+	absent      absence   // how it answers for a resource that is not there; outlives the stream
+	reported    time.Time // when it had reported who is there, if it does so
+	swept       bool      // and those it did not report were taken for unavailable
+	unconfirmed bool      // COMPAT ejabberd, where no client's answer to a push comes back
 }
 
 // queryState is what is known of a host's roster queries, on this stream.
@@ -83,8 +82,7 @@ func (g *grants) change(host string, f func(*grant)) (before, after grant) {
 	return before, after
 }
 
-// announcementsOver reports whether announcements that have not come on a stream will
-// not come any more.
+// announcementsOver reports whether no more announcements are expected on a stream.
 func (c *Component) announcementsOver(s *stream) bool {
 	return time.Since(s.began) >= c.opts.Timing.Announce
 }
@@ -170,7 +168,7 @@ const (
 	PresenceServer  = "server"  // by the server, as far as its own roster lets it
 )
 
-// Routes are the best that a host's grants leave for queries, pushes and presence.
+// Routes are the best that a host's grants permit.
 type Routes struct {
 	Host     string   `json:"host"`
 	Query    string   `json:"query"`

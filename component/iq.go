@@ -36,23 +36,18 @@ type request struct {
 	from    string            // "": the component
 	to      string
 	payload string
-	// privilege is the namespace of the privilege by which the server sends it to a
-	// resource in its user's name (XEP-0356, section 6), or to the user's account;
-	// "": it is an ordinary IQ.
+	// privilege is the namespace of a privileged IQ, which the server sends in the
+	// user's name (XEP-0356, section 6); "": it is an ordinary IQ.
 	privilege string
-	// prepared is the address of who answers as the server may prepare it; "": as in to.
-	prepared string
-	timeout  time.Duration // 0: Timing.Answer
-	// proof says that no answer matters once the request came to rosterd itself, by
-	// delegation: see [Component.proveDelegation].
-	proof bool
+	prepared  string        // who answers, as the server may prepare to; "": as in to
+	timeout   time.Duration // 0: Timing.Answer
+	proof     bool          // no answer matters once it came back by delegation
 }
 
 const pingPayload = "<ping xmlns='" + nsPing + "'/>"
 
 // request sends an IQ and returns its id. callback is called once, with what becomes
-// of it; it must not block. queue queues the stanza: one of the writer's methods, or
-// something around it.
+// of it; it must not block. queue queues the stanza, as [writer.put] does.
 func (s *stream) request(r request, queue func([]byte) error, callback func(answer)) (id string) {
 	id, err := s.iqs.register(r, callback)
 	if err == nil {
@@ -96,8 +91,7 @@ func appendStart(b []byte, name, namespace string, a stanza.Attrs) []byte {
 	return append(b, '>')
 }
 
-// maxPending is how many IQs of a stream wait for an answer at a time; with one more
-// the oldest is given up.
+// maxPending is how many IQs wait for an answer; with one more the oldest is given up.
 const maxPending = 1 << 16
 
 var errNoAnswer = errors.New("no answer in time")
@@ -191,7 +185,7 @@ func (t *tracker) next() string {
 }
 
 // answered gives a result or an error to who waits for it. It reports false if
-// nobody does: the id alone proves nothing, the sender must be who was asked.
+// nobody does. The sender must be who was asked.
 func (t *tracker) answered(iq *xmlstream.Element) bool {
 	from, id := iq.Get("from"), iq.Get("id")
 	t.mu.Lock()
@@ -245,8 +239,8 @@ func isRequest(iq *xmlstream.Element) bool {
 
 func isError(e *xmlstream.Element) bool { return e.Get("type") == "error" }
 
-// condition returns the defined condition of an error: the name of the first child
-// in the namespace of conditions that is not <text/>; "" if e is nil.
+// condition returns the defined condition of an error (RFC 6120, sections 4.9.2 and
+// 8.3.2), "" if e is nil.
 func condition(e *xmlstream.Element, namespace string) string {
 	if e == nil {
 		return ""
@@ -264,13 +258,12 @@ func errorCondition(iq *xmlstream.Element) string {
 	return condition(iq.Child(stanza.NSComponent, "error"), nsStanzas)
 }
 
-// reply is what the answer to a request repeats of it: the attributes id, from and
-// to, as they are written, exactly as they were stamped, and the addresses the other
-// way round. An empty id is not the same as none. It keeps nothing of the request.
+// reply is what the answer to a request repeats of it: the attributes id, from and to,
+// escaped, with the addresses exchanged. An empty id is not the same as none. It keeps
+// nothing of the request.
 //
-// COMPAT ejabberd, which knows the answers to its own requests by their id,
-// whatever their address is, and from 24.10 on drops what a privileged component
-// sends to a host unless it has a resource.
+// COMPAT ejabberd from 24.10 on, which drops what a privileged component sends to a host
+// unless it has a resource. It knows the answers to its own requests by their id alone.
 type reply []byte
 
 func replyTo(request *xmlstream.Element) reply {
@@ -313,8 +306,8 @@ func (r reply) append(b []byte, namespace string, kind stanza.StanzaType) []byte
 const maxRepeated = 6 << 10
 
 // repeatable reports whether an answer can repeat what it must of a request, or of
-// two, one in the other. The sender chooses the id: one of a few 100,000 bytes would
-// make the answer too long for the server, which would end the stream.
+// two, one in the other. With a very long id the answer would be too long for the
+// server, which would end the stream.
 func (c *Component) repeatable(iq *xmlstream.Element) bool {
 	var room [512]byte
 	size := 0

@@ -44,7 +44,15 @@ var (
 // push was answered, refused or given up.
 func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
 	host := to[0].Domain()
-	s, g, route, err := c.pushRoute(host)
+	var g grant
+	err := errStreamClosed
+	s, _ := c.current()
+	if s != nil {
+		g = s.grants.of(host)
+		if err = nil; !c.pushesKnown(s, g) {
+			err = errNotAnnounced
+		}
+	}
 	if err != nil {
 		c.logUndelivered(err)
 		for _, change := range changes {
@@ -56,6 +64,7 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 	p := &pushes{c: c, s: s, left: len(to)*len(changes) + 1, missing: make(map[jid.JID]struct{}), privileged: make(map[string]roster.Change), settled: settled}
 	defer p.done() // the one that holds back settled until all are counted
 	defer p.settleUnconfirmed(host, g)
+	route := c.routes(s, host, g).Push
 	if route == PushExchange {
 		p.suggest(to, changes)
 		return nil
@@ -75,17 +84,6 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		}
 	}
 	return nil
-}
-
-// pushRoute returns the stream to send a host's pushes on, and how.
-func (c *Component) pushRoute(host string) (s *stream, g grant, route string, err error) {
-	if s, _ = c.current(); s == nil {
-		return nil, grant{}, "", errStreamClosed
-	}
-	if g = s.grants.of(host); !c.pushesKnown(s, g) {
-		return nil, grant{}, "", errNotAnnounced
-	}
-	return s, g, c.routes(s, host, g).Push, nil
 }
 
 // pushesKnown reports whether it is known by now how a host lets rosterd push.
@@ -156,8 +154,7 @@ func (p *pushes) sendUnconfirmed(data []byte, changes ...roster.Change) {
 }
 
 // suggest sends changes as suggestions, in messages from the component itself
-// (XEP-0144): nothing better is left where the server lets nobody push. Nobody tells
-// what the clients make of it.
+// (XEP-0144): nothing better is left where the server lets nobody push.
 func (p *pushes) suggest(to []jid.JID, changes []roster.Change) {
 	room := p.c.opts.MaxStanza - maxQuery
 	for _, full := range to {
@@ -199,9 +196,8 @@ func appendExchange(b []byte, changes []roster.Change, max int) ([]byte, int) {
 	return append(b, "</x>"...), len(changes)
 }
 
-// settleUnconfirmed settles the pushes that nobody confirms, when it is known that
-// the server has read them, or that the stream was lost before. What the server
-// itself had to say of them, it has said by then.
+// settleUnconfirmed settles the pushes that nobody confirms when the server answers a
+// ping behind them, or the stream is lost. Its own errors have come by then.
 func (p *pushes) settleUnconfirmed(host string, g grant) {
 	if !g.unconfirmed {
 		p.privileged = nil
@@ -234,9 +230,7 @@ func (p *pushes) answered(full jid.JID, change roster.Change, a answer) {
 	case a.lost():
 		p.fail(change, a.err)
 	case a.err != nil:
-		// A client that sleeps (XEP-0198) gets the push when it wakes up: it is
-		// on its way, and no sign that the resource is gone.
-		p.succeed(change, pushUnanswered)
+		p.succeed(change, pushUnanswered) // a client that sleeps (XEP-0198) gets it later
 	default:
 		switch result, condition := pushResult(a.iq); result {
 		case pushRefused:

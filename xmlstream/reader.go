@@ -16,15 +16,14 @@ var (
 	ErrRestrictedXML = errors.New("a document type declaration, or a comment or processing instruction between stanzas (RFC 6120, section 11.1)")
 )
 
-// Reader cuts an XML stream into its children, the stanzas, without
-// understanding them. Each stanza is decoded on its own afterwards, so that one
-// that cannot be decoded, however odd it is, ends itself and not the stream.
+// Reader cuts an XML stream into its children, the stanzas. Each stanza is decoded on its
+// own afterwards, so that one that cannot be decoded does not end the stream.
 //
-// The stream ends as soon as its characters, its tags or their nesting cannot be
-// XML's: nobody knows then where a stanza ends. No server lets its users send that.
-// Some let them send references to entities that do not exist, "]]>" in a text, or
-// an attribute twice (COMPAT Tigase), and comments (COMPAT Openfire). These hide no
-// end of a stanza: the decoder refuses or overlooks them.
+// The stream ends as soon as its characters, its tags or their nesting cannot be XML's:
+// nobody knows then where a stanza ends. No server lets its users send that. Some let
+// them send references to entities that do not exist, "]]>" in a text, or an attribute
+// twice (COMPAT Tigase), and comments (COMPAT Openfire). The decoder refuses or
+// overlooks these.
 //
 // It is for one goroutine.
 type Reader struct {
@@ -38,7 +37,7 @@ type Reader struct {
 	cut   bool // bytes of the stanza were dropped
 
 	open   []byte // the names of the elements that are open, each behind a '<'
-	deeper int    // elements inside those that are open, too, and whose names had no room
+	deeper int    // open elements inside those, whose names had no room
 	depth  int    // elements of the stanza that are open
 
 	// What is known of a stanza that is plain, see [Reader.Element].
