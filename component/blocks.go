@@ -57,11 +57,7 @@ func (c *Component) blockList(host string, iq *xmlstream.Element) (list []jid.JI
 	}
 	blocked := iq.Child(nsBlocking, "blocklist")
 	if blocked == nil || iq.Get("type") != string(stanza.IQTypeResult) {
-		refusal := iq.Child(stanza.NSClient, "error")
-		if refusal == nil {
-			refusal = iq.Child(stanza.NSComponent, "error")
-		}
-		switch why := condition(refusal, nsStanzas); why {
+		switch why := errorCondition(iq); why {
 		case "service-unavailable", "feature-not-implemented":
 			return nil, true // it has no block lists
 		case "":

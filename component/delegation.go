@@ -177,17 +177,7 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 			}
 			data, rest = e.result(a, c.opts.MaxStanza, c.buffers.get)
 		}
-		// COMPAT Prosody takes the answer on a later stream than that of the query,
-		// and would let the client wait for good without it.
-		if s, _ := c.current(); s != nil {
-			c.deliver(s, full, e, func() error {
-				err := s.out.put(data)
-				if err == errQueueFull {
-					c.offer(s, e.failure(named, roster.ErrBusy))
-				}
-				return err
-			})
-		} else {
+		if c.deliver(full, e, named, data) != nil {
 			c.rosters.Undelivered(full)
 		}
 		return c.names.read(rest)
@@ -199,14 +189,24 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 	}
 }
 
-// deliver queues the answer to a roster get, and notes that.
-func (c *Component) deliver(s *stream, full jid.JID, e envelope, queue func() error) {
+// deliver queues the answer to a roster get, and notes that. COMPAT Prosody, which takes
+// the answer on a later stream than that of the query, and would let the client wait for
+// good without it.
+func (c *Component) deliver(full jid.JID, e envelope, named bool, data []byte) error {
+	s, _ := c.current()
+	if s == nil {
+		return errStreamClosed
+	}
 	if e.delegation != "" {
 		s.barrier.answered(full) // first: whoever sees the answer may send the next thing
 	}
-	if queue() != nil || !c.answerQueued(s, full) {
-		c.rosters.Undelivered(full)
+	err := s.out.put(data)
+	if err == nil {
+		return c.answerQueued(s, full)
+	} else if err == errQueueFull {
+		c.offer(s, e.failure(named, roster.ErrBusy))
 	}
+	return err
 }
 
 // failed counts and logs a roster get for which there is no roster.

@@ -255,7 +255,7 @@ func condition(e *xmlstream.Element, namespace string) string {
 
 // errorCondition returns the condition of an IQ's stanza error, or "".
 func errorCondition(iq *xmlstream.Element) string {
-	return condition(iq.Child(stanza.NSComponent, "error"), nsStanzas)
+	return condition(iq.Child(iq.Name.Space, "error"), nsStanzas)
 }
 
 // reply is what the answer to a request repeats of it: the attributes id, from and to,

@@ -25,8 +25,7 @@ func newLogLimiter(every time.Duration, max int) *logLimiter {
 	return &logLimiter{every: every, max: max, causes: make(map[string]*suppressed)}
 }
 
-// allow reports whether a cause is to be logged now, and how often it was not logged
-// since the last time.
+// allow reports whether a cause is to be logged now, and how often it was not since.
 func (l *logLimiter) allow(cause string) (notLogged int, now bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -215,7 +215,7 @@ func (s *stream) isSure(host string, stamp jid.Stamp) bool {
 	case stampsPrepared: // else it prepares in another way than rosterd
 		return stamp.Match == jid.Exact
 	case stampsTyped:
-		// Who delegates prepares by nodeprep; of others it is not known.
+		// Who delegates prepares by nodeprep.
 		return stamp.Ordered && (stamp.Match == jid.Agreed || g.delegated())
 	default:
 		return stamp.Ordered && stamp.Match == jid.Agreed

@@ -10,16 +10,12 @@ import (
 )
 
 const (
-	// maxPayload is how many bytes of a presence's children are relayed. Of a longer
-	// presence, and one with a longer tag, only what RFC 6121 defines is: show, status,
-	// priority.
-	maxPayload = 32 << 10
-	// maxTag is how many bytes a tag in it may have. What receives it may wait at a
-	// longer one, see [xmlstream.Padding]: clients, too, are written on libexpat.
-	maxTag = 4 << 10
+	maxPayload = 32 << 10 // bytes of a presence's children that are relayed
+	maxTag     = 4 << 10  // bytes of a tag in it; a client may wait at a longer one, see [xmlstream.Padding]
 )
 
-// payload returns what a presence says, as XML to be relayed.
+// payload returns what a presence says, as XML to be relayed. Of what exceeds the bounds
+// only show, status and priority are (RFC 6121, section 4.7.2).
 func payload(data []byte) []byte {
 	everything := func(xml.Name) bool { return true }
 	basics := func(name xml.Name) bool {
@@ -33,8 +29,7 @@ func payload(data []byte) []byte {
 	return nil
 }
 
-// presenceSender sends what the hub decides on a stream. It implements
-// [presence.Sender].
+// presenceSender is the [presence.Sender] of a stream.
 type presenceSender struct {
 	c *Component
 	s *stream

@@ -14,11 +14,6 @@ import (
 const (
 	askRate  = 200         // resources asked per second at most
 	askBatch = 2 * askRate // resources asked before the table of sessions is looked at again
-
-	// How many times Timing.Silent lie between two questions to a resource at least.
-	askOften  = 1  // where the server reports the end of no session for sure
-	askSeldom = 3  // where it reports that of those whose presence it reports, which this one's is not
-	askRarely = 10 // where it does, and this one's is
 )
 
 // tendSessions asks the connected resources that were not heard of for a while, or not
@@ -29,7 +24,7 @@ func (c *Component) tendSessions(ctx context.Context, s *stream) {
 	defer look.Stop()
 	next := time.NewTicker(time.Second / askRate)
 	defer next.Stop()
-	asked := make(map[jid.JID]time.Time) // when each may be asked again; bounded by askRate and askRarely
+	asked := make(map[jid.JID]time.Time) // when each may be asked again; bounded by askRate and askPause
 	for {
 		select {
 		case <-ctx.Done():
@@ -84,13 +79,12 @@ func (c *Component) mayAsk(s *stream, host string, now time.Time) bool {
 
 // askPause is how long after a question to a resource the next one follows.
 func (c *Component) askPause(s *stream, full jid.JID) time.Duration {
-	often := time.Duration(askSeldom)
 	if g := s.grants.of(full.Domain()); g.absent == absenceCertain {
-		often = askOften
+		return c.opts.Timing.Silent
 	} else if g.presence && c.sessions.Available(full) {
-		often = askRarely
+		return 10 * c.opts.Timing.Silent // the server reports the end of its session
 	}
-	return often * c.opts.Timing.Silent
+	return 3 * c.opts.Timing.Silent
 }
 
 // endUnreported takes the available resources for unavailable that a host has not

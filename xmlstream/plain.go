@@ -28,20 +28,9 @@ type attribute struct {
 func (r *Reader) at() int { return r.i - r.start }
 
 func (r *Reader) note(t tag) {
-	if len(r.tags) == MaxElements || t.depth >= maxDepth {
-		r.odd = true
-	}
+	r.odd = r.odd || len(r.tags) == MaxElements || len(r.attrs) > MaxElements || t.depth >= maxDepth
 	if t.attrs = len(r.attrs); !r.odd {
 		r.tags = append(r.tags, t)
-	}
-}
-
-func (r *Reader) noteAttribute(a attribute) {
-	if len(r.attrs) == MaxElements {
-		r.odd = true
-	}
-	if !r.odd {
-		r.attrs = append(r.attrs, a)
 	}
 }
 

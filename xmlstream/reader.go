@@ -190,7 +190,9 @@ func (r *Reader) attribute() {
 	if r.err == nil {
 		a.valueEnd = r.at()
 		r.i++
-		r.noteAttribute(a)
+		if !r.odd && len(r.attrs) <= MaxElements {
+			r.attrs = append(r.attrs, a)
+		}
 	}
 }
 
