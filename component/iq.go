@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gosrc.io/xmpp/stanza"
@@ -111,8 +112,8 @@ type tracker struct {
 	timeout time.Duration
 	prefix  string // of the ids; nobody else can guess one
 
+	last    atomic.Uint64 // of the ids
 	mu      sync.Mutex
-	last    uint64
 	pending map[string]*pending
 	order   list.List // of their ids, the oldest first
 	closed  bool
@@ -146,7 +147,7 @@ func (t *tracker) register(r request, callback func(answer)) (id string, err err
 	if len(t.pending) >= maxPending {
 		oldest = t.remove(t.order.Front().Value.(string))
 	}
-	id = t.next()
+	id = t.id()
 	t.pending[id], p.place = p, t.order.PushBack(id)
 	p.timer = time.AfterFunc(cmp.Or(r.timeout, t.timeout), func() {
 		if t.cancel(id) {
@@ -171,18 +172,8 @@ func (t *tracker) remove(id string) *pending {
 	return p
 }
 
-// id returns a new id, for an IQ whose answer nobody waits for.
-func (t *tracker) id() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.next()
-}
-
-// next returns a new id. t.mu is held.
-func (t *tracker) next() string {
-	t.last++
-	return t.prefix + strconv.FormatUint(t.last, 36)
-}
+// id returns a new id.
+func (t *tracker) id() string { return t.prefix + strconv.FormatUint(t.last.Add(1), 36) }
 
 // answered gives a result or an error to who waits for it. It reports false if
 // nobody does. The sender must be who was asked.

@@ -3,6 +3,8 @@ package component
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"gosrc.io/xmpp/stanza"
@@ -312,9 +314,7 @@ func (p *pushes) done() {
 	if !last {
 		return
 	}
-	for contact := range p.missing {
-		p.outcome.Owed = append(p.outcome.Owed, contact)
-	}
+	p.outcome.Owed = slices.Collect(maps.Keys(p.missing))
 	p.outcome.Refused = p.outcome.Err != nil && !p.passing
 	p.settled(p.outcome)
 }

@@ -2,6 +2,7 @@ package component
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -20,23 +21,16 @@ const (
 // on this stream, whether they are still there: no server reports the end of each
 // session. It returns when ctx ends.
 func (c *Component) tendSessions(ctx context.Context, s *stream) {
-	look := time.NewTicker(c.opts.Timing.Ask)
-	defer look.Stop()
-	next := time.NewTicker(time.Second / askRate)
-	defer next.Stop()
+	look, next := time.Tick(c.opts.Timing.Ask), time.Tick(time.Second/askRate)
 	asked := make(map[jid.JID]time.Time) // when each may be asked again; bounded by askRate and askPause
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-look.C:
+		case now := <-look:
 			c.endUnreported(s, now)
 			c.tellUnasked(s, now)
-			for full, again := range asked {
-				if now.After(again) {
-					delete(asked, full)
-				}
-			}
+			maps.DeleteFunc(asked, func(_ jid.JID, again time.Time) bool { return now.After(again) })
 			since := now.Add(-c.opts.Timing.Silent)
 			if since.Before(s.began) {
 				since = s.began // those who were there before may have left with the stream
@@ -53,7 +47,7 @@ func (c *Component) tendSessions(ctx context.Context, s *stream) {
 			for _, full := range batch {
 				asked[full] = now.Add(c.askPause(s, full))
 				select {
-				case <-next.C:
+				case <-next:
 				case <-ctx.Done():
 					return
 				}

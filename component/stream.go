@@ -256,12 +256,7 @@ func (c *Component) readAll(s *stream) error {
 // announcements are due, every Timing.Prove, and often while another rosterd is suspected.
 func (c *Component) tend(ctx context.Context, s *stream) {
 	t := c.opts.Timing
-	alive, prove, often := time.NewTicker(t.Ping/4), time.NewTicker(t.Prove), time.NewTicker(t.ProveSoon)
-	announced := time.NewTimer(t.Announce)
-	defer alive.Stop()
-	defer prove.Stop()
-	defer often.Stop()
-	defer announced.Stop()
+	alive, prove, often, announced := time.Tick(t.Ping/4), time.Tick(t.Prove), time.Tick(t.ProveSoon), time.After(t.Announce)
 	proveAll := func() {
 		for _, host := range c.opts.Hosts {
 			c.proveDelegation(s, host)
@@ -276,16 +271,16 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-announced.C:
+		case <-announced:
 			c.endAnnouncements(s)
 			proveAll()
-		case <-prove.C:
+		case <-prove:
 			proveAll()
-		case <-often.C:
+		case <-often:
 			if int64(time.Since(s.began)) < s.suspected.Load() {
 				proveAll()
 			}
-		case now := <-alive.C:
+		case now := <-alive:
 			c.requestAcknowledgement(s)
 			asked = c.keepAlive(s, now, asked)
 		}
