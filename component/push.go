@@ -47,13 +47,12 @@ var (
 func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
 	host := to[0].Domain()
 	var g grant
-	err := errStreamClosed
+	var err error
 	s, _ := c.current()
-	if s != nil {
-		g = s.grants.of(host)
-		if err = nil; !c.pushesKnown(s, g) {
-			err = errNotAnnounced
-		}
+	if s == nil {
+		err = errStreamClosed
+	} else if g = s.grants.of(host); !c.pushesKnown(s, g) {
+		err = errNotAnnounced
 	}
 	if err != nil {
 		c.logUndelivered(err)

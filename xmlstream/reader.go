@@ -81,9 +81,9 @@ func (r *Reader) Header() ([]byte, error) {
 	return header, r.err
 }
 
-// Next reads the next stanza. What it returns is valid until the next call; if whole
-// is false, it is only the beginning of a stanza that was longer than the limit. The
-// error is io.EOF after the closing tag of the stream. [Reader.Element] decodes it.
+// Next reads the next stanza. What it returns is valid until the next call; unless whole,
+// it is the beginning of a stanza that was longer than the limit. The error is io.EOF
+// after the closing tag of the stream.
 func (r *Reader) Next() (stanza []byte, whole bool, err error) {
 	r.reset()
 	for isSpace(r.peek()) {
@@ -256,9 +256,8 @@ func (r *Reader) until(c byte, n int) {
 	}
 }
 
-// name reads a name (XML 1.0, section 2.3), and appends it to r.open, as far as that
-// has room, if it is kept. It returns the number of colons. Which characters beyond
-// ASCII are letters is not looked at.
+// name reads a name (XML 1.0, section 2.3), and appends it to r.open if it is kept and
+// there is room. It returns the number of colons. Any character beyond ASCII may be in it.
 func (r *Reader) name(kept bool) (colons int) {
 	for of := byte(firstByte); ; of = nameByte {
 		switch b := r.peek(); {

@@ -10,9 +10,8 @@ import (
 	"gosrc.io/xmpp/stanza"
 )
 
-// AppendEscaped appends text that may stand in an attribute or between tags (XML
-// 1.0, section 2.4). Characters that XML forbids (section 2.2) are left out: a
-// server would close the stream.
+// AppendEscaped appends text that may stand in an attribute or between tags (XML 1.0,
+// section 2.4), without the characters that XML forbids (section 2.2).
 func AppendEscaped(b []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
@@ -73,11 +72,10 @@ var unescapes = func() *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }()
 
-// AppendChildren appends the children of an element that want accepts, as they
-// were, but written anew: what a server passes on, another parser may refuse.
-// COMPAT Prosody, which declares a prefix for the XML namespace, and ends the
-// stream of a component that does. It fails if they take more than max bytes, a
-// tag takes more than maxTag, or they lie too deep.
+// AppendChildren appends the children of an element that want accepts, written anew.
+// COMPAT Prosody, which declares a prefix for the XML namespace, and ends the stream of a
+// component that does. It fails if they take more than max bytes, a tag takes more than
+// maxTag, or they lie too deep.
 func AppendChildren(b, data []byte, max, maxTag int, want func(xml.Name) bool) ([]byte, error) {
 	limit := len(b) + max
 	d := newDecoder(data)
