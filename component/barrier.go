@@ -7,9 +7,9 @@ import (
 	"rosterd/jid"
 )
 
-// unacknowledged are the resources whose answers, sent on one stream, the server may
-// not have read: nobody confirms an answer. A server reads in order: when it answers
-// a request that was sent later, it has read them. It is safe for concurrent use.
+// unacknowledged are the resources whose answers, sent on one stream, the server may not
+// have read. When it answers a request that was sent later, it has read them. It is safe
+// for concurrent use.
 type unacknowledged struct {
 	mu        sync.Mutex
 	answers   []jid.JID // in the order they were queued
@@ -23,14 +23,14 @@ const manyAnswers = 1024
 
 // add notes an answer that was queued, and reports whether there are many by now. It
 // fails when the stream has ended.
-func (u *unacknowledged) add(full jid.JID) (many, ok bool) {
+func (u *unacknowledged) add(full jid.JID) (many bool, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.closed {
-		return false, false
+		return false, errStreamClosed
 	}
 	u.answers = append(u.answers, full)
-	return len(u.answers) >= manyAnswers && !u.requested, true
+	return len(u.answers) >= manyAnswers && !u.requested, nil
 }
 
 // request returns how many answers a request that is sent now goes behind; 0 if there
@@ -45,8 +45,7 @@ func (u *unacknowledged) request() int {
 	return len(u.answers)
 }
 
-// acknowledge forgets the first n answers: the request has been answered. It may come
-// as late as when the stream has ended; then nothing is left to forget.
+// acknowledge forgets the first n answers: the request has been answered.
 func (u *unacknowledged) acknowledge(n int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -70,17 +69,16 @@ func (u *unacknowledged) close() map[jid.JID]struct{} {
 
 // answerQueued notes an answer that was queued on a stream. It fails when that has
 // ended.
-func (c *Component) answerQueued(s *stream, full jid.JID) (ok bool) {
-	many, ok := s.unacknowledged.add(full)
+func (c *Component) answerQueued(s *stream, full jid.JID) error {
+	many, err := s.unacknowledged.add(full)
 	if many {
 		c.requestAcknowledgement(s)
 	}
-	return ok
+	return err
 }
 
-// requestAcknowledgement pings the server behind the answers sent so far, if there are
-// any. It does not block. A server that answers nothing, but lives, is believed after
-// a while.
+// requestAcknowledgement pings the server behind the answers sent so far. It does not
+// block. A server that answers nothing, but lives, is believed after a while.
 func (c *Component) requestAcknowledgement(s *stream) {
 	n := s.unacknowledged.request()
 	if n == 0 {
@@ -94,25 +92,19 @@ func (c *Component) requestAcknowledgement(s *stream) {
 	})
 }
 
-// barrier keeps what follows a delegated answer behind it. COMPAT ejabberd, where the
-// answer passes through one more process, which anything sent after it overtakes. A
-// probe takes the same way as the answer, see [Component.probe]: when it has arrived,
-// the answer has gone to the client.
+// barrier keeps what follows a delegated answer behind it. COMPAT ejabberd, where anything
+// sent later overtakes the answer. A probe takes the same way: when it has arrived, the
+// answer has gone to the client.
 type barrier struct {
 	mu sync.Mutex
-	// recent are resources, and when they were answered last: in two generations,
-	// since a time, and for as long before that.
+	// recent are when resources were answered last: since a time, and before that.
 	recent [2]map[jid.JID]time.Time
 	since  time.Time
 }
 
 const (
-	// barrierFor is how long an answer can be under way: when it takes longer, the
-	// server has answered itself.
-	barrierFor = 30 * time.Second
-	// barrierWait is how long something waits behind an answer at most. Queries of
-	// the same user wait with it.
-	barrierWait = 3 * time.Second
+	barrierFor  = 30 * time.Second // how long an answer can be under way; later the server answers itself
+	barrierWait = 3 * time.Second  // how long something waits behind an answer, and the user's queries with it
 )
 
 // answered notes an answer to a resource.

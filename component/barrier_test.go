@@ -78,7 +78,7 @@ func TestAcknowledgementGivenUpBehindTheEndOfTheStream(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if r.answerQueued(s, full) || s.unacknowledged.request() != 0 {
+	if r.answerQueued(s, full) == nil || s.unacknowledged.request() != 0 {
 		t.Error("an answer is noted on a stream that has ended")
 	}
 }

@@ -3,6 +3,7 @@ package component
 import (
 	"bytes"
 	"log/slog"
+	"strconv"
 	"testing"
 	"time"
 
@@ -91,8 +92,5 @@ func BenchmarkPush(b *testing.B) {
 
 // lastID is the id that was made last.
 func (t *tracker) lastID() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.last--
-	return t.next()
+	return t.prefix + strconv.FormatUint(t.last.Load(), 36)
 }

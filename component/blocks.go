@@ -36,7 +36,7 @@ func (p presenceSender) Blocked(user jid.JID, reply func(list []jid.JID, ok bool
 				// COMPAT ejabberd 24.12, which permits the question and does not answer.
 				// Nobody's presence waits for that any more, until the next stream.
 				p.s.grants.change(host, func(g *grant) { g.blocks = false })
-				p.c.presences.Blocking(host, false)
+				p.c.hub.Blocking(host, false)
 			}
 			p.c.logUnlisted(host, "no answer")
 		}
@@ -46,10 +46,8 @@ func (p presenceSender) Blocked(user jid.JID, reply func(list []jid.JID, ok bool
 
 // logUnlisted logs that a server does not say whom its users have blocked.
 func (c *Component) logUnlisted(host, why string) {
-	if notLogged, now := c.unlisted.allow(host + " " + why); now {
-		c.opts.Logger.Warn("the server does not say whom a user has blocked: presence is relayed by what was known before",
-			"host", host, "err", why, "not_logged_before", notLogged)
-	}
+	c.warn(c.unlisted, host+" "+why, "the server does not say whom a user has blocked: presence is relayed by what was known before",
+		"host", host, "err", why)
 }
 
 // blockList reads a server's answer: bare JIDs, domains, and JIDs with a resource.
@@ -59,11 +57,7 @@ func (c *Component) blockList(host string, iq *xmlstream.Element) (list []jid.JI
 	}
 	blocked := iq.Child(nsBlocking, "blocklist")
 	if blocked == nil || iq.Get("type") != string(stanza.IQTypeResult) {
-		refusal := iq.Child(stanza.NSClient, "error")
-		if refusal == nil {
-			refusal = iq.Child(stanza.NSComponent, "error")
-		}
-		switch why := condition(refusal, nsStanzas); why {
+		switch why := errorCondition(iq); why {
 		case "service-unavailable", "feature-not-implemented":
 			return nil, true // it has no block lists
 		case "":
@@ -92,10 +86,10 @@ func (c *Component) handleBlockPush(s *stream, iq, payload *xmlstream.Element) b
 		return false
 	}
 	user, err := jid.ParseStamped(strings.Clone(iq.Get("from")))
-	if err != nil || !user.IsBare() || user.Local() == "" || !c.hosts[user.Domain()] {
+	if err != nil || !user.IsBare() || user.Local() == "" || !c.names.serves(user.Domain()) {
 		return false
 	}
-	c.presences.BlocksChanged(user)
+	c.hub.BlocksChanged(user)
 	c.result(s, iq, nil)
 	return true
 }

@@ -8,19 +8,16 @@ import (
 )
 
 const (
-	// maxUsers and maxStrangers are how many senders have a budget of their own at a
-	// time: those who have sent something of late. When there are more, the others
-	// share one.
+	// maxUsers and maxStrangers are how many senders have a budget of their own. When
+	// there are more, the others share one, which is worth sharedBy.
 	maxUsers     = 1 << 16
 	maxStrangers = 1 << 12
-	// sharedBy is how many budgets the shared one is worth.
-	sharedBy = 1024
-	// maxBare is how long a bare JID can be (RFC 7622, section 3.1).
-	maxBare = 1023 + 1 + 1023
+	sharedBy     = 1024
+	maxBare      = 1023 + 1 + 1023 // bytes of a bare JID (RFC 7622, section 3.1)
 )
 
 // budgets are what each sender of roster queries may still ask for: a token bucket
-// each, by bare JID. They are bounded. The goroutine that reads owns them.
+// each, by bare JID. The goroutine that reads owns them.
 type budgets struct {
 	burst  int
 	refill rate.Limit
@@ -58,10 +55,9 @@ func (b *budgets) take(sender string, now time.Time) bool {
 	return budget.AllowN(now, 1)
 }
 
-// withinBudget reports whether a query is within the budget of who sent it, a JID as
-// the server stamped it, and takes it out of that. Users have one budget, however
-// their address is spelled. Strangers have a table of their own: somebody who runs a
-// server has as many addresses as they like, and must not take the users' place.
+// withinBudget takes a query out of the budget of who sent it, and reports whether one
+// was left. Users have one budget, however their address is spelled. Strangers have a
+// table of their own: who runs a server has as many addresses as they like.
 func (c *Component) withinBudget(from string, u sender) bool {
 	if c.userBudgets == nil {
 		return true
@@ -76,9 +72,6 @@ func (c *Component) withinBudget(from string, u sender) bool {
 	if len(bare) <= maxBare && all.take(bare, time.Now()) {
 		return true
 	}
-	if notLogged, now := c.unanswered.allow("budget of queries"); now {
-		c.opts.Logger.Warn("roster queries refused, their sender has used up what limits.queries_burst and limits.queries_per_second leave him",
-			"from", short(bare), "not_logged_before", notLogged)
-	}
+	c.warn(c.unanswered, "budget of queries", "roster queries refused, their sender has used up what limits.queries_burst and limits.queries_per_second leave him", "from", short(bare))
 	return false
 }

@@ -2,12 +2,10 @@
 // answers the roster queries a server delegates to it (XEP-0355), sends roster pushes
 // as a privileged entity (XEP-0356), and relays presence.
 //
-// A stream has one goroutine that reads and one that writes, from a bounded queue. The
-// one that reads decodes a stanza, and answers it at once or hands it over; it never
-// waits for the server, the backend or a client. Others keep the stream alive, ask
-// resources whether they are there, prove that queries arrive, and relay presence.
-// They live as long as the stream: [Component.Run] starts them, waits for them, and
-// connects again.
+// One goroutine reads a stream. It answers each stanza at once or hands it over, and
+// never waits for the server, the backend or a client. Another one writes, from a bounded
+// queue. Others keep the stream alive, ask resources whether they are there, and relay
+// presence. [Component.Run] starts them, waits for them, and connects again.
 package component
 
 import (
@@ -17,7 +15,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"iter"
 	"log/slog"
 	"strings"
 	"sync"
@@ -28,6 +25,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/presence"
 	"rosterd/roster"
+	"rosterd/session"
 )
 
 // Options of a [Component].
@@ -39,10 +37,8 @@ type Options struct {
 	Hosts   []string    // domains whose users are served, prepared; nothing else is trusted
 	Version string      // told to who asks (XEP-0092)
 
-	// Unrestricted says that the server takes stanzas from every address of
-	// Hosts. Presence is "auto", "relay" or "off".
-	Unrestricted bool
-	Presence     string
+	Unrestricted bool   // the server takes stanzas from every address of Hosts
+	Presence     string // "auto", "relay" or "off"
 
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
@@ -106,44 +102,23 @@ type Rosters interface {
 	// reply is called once; it may block while the server reads slowly. If Get returns
 	// an error, or replies without a roster, the resource is told everything later.
 	Get(full jid.JID, version *string, reply roster.Reply) error
-	// Refused says that a resource was refused to change these contacts' items.
-	Refused(full jid.JID, contacts []jid.JID)
-	// Undelivered says that a reply was lost with the stream.
-	Undelivered(full jid.JID)
-	// Unasked says that a resource is connected that has not asked here: it may have
-	// been told anything by somebody else.
-	Unasked(full jid.JID)
-	// Gone says that a resource is no longer connected.
-	Gone(full jid.JID)
-	// Resume says that the users of a domain can be sent pushes again.
-	Resume(domain string)
-}
-
-// Sessions is the table of sessions. Its methods do not block.
-type Sessions interface {
-	Connected(full jid.JID) (news bool)
-	Gone(full jid.JID)
-	Heard(full jid.JID)
-	Spell(full jid.JID, bare string)
-	Spelled(full jid.JID) string
-	Unheard(since time.Time) iter.Seq[jid.JID]
-	HeardSince(full jid.JID, since time.Time) bool
-	Available(full jid.JID) bool
-	IsInterested(full jid.JID) bool
+	Refused(full jid.JID, contacts []jid.JID) // to change these contacts' items
+	Undelivered(full jid.JID)                 // a reply was lost with the stream
+	Unasked(full jid.JID)                     // it is connected, and somebody else may have told it anything
+	Gone(full jid.JID)                        // it is no longer connected
+	Resume(domain string)                     // its users can be sent pushes again
 }
 
 // Component is the connection to one server. Its methods are safe for concurrent use.
 type Component struct {
 	opts         Options
-	hosts        map[string]bool // prepared
 	names        *names
-	sessions     Sessions
-	rosters      Rosters // set by Run before anything else happens
-	hub          *presence.Hub
-	presences    Presences   // the hub, or noPresences
-	unrestricted atomic.Bool // Options.Unrestricted, unless the server proves it wrong
-	nobody       string      // a localpart that is nobody's
-	born         int64       // when New was called, in microseconds since 1970
+	sessions     *session.Table
+	rosters      Rosters       // set by Run before anything else happens
+	hub          *presence.Hub // without Relay, one for no hosts, which does nothing
+	unrestricted atomic.Bool   // Options.Unrestricted, unless the server proves it wrong
+	nobody       string        // a localpart that is nobody's
+	born         int64         // when New was called, in microseconds since 1970
 
 	buffers         buffers  // of answers
 	userBudgets     *budgets // of queries; nil: none
@@ -161,27 +136,22 @@ type Component struct {
 	why    error      // why there is none
 }
 
-const (
-	defaultQueue = 16 << 20 // of Options.Queue, in bytes
-	// defaultMaxStanza is that of Options.MaxStanza. COMPAT Prosody, which ends the
-	// stream at 512 KiB.
-	defaultMaxStanza = 256 << 10
-)
+// defaultMaxStanza is that of Options. COMPAT Prosody, which ends the stream at 512 KiB.
+const defaultMaxStanza = 256 << 10
 
 // New makes a component; [Component.Run] connects it.
-func New(o Options, sessions Sessions) *Component {
+func New(o Options, sessions *session.Table) *Component {
 	o.Timing = o.Timing.withDefaults()
-	o.Queue = cmp.Or(o.Queue, defaultQueue)
+	o.Queue = cmp.Or(o.Queue, 16<<20)
 	o.MaxStanza = cmp.Or(o.MaxStanza, defaultMaxStanza)
 	c := &Component{
-		opts:      o,
-		hosts:     make(map[string]bool),
-		names:     newNames(o.Domain, o.Hosts),
-		sessions:  sessions,
-		presences: noPresences{},
-		nobody:    "nobody-" + strings.ToLower(rand.Text()),
-		born:      time.Now().UnixMicro(),
-		why:       errors.New(ReasonConnecting),
+		opts:     o,
+		names:    newNames(o.Domain, o.Hosts),
+		sessions: sessions,
+		hub:      presence.New(nil, nil, presence.Limits{}),
+		nobody:   "nobody-" + strings.ToLower(rand.Text()),
+		born:     time.Now().UnixMicro(),
+		why:      errors.New(ReasonConnecting),
 
 		undelivered: newLogLimiter(0, 64),
 		unanswered:  newLogLimiter(time.Minute, 64),
@@ -194,16 +164,12 @@ func New(o Options, sessions Sessions) *Component {
 		c.userBudgets = newBudgets(o.QueriesBurst, o.QueriesPerSecond, maxUsers)
 		c.strangerBudgets = newBudgets(o.QueriesBurst, o.QueriesPerSecond, maxStrangers)
 	}
-	for _, host := range o.Hosts {
-		c.hosts[host] = true
-	}
 	c.unrestricted.Store(o.Unrestricted)
 	return c
 }
 
-// Relay makes the component relay the presences that hub decides on. It is
-// called before Run, or not at all.
-func (c *Component) Relay(hub *presence.Hub) { c.hub, c.presences = hub, hub }
+// Relay makes the component relay what hub decides. It is called before Run, if at all.
+func (c *Component) Relay(hub *presence.Hub) { c.hub = hub }
 
 // Renew replaces the secret, and how to connect with TLS, for the next connection.
 func (c *Component) Renew(secret string, secured *tls.Config) {
@@ -212,9 +178,8 @@ func (c *Component) Renew(secret string, secured *tls.Config) {
 	c.opts.Secret, c.opts.TLS = secret, secured
 }
 
-// Run connects to the server, serves it, and connects again when the stream is lost,
-// whatever the cause, until ctx ends; then it closes the stream in order and returns.
-// It is called once.
+// Run connects to the server, and again whenever the stream is lost, until ctx ends; then
+// it closes the stream in order. It is called once.
 func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	c.rosters = rosters
 	retry := c.newBackoff()
@@ -261,9 +226,8 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	}
 }
 
-// open connects to the server, which may have the component's domain in another
-// spelling. COMPAT ejabberd says no more than that there is no component with this
-// secret.
+// open connects to the server, if need be by the other spelling of the component's
+// domain. COMPAT ejabberd, which says not-authorized for an unknown domain, too.
 func (c *Component) open(ctx context.Context) (*stream, error) {
 	unknown := []string{"host-unknown", "not-authorized"}
 	s, err := c.connect(ctx)
@@ -277,9 +241,8 @@ func (c *Component) open(ctx context.Context) (*stream, error) {
 	return s, err
 }
 
-// restrict makes the component send from its own domain alone if the server
-// ended the stream because of another address: better that than no rosters. After
-// the end of a later stream it is tried again: the server may have been mended.
+// restrict makes the component send from its own domain alone if the server ended the
+// stream because of another address. After a later stream it is tried again.
 func (c *Component) restrict(err error) {
 	if conditionOf(err) != "invalid-from" {
 		c.unrestricted.Store(c.opts.Unrestricted)
@@ -291,12 +254,12 @@ func (c *Component) restrict(err error) {
 
 // advice says what an administrator can check about err.
 func (c *Component) advice(err error) string {
-	type advisor interface {
-		error
-		Advice() string
-	}
-	if known, ok := errors.AsType[advisor](err); ok {
-		return known.Advice()
+	if insecure, ok := errors.AsType[*TLSError](err); ok {
+		return insecure.Advice()
+	} else if _, ok := errors.AsType[*undelegated](err); ok {
+		return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
+	} else if isRival(err) {
+		return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
 	}
 	switch conditionOf(err) {
 	case "":
@@ -339,9 +302,8 @@ func (c *Component) Connected() bool {
 	return s != nil
 }
 
-// Ready returns no error while rosterd does its job: the stream is up, and the
-// users of every served host can ask for their rosters. The notes say what a better
-// route needs.
+// Ready returns no error while the stream is up and the users of every served host can
+// ask for their rosters. The notes say what a better route needs.
 func (c *Component) Ready() (notes []string, err error) {
 	s, why := c.current()
 	if s == nil {
@@ -363,18 +325,15 @@ func (c *Component) Ready() (notes []string, err error) {
 // ReasonConnecting is [Status].Reason until the first attempt has failed.
 const ReasonConnecting = "connecting"
 
-// Status is what a component has learnt of its server, for people and for
-// `rosterd check`.
+// Status is what a component has learnt of its server.
 type Status struct {
-	Connected bool   `json:"connected"`
-	Reason    string `json:"reason,omitempty"`    // why not
-	Condition string `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see Rival
-	Domain    string `json:"domain"`
-	Address   string `json:"address"`
-	// Any is whether the server takes stanzas from every address of its hosts: one
-	// of AnyTaken, …; "": nobody says so.
-	Any   string   `json:"any_address,omitempty"`
-	Hosts []Routes `json:"hosts,omitempty"`
+	Connected bool     `json:"connected"`
+	Reason    string   `json:"reason,omitempty"`    // why not
+	Condition string   `json:"condition,omitempty"` // of the stream error that is the reason, or would be: see rival
+	Domain    string   `json:"domain"`
+	Address   string   `json:"address"`
+	Any       string   `json:"any_address,omitempty"` // AnyTaken, …
+	Hosts     []Routes `json:"hosts,omitempty"`
 }
 
 // Status is the present one.
@@ -382,10 +341,7 @@ func (c *Component) Status() Status {
 	s, why := c.current()
 	status := Status{Connected: s != nil, Domain: c.opts.Domain, Address: c.opts.Address, Any: c.takesAny(s)}
 	if s == nil {
-		status.Reason = why.Error()
-		if status.Condition = conditionOf(why); isRival(why) {
-			status.Condition = "conflict"
-		}
+		status.Reason, status.Condition = why.Error(), conditionOf(why)
 		return status
 	}
 	for _, host := range c.opts.Hosts {

@@ -40,9 +40,7 @@ func isDelegation(e *xmlstream.Element) bool {
 // errNotOwn is for who asks for the roster of somebody else.
 var errNotOwn = errors.New("not the sender's own roster")
 
-// handleDelegated answers a query that a served host forwarded, or hands it over. The
-// host has stamped the outer IQ; the sender of the inner one gets their own roster
-// alone.
+// handleDelegated answers a query that a served host forwarded, or hands it over.
 func (c *Component) handleDelegated(s *stream, host string, iq, delegation *xmlstream.Element) {
 	inner := delegation.Child(nsForward, "forwarded").Child(stanza.NSClient, "iq")
 	if inner == nil || !isRequest(inner) || !c.repeatable(inner) {
@@ -76,9 +74,8 @@ func (c *Component) handlePlain(s *stream, iq *xmlstream.Element) bool {
 	return true
 }
 
-// isOwn reports whether a sender asks for their own roster: a user of the host that
-// forwarded the query, to no address or to their own bare JID. Any user, and any
-// stranger, can have a query forwarded that is addressed to somebody else.
+// isOwn reports whether a user of the host that forwarded a query asks for their own
+// roster. Anybody can have a query forwarded that is addressed to somebody else.
 func isOwn(u sender, inner *xmlstream.Element, host string) bool {
 	if u.full.Domain() != host {
 		return false
@@ -103,7 +100,7 @@ func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, u 
 		}
 	}
 	switch {
-	case !c.withinBudget(from, u): // whoever sent it, be it for their own roster or not
+	case !c.withinBudget(from, u):
 		refuse(queryLimited, errResourceConstraint)
 	case err == errAmbiguous:
 		c.logAmbiguous(from)
@@ -122,10 +119,9 @@ func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, u 
 	}
 }
 
-// setRefused sees to it that a resource whose roster set was refused is pushed what
-// is true of the contacts that it named: some clients show what they asked for. A
-// suggestion (XEP-0144) is no push: where there are no others, users would be asked
-// to confirm what they did not want.
+// setRefused has a resource whose roster set was refused pushed what is true of the
+// contacts that it named: some clients show what they asked for. A suggestion (XEP-0144)
+// would ask users to confirm what they did not want.
 func (c *Component) setRefused(s *stream, e envelope, full jid.JID, query *xmlstream.Element) {
 	if g := s.grants.of(full.Domain()); c.pushesKnown(s, g) && c.routes(s, full.Domain(), g).Push == PushExchange {
 		return
@@ -151,8 +147,8 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 	c.endOtherSpelling(u)
 	c.sessions.Spell(full, u.bare)
 	s.unasked.asked(full)
-	c.presences.Login(full)
-	var version *string // that the client names (RFC 6121, section 2.6.2); kept while the query waits, and the stanza is not
+	c.hub.Login(full)
+	var version *string // that the client names (RFC 6121, section 2.6.2)
 	if ver, named := query.Attr("ver"); named {
 		if len(ver) > maxVersion {
 			ver = "" // it is not ours
@@ -171,7 +167,7 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 			data = e.failure(named, a.Err)
 		} else {
 			if a.Err != nil {
-				c.logUnanswered("stale "+a.Err.Error(), "roster query answered with the last known roster", full, a.Err)
+				c.warn(c.unanswered, "stale "+a.Err.Error(), "roster query answered with the last known roster", "user", full.Bare(), "err", a.Err)
 				c.count(queryStale)
 			} else {
 				c.count(queryOK)
@@ -181,17 +177,7 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 			}
 			data, rest = e.result(a, c.opts.MaxStanza, c.buffers.get)
 		}
-		// COMPAT Prosody takes the answer on a later stream than that of the query,
-		// and would let the client wait for good without it.
-		if s, _ := c.current(); s != nil {
-			c.deliver(s, full, e, func() error {
-				err := s.out.put(data)
-				if err == errQueueFull {
-					c.offer(s, e.failure(named, roster.ErrBusy))
-				}
-				return err
-			})
-		} else {
+		if c.deliver(full, e, named, data) != nil {
 			c.rosters.Undelivered(full)
 		}
 		return c.names.read(rest)
@@ -203,31 +189,34 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 	}
 }
 
-// deliver queues the answer to a roster get, and notes that.
-func (c *Component) deliver(s *stream, full jid.JID, e envelope, queue func() error) {
+// deliver queues the answer to a roster get, and notes that. COMPAT Prosody, which takes
+// the answer on a later stream than that of the query, and would let the client wait for
+// good without it.
+func (c *Component) deliver(full jid.JID, e envelope, named bool, data []byte) error {
+	s, _ := c.current()
+	if s == nil {
+		return errStreamClosed
+	}
 	if e.delegation != "" {
 		s.barrier.answered(full) // first: whoever sees the answer may send the next thing
 	}
-	if queue() != nil || !c.answerQueued(s, full) {
-		c.rosters.Undelivered(full)
+	err := s.out.put(data)
+	if err == nil {
+		return c.answerQueued(s, full)
+	} else if err == errQueueFull {
+		c.offer(s, e.failure(named, roster.ErrBusy))
 	}
+	return err
 }
 
-// failed counts a roster get for which there is no roster, and logs it.
+// failed counts and logs a roster get for which there is no roster.
 func (c *Component) failed(full jid.JID, err error) {
-	c.logUnanswered(err.Error(), "roster query answered without a roster", full, err)
+	c.warn(c.unanswered, err.Error(), "roster query answered without a roster", "user", full.Bare(), "err", err)
 	result, _ := failureOf(err)
 	c.count(result)
 }
 
-// logUnanswered logs what a roster query was answered with in place of the roster.
-func (c *Component) logUnanswered(cause, message string, full jid.JID, err error) {
-	if notLogged, now := c.unanswered.allow(cause); now {
-		c.opts.Logger.Warn(message, "user", full.Bare(), "err", err, "not_logged_before", notLogged)
-	}
-}
-
-// logAnswer logs, for those who look into it, what a roster get was answered with.
+// logAnswer logs what a roster get was answered with.
 func (c *Component) logAnswer(full jid.JID, a roster.Answer, began time.Time) {
 	if !c.opts.Logger.Enabled(context.Background(), slog.LevelDebug) {
 		return
@@ -255,15 +244,14 @@ func failureOf(err error) (result string, e stanzaError) {
 }
 
 // envelope is what the answer to a query repeats of it (XEP-0355, section 4.3). If the
-// query was sent to the component itself, only inner is set. It keeps nothing of the
-// stanzas: many queries may wait.
+// query was sent to the component itself, only inner is set.
 type envelope struct {
 	outer      reply  // to the server's IQ
 	delegation string // its namespace
 	inner      reply  // to the user's IQ
 }
 
-// result is the answer that carries a roster, of limit bytes at most, in room from
+// result is the answer that carries a roster, of limit bytes at most, in a buffer from
 // get, and the items that did not fit. If not a single item fits, it is an error: an
 // answer without items would say that there are none.
 func (e envelope) result(a roster.Answer, limit int, get func(n int) []byte) (data []byte, rest []roster.Item) {
@@ -303,11 +291,10 @@ func (e envelope) result(a roster.Answer, limit int, get func(n int) []byte) (da
 // 2.6.3).
 func (e envelope) same() []byte { return e.wrap(stanza.IQTypeResult, nil) }
 
-// failure is the answer to a roster get for which there is no roster now. Some
-// clients never come online after an error. Clients that name a version, if only the
-// empty one, can be told to go on with what they have (RFC 6121, section 2.6.3). That
-// does not say that the roster is empty; they are pushed everything later, unless
-// rosterd stops, which knows of no later.
+// failure is the answer to a roster get for which there is no roster now. Some clients
+// never come online after an error. Those that name a version, if only the empty one, are
+// told to go on with what they have (RFC 6121, section 2.6.3), and are pushed everything
+// later, unless rosterd stops.
 func (e envelope) failure(named bool, err error) []byte {
 	if named && !errors.Is(err, roster.ErrStopping) {
 		return e.same()
@@ -328,9 +315,8 @@ func (e envelope) wrap(kind stanza.StanzaType, payload []byte) []byte {
 // around is how many bytes open and end have together, at most.
 func (e envelope) around() int { return 256 + len(e.outer) + len(e.inner) }
 
-// open appends what stands before the payload. The inner answer comes from where the
-// query went to, if it had an address: COMPAT ejabberd, which puts the bare JID there
-// and wants it back.
+// open appends what stands before the payload. COMPAT ejabberd, which addresses the query
+// to the bare JID and wants that back.
 func (e envelope) open(b []byte, kind stanza.StanzaType) []byte {
 	if e.delegation == "" {
 		return e.inner.append(b, "", kind)
@@ -351,9 +337,8 @@ func (e envelope) end() string {
 // maxQuery is what <query/> takes around the items, at most, in bytes.
 const maxQuery = 512
 
-// appendRoster appends the answer to a roster get (RFC 6121, section 2.1.4), as far
-// as max bytes last, and returns the items that did not fit. version is told unless it
-// is "" (section 2.6).
+// appendRoster appends the answer to a roster get (RFC 6121, section 2.1.4), of max bytes
+// at most, and returns the items that did not fit. version may be "" (section 2.6).
 func appendRoster(b []byte, r *roster.Roster, max int, version string) ([]byte, []roster.Item) {
 	if r.Size() <= max {
 		if b = appendQuery(b, version); r.Len() == 0 {

@@ -12,10 +12,8 @@ import (
 	"time"
 )
 
-// Dial connects to a server's component port: with TLS unless config is nil, and
-// until ctx ends. An error of TLS is a [TLSError].
-//
-// What config lacks is made up for: ServerName is that of the address.
+// Dial connects to a server's component port until ctx ends, with TLS unless config is
+// nil. ServerName is that of the address by default. An error of TLS is a [TLSError].
 func Dial(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -105,18 +103,15 @@ func namesOf(c *x509.Certificate) string {
 	return strings.Join(names, ", ")
 }
 
-// secured is a connection with TLS. Closing it does not wait long for a server
-// that reads nothing.
+// secured is a connection with TLS.
 type secured struct {
 	*tls.Conn
 	raw net.Conn
 }
 
-// closeNotify is how long saying that the connection ends may take.
-const closeNotify = time.Second
-
+// Close waits a second at most for a server that reads nothing.
 func (s secured) Close() error {
-	timer := time.AfterFunc(closeNotify, func() { s.raw.Close() })
+	timer := time.AfterFunc(time.Second, func() { s.raw.Close() })
 	defer timer.Stop()
 	return s.Conn.Close()
 }

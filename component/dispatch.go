@@ -10,45 +10,39 @@ import (
 	"rosterd/xmlstream"
 )
 
-// handle answers a stanza, or hands it over to who does; err says why it could not be
+// handle answers a stanza, or hands it over to who does; unread says why it could not be
 // decoded, see [xmlstream.Reader.Element]. It does not block. It returns a stream error;
 // nothing else ends the stream.
-func (c *Component) handle(s *stream, e *xmlstream.Element, err error) error {
-	if err == nil {
-		return c.dispatch(s, e)
+func (c *Component) handle(s *stream, e *xmlstream.Element, unread error) error {
+	if unread != nil {
+		c.opts.Logger.Debug("stanza not understood", "err", unread)
 	}
-	c.opts.Logger.Debug("stanza not understood", "err", err)
-	refusal := errBadRequest
-	if err == xmlstream.ErrTooLong {
-		refusal = errPolicyViolation
+	if e == nil {
+		return nil
 	}
-	switch {
-	case e == nil:
-	case e.Is(stanza.NSComponent, "presence"):
-		c.handlePresence(s, e, false)
-	case e.Is(stanza.NSComponent, "iq") && isRequest(e) && c.repeatable(e):
-		c.refuse(s, e, refusal)
-	case e.Is(stanza.NSComponent, "iq"): // whoever waits for it hears that there is nothing to read
-		c.handleIQ(s, e)
-	}
-	return nil
-}
-
-func (c *Component) dispatch(s *stream, e *xmlstream.Element) error {
 	if e.Name.Space == stanza.NSClient {
 		// COMPAT jabberd2, which writes the namespace of its clients' streams. Only
 		// the server can.
 		e.Name.Space = stanza.NSComponent
 	}
 	switch {
-	case e.Is(stanza.NSStream, "error"):
-		return &StreamError{Condition: condition(e, nsStreams)}
 	case e.Is(stanza.NSComponent, "iq"):
-		c.handleIQ(s, e)
+		if unread != nil && isRequest(e) && c.repeatable(e) {
+			refusal := errBadRequest
+			if unread == xmlstream.ErrTooLong {
+				refusal = errPolicyViolation
+			}
+			c.refuse(s, e, refusal)
+		} else {
+			c.handleIQ(s, e)
+		}
 	case e.Is(stanza.NSComponent, "presence"):
-		c.handlePresence(s, e, true)
+		c.handlePresence(s, e, unread == nil)
+	case unread != nil:
 	case e.Is(stanza.NSComponent, "message"):
 		c.handleMessage(s, e)
+	case e.Is(stanza.NSStream, "error"):
+		return &StreamError{Condition: condition(e, nsStreams)}
 	}
 	return nil
 }
@@ -111,10 +105,9 @@ func (c *Component) handleInfo(s *stream, iq, payload *xmlstream.Element) {
 	c.refuse(s, iq, errServiceUnavailable)
 }
 
-// discoInfo is the answer to a disco#info query (XEP-0030), also at the nodes at which
-// a server asks what it shall announce in our place (XEP-0355, section 7.2); nil if
-// there is none. A server that is not served is told of no such node: it would
-// delegate, and its users would be refused what it delegated.
+// discoInfo is the answer to a disco#info query (XEP-0030), also at the nodes of XEP-0355,
+// section 7.2; nil if there is none. A server that is not served is told of no such node:
+// it would delegate, and its users would be refused.
 func (c *Component) discoInfo(from string, query *xmlstream.Element) *stanza.DiscoInfo {
 	info := (&stanza.IQ{}).DiscoInfo()
 	node, has := query.Attr("node")
@@ -156,20 +149,17 @@ func (c *Component) result(s *stream, iq *xmlstream.Element, payload stanza.IQPa
 	c.offer(s, envelope{inner: replyTo(iq)}.wrap(stanza.IQTypeResult, data))
 }
 
-// offer sends an answer from the goroutine that reads, which must not wait: if the
-// queue has no room, not even in its reserve, the answer is dropped.
-func (c *Component) offer(s *stream, data []byte) error {
-	err := s.out.offer(data)
-	if err != nil {
+// offer sends an answer without waiting: if not even the reserve of the queue has room,
+// the answer is dropped.
+func (c *Component) offer(s *stream, data []byte) {
+	if s.out.offer(data) != nil {
 		c.opts.Metrics.RepliesDropped.Inc()
 	}
-	return err
 }
 
-// handlePresence notes which resources are connected (XEP-0356, section 7). Only the
-// server can stamp a full JID of a served domain; whoever sends presence to the
-// component directly tells of their own resource. whole says that the presence can be
-// read.
+// handlePresence notes which resources are connected (XEP-0356, section 7). Who sends
+// presence to the component directly tells of their own resource: only the server can
+// stamp another. whole says that the presence can be read.
 func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) {
 	kind := e.Get("type")
 	if kind != "" && kind != "unavailable" || !c.isForComponent(e) {
@@ -185,7 +175,7 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 	}
 	full := u.full
 	var says []byte
-	if c.hub != nil && whole {
+	if whole && c.opts.Unrestricted && c.opts.Presence != "off" {
 		says = payload(e.Raw)
 	}
 	if kind == "" {
@@ -196,16 +186,14 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 		// ejabberd does not report them then, and marks nobody.
 		before := first && (e.Child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed)
 		s.unasked.reported(full, before)
-		c.presences.Available(full, says)
-		if first {
-			// It did not ask for its roster before: it was there before rosterd
-			// was, and may show contacts who left meanwhile.
-			c.presences.Align(full.Bare())
+		c.hub.Available(full, says)
+		if first { // it was there before rosterd was, and may show contacts who left meanwhile
+			c.hub.Align(full.Bare())
 		}
 		return
 	}
 	if c.sessions.Spelled(full) == u.bare { // else another session has its place by now
-		c.presences.Unavailable(full, says)
+		c.hub.Unavailable(full, says)
 		c.gone(full)
 	}
 }
@@ -217,7 +205,7 @@ func (c *Component) gone(full jid.JID) {
 	}
 	c.sessions.Gone(full)
 	c.rosters.Gone(full)
-	c.presences.Unavailable(full, nil) // nothing new if the resource said so itself
+	c.hub.Unavailable(full, nil) // nothing new if the resource said so itself
 }
 
 // handleMessage reads announcements, and notes that a message to a resource came
@@ -240,14 +228,14 @@ func (c *Component) handleMessage(s *stream, e *xmlstream.Element) {
 	}
 }
 
-// announced hands an announcement to who reads it. Only those of a served host count:
-// anybody can send one, but it may also be a domain that was forgotten in xmpp.hosts.
+// announced hands an announcement to who reads it, if it is a served host's. Another
+// domain may have been forgotten in xmpp.hosts.
 func (c *Component) announced(s *stream, from string, e *xmlstream.Element, read func(*stream, string, *xmlstream.Element)) {
 	if host, served := c.names.host(from); served {
 		read(s, host, e)
 	} else if strings.ContainsAny(from, "@/") {
 		return // users, who may say anything
-	} else if _, now := c.strangers.allow(strings.Clone(from)); now {
-		c.opts.Logger.Warn("announcement ignored: its sender is not one of xmpp.hosts", "from", short(from))
+	} else {
+		c.warn(c.strangers, strings.Clone(from), "announcement ignored: its sender is not one of xmpp.hosts", "from", short(from))
 	}
 }

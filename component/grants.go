@@ -10,7 +10,7 @@ import (
 )
 
 // grant is what a virtual host lets rosterd do, as it announced on this stream, and
-// what has been found out of it.
+// what was found out.
 type grant struct {
 	delegation string // namespace in which jabber:iq:roster is delegated; "": nothing was announced
 	filtered   bool   // only some of the queries are
@@ -24,12 +24,11 @@ type grant struct {
 	blocks    bool   // whom its users have blocked can be asked by privileged IQ
 	lists     bool   // and that was answered
 
-	stamps   string    // how users' names are stamped; "": not known
-	absent   absence   // how it answers for a resource that is not there; outlives the stream
-	reported time.Time // when it had reported who is there, if it does so
-	swept    bool      // and those it did not report were taken for unavailable
-	// unconfirmed: COMPAT ejabberd, where no client's answer to a push comes back.
-	unconfirmed bool
+	stamps      string    // how users' names are stamped; "": not known
+	absent      absence   // how it answers for a resource that is not there; outlives the stream
+	reported    time.Time // when it had reported who is there, if it does so
+	swept       bool      // and those it did not report were taken for unavailable
+	unconfirmed bool      // COMPAT ejabberd, where no client's answer to a push comes back
 }
 
 // queryState is what is known of a host's roster queries, on this stream.
@@ -50,11 +49,10 @@ func (g grant) delegated() bool {
 // grants are those of all served hosts. It is safe for concurrent use.
 type grants struct {
 	mu    sync.Mutex
-	hosts map[string]grant // one for each served host, from the start
+	hosts map[string]grant
 }
 
-// newGrants are those of a stream that begins; before, which may be nil, are those of
-// the stream before.
+// newGrants are those of a stream that begins; before are those of the last one, or nil.
 func newGrants(hosts []string, before *grants) *grants {
 	g := &grants{hosts: make(map[string]grant, len(hosts))}
 	for _, host := range hosts {
@@ -79,18 +77,16 @@ func (g *grants) change(host string, f func(*grant)) (before, after grant) {
 	before = g.hosts[host]
 	after = before
 	f(&after)
-	g.hosts[strings.Clone(host)] = after // a map keeps the key it was given last, and that a whole stanza
+	g.hosts[strings.Clone(host)] = after // it may be part of a stanza, which the map would keep
 	return before, after
 }
 
-// announcementsOver reports whether announcements that have not come on a stream will
-// not come any more.
+// announcementsOver reports whether no more announcements are expected on a stream.
 func (c *Component) announcementsOver(s *stream) bool {
 	return time.Since(s.began) >= c.opts.Timing.Announce
 }
 
-// delegationAnnounced reads an announcement of delegations (XEP-0355, section 4.2),
-// which replaces an earlier one.
+// delegationAnnounced reads an announcement of delegations (XEP-0355, section 4.2).
 func (c *Component) delegationAnnounced(s *stream, host string, e *xmlstream.Element) {
 	before, after := s.grants.change(host, func(g *grant) {
 		g.delegation, g.filtered, g.queries, g.probed = "", false, queriesUnknown, false
@@ -106,8 +102,7 @@ func (c *Component) delegationAnnounced(s *stream, host string, e *xmlstream.Ele
 	c.proveDelegation(s, host)
 }
 
-// privilegesAnnounced reads an announcement of privileges (XEP-0356, section 4.2),
-// which replaces an earlier one.
+// privilegesAnnounced reads an announcement of privileges (XEP-0356, section 4.2).
 func (c *Component) privilegesAnnounced(s *stream, host string, e *xmlstream.Element) {
 	var announced grant
 	for _, perm := range e.Children {
@@ -119,7 +114,7 @@ func (c *Component) privilegesAnnounced(s *stream, host string, e *xmlstream.Ele
 			announced.push, announced.blocks = permits(perm, nsRoster, "set"), permits(perm, nsBlocking, "get")
 		}
 	}
-	c.presences.Blocking(host, announced.blocks) // first: once they are granted, presences are relayed
+	c.hub.Blocking(host, announced.blocks) // first: once they are granted, presences are relayed
 	before, after := s.grants.change(host, func(g *grant) {
 		g.privilege = strings.Clone(e.Name.Space)
 		g.push, g.presence, g.blocks = announced.push, announced.presence, announced.blocks
@@ -135,8 +130,8 @@ func (c *Component) privilegesAnnounced(s *stream, host string, e *xmlstream.Ele
 	}
 }
 
-// permits reports whether the permission of IQs has some of a namespace among them.
-// COMPAT Prosody, whose mod_privilege puts each namespace into the one before.
+// permits reports whether some IQs are permitted in a namespace. COMPAT Prosody, whose
+// mod_privilege puts each namespace into the one before.
 func permits(within *xmlstream.Element, namespace, kind string) bool {
 	for _, ns := range within.Children {
 		if !ns.Is(within.Name.Space, "namespace") {
@@ -149,28 +144,23 @@ func permits(within *xmlstream.Element, namespace, kind string) bool {
 	return false
 }
 
-// How a query of a host's users arrives.
+// The values of [Routes]: how queries arrive, changes reach clients, and presence gets
+// from contact to contact.
 const (
 	QueryUnknown   = "unknown"   // the host has announced nothing, and it is too early to say more
-	QueryDelegated = "delegated" // the server forwards it (XEP-0355)
-	QueryPlain     = "plain"     // the client asks the component's own JID
+	QueryDelegated = "delegated" // the server forwards them (XEP-0355)
+	QueryPlain     = "plain"     // clients ask the component's own JID
 	QueryNone      = "none"      // none does: the server answers all of them, whoever is asked
-)
 
-// How a change reaches a host's clients.
-const (
 	PushPrivileged = "privileged" // roster push, sent by the server in the user's name (XEP-0356, section 6)
 	PushDirect     = "direct"     // roster push, sent from the user's bare JID
 	PushExchange   = "exchange"   // message with a roster item exchange (XEP-0144), which the client may act on
-)
 
-// How presence gets from contact to contact.
-const (
 	PresenceRelayed = "relayed" // by rosterd
 	PresenceServer  = "server"  // by the server, as far as its own roster lets it
 )
 
-// Routes are the best that a host's grants leave for queries, pushes and presence.
+// Routes are the best that a host's grants permit.
 type Routes struct {
 	Host     string   `json:"host"`
 	Query    string   `json:"query"`
@@ -178,7 +168,6 @@ type Routes struct {
 	Presence string   `json:"presence"`
 	Missing  []string `json:"missing,omitempty"` // what a better route needs, one sentence each
 
-	// What the host has announced, or shown.
 	Delegation        bool   `json:"delegation"`           // of jabber:iq:roster: its queries arrive, or
 	Unproven          bool   `json:"unproven,omitempty"`   // are said to: nobody answers probes
 	Privileges        string `json:"privileges,omitempty"` // the namespace in which it announced privileges; "": none, or not yet

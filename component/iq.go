@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gosrc.io/xmpp/stanza"
@@ -36,23 +37,18 @@ type request struct {
 	from    string            // "": the component
 	to      string
 	payload string
-	// privilege is the namespace of the privilege by which the server sends it to a
-	// resource in its user's name (XEP-0356, section 6), or to the user's account;
-	// "": it is an ordinary IQ.
+	// privilege is the namespace of a privileged IQ, which the server sends in the
+	// user's name (XEP-0356, section 6); "": it is an ordinary IQ.
 	privilege string
-	// prepared is the address of who answers as the server may prepare it; "": as in to.
-	prepared string
-	timeout  time.Duration // 0: Timing.Answer
-	// proof says that no answer matters once the request came to rosterd itself, by
-	// delegation: see [Component.proveDelegation].
-	proof bool
+	prepared  string        // who answers, as the server may prepare to; "": as in to
+	timeout   time.Duration // 0: Timing.Answer
+	proof     bool          // no answer matters once it came back by delegation
 }
 
 const pingPayload = "<ping xmlns='" + nsPing + "'/>"
 
 // request sends an IQ and returns its id. callback is called once, with what becomes
-// of it; it must not block. queue queues the stanza: one of the writer's methods, or
-// something around it.
+// of it; it must not block. queue queues the stanza, as [writer.put] does.
 func (s *stream) request(r request, queue func([]byte) error, callback func(answer)) (id string) {
 	id, err := s.iqs.register(r, callback)
 	if err == nil {
@@ -96,8 +92,7 @@ func appendStart(b []byte, name, namespace string, a stanza.Attrs) []byte {
 	return append(b, '>')
 }
 
-// maxPending is how many IQs of a stream wait for an answer at a time; with one more
-// the oldest is given up.
+// maxPending is how many IQs wait for an answer; with one more the oldest is given up.
 const maxPending = 1 << 16
 
 var errNoAnswer = errors.New("no answer in time")
@@ -117,24 +112,24 @@ type tracker struct {
 	timeout time.Duration
 	prefix  string // of the ids; nobody else can guess one
 
+	last    atomic.Uint64 // of the ids
 	mu      sync.Mutex
-	last    uint64
-	pending map[string]*list.Element // by id, of *pending
-	order   list.List                // the oldest first
+	pending map[string]*pending
+	order   list.List // of their ids, the oldest first
 	closed  bool
 }
 
 type pending struct {
-	id       string
 	from     string // who must answer
 	prepared string // the same, as the server may prepare it
 	proof    bool
+	place    *list.Element
 	timer    *time.Timer
 	callback func(answer)
 }
 
 func newTracker(timeout time.Duration, prefix string) *tracker {
-	return &tracker{timeout: timeout, prefix: prefix, pending: make(map[string]*list.Element)}
+	return &tracker{timeout: timeout, prefix: prefix, pending: make(map[string]*pending)}
 }
 
 // register notes an IQ before it is sent, and returns its id.
@@ -148,14 +143,14 @@ func (t *tracker) register(r request, callback func(answer)) (id string, err err
 		t.mu.Unlock()
 		return "", errStreamClosed
 	}
-	p.id = t.next()
 	var oldest *pending
 	if len(t.pending) >= maxPending {
-		oldest = t.remove(t.order.Front().Value.(*pending).id)
+		oldest = t.remove(t.order.Front().Value.(string))
 	}
-	t.pending[p.id] = t.order.PushBack(p)
+	id = t.id()
+	t.pending[id], p.place = p, t.order.PushBack(id)
 	p.timer = time.AfterFunc(cmp.Or(r.timeout, t.timeout), func() {
-		if t.cancel(p.id) {
+		if t.cancel(id) {
 			callback(answer{err: errNoAnswer})
 		}
 	})
@@ -163,45 +158,34 @@ func (t *tracker) register(r request, callback func(answer)) (id string, err err
 	if oldest != nil {
 		oldest.callback(answer{err: errNoAnswer})
 	}
-	return p.id, nil
+	return id, nil
 }
 
 // remove removes the IQ of an id, if it waits. t.mu is held.
 func (t *tracker) remove(id string) *pending {
-	e := t.pending[id]
-	if e == nil {
-		return nil
+	p := t.pending[id]
+	if p != nil {
+		delete(t.pending, id)
+		t.order.Remove(p.place)
+		p.timer.Stop()
 	}
-	delete(t.pending, id)
-	p := t.order.Remove(e).(*pending)
-	p.timer.Stop()
 	return p
 }
 
-// id returns a new id, for an IQ whose answer nobody waits for.
-func (t *tracker) id() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.next()
-}
-
-// next returns a new id. t.mu is held.
-func (t *tracker) next() string {
-	t.last++
-	return t.prefix + strconv.FormatUint(t.last, 36)
-}
+// id returns a new id.
+func (t *tracker) id() string { return t.prefix + strconv.FormatUint(t.last.Add(1), 36) }
 
 // answered gives a result or an error to who waits for it. It reports false if
-// nobody does: the id alone proves nothing, the sender must be who was asked.
+// nobody does. The sender must be who was asked.
 func (t *tracker) answered(iq *xmlstream.Element) bool {
 	from, id := iq.Get("from"), iq.Get("id")
 	t.mu.Lock()
-	e := t.pending[id]
-	if e == nil || from == "" || from != e.Value.(*pending).from && from != e.Value.(*pending).prepared {
+	p := t.pending[id]
+	if p == nil || from == "" || from != p.from && from != p.prepared {
 		t.mu.Unlock()
 		return false
 	}
-	p := t.remove(id)
+	t.remove(id)
 	t.mu.Unlock()
 	p.callback(answer{iq: iq})
 	return true
@@ -212,7 +196,7 @@ func (t *tracker) answered(iq *xmlstream.Element) bool {
 func (t *tracker) arrived(id string) (own bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.pending[id]; e != nil && e.Value.(*pending).proof {
+	if p := t.pending[id]; p != nil && p.proof {
 		t.remove(id)
 	}
 	return strings.HasPrefix(id, t.prefix)
@@ -229,13 +213,11 @@ func (t *tracker) cancel(id string) bool {
 // close gives up all: the stream has ended.
 func (t *tracker) close() {
 	t.mu.Lock()
-	t.closed = true
-	var all []*pending
-	for t.order.Len() > 0 {
-		all = append(all, t.remove(t.order.Front().Value.(*pending).id))
-	}
+	all := t.pending
+	t.pending, t.closed = nil, true
 	t.mu.Unlock()
 	for _, p := range all {
+		p.timer.Stop()
 		p.callback(answer{err: errStreamClosed})
 	}
 }
@@ -248,8 +230,8 @@ func isRequest(iq *xmlstream.Element) bool {
 
 func isError(e *xmlstream.Element) bool { return e.Get("type") == "error" }
 
-// condition returns the defined condition of an error: the name of the first child
-// in the namespace of conditions that is not <text/>; "" if e is nil.
+// condition returns the defined condition of an error (RFC 6120, sections 4.9.2 and
+// 8.3.2), "" if e is nil.
 func condition(e *xmlstream.Element, namespace string) string {
 	if e == nil {
 		return ""
@@ -264,16 +246,15 @@ func condition(e *xmlstream.Element, namespace string) string {
 
 // errorCondition returns the condition of an IQ's stanza error, or "".
 func errorCondition(iq *xmlstream.Element) string {
-	return condition(iq.Child(stanza.NSComponent, "error"), nsStanzas)
+	return condition(iq.Child(iq.Name.Space, "error"), nsStanzas)
 }
 
-// reply is what the answer to a request repeats of it: the attributes id, from and
-// to, as they are written, exactly as they were stamped, and the addresses the other
-// way round. An empty id is not the same as none. It keeps nothing of the request.
+// reply is what the answer to a request repeats of it: the attributes id, from and to,
+// escaped, with the addresses exchanged. An empty id is not the same as none. It keeps
+// nothing of the request.
 //
-// COMPAT ejabberd, which knows the answers to its own requests by their id,
-// whatever their address is, and from 24.10 on drops what a privileged component
-// sends to a host unless it has a resource.
+// COMPAT ejabberd from 24.10 on, which drops what a privileged component sends to a host
+// unless it has a resource. It knows the answers to its own requests by their id alone.
 type reply []byte
 
 func replyTo(request *xmlstream.Element) reply {
@@ -316,22 +297,19 @@ func (r reply) append(b []byte, namespace string, kind stanza.StanzaType) []byte
 const maxRepeated = 6 << 10
 
 // repeatable reports whether an answer can repeat what it must of a request, or of
-// two, one in the other. The sender chooses the id: one of a few 100,000 bytes would
-// make the answer too long for the server, which would end the stream.
+// two, one in the other. With a very long id the answer would be too long for the
+// server, which would end the stream.
 func (c *Component) repeatable(iq *xmlstream.Element) bool {
-	size := 0 // at most: escaping makes six bytes of one
+	var room [512]byte
+	size := 0
 	for _, name := range [...]string{"id", "from", "to"} {
-		size += len(" from=''") + 6*len(iq.Get(name))
-	}
-	if size <= min(maxRepeated, c.opts.MaxStanza/4) {
-		return true
-	}
-	for _, name := range [...]string{"id", "from", "to"} {
-		if len(xmlstream.AppendEscaped(nil, iq.Get(name))) > maxRepeated {
+		n := len(xmlstream.AppendEscaped(room[:0], iq.Get(name)))
+		if n > maxRepeated {
 			return false
 		}
+		size += len(" from='/rosterd'") + n
 	}
-	return len(replyTo(iq)) <= c.opts.MaxStanza/4
+	return size <= c.opts.MaxStanza/4
 }
 
 // stanzaError is a stanza error's type, condition, and what a person is to read (RFC

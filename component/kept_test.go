@@ -76,8 +76,8 @@ func TestNothingKeepsAStanza(t *testing.T) {
 					c.handlePresence(s, e, true)
 				}
 				ping := s.iqs // what was asked because of it is answered
-				for id, e := range ping.pending {
-					ping.answered(&xmlstream.Element{Attrs: attrsOf("id", id, "type", "error", "from", e.Value.(*pending).from)})
+				for id, p := range ping.pending {
+					ping.answered(&xmlstream.Element{Attrs: attrsOf("id", id, "type", "error", "from", p.from)})
 				}
 				return weak.Make(unsafe.StringData(e.Name.Local))
 			}()

@@ -25,8 +25,7 @@ func newLogLimiter(every time.Duration, max int) *logLimiter {
 	return &logLimiter{every: every, max: max, causes: make(map[string]*suppressed)}
 }
 
-// allow reports whether a cause is to be logged now, and how often it was not logged
-// since the last time.
+// allow reports whether a cause is to be logged now, and how often it was not since.
 func (l *logLimiter) allow(cause string) (notLogged int, now bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -45,6 +44,16 @@ func (l *logLimiter) allow(cause string) (notLogged int, now bool) {
 	}
 	notLogged, known.times, known.last = known.times, 0, at
 	return notLogged, true
+}
+
+// warn logs a cause that concerns many, as often as l allows.
+func (c *Component) warn(l *logLimiter, cause, message string, args ...any) {
+	if notLogged, now := l.allow(cause); now {
+		if l.every > 0 {
+			args = append(args, "not_logged_before", notLogged)
+		}
+		c.opts.Logger.Warn(message, args...)
+	}
 }
 
 // reset forgets all causes.

@@ -10,9 +10,9 @@ import (
 	"rosterd/roster"
 )
 
-// names are the spellings of domains: a server knows each of its own in one, with
-// U-labels or with A-labels (RFC 5890), and takes the other for somebody else's.
-// Inside rosterd there is the prepared one alone. It is safe for concurrent use.
+// names are the spellings of domains: a server knows each of its own either with U-labels
+// or with A-labels (RFC 5890). Inside rosterd there is the prepared one alone. It is safe
+// for concurrent use.
 type names struct {
 	prepared map[string]string                  // of each spelling of a served host
 	spelled  map[string]*atomic.Pointer[string] // of the hosts with two spellings: the server's, nil until it has used it
@@ -62,6 +62,12 @@ func (n *names) host(domain string) (host string, served bool) {
 	return host, true
 }
 
+// serves reports whether a prepared domain is that of a served host.
+func (n *names) serves(domain string) bool {
+	host, known := n.prepared[domain]
+	return known && host == domain
+}
+
 // write returns a domain as it is to be sent to the server.
 func (n *names) write(domain string) string {
 	if p := n.spelled[domain]; p != nil {
@@ -72,8 +78,7 @@ func (n *names) write(domain string) string {
 	return domain
 }
 
-// candidates are the domains that a served host may be to the server: one, if that is
-// known.
+// candidates are the spellings that a served host may have: one, if that is known.
 func (n *names) candidates(host string) []string {
 	if p := n.spelled[host]; p != nil && p.Load() == nil {
 		return spellings(host)
@@ -97,8 +102,7 @@ func (n *names) domain() string { return *n.ownNow.Load() }
 // isOwn reports whether a domain is the component's own.
 func (n *names) isOwn(domain string) bool { return slices.Contains(n.own, domain) }
 
-// tryOther makes the other spelling of the component's own domain the one to be tried,
-// if there is one.
+// tryOther switches to the other spelling of the component's domain, if there is one.
 func (n *names) tryOther() bool {
 	for i := range n.own {
 		if n.own[i] != n.domain() {
@@ -161,21 +165,19 @@ type sender struct {
 
 var (
 	errNobody = errors.New("no resource of a served host")
-	// errAmbiguous is for a name that the server might prepare in another way than
-	// rosterd: two of its accounts would be one user here, and somebody would read
-	// another's roster.
+	// errAmbiguous is for a name that the server might prepare in another way: two of
+	// its accounts would be one user here, and somebody would read another's roster.
 	errAmbiguous = errors.New("it is not sure whose account this spelling is")
 )
 
-// The ways in which a host stamps the names of its users.
+// How a host stamps the names of its users.
 const (
 	stampsPrepared = "prepared" // as it compares them: two stamps are two accounts (Prosody)
 	stampsTyped    = "typed"    // as they were typed at login: two stamps may be one account (ejabberd)
 )
 
-// sender returns who sent something, as the server says: the account which the server
-// would find under this name. If the server did not prepare the name itself, or that
-// is not known, it counts only if it is sure what the server would make of it.
+// sender returns who sent something, by the server's stamp. Unless the server prepared
+// the name itself, it counts only if it is sure which account the server would find.
 func (c *Component) sender(s *stream, from string) (u sender, err error) {
 	bare, resource, full := strings.Cut(from, "/")
 	local, domain, user := strings.Cut(bare, "@")
@@ -206,14 +208,14 @@ func (c *Component) sender(s *stream, from string) (u sender, err error) {
 	return u, nil
 }
 
-// isSure reports whether a host surely means the account of the prepared name by one
-// that it stamped, and that is not just the same.
+// isSure reports whether a host surely means the account of the prepared name by a stamp
+// that is not the same.
 func (s *stream) isSure(host string, stamp jid.Stamp) bool {
 	switch g := s.grants.of(host); g.stamps {
 	case stampsPrepared: // else it prepares in another way than rosterd
 		return stamp.Match == jid.Exact
 	case stampsTyped:
-		// Who delegates prepares by nodeprep; of others it is not known.
+		// Who delegates prepares by nodeprep.
 		return stamp.Ordered && (stamp.Match == jid.Agreed || g.delegated())
 	default:
 		return stamp.Ordered && stamp.Match == jid.Agreed
@@ -222,23 +224,19 @@ func (s *stream) isSure(host string, stamp jid.Stamp) bool {
 
 // logAmbiguous logs that somebody is not served, as it is not sure who they are.
 func (c *Component) logAmbiguous(from string) {
-	if notLogged, now := c.unanswered.allow("ambiguous"); now {
-		c.opts.Logger.Warn("a user is not served: the server may have another account under another spelling of this name, and whose roster it is would not be sure",
-			"from", short(from), "not_logged_before", notLogged)
-	}
+	c.warn(c.unanswered, "ambiguous", "a user is not served: the server may have another account under another spelling of this name, and whose roster it is would not be sure", "from", short(from))
 }
 
-// endOtherSpelling notes the end of a session whose place one of another spelling has
-// taken, of which ejabberd tells nobody.
+// endOtherSpelling ends a session whose place one of another spelling has taken. COMPAT
+// ejabberd, which tells nobody.
 func (c *Component) endOtherSpelling(u sender) {
 	if c.sessions.Spelled(u.full) != u.bare {
 		c.gone(u.full)
 	}
 }
 
-// address returns a full JID as the server knows it, to be sent to. The user's part is
-// as the server stamped it: a client takes a push from no other address (RFC 6121,
-// section 2.1.6).
+// address returns a full JID as the server stamped it: a client takes a push from no
+// other address (RFC 6121, section 2.1.6).
 func (c *Component) address(full jid.JID) string {
 	if bare := c.sessions.Spelled(full); bare != "" {
 		return bare + "/" + full.Resource()

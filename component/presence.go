@@ -5,45 +5,17 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
-	"rosterd/jid"
 	"rosterd/presence"
 	"rosterd/xmlstream"
 )
 
-// Presences decides whose presence goes to whom, see [presence.Hub]. Its methods do
-// not block.
-type Presences interface {
-	Available(full jid.JID, payload []byte)
-	Unavailable(full jid.JID, payload []byte)
-	Login(full jid.JID)
-	Alive(full jid.JID)
-	Align(user jid.JID)
-	Blocking(host string, can bool)
-	BlocksChanged(user jid.JID)
-}
-
-// noPresences is the Presences of a component that relays none.
-type noPresences struct{}
-
-func (noPresences) Available(jid.JID, []byte)   {}
-func (noPresences) Unavailable(jid.JID, []byte) {}
-func (noPresences) Login(jid.JID)               {}
-func (noPresences) Alive(jid.JID)               {}
-func (noPresences) Align(jid.JID)               {}
-func (noPresences) Blocking(string, bool)       {}
-func (noPresences) BlocksChanged(jid.JID)       {}
-
 const (
-	// maxPayload is how many bytes of a presence's children are relayed. Of a longer
-	// presence, and one with a longer tag, only what RFC 6121 defines is: show, status,
-	// priority.
-	maxPayload = 32 << 10
-	// maxTag is how many bytes a tag in it may have. What receives it may wait at a
-	// longer one, see [xmlstream.Padding]: clients, too, are written on libexpat.
-	maxTag = 4 << 10
+	maxPayload = 32 << 10 // bytes of a presence's children that are relayed
+	maxTag     = 4 << 10  // bytes of a tag in it; a client may wait at a longer one, see [xmlstream.Padding]
 )
 
-// payload returns what a presence says, as XML to be relayed.
+// payload returns what a presence says, as XML to be relayed. Of what exceeds the bounds
+// only show, status and priority are (RFC 6121, section 4.7.2).
 func payload(data []byte) []byte {
 	everything := func(xml.Name) bool { return true }
 	basics := func(name xml.Name) bool {
@@ -57,8 +29,7 @@ func payload(data []byte) []byte {
 	return nil
 }
 
-// presenceSender sends what the hub decides on a stream. It implements
-// [presence.Sender].
+// presenceSender is the [presence.Sender] of a stream.
 type presenceSender struct {
 	c *Component
 	s *stream
@@ -68,7 +39,7 @@ type presenceSender struct {
 func (p presenceSender) Relay(st presence.Stanza) error {
 	host := st.From.Domain()
 	switch {
-	case !p.c.hosts[host]:
+	case !p.c.names.serves(host):
 		p.c.opts.Logger.Error("presence from an address that is not of a served host, not sent")
 		return nil
 	case st.To.Domain() == p.c.opts.Domain:

@@ -12,41 +12,27 @@ import (
 	"gosrc.io/xmpp/stanza"
 )
 
-// An announcement is no proof: servers forget a delegation and do not say so. COMPAT
-// ejabberd takes it away when another connection of the component ends; Prosody drops
-// it when mod_delegation is reloaded, or the host activated anew.
-//
-// So each host is probed. A probe is a roster query of our own to nobody of the host's
-// users. Where the host delegates to us, it comes back to us for an answer, as the
-// users' queries do; and that answer takes the way of the answers to them. COMPAT
-// ejabberd delegates what goes to the host itself apart from that, and earlier.
+// Servers forget a delegation that they announced. COMPAT ejabberd does so when another
+// connection of the component ends; Prosody when mod_delegation is reloaded, or the host
+// activated anew. So each host is probed, with a roster query to a user who does not
+// exist. If the host delegates, it comes back to us, as the users' queries do. COMPAT
+// ejabberd delegates what goes to the host itself in another way, and earlier.
 
-// Undelegated is the end of a stream because a host's roster queries do not reach it
-// any more. A new stream brings them back, if anything does.
-type Undelegated struct{ Host string }
+// undelegated ends a stream: a host's roster queries do not reach it any more.
+type undelegated struct{ host string }
 
-func (e *Undelegated) Error() string {
-	return "roster queries of " + e.Host + " have ceased to be delegated"
+func (e *undelegated) Error() string {
+	return "roster queries of " + e.host + " have ceased to be delegated"
 }
 
-// Advice says what an administrator can check.
-func (e *Undelegated) Advice() string {
-	return "was a module of the server reloaded, or another rosterd connected? A new stream brings the delegation back"
-}
+// rival ends a stream: an older rosterd is connected as the same component. COMPAT
+// ejabberd, which shares queries and presences among them.
+type rival struct{ domain string }
 
-// Rival is the end of a stream because an older rosterd is connected as the same
-// component: COMPAT ejabberd, which shares queries and presences among them.
-type Rival struct{ Domain string }
-
-func (e *Rival) Error() string { return "another rosterd is connected as " + e.Domain }
-
-// Advice says what an administrator can check.
-func (e *Rival) Advice() string {
-	return "one rosterd is enough for a component: stop one; this one tries again, in case the other has gone"
-}
+func (e *rival) Error() string { return "another rosterd is connected as " + e.domain }
 
 func isRival(err error) bool {
-	_, is := errors.AsType[*Rival](err)
+	_, is := errors.AsType[*rival](err)
 	return is
 }
 
@@ -59,22 +45,18 @@ func (c *Component) probe(spelling string) request {
 // what is from the component's bare domain.
 func (c *Component) prober() string { return c.names.domain() + "/rosterd" }
 
-// nobodyAt is an address at which a server answers for a host, as it spells it, at
-// once: as nobody is there, with an error (RFC 6121, section 8.5.1). COMPAT ejabberd
-// from 24.10 on, which passes on no ping to the host itself.
+// nobodyAt is an address at which a server answers for a host at once, with an error
+// (RFC 6121, section 8.5.1). COMPAT ejabberd from 24.10 on, which passes on no ping to
+// the host itself.
 func (c *Component) nobodyAt(spelling string) string { return c.nobody + "@" + spelling + "/nowhere" }
-
-// suspectFor is how long the presence of another rosterd is looked for.
-const suspectFor = 30 * time.Second
 
 // suspect has the hosts probed often for a while: another rosterd may be, or have
 // been, connected as the same component.
-func (s *stream) suspect() { s.suspected.Store(int64(time.Since(s.began) + suspectFor)) }
+func (s *stream) suspect() { s.suspected.Store(int64(time.Since(s.began) + 30*time.Second)) }
 
 // proveDelegation sends a host a probe, and draws the conclusion from what becomes of
-// it. It does not block: where the server takes nothing now, there is no probe. If it
-// is not known how the server spells the host, only the answer to the right spelling
-// counts.
+// it. It does not block: if the queue is full, there is no probe. Only the answer to
+// the right spelling of the host counts.
 func (c *Component) proveDelegation(s *stream, host string) {
 	before := s.grants.of(host)
 	for _, spelling := range c.names.candidates(host) {
@@ -95,8 +77,8 @@ func (c *Component) proveDelegation(s *stream, host string) {
 				s.probeFailed(host, before)
 			}
 		})
-		// A server may drop it. It reads in order: when it has answered a ping behind
-		// it, the probe does not come any more.
+		// A server may drop it. When it has answered a ping behind it, the probe does
+		// not come any more.
 		s.ping("behind-"+c.nobodyAt(spelling), s.out.offer, func(a answer) {
 			if a.iq == nil {
 				return
@@ -137,12 +119,12 @@ func (s *stream) probeUnanswered(host string) {
 }
 
 // probeFailed notes that the server has answered a probe itself, or lost it. It ends
-// the stream if probes arrived before, or should have for long, by what was announced.
+// the stream if probes arrived before, or failed before in spite of an announcement.
 // Where users' queries arrive and no probe ever did, a probe tells nothing.
 func (s *stream) probeFailed(host string, before grant) {
 	_, after := s.grants.change(host, func(g *grant) {
 		switch {
-		case g.queries == queriesArrive && !(before.queries == queriesArrive && before.probed): // a query came meanwhile, or no probe ever did
+		case g.queries == queriesArrive && !(before.queries == queriesArrive && before.probed):
 		case g.filtered && !before.probed:
 			g.queries = queriesUnproven // a probe is none of the queries that are delegated
 		default:
@@ -150,13 +132,13 @@ func (s *stream) probeFailed(host string, before grant) {
 		}
 	})
 	if after.queries == queriesElsewhere && (before.queries == queriesArrive || before.queries == queriesElsewhere && before.delegation != "") {
-		s.end(&Undelegated{host})
+		s.end(&undelegated{host})
 	}
 }
 
-// probeArrived answers a probe that was delegated to us. It may be another rosterd's:
-// then one of the two must go. The younger one does; the older one will find that the
-// server has taken its delegation away with the other's connection.
+// probeArrived answers a probe that was delegated to us. If it is another rosterd's, the
+// younger of the two goes; the older one will find that the server has taken its
+// delegation away with the other's connection.
 func (c *Component) probeArrived(s *stream, host string, e envelope, id string) {
 	if s.iqs.arrived(id) {
 		c.offer(s, e.refusal(errNotAllowed))
@@ -170,7 +152,7 @@ func (c *Component) probeArrived(s *stream, host string, e envelope, id string) 
 	c.offer(s, e.refusal(errConflict))
 	s.suspect()
 	if born, ok := bornOf(id); ok && born < c.born {
-		c.closeStream(s, &Rival{c.opts.Domain})
+		c.closeStream(s, &rival{c.opts.Domain})
 	}
 }
 
@@ -180,8 +162,7 @@ func (c *Component) idPrefix() string {
 	return strconv.FormatInt(c.born, 36) + "-" + rand.Text()[:13] + "-"
 }
 
-// bornOf returns when the component was made that made an id, in microseconds since
-// 1970.
+// bornOf returns when the component was made that made an id, see [Component].born.
 func bornOf(id string) (micros int64, ok bool) {
 	parts := strings.Split(id, "-")
 	if len(parts) != 3 || len(parts[1]) != 13 {
@@ -191,9 +172,8 @@ func bornOf(id string) (micros int64, ok bool) {
 	return micros, err == nil && micros > 0
 }
 
-// identify finds out whether roster queries of a host that does not delegate can come
-// here at all. COMPAT jabberd2, tried: 2.7.0: they cannot, even if they are addressed to
-// us. Nothing but the name that a server gives itself (XEP-0092) tells.
+// identify asks a host for its software (XEP-0092). COMPAT jabberd2, tried: 2.7.0, which
+// answers all roster queries itself, even those that are addressed to us.
 func (c *Component) identify(s *stream, host string) {
 	for _, spelling := range c.names.candidates(host) {
 		r := request{to: spelling, payload: "<query xmlns='" + nsVersion + "'/>"}
@@ -248,11 +228,9 @@ const (
 	absenceCertain           // with an error that has a text, as ejabberd's has
 )
 
-// testAbsence finds out how a server answers for a resource that is not there, and
-// whether an address comes back as it was sent: then it stamps those of users as they
-// were typed. Until it has answered, the absence of an earlier stream holds. By then a
-// host has also reported who is there, if it does so: it does at once, and answers
-// this afterwards.
+// testAbsence finds out how a server answers for a resource that is not there. If the
+// address comes back as it was sent, the server stamps those of users as they were typed.
+// A host that reports who is there has done so before it answers this.
 func (c *Component) testAbsence(s *stream, host string) {
 	for _, spelling := range c.names.candidates(host) {
 		to := "Rosterd-Asks-For-Nobody-" + rand.Text() + "@" + spelling + "/nowhere"
@@ -285,15 +263,14 @@ func (c *Component) testAbsence(s *stream, host string) {
 	}
 }
 
-// Whether the server takes stanzas from every address of the served hosts, as
-// [Options].Unrestricted says.
+// Whether the server takes stanzas from every address of the served hosts.
 const (
 	AnyUnproven = "unproven" // it is being tried, or there is no stream
 	AnyTaken    = "taken"
 	AnyRefused  = "refused" // it has ended a stream because of one: the routes are those without
 )
 
-// takesAny is one of these, or "" if nobody says so. s may be nil.
+// takesAny is one of these, or "" without [Options].Unrestricted. s may be nil.
 func (c *Component) takesAny(s *stream) string {
 	switch {
 	case !c.opts.Unrestricted:
@@ -306,12 +283,11 @@ func (c *Component) takesAny(s *stream) string {
 	return AnyUnproven
 }
 
-// tryAddress tries it with the first thing that is sent on a stream: one that nobody
-// acts on, to the component itself. A server that does not take it ends the stream,
-// which is better than to lose somebody's push in this way, much later. Any answer to
-// what follows, see [Component.proveDelegation], says that it does. It has a resource:
-// COMPAT ejabberd 24.12, where mod_privilege fails at an answer without payload to a
-// domain.
+// tryAddress begins a stream with a stanza from a host's address, to the component
+// itself. A server that does not take it ends the stream, at once and not at somebody's
+// push much later. Any answer to what follows says that the server has taken it. It has
+// a resource: COMPAT ejabberd 24.12, where mod_privilege fails at an answer without
+// payload to a domain.
 func (c *Component) tryAddress(s *stream) {
 	if c.unrestricted.Load() {
 		r := request{kind: stanza.IQTypeResult, from: c.names.write(c.opts.Hosts[0]), to: c.prober()}

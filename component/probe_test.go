@@ -222,7 +222,7 @@ func TestPauses(t *testing.T) {
 		{"here, by name", "localhost:5347", errClosed, []time.Duration{time.Second, 2 * time.Second, 2 * time.Second}},
 		{"here, IPv6", "[::1]:5347", errClosed, []time.Duration{time.Second, 2 * time.Second, 2 * time.Second}},
 		{"another has the name", "192.0.2.1:5347", conflict, []time.Duration{time.Second, time.Second, time.Second, time.Second}},
-		{"another shares it", "127.0.0.1:5347", &Rival{"contacts.example.org"}, []time.Duration{time.Minute, time.Minute}},
+		{"another shares it", "127.0.0.1:5347", &rival{"contacts.example.org"}, []time.Duration{time.Minute, time.Minute}},
 	} {
 		c := New(Options{Address: tt.address}, nil)
 		retry := c.newBackoff()

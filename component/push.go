@@ -3,6 +3,8 @@ package component
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"gosrc.io/xmpp/stanza"
@@ -33,9 +35,7 @@ var PushResults = []string{pushOK, pushGone, pushRefused, pushLost, pushUnanswer
 var Actions = []string{string(roster.Added), string(roster.Changed), string(roster.Removed)}
 
 var (
-	errPushLost     = fmt.Errorf("%w: the push was not confirmed", roster.ErrNotConnected)
 	errPushBlocked  = errors.New("the user has blocked the component")
-	errPushFull     = errors.New("the server takes roster pushes too slowly")
 	errTooLarge     = errors.New("a contact's name and groups take more than fits into xmpp.max_stanza_bytes")
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
@@ -46,7 +46,14 @@ var (
 // push was answered, refused or given up.
 func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
 	host := to[0].Domain()
-	s, g, route, err := c.pushRoute(host)
+	var g grant
+	var err error
+	s, _ := c.current()
+	if s == nil {
+		err = errStreamClosed
+	} else if g = s.grants.of(host); !c.pushesKnown(s, g) {
+		err = errNotAnnounced
+	}
 	if err != nil {
 		c.logUndelivered(err)
 		for _, change := range changes {
@@ -55,9 +62,10 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		return err
 	}
 	c.awaitBarrier(s, host, to)
-	p := &pushes{c: c, s: s, left: len(to)*len(changes) + 1, missing: make(map[jid.JID]struct{}), settled: settled}
+	p := &pushes{c: c, s: s, left: len(to)*len(changes) + 1, missing: make(map[jid.JID]struct{}), privileged: make(map[string]roster.Change), settled: settled}
 	defer p.done() // the one that holds back settled until all are counted
 	defer p.settleUnconfirmed(host, g)
+	route := c.routes(s, host, g).Push
 	if route == PushExchange {
 		p.suggest(to, changes)
 		return nil
@@ -77,17 +85,6 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		}
 	}
 	return nil
-}
-
-// pushRoute returns the stream to send a host's pushes on, and how.
-func (c *Component) pushRoute(host string) (s *stream, g grant, route string, err error) {
-	if s, _ = c.current(); s == nil {
-		return nil, grant{}, "", errPushLost
-	}
-	if g = s.grants.of(host); !c.pushesKnown(s, g) {
-		return nil, grant{}, "", errNotAnnounced
-	}
-	return s, g, c.routes(s, host, g).Push, nil
 }
 
 // pushesKnown reports whether it is known by now how a host lets rosterd push.
@@ -120,15 +117,9 @@ type pushes struct {
 	settled func(roster.Outcome)
 
 	// Of the goroutine that sends:
-	unconfirmed []roster.Change // sent in a way that nobody confirms
-	privileged  []sentPush
-	full        bool // the queue had no room
-}
-
-// sentPush is a push whose answer is waited for.
-type sentPush struct {
-	id     string
-	change roster.Change
+	unconfirmed []roster.Change          // sent in a way that nobody confirms
+	privileged  map[string]roster.Change // by the id of the IQ whose answer is waited for
+	full        bool                     // the queue had no room
 }
 
 // put queues a stanza. When the queue had no room for one, the others do not wait.
@@ -137,7 +128,7 @@ func (p *pushes) put(data []byte) error {
 	case len(data) > p.c.opts.MaxStanza:
 		return errTooLarge
 	case p.full:
-		return errPushFull
+		return errQueueFull
 	}
 	err := p.s.out.put(data)
 	p.full = err == errQueueFull
@@ -148,7 +139,7 @@ func (p *pushes) put(data []byte) error {
 func (p *pushes) sendPrivileged(full jid.JID, privilege string, change roster.Change, payload string) {
 	r := request{kind: stanza.IQTypeSet, to: p.c.address(full), privilege: privilege, payload: payload}
 	id := p.s.request(r, p.put, func(a answer) { p.answered(full, change, a) })
-	p.privileged = append(p.privileged, sentPush{id, change})
+	p.privileged[id] = change
 }
 
 // sendUnconfirmed sends a stanza that takes a change to a resource.
@@ -164,8 +155,7 @@ func (p *pushes) sendUnconfirmed(data []byte, changes ...roster.Change) {
 }
 
 // suggest sends changes as suggestions, in messages from the component itself
-// (XEP-0144): nothing better is left where the server lets nobody push. Nobody tells
-// what the clients make of it.
+// (XEP-0144): nothing better is left where the server lets nobody push.
 func (p *pushes) suggest(to []jid.JID, changes []roster.Change) {
 	room := p.c.opts.MaxStanza - maxQuery
 	for _, full := range to {
@@ -207,9 +197,8 @@ func appendExchange(b []byte, changes []roster.Change, max int) ([]byte, int) {
 	return append(b, "</x>"...), len(changes)
 }
 
-// settleUnconfirmed settles the pushes that nobody confirms, when it is known that
-// the server has read them, or that the stream was lost before. What the server
-// itself had to say of them, it has said by then.
+// settleUnconfirmed settles the pushes that nobody confirms when the server answers a
+// ping behind them, or the stream is lost. Its own errors have come by then.
 func (p *pushes) settleUnconfirmed(host string, g grant) {
 	if !g.unconfirmed {
 		p.privileged = nil
@@ -220,7 +209,7 @@ func (p *pushes) settleUnconfirmed(host string, g grant) {
 	p.s.ping(p.c.nobodyAt(p.c.names.write(host)), p.s.out.put, func(a answer) {
 		settle := func(change roster.Change) {
 			if a.lost() {
-				p.fail(change, errPushLost)
+				p.fail(change, errStreamClosed)
 			} else {
 				p.succeed(change, pushSent)
 			}
@@ -228,9 +217,9 @@ func (p *pushes) settleUnconfirmed(host string, g grant) {
 		for _, change := range p.unconfirmed {
 			settle(change)
 		}
-		for _, push := range p.privileged {
-			if p.s.iqs.cancel(push.id) {
-				settle(push.change)
+		for id, change := range p.privileged {
+			if p.s.iqs.cancel(id) {
+				settle(change)
 			}
 		}
 	})
@@ -242,9 +231,7 @@ func (p *pushes) answered(full jid.JID, change roster.Change, a answer) {
 	case a.lost():
 		p.fail(change, a.err)
 	case a.err != nil:
-		// A client that sleeps (XEP-0198) gets the push when it wakes up: it is
-		// on its way, and no sign that the resource is gone.
-		p.succeed(change, pushUnanswered)
+		p.succeed(change, pushUnanswered) // a client that sleeps (XEP-0198) gets it later
 	default:
 		switch result, condition := pushResult(a.iq); result {
 		case pushRefused:
@@ -306,12 +293,6 @@ func (p *pushes) succeed(change roster.Change, result string) {
 }
 
 func (p *pushes) fail(change roster.Change, err error) {
-	switch err {
-	case errStreamClosed:
-		err = errPushLost
-	case errQueueFull:
-		err = errPushFull
-	}
 	p.c.logUndelivered(err)
 	p.c.countPushes(change, resultOf(err), 1)
 	p.mu.Lock()
@@ -332,16 +313,14 @@ func (p *pushes) done() {
 	if !last {
 		return
 	}
-	for contact := range p.missing {
-		p.outcome.Owed = append(p.outcome.Owed, contact)
-	}
+	p.outcome.Owed = slices.Collect(maps.Keys(p.missing))
 	p.outcome.Refused = p.outcome.Err != nil && !p.passing
 	p.settled(p.outcome)
 }
 
 // resultOf is the label for a push that failed.
 func resultOf(err error) string {
-	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errPushFull) {
+	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errQueueFull) {
 		return pushLost
 	}
 	return pushRefused
@@ -361,7 +340,7 @@ func (c *Component) logUndelivered(err error) {
 	case errors.Is(err, errPushBlocked): // which is the user's own business
 	case errors.Is(err, roster.ErrNotConnected):
 		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
-	case errors.Is(err, errTooLarge), errors.Is(err, errPushFull):
+	case errors.Is(err, errTooLarge), errors.Is(err, errQueueFull):
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)
 	default:
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err,

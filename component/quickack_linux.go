@@ -5,10 +5,9 @@ import (
 	"syscall"
 )
 
-// prompt makes the system acknowledge at once what is read from conn. COMPAT
-// Prosody, which leaves Nagle's algorithm on: it holds a small stanza back until
-// the one before is acknowledged, which takes 40 ms otherwise. The system forgets
-// it now and then, so it is said again with each read.
+// prompt makes the system acknowledge at once what is read from conn. COMPAT Prosody,
+// which leaves Nagle's algorithm on: a small stanza waits for the acknowledgement of the
+// one before, up to 40 ms. The system forgets the option, so each read sets it again.
 func prompt(conn net.Conn) net.Conn {
 	c, ok := conn.(*net.TCPConn)
 	if !ok {

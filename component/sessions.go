@@ -2,6 +2,7 @@ package component
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -14,35 +15,22 @@ import (
 const (
 	askRate  = 200         // resources asked per second at most
 	askBatch = 2 * askRate // resources asked before the table of sessions is looked at again
-
-	// How many times Timing.Silent lie between two questions to a resource at least.
-	askOften  = 1  // where the server reports the end of no session for sure
-	askSeldom = 3  // where it reports that of those whose presence it reports, which this one's is not
-	askRarely = 10 // where it does, and this one's is
 )
 
-// tendSessions asks the connected resources that were not heard of for a while whether
-// they are still there, at a bounded rate: no server reports the end of each session.
-// Those of an earlier stream, or of an earlier rosterd, are asked when a stream begins.
-// It returns when ctx ends.
+// tendSessions asks the connected resources that were not heard of for a while, or not
+// on this stream, whether they are still there: no server reports the end of each
+// session. It returns when ctx ends.
 func (c *Component) tendSessions(ctx context.Context, s *stream) {
-	look := time.NewTicker(c.opts.Timing.Ask)
-	defer look.Stop()
-	next := time.NewTicker(time.Second / askRate)
-	defer next.Stop()
-	asked := make(map[jid.JID]time.Time) // when each may be asked again; bounded by askRate and askRarely
+	look, next := time.Tick(c.opts.Timing.Ask), time.Tick(time.Second/askRate)
+	asked := make(map[jid.JID]time.Time) // when each may be asked again; bounded by askRate and askPause
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-look.C:
+		case now := <-look:
 			c.endUnreported(s, now)
 			c.tellUnasked(s, now)
-			for full, again := range asked {
-				if now.After(again) {
-					delete(asked, full)
-				}
-			}
+			maps.DeleteFunc(asked, func(_ jid.JID, again time.Time) bool { return now.After(again) })
 			since := now.Add(-c.opts.Timing.Silent)
 			if since.Before(s.began) {
 				since = s.began // those who were there before may have left with the stream
@@ -59,7 +47,7 @@ func (c *Component) tendSessions(ctx context.Context, s *stream) {
 			for _, full := range batch {
 				asked[full] = now.Add(c.askPause(s, full))
 				select {
-				case <-next.C:
+				case <-next:
 				case <-ctx.Done():
 					return
 				}
@@ -70,8 +58,8 @@ func (c *Component) tendSessions(ctx context.Context, s *stream) {
 }
 
 // mayAsk reports whether the time has come to ask a host's resources: it is known how
-// the host answers for one that is not there, or will not be known; and where its error
-// is ambiguous, those whom it reports have been reported.
+// the host answers for one that is not there, or will not be known; and if its error is
+// ambiguous, it has reported who is there.
 func (c *Component) mayAsk(s *stream, host string, now time.Time) bool {
 	up := now.Sub(s.began)
 	switch s.grants.of(host).absent {
@@ -85,22 +73,17 @@ func (c *Component) mayAsk(s *stream, host string, now time.Time) bool {
 
 // askPause is how long after a question to a resource the next one follows.
 func (c *Component) askPause(s *stream, full jid.JID) time.Duration {
-	often := time.Duration(askSeldom)
 	if g := s.grants.of(full.Domain()); g.absent == absenceCertain {
-		often = askOften
+		return c.opts.Timing.Silent
 	} else if g.presence && c.sessions.Available(full) {
-		often = askRarely
+		return 10 * c.opts.Timing.Silent // the server reports the end of its session
 	}
-	return often * c.opts.Timing.Silent
+	return 3 * c.opts.Timing.Silent
 }
 
 // endUnreported takes the available resources for unavailable that a host has not
-// reported on a new stream: one that reports the ends of sessions also reports who is
-// there. They may be connected without being available.
+// reported on a new stream. They may still be connected.
 func (c *Component) endUnreported(s *stream, now time.Time) {
-	if c.hub == nil {
-		return
-	}
 	due := make(map[string]bool)
 	for _, host := range c.opts.Hosts {
 		g := s.grants.of(host)
@@ -115,13 +98,12 @@ func (c *Component) endUnreported(s *stream, now time.Time) {
 	}
 	for _, full := range c.hub.Unheard(s.began) {
 		if due[full.Domain()] {
-			c.presences.Unavailable(full, nil)
+			c.hub.Unavailable(full, nil)
 		}
 	}
 }
 
-// ask asks a resource for a sign of life. Silence is no sign that it is gone: the
-// client may sleep.
+// ask asks a resource for a sign of life. If it is silent it may sleep.
 func (c *Component) ask(s *stream, full jid.JID) {
 	s.ping(c.address(full), s.out.offer, func(a answer) {
 		if a.iq == nil {
@@ -143,24 +125,24 @@ func (c *Component) ask(s *stream, full jid.JID) {
 // alive notes a sign of life.
 func (c *Component) alive(full jid.JID) {
 	c.sessions.Heard(full)
-	c.presences.Alive(full)
+	c.hub.Alive(full)
 }
 
 // mayBeGone reports whether an answer may be a server's, for a resource that is not
-// there. The request had no language, nor has then the server's own error, while a
-// server adds one to what its clients send (RFC 6120, section 8.1.5).
+// there. Such an error has no language, as the request had none; a server adds one to
+// what its clients send (RFC 6120, section 8.1.5).
 func mayBeGone(iq *xmlstream.Element) bool {
 	return isError(iq) && !iq.HasLang() && errorCondition(iq) == "service-unavailable"
 }
 
-// isCertainlyGone reports whether it is one for sure: it has a text, which the error
-// for a user who has blocked the component has not.
+// isCertainlyGone reports whether it surely is: the error for a user who has blocked the
+// component has no text.
 func isCertainlyGone(iq *xmlstream.Element) bool {
 	return mayBeGone(iq) && iq.Child(stanza.NSComponent, "error").Child(nsStanzas, "text") != nil
 }
 
-// makeSure finds out whether a resource is gone of which the server says so: the same
-// it says for a user who has blocked the component (XEP-0191). It does not block.
+// makeSure finds out whether a resource is gone, or its user has blocked the component
+// (XEP-0191), for which the server gives the same error. It does not block.
 func (c *Component) makeSure(s *stream, full jid.JID) {
 	host, to := full.Domain(), c.address(full)
 	g := s.grants.of(host)
@@ -169,8 +151,7 @@ func (c *Component) makeSure(s *stream, full jid.JID) {
 	}
 	switch c.routes(s, host, g).Push {
 	case PushPrivileged:
-		// A roster push that changes nothing: a contact is removed that nobody ever
-		// had. Whatever else is pushed before or after it, the roster is the same.
+		// A roster push that changes nothing: a contact is removed that nobody ever had.
 		r := request{kind: stanza.IQTypeSet, to: to, privilege: g.privilege,
 			payload: "<query xmlns='" + nsRoster + "'><item jid='" + c.nobody + "@" + c.opts.Domain + "' subscription='remove'/></query>"}
 		s.request(r, s.out.offer, func(a answer) {
@@ -206,12 +187,9 @@ func (c *Component) reportedOn(s *stream, full jid.JID) bool {
 	return s.grants.of(full.Domain()).presence && c.sessions.Available(full) && c.sessions.HeardSince(full, s.began)
 }
 
-// unasked are resources that may have been there before rosterd was connected: they
-// asked then, if they did, and were told an error or, COMPAT ejabberd, the server's own
-// roster. They count as interested resources, and are told everything.
-//
-// Where it cannot be told whether they were there before, they have a while to ask, as
-// clients do at login. It is safe for concurrent use.
+// unasked are resources that may have asked before rosterd was connected, and were told
+// an error or, COMPAT ejabberd, the server's own roster. They are told everything, unless
+// they ask within a while, as clients do at login. It is safe for concurrent use.
 type unasked struct {
 	// restarted says that the server has been started since the stream before: the
 	// sessions that are known have ended, and those that bear their names are others.
@@ -272,8 +250,8 @@ func (n *unasked) gone(full jid.JID) {
 	delete(n.met, full)
 }
 
-// due returns those who have not asked within their time, nor gone, as far as that is
-// known here: if the server was not restarted, the table of sessions knows better.
+// due returns those who have not asked within their time, nor gone. Without a restart of
+// the server only the table of sessions knows.
 func (n *unasked) due(now time.Time) (due []jid.JID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -196,7 +196,7 @@ func TestAskingIsBounded(t *testing.T) {
 		if n := asked(); n != 3000 {
 			t.Errorf("%d asked, some again too soon", n)
 		}
-		time.Sleep(askSeldom * r.opts.Timing.Silent)
+		time.Sleep(3 * r.opts.Timing.Silent)
 		if n := asked(); n != 6000 {
 			t.Errorf("%d asked, want each twice", n)
 		}

@@ -48,6 +48,8 @@ func (e *StreamError) Error() string {
 func conditionOf(err error) string {
 	if ended, ok := errors.AsType[*StreamError](err); ok {
 		return ended.Condition
+	} else if isRival(err) {
+		return errConflict.condition
 	}
 	return ""
 }
@@ -165,9 +167,8 @@ func noServer(err error) error {
 	return err
 }
 
-// Read reads from the connection, for the reader, and notes that the server was heard:
-// any byte is a sign of life. What the stanzas that come together are answered with is
-// written together.
+// Read reads from the connection, for the reader, and notes that the server was heard.
+// The answers to stanzas that come together are written together.
 func (s *stream) Read(p []byte) (int, error) {
 	s.out.uncork()
 	n, err := s.conn.Read(p)
@@ -184,19 +185,15 @@ func (s *stream) end(cause error) {
 	s.conn.Close() // ends the reading, and that the rest
 }
 
-// serve reads a stream, and runs what goes on beside that, until the stream has ended.
-// It returns why.
+// serve runs a stream until it has ended, and returns why.
 func (c *Component) serve(ctx context.Context, s *stream) error {
 	c.tryAddress(s)
-	relay := func(context.Context) error { return nil }
-	if c.hub != nil {
-		var err error
-		if relay, err = c.hub.Start(presenceSender{c, s}); err != nil {
-			s.conn.Close()
-			return err
-		}
+	relay, err := c.hub.Start(presenceSender{c, s})
+	if err != nil {
+		s.conn.Close()
+		return err
 	}
-	// The writer outlives ctx: what waits and the closing tag are still written.
+	// The goroutines outlive ctx: what waits and the closing tag are still written.
 	writing, stopWriting := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() {
@@ -208,7 +205,7 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 	work.Go(func() { relay(writing) }) // its error is the stream's
 	work.Go(func() { c.tendSessions(writing, s) })
 	stop := context.AfterFunc(ctx, func() { c.closeStream(s, nil) })
-	err := c.readAll(s)
+	err = c.readAll(s)
 	stop()
 	s.out.close()
 	stopWriting()
@@ -228,12 +225,12 @@ func (c *Component) serve(ctx context.Context, s *stream) error {
 
 // closeStream closes the stream in order (RFC 6120, section 4.4): what waits is
 // written, then the closing tag; the reading ends with the server's closing tag, or
-// soon. cause may be nil; else the first one counts.
+// after Timing.Close. cause may be nil; else the first one counts.
 func (c *Component) closeStream(s *stream, cause error) {
 	if cause != nil {
 		s.cause.CompareAndSwap(nil, &cause)
 	}
-	_ = s.out.offer([]byte("</stream:stream>")) // without it the reading ends soon
+	_ = s.out.offer([]byte("</stream:stream>"))
 	s.out.close()
 	s.conn.SetReadDeadline(time.Now().Add(c.opts.Timing.Close))
 }
@@ -255,17 +252,11 @@ func (c *Component) readAll(s *stream) error {
 	}
 }
 
-// tend looks after a stream until ctx ends: it keeps it alive, and has each host probed
-// when the stream begins, when announcements are due, and every [Timing].Prove from
-// then on; and often while another rosterd is suspected.
+// tend keeps a stream alive until ctx ends, and has each host probed: at first, when
+// announcements are due, every Timing.Prove, and often while another rosterd is suspected.
 func (c *Component) tend(ctx context.Context, s *stream) {
 	t := c.opts.Timing
-	alive, prove, often := time.NewTicker(t.Ping/4), time.NewTicker(t.Prove), time.NewTicker(t.ProveSoon)
-	announced := time.NewTimer(t.Announce)
-	defer alive.Stop()
-	defer prove.Stop()
-	defer often.Stop()
-	defer announced.Stop()
+	alive, prove, often, announced := time.Tick(t.Ping/4), time.Tick(t.Prove), time.Tick(t.ProveSoon), time.After(t.Announce)
 	proveAll := func() {
 		for _, host := range c.opts.Hosts {
 			c.proveDelegation(s, host)
@@ -280,25 +271,25 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-announced.C:
+		case <-announced:
 			c.endAnnouncements(s)
 			proveAll()
-		case <-prove.C:
+		case <-prove:
 			proveAll()
-		case <-often.C:
+		case <-often:
 			if int64(time.Since(s.began)) < s.suspected.Load() {
 				proveAll()
 			}
-		case now := <-alive.C:
+		case now := <-alive:
 			c.requestAcknowledgement(s)
 			asked = c.keepAlive(s, now, asked)
 		}
 	}
 }
 
-// keepAlive ends the stream when the server is silent: first it is asked for a sign of
-// life (XEP-0199), any will do, for a while. One that only ever sends more of the same
-// stanza is as good as silent. asked and the result are when it was asked last.
+// keepAlive asks a server that is silent for a sign of life (XEP-0199), and ends the
+// stream if none comes, or if one stanza never ends. asked and the result are when it was
+// asked last.
 func (c *Component) keepAlive(s *stream, now, asked time.Time) time.Time {
 	t, up := c.opts.Timing, time.Since(s.began)
 	silence, unended := up-time.Duration(s.heard.Load()), up-time.Duration(s.whole.Load())
@@ -316,17 +307,15 @@ func (c *Component) keepAlive(s *stream, now, asked time.Time) time.Time {
 	return asked
 }
 
-// endAnnouncements draws the conclusions from what was announced when nothing more is
-// expected. It logs, once, what better routes need.
+// endAnnouncements acts on what was announced when nothing more is expected. It logs,
+// once, what better routes need.
 func (c *Component) endAnnouncements(s *stream) {
 	for _, host := range c.opts.Hosts {
 		g := s.grants.of(host)
 		r := c.routes(s, host, g)
 		c.opts.Logger.Info("ways", "host", host, "query", r.Query, "push", r.Push, "presence", r.Presence)
 		for _, what := range r.Missing {
-			if _, now := c.lacking.allow(what); now {
-				c.opts.Logger.Warn("a better way is missing", "host", host, "missing", what)
-			}
+			c.warn(c.lacking, what, "a better way is missing", "host", host, "missing", what)
 		}
 		c.testAbsence(s, host)
 		if g.privilege == "" {
@@ -335,9 +324,8 @@ func (c *Component) endAnnouncements(s *stream) {
 	}
 }
 
-// backoff is the pause between attempts: it doubles from min to max, and chance moves
-// it by up to a quarter within those bounds, so that many components do not come back
-// at once.
+// backoff is the pause between attempts. It doubles from min to max, and is moved by up to
+// a quarter within those bounds, so that many components do not come back at once.
 type backoff struct {
 	min, max time.Duration
 	pause    time.Duration // before chance; 0: none yet
@@ -351,22 +339,17 @@ func (b *backoff) next() time.Duration {
 
 func (b *backoff) reset() { b.pause = 0 }
 
-// maxLocalRetry is the longest pause where the server is on this machine: an attempt
-// costs nothing there, and each second counts.
-const maxLocalRetry = 2 * time.Second
-
-// newBackoff is that of the attempts to connect.
+// newBackoff is that of the attempts to connect. They cost nothing on the same machine.
 func (c *Component) newBackoff() *backoff {
 	longest := c.opts.Timing.MaxRetry
 	host, _, _ := net.SplitHostPort(c.opts.Address)
 	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
-		longest = min(longest, maxLocalRetry)
+		longest = min(longest, 2*time.Second)
 	}
 	return &backoff{min: c.opts.Timing.MinRetry, max: longest}
 }
 
-// pauseAfter returns the pause before the next attempt to connect, after one has
-// failed with err, or a stream has ended with it.
+// pauseAfter returns the pause after an attempt that failed, or a stream that ended.
 func (c *Component) pauseAfter(err error, retry *backoff) time.Duration {
 	if isRival(err) {
 		return c.opts.Timing.MaxRetry // each of our attempts disturbs the other
@@ -377,8 +360,8 @@ func (c *Component) pauseAfter(err error, retry *backoff) time.Duration {
 	return retry.next()
 }
 
-// isDown reports whether an attempt to connect has failed as there is no server, or
-// none behind what takes the connections in its place.
+// isDown reports whether an attempt has failed as there is no server, or none behind a
+// proxy.
 func isDown(err error) bool {
 	for _, down := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF} {
 		if errors.Is(err, down) {

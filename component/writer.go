@@ -3,27 +3,25 @@ package component
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"sync"
 	"time"
 
+	"rosterd/roster"
 	"rosterd/xmlstream"
 )
 
 var (
-	errStreamClosed = errors.New("the stream is closed")
-	errQueueFull    = errors.New("the queue to the server is full")
+	errStreamClosed = fmt.Errorf("%w: the stream has ended", roster.ErrNotConnected)
+	errQueueFull    = errors.New("the server reads too slowly: the queue to it is full")
 )
 
 const (
-	// maxWrite is how many bytes are written at once, so that the deadline is for a
-	// bounded piece. A longer stanza goes alone.
-	maxWrite = 256 << 10
-	// maxHeld is how many bytes those who wait for room have together.
-	maxHeld = 64 << 20
-	// maxCorked is how many bytes are held back for what comes in a moment.
-	maxCorked = 16 << 10
+	maxWrite  = 256 << 10 // bytes written at once, within the deadline; a longer stanza goes alone
+	maxHeld   = 64 << 20  // bytes of those who wait for room
+	maxCorked = 16 << 10  // bytes held back for what comes in a moment
 )
 
 // writer writes stanzas to the server, in the order in which they were queued. The
@@ -61,9 +59,8 @@ func newWriter(max, reserve int, wait time.Duration) *writer {
 	return &writer{reserve: reserve, more: make(chan struct{}, 1), normal: queue{max: max, wait: wait}, low: queue{max: maxWrite}}
 }
 
-// put queues a stanza, which it takes over. It blocks while the queue is full. It
-// fails with errQueueFull when that takes too long, or too much waits already, and
-// with errStreamClosed.
+// put queues a stanza, which it takes over. It blocks while the queue is full. It fails
+// with errQueueFull, if that takes too long or too much waits already, or errStreamClosed.
 func (w *writer) put(data []byte) error { return w.enqueue(data, &w.normal) }
 
 // putLow is put for stanzas that are many and can wait. It leaves the queue short,
@@ -103,9 +100,7 @@ func (w *writer) enqueue(data []byte, q *queue) error {
 	q.waiting = append(q.waiting, me)
 	q.held += len(data)
 	w.mu.Unlock()
-	// The writer has a deadline, but a server that reads a little now and then
-	// keeps it.
-	var timeout <-chan time.Time
+	var timeout <-chan time.Time // a server that reads a little now and then keeps the writer's deadline
 	if q.wait > 0 {
 		timeout = time.After(q.wait)
 	}
@@ -146,7 +141,7 @@ func (w *writer) admit(q *queue) {
 }
 
 // cork lets what is queued wait for what follows in a moment, to be written with it.
-// Who called it calls uncork before they wait for anything; close uncorks, too.
+// Its caller calls uncork before they wait for anything.
 func (w *writer) cork() {
 	w.mu.Lock()
 	w.corked = true
@@ -183,9 +178,8 @@ func (w *writer) wake() {
 	}
 }
 
-// run writes to conn until the queue is closed and empty, which is no error, or ctx
-// ends, or a write fails or takes longer than timeout. It is called once; when it
-// returns, the queue is closed.
+// run writes to conn until the queue is closed and empty, ctx ends, or a write fails or
+// takes longer than timeout. It is called once; when it returns, the queue is closed.
 func (w *writer) run(ctx context.Context, conn net.Conn, timeout time.Duration) error {
 	defer w.close()
 	for {
@@ -245,9 +239,8 @@ func writeTogether(conn net.Conn, stanzas [][]byte) error {
 	return err
 }
 
-// buffers is memory for long stanzas, which is used again when they were written:
-// nothing else that a query allocates is as large as its answer. It is safe for
-// concurrent use.
+// buffers is memory for answers, which is used again when they were written. It is safe
+// for concurrent use.
 type buffers struct{ pool sync.Pool } // of *[]byte
 
 // Shorter and longer buffers are not kept, in bytes.

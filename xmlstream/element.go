@@ -10,8 +10,8 @@ import (
 	"gosrc.io/xmpp/stanza"
 )
 
-// What of a stanza is decoded. No stanza that rosterd understands comes near these
-// bounds; what lies deeper or behind is left out.
+// What of a stanza is decoded; what lies deeper or behind is left out. No stanza that
+// rosterd understands comes near these bounds.
 const (
 	maxDepth    = 32
 	MaxElements = 1024
@@ -134,28 +134,21 @@ func decodeStart(data []byte) *Element {
 
 var errDuplicate = errors.New("an attribute is there twice")
 
+var decisive = []string{"from", "to", "type", "id"}
+
 // duplicate reports whether one of the attributes that say whose a stanza is, and
-// what it is, is there twice. encoding/xml does not mind that. Nor does it mind a
-// prefix that was not declared; such an attribute could be taken for one of them.
+// what it is, is there twice. encoding/xml does not mind that.
 func duplicate(attrs []xml.Attr) bool {
-	var seen [4]bool
-	for _, a := range attrs {
-		i := slices.Index(decisive[:], a.Name.Local)
-		if a.Name.Space != "" || i < 0 {
-			continue
-		}
-		if seen[i] {
+	for i, a := range attrs {
+		same := func(other xml.Attr) bool { return other.Name == a.Name }
+		if a.Name.Space == "" && slices.Contains(decisive, a.Name.Local) && slices.ContainsFunc(attrs[:i], same) {
 			return true
 		}
-		seen[i] = true
 	}
 	return false
 }
 
-var decisive = [...]string{"from", "to", "type", "id"}
-
-// decoder is a xml.Decoder for a piece of the stream. It knows what the header of
-// the stream declared.
+// decoder is an xml.Decoder that knows what the header of the stream declared.
 type decoder struct{ *xml.Decoder }
 
 func newDecoder(data []byte) decoder {

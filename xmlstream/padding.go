@@ -2,18 +2,16 @@ package xmlstream
 
 import "bytes"
 
-// longTag is the length of a tag, in bytes, from which on [Padding] follows it.
-// No server is known that reads the stream in shorter pieces.
+// longTag is the length of a tag, in bytes, from which on it may need [Padding]. No server
+// is known that reads the stream in shorter pieces.
 const longTag = 1 << 10
 
-// Padding returns how many blanks must follow a stanza. Blanks between stanzas
-// mean nothing (RFC 6120, section 4.6.1).
+// Padding returns how many blanks must follow a stanza. They mean nothing (RFC 6120,
+// section 4.6.1).
 //
-// COMPAT libexpat since 2.6, and older ones with Debian's security updates: when
-// a tag did not end with the bytes that were read, it waits until there are
-// twice as many ("reparse deferral"), even if the tag has ended meanwhile. Until
-// then everything behind the tag waits, too. As many bytes as the tag has are
-// always enough.
+// COMPAT libexpat since 2.6, and older ones with Debian's security updates: when a tag did
+// not end with the bytes that were read, it and all behind it wait until there are twice
+// as many ("reparse deferral"). As many blanks as the tag has bytes are always enough.
 func Padding(stanza []byte) (blanks int) {
 	for begin := 0; len(stanza)-begin > longTag; {
 		if last := bytes.LastIndexByte(stanza[begin:begin+longTag], '>'); last >= 0 {

@@ -8,9 +8,8 @@ import (
 )
 
 // A stanza is plain if its elements and attributes have no prefixes, and its text and
-// values stand for themselves, in ASCII: nearly every one. The [Reader] notes where its
-// tags and attributes are while it looks for the end. Every other stanza, valid or not,
-// is for encoding/xml. FuzzPlain holds the two against each other.
+// values stand for themselves, in ASCII. The [Reader] notes where its tags and attributes
+// are while it looks for the end. FuzzPlain compares this with encoding/xml.
 
 // tag is where in a stanza an element begins.
 type tag struct {
@@ -29,30 +28,17 @@ type attribute struct {
 func (r *Reader) at() int { return r.i - r.start }
 
 func (r *Reader) note(t tag) {
-	if len(r.tags) == MaxElements || t.depth >= maxDepth {
-		r.odd = true
-	}
+	r.odd = r.odd || len(r.tags) == MaxElements || len(r.attrs) > MaxElements || t.depth >= maxDepth
 	if t.attrs = len(r.attrs); !r.odd {
 		r.tags = append(r.tags, t)
 	}
 }
 
-func (r *Reader) noteAttribute(a attribute) {
-	if len(r.attrs) == MaxElements {
-		r.odd = true
-	}
-	if !r.odd {
-		r.attrs = append(r.attrs, a)
-	}
-}
-
-// Element decodes the stanza that Next returned last. If it was longer than the limit,
-// the error is [ErrTooLong]. An error says nothing about the stream: only this stanza
-// cannot be understood. Then the element is the opening tag alone, or nil if not even
-// that can be decoded.
+// Element decodes the stanza that Next returned last. An error is about this stanza
+// alone, [ErrTooLong] if it was longer than the limit. Then the element is the opening
+// tag alone, or nil if not even that can be decoded.
 //
-// The texts of the element are parts of one copy of the stanza: clone them to keep
-// them.
+// The texts of the element are parts of one copy of the stanza: clone them to keep them.
 func (r *Reader) Element() (*Element, error) {
 	data, whole := r.kept()
 	err := ErrTooLong
@@ -68,7 +54,7 @@ func (r *Reader) Element() (*Element, error) {
 	return decodeStart(data), err
 }
 
-// plain decodes a stanza that is plain. It returns nil for every other one.
+// plain decodes a stanza that is plain, or returns nil.
 func (r *Reader) plain(data []byte) *Element {
 	if r.odd || r.err != nil {
 		return nil

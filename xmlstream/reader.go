@@ -16,15 +16,14 @@ var (
 	ErrRestrictedXML = errors.New("a document type declaration, or a comment or processing instruction between stanzas (RFC 6120, section 11.1)")
 )
 
-// Reader cuts an XML stream into its children, the stanzas, without
-// understanding them. Each stanza is decoded on its own afterwards, so that one
-// that cannot be decoded, however odd it is, ends itself and not the stream.
+// Reader cuts an XML stream into its children, the stanzas. Each stanza is decoded on its
+// own afterwards, so that one that cannot be decoded does not end the stream.
 //
-// The stream ends as soon as its characters, its tags or their nesting cannot be
-// XML's: nobody knows then where a stanza ends. No server lets its users send that.
-// Some let them send references to entities that do not exist, "]]>" in a text, or
-// an attribute twice (COMPAT Tigase), and comments (COMPAT Openfire). These hide no
-// end of a stanza: the decoder refuses or overlooks them.
+// The stream ends as soon as its characters, its tags or their nesting cannot be XML's:
+// nobody knows then where a stanza ends. No server lets its users send that. Some let
+// them send references to entities that do not exist, "]]>" in a text, or an attribute
+// twice (COMPAT Tigase), and comments (COMPAT Openfire). The decoder refuses or
+// overlooks these.
 //
 // It is for one goroutine.
 type Reader struct {
@@ -38,7 +37,7 @@ type Reader struct {
 	cut   bool // bytes of the stanza were dropped
 
 	open   []byte // the names of the elements that are open, each behind a '<'
-	deeper int    // elements inside those that are open, too, and whose names had no room
+	deeper int    // open elements inside those, whose names had no room
 	depth  int    // elements of the stanza that are open
 
 	// What is known of a stanza that is plain, see [Reader.Element].
@@ -82,9 +81,9 @@ func (r *Reader) Header() ([]byte, error) {
 	return header, r.err
 }
 
-// Next reads the next stanza. What it returns is valid until the next call; if whole
-// is false, it is only the beginning of a stanza that was longer than the limit. The
-// error is io.EOF after the closing tag of the stream. [Reader.Element] decodes it.
+// Next reads the next stanza. What it returns is valid until the next call; unless whole,
+// it is the beginning of a stanza that was longer than the limit. The error is io.EOF
+// after the closing tag of the stream.
 func (r *Reader) Next() (stanza []byte, whole bool, err error) {
 	r.reset()
 	for isSpace(r.peek()) {
@@ -191,7 +190,9 @@ func (r *Reader) attribute() {
 	if r.err == nil {
 		a.valueEnd = r.at()
 		r.i++
-		r.noteAttribute(a)
+		if !r.odd && len(r.attrs) <= MaxElements {
+			r.attrs = append(r.attrs, a)
+		}
 	}
 }
 
@@ -255,9 +256,8 @@ func (r *Reader) until(c byte, n int) {
 	}
 }
 
-// name reads a name (XML 1.0, section 2.3), and appends it to r.open, as far as that
-// has room, if it is kept. It returns the number of colons. Which characters beyond
-// ASCII are letters is not looked at.
+// name reads a name (XML 1.0, section 2.3), and appends it to r.open if it is kept and
+// there is room. It returns the number of colons. Any character beyond ASCII may be in it.
 func (r *Reader) name(kept bool) (colons int) {
 	for of := byte(firstByte); ; of = nameByte {
 		switch b := r.peek(); {

@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"gosrc.io/xmpp/stanza"
 )
 
-// AppendEscaped appends text that may stand in an attribute or between tags (XML
-// 1.0, section 2.4). Characters that XML forbids (section 2.2) are left out: a
-// server would close the stream.
+// AppendEscaped appends text that may stand in an attribute or between tags (XML 1.0,
+// section 2.4), without the characters that XML forbids (section 2.2).
 func AppendEscaped(b []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
@@ -56,41 +56,26 @@ func AppendAttr(b []byte, name, value string) []byte {
 // Unescape is the text that [AppendEscaped] made escaped of. Of anything else it
 // makes something.
 func Unescape(escaped []byte) string {
-	i := bytes.IndexByte(escaped, '&')
-	if i < 0 {
+	if bytes.IndexByte(escaped, '&') < 0 {
 		return string(escaped)
 	}
-	b := make([]byte, 0, len(escaped))
-	for ; i >= 0; i = bytes.IndexByte(escaped, '&') {
-		b = append(b, escaped[:i]...)
-		escaped = escaped[i:]
-		end := bytes.IndexByte(escaped, ';') + 1
-		if end == 0 {
-			break
-		}
-		if c, known := unescapes[string(escaped[:end])]; known {
-			b = append(b, c)
-		}
-		escaped = escaped[end:]
-	}
-	return string(append(b, escaped...))
+	return unescapes.Replace(string(escaped))
 }
 
-var unescapes = func() map[string]byte {
-	m := make(map[string]byte)
+var unescapes = func() *strings.Replacer {
+	var pairs []string
 	for c, escape := range escapes {
 		if escape != "" {
-			m[escape] = byte(c)
+			pairs = append(pairs, escape, string(rune(c)))
 		}
 	}
-	return m
+	return strings.NewReplacer(pairs...)
 }()
 
-// AppendChildren appends the children of an element that want accepts, as they
-// were, but written anew: what a server passes on, another parser may refuse.
-// COMPAT Prosody, which declares a prefix for the XML namespace, and ends the
-// stream of a component that does. It fails if they take more than max bytes, a
-// tag takes more than maxTag, or they lie too deep.
+// AppendChildren appends the children of an element that want accepts, written anew.
+// COMPAT Prosody, which declares a prefix for the XML namespace, and ends the stream of a
+// component that does. It fails if they take more than max bytes, a tag takes more than
+// maxTag, or they lie too deep.
 func AppendChildren(b, data []byte, max, maxTag int, want func(xml.Name) bool) ([]byte, error) {
 	limit := len(b) + max
 	d := newDecoder(data)
