@@ -1,12 +1,14 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // version is that of the schema.
@@ -132,7 +134,8 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 		user, resource, _ := strings.Cut(c.key, "/")
 		key = []any{user, resource}
 	}
-	if c.value == nil || c.anew {
+	switch v := c.value.(type) {
+	case nil:
 		err := exec(c.table.delete, key...)
 		switch c.table {
 		case users:
@@ -140,11 +143,7 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 		case resources:
 			err = errors.Join(err, exec(see, text(c.at), key[0]))
 		}
-		if c.value == nil || err != nil {
-			return err
-		}
-	}
-	switch v := c.value.(type) {
+		return err
 	case User:
 		err := exec(users.put, v.JID, v.Items, v.Version, text(v.Fetched), v.Validator, v.NotFound, v.Outdated, int64(v.Epoch),
 			text(v.Answered), asJSON(v.Told), asJSON(v.Missed), asJSON(v.Former), v.Unsure, text(c.at))
@@ -160,6 +159,9 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 	case doubtful:
 		return exec(doubt, text(v.since))
 	case mark:
+		if v.anew {
+			return exec(marks.put, c.key, v.why, text(v.since))
+		}
 		return exec(putMark, c.key, v.why, text(v.since))
 	default:
 		return exec(meta.put, c.key, v)
@@ -266,7 +268,7 @@ func asJSON[T any](all []T) string {
 	if len(all) == 0 {
 		return ""
 	}
-	b, err := json.Marshal(all)
+	b, err := json.Marshal(all, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		panic("store: " + err.Error()) // they are strings and times
 	}

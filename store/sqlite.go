@@ -183,7 +183,7 @@ func (s *sqlite) explain(err error) error {
 	case errors.Is(err, sqlite3.READONLY_DIRECTORY): // of which the driver hides the cause
 		err = syscall.EACCES
 	case isSQLite:
-		if why, known := s.files.why(); known {
+		if why := syscall.Errno(s.files.failed.Load()); why != 0 && errors.Is(err, sqlite3.IOERR) {
 			err = why
 		}
 	default:
@@ -238,23 +238,22 @@ func noRoom(err error) bool {
 // claim makes the file if it is missing, and takes its lock, which is not one of
 // SQLite's: others may look in.
 func (s *sqlite) claim() (isNew bool, err error) {
-	const flags = os.O_RDWR | os.O_CREATE
-	if s.lock, err = os.OpenFile(s.path, flags|os.O_EXCL, 0o600); errors.Is(err, fs.ErrExist) {
-		s.lock, err = os.OpenFile(s.path, flags, 0o600)
-	} else {
-		isNew = err == nil
+	s.lock, err = os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if isNew = err == nil; errors.Is(err, fs.ErrExist) {
+		s.lock, err = os.OpenFile(s.path, os.O_RDWR, 0)
 	}
-	for begun := time.Now(); err == nil; time.Sleep(20 * time.Millisecond) {
-		if err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			break
-		}
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			if err = nil; time.Since(begun) > lockWithin {
-				return false, errLocked
-			}
+	if err != nil {
+		return false, err
+	}
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return isNew, err
+		case time.Since(begun) > lockWithin:
+			return false, errLocked
 		}
 	}
-	return isNew, err
 }
 
 // recognise looks whether the file is one of rosterd's that this one knows and can read,
@@ -399,22 +398,15 @@ func (s *sqlite) close(well bool) error {
 // afterwards.
 type files struct {
 	vfs.VFSFilename
-	failed atomic.Value // the last error, see failure
+	failed atomic.Uintptr // the last error, a syscall.Errno
 }
-
-type failure struct{ error }
 
 func (f *files) name() string { return fmt.Sprintf("rosterd-%p", f) }
 
-// why is the cause of the last error.
-func (f *files) why() (cause syscall.Errno, known bool) {
-	last, _ := f.failed.Load().(failure)
-	return cause, errors.As(last.error, &cause)
-}
-
 func (f *files) note(err error) error {
-	if err != nil {
-		f.failed.Store(failure{err})
+	var cause syscall.Errno
+	if errors.As(err, &cause) {
+		f.failed.Store(uintptr(cause))
 	}
 	return err
 }
@@ -438,5 +430,3 @@ func (f *file) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (f *file) Sync(flags vfs.SyncFlag) error { return f.files.note(f.FileSharedMemory.Sync(flags)) }
-
-func (f *file) Truncate(size int64) error { return f.files.note(f.FileSharedMemory.Truncate(size)) }
