@@ -239,12 +239,20 @@ func (d *database) gone(before time.Time, limit int) (users []string, err error)
 	return users, err
 }
 
-// text is a time as it is kept.
+// text is a time as it is kept: with all nine digits of its nanoseconds, so that the
+// earlier one is the lesser text.
 func text(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
+	b := t.UTC().AppendFormat(make([]byte, 0, 32), time.RFC3339Nano) // has a fast path, and no zeros at the end
+	if b = b[:len(b)-1]; len(b) == len("2006-01-02T15:04:05") {
+		b = append(b, '.')
+	}
+	for len(b) < len("2006-01-02T15:04:05.000000000") {
+		b = append(b, '0')
+	}
+	return string(append(b, 'Z'))
 }
 
 // moment reads a time.

@@ -40,14 +40,15 @@ type done struct {
 	call  func()
 }
 
-// put lets c, which may be nil, wait, and done, which may be nil, after it. If the
-// queue is closed, it reports false.
-func (q *queue) put(c *change, call func()) bool {
+// put lets c, which may be nil, wait, and done, which may be nil, after it. It reports
+// whether nothing waited before. If the queue is closed, ok is false.
+func (q *queue) put(c *change, call func()) (first, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		return false
+		return false, false
 	}
+	first = len(q.order) == 0
 	if c != nil {
 		c.at = time.Now()
 		before := q.changes[c.id]
@@ -62,7 +63,7 @@ func (q *queue) put(c *change, call func()) bool {
 	if call != nil {
 		q.dones = append(q.dones, done{q.taken + len(q.order), call})
 	}
-	return true
+	return first, true
 }
 
 // follow takes over what a change of the same key, put before, says and c does not.

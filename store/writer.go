@@ -27,14 +27,12 @@ const (
 
 // put lets a change wait, and done after it; each may be nil.
 func (s *Store) put(c *change, done func()) {
-	switch {
-	case !s.queue.put(c, done):
-		if done != nil {
-			go done() // it is too late: nothing is written any more
-		}
-	case done != nil:
+	switch first, ok := s.queue.put(c, done); {
+	case done != nil && ok:
 		wake(s.soon)
-	default:
+	case done != nil:
+		go done() // it is too late: nothing is written any more
+	case first:
 		wake(s.later)
 	}
 }
