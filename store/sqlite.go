@@ -45,7 +45,8 @@ func (p pool) use(f func(*conn) error) error {
 	return f(c)
 }
 
-// conn is an executor, for one goroutine at a time.
+// conn is a connection with the statements that were executed on it. It is for one
+// goroutine at a time.
 type conn struct {
 	*sqlite3.Conn
 	prepared map[string]*sqlite3.Stmt
@@ -59,14 +60,13 @@ func (c *conn) exec(statement string, args ...any) error {
 	return s.Exec()
 }
 
-func (c *conn) query(f func(scan func(dest ...any) error) error, statement string, args ...any) error {
+func (c *conn) query(f func(row) error, statement string, args ...any) error {
 	s, err := c.bind(statement, args)
 	if err != nil {
 		return err
 	}
-	scan := func(dest ...any) error { return scan(s, dest) }
 	for s.Step() {
-		if err := f(scan); err != nil {
+		if err := f(func(dest ...any) error { return scan(s, dest) }); err != nil {
 			s.Reset()
 			return err
 		}
@@ -261,7 +261,7 @@ func (s *sqlite) claim() (isNew bool, err error) {
 func (s *sqlite) recognise(c *conn) (empty bool, err error) {
 	var id, known, pages int
 	for pragma, n := range map[string]*int{"application_id": &id, "user_version": &known, "page_count": &pages} {
-		err = cmp.Or(err, c.query(func(scan func(...any) error) error { return scan(n) }, "PRAGMA "+pragma))
+		err = cmp.Or(err, c.query(func(r row) error { return r(n) }, "PRAGMA "+pragma))
 	}
 	switch {
 	case err != nil || pages == 0:
@@ -272,7 +272,7 @@ func (s *sqlite) recognise(c *conn) (empty bool, err error) {
 		return false, fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
 	}
 	for _, t := range []*table{users, rosters, resources, marks, meta} {
-		err = cmp.Or(err, c.query(func(func(...any) error) error { return nil }, "SELECT "+t.columns+" FROM "+t.name+" LIMIT 1"))
+		err = cmp.Or(err, c.query(func(row) error { return nil }, "SELECT "+t.columns+" FROM "+t.name+" LIMIT 1"))
 	}
 	return false, err
 }
@@ -324,12 +324,15 @@ func (s *sqlite) open(p pool) (*conn, error) {
 	return c, errors.Join(c.BusyTimeout(100*time.Millisecond), c.Exec(pragmas))
 }
 
-// write calls f in a transaction.
-func (s *sqlite) write(f func(executor) error) error {
+func (s *sqlite) query(f func(row) error, statement string, args ...any) error {
+	return s.explain(s.readers.use(func(c *conn) error { return c.query(f, statement, args...) }))
+}
+
+func (s *sqlite) transact(f func(execute) error) error {
 	return s.explain(s.writer.use(func(c *conn) error {
 		err := c.exec("BEGIN")
 		if err == nil {
-			err = f(c)
+			err = f(c.exec)
 		}
 		if err == nil {
 			err = c.exec("COMMIT")
@@ -341,13 +344,7 @@ func (s *sqlite) write(f func(executor) error) error {
 	}))
 }
 
-// read calls f, which only reads.
-func (s *sqlite) read(f func(executor) error) error {
-	return s.explain(s.readers.use(func(c *conn) error { return f(c) }))
-}
-
-// checkpoint takes what was committed before to the disk. Commits go on meanwhile,
-// unless the log has grown large, or it is to be emptied.
+// checkpoint lets commits go on, but while it empties the log.
 func (s *sqlite) checkpoint(empty bool) error {
 	log := 0
 	take := func(mode sqlite3.CheckpointMode) func(*conn) error {
@@ -383,7 +380,6 @@ func (s *sqlite) disconnect(well bool) (err error) {
 	return err
 }
 
-// close closes all connections, and frees the lock.
 func (s *sqlite) close(well bool) error {
 	err := s.disconnect(well)
 	vfs.Unregister(s.files.name())

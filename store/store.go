@@ -102,6 +102,7 @@ var ErrClosed = errors.New("the store is closed")
 type Store struct {
 	options Options
 	db      *database
+	inFile  bool // db is
 	ended   time.Time
 	queue   queue
 	trouble trouble
@@ -129,7 +130,7 @@ func Open(path string, o Options) (*Store, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		options: o, queue: queue{changes: make(map[id]*change)},
+		options: o, inFile: path != "", queue: queue{changes: make(map[id]*change)},
 		trouble: trouble{logger: o.Logger, errors: o.Errors, causes: make(map[string]error)},
 		soon:    make(chan struct{}, 1), later: make(chan struct{}, 1),
 	}

@@ -91,7 +91,7 @@ func (s *Store) flush() error {
 				s.queue.failed(batch)
 				return err
 			}
-			if s.db.path != "" && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
+			if s.inFile && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
 				s.written.Store(true)
 			}
 		}
@@ -107,7 +107,7 @@ func (s *Store) tend(ctx context.Context) {
 	checkpoint := time.NewTicker(checkpointEvery)
 	defer checkpoint.Stop()
 	limit, every := math.MaxInt, forgetEvery
-	if s.db.path == "" {
+	if !s.inFile {
 		limit, every = maxGone, shrinkEvery
 	}
 	forget := time.NewTicker(every)
