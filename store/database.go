@@ -1,12 +1,14 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // version is that of the schema.
@@ -94,30 +96,39 @@ const (
 		WHERE NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid) ORDER BY seen DESC`
 )
 
-// executor executes SQL on a connection, which is not used by anybody else meanwhile.
+// executor executes SQL: sqlite does. It is safe for concurrent use.
 type executor interface {
-	exec(statement string, args ...any) error
-	// query calls f with each row, until it fails. scan takes a pointer for each column: to
-	// a value, or a [sql.Scanner], which gets a text.
-	query(f func(scan func(dest ...any) error) error, statement string, args ...any) error
+	// query calls f with each row, until it fails.
+	query(f func(row) error, statement string, args ...any) error
+	// transact calls f, whose statements are executed in one transaction.
+	transact(f func(exec execute) error) error
+	// checkpoint takes what was committed before to the disk, and empties the log if it
+	// is large, or if empty.
+	checkpoint(empty bool) error
+	// close frees all. If not well, what is in the log is left there.
+	close(well bool) error
 }
 
+type execute func(statement string, args ...any) error
+
+// row reads the columns of a row: to pointers to values, or to a [sql.Scanner], which gets
+// a text.
+type row func(dest ...any) error
+
 // database is what is kept, in SQL. Its methods are safe for concurrent use.
-type database struct{ *sqlite }
+type database struct{ executor }
 
 // lastAlive is when the process before was last alive: zero, if there was none.
 func (d *database) lastAlive() (at time.Time, err error) {
-	err = d.read(func(e executor) error {
-		return e.query(func(scan func(...any) error) error { return scan((*moment)(&at)) }, "SELECT value FROM meta WHERE key = $1", keyAlive)
-	})
+	err = d.query(func(r row) error { return r((*moment)(&at)) }, "SELECT value FROM meta WHERE key = $1", keyAlive)
 	return at, err
 }
 
 // commit writes changes in one transaction.
 func (d *database) commit(batch []*change) error {
-	return d.write(func(e executor) error {
+	return d.transact(func(exec execute) error {
 		for _, c := range batch {
-			if err := c.write(e.exec); err != nil {
+			if err := c.write(exec); err != nil {
 				return err
 			}
 		}
@@ -126,13 +137,14 @@ func (d *database) commit(batch []*change) error {
 }
 
 // write writes a change.
-func (c *change) write(exec func(statement string, args ...any) error) error {
+func (c *change) write(exec execute) error {
 	key := []any{c.key}
 	if c.table == resources {
 		user, resource, _ := strings.Cut(c.key, "/")
 		key = []any{user, resource}
 	}
-	if c.value == nil || c.anew {
+	switch v := c.value.(type) {
+	case nil:
 		err := exec(c.table.delete, key...)
 		switch c.table {
 		case users:
@@ -140,11 +152,7 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 		case resources:
 			err = errors.Join(err, exec(see, text(c.at), key[0]))
 		}
-		if c.value == nil || err != nil {
-			return err
-		}
-	}
-	switch v := c.value.(type) {
+		return err
 	case User:
 		err := exec(users.put, v.JID, v.Items, v.Version, text(v.Fetched), v.Validator, v.NotFound, v.Outdated, int64(v.Epoch),
 			text(v.Answered), asJSON(v.Told), asJSON(v.Missed), asJSON(v.Former), v.Unsure, text(c.at))
@@ -160,6 +168,9 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 	case doubtful:
 		return exec(doubt, text(v.since))
 	case mark:
+		if v.anew {
+			return exec(marks.put, c.key, v.why, text(v.since))
+		}
 		return exec(putMark, c.key, v.why, text(v.since))
 	default:
 		return exec(meta.put, c.key, v)
@@ -168,17 +179,15 @@ func (c *change) write(exec func(statement string, args ...any) error) error {
 
 // user reads a user.
 func (d *database) user(jid string) (u User, err error) {
-	err = d.read(func(e executor) error {
-		return e.query(func(scan func(...any) error) error {
-			var epoch, sum int64
-			err := scan(&u.JID, &u.Items, &u.Version, (*moment)(&u.Fetched), &u.Validator, &u.NotFound, &u.Outdated, &epoch, (*moment)(&u.Answered),
-				(*list[Told])(&u.Told), (*list[string])(&u.Missed), (*list[Former])(&u.Former), &u.Unsure, &u.Roster, &sum)
-			if u.Epoch = uint64(epoch); err == nil && (u.JID != jid || u.Roster != nil && sum != checksum(jid, u.Roster)) {
-				err = damaged("a checksum is wrong")
-			}
-			return err
-		}, selectUser, jid)
-	})
+	err = d.query(func(r row) error {
+		var epoch, sum int64
+		err := r(&u.JID, &u.Items, &u.Version, (*moment)(&u.Fetched), &u.Validator, &u.NotFound, &u.Outdated, &epoch, (*moment)(&u.Answered),
+			(*list[Told])(&u.Told), (*list[string])(&u.Missed), (*list[Former])(&u.Former), &u.Unsure, &u.Roster, &sum)
+		if u.Epoch = uint64(epoch); err == nil && (u.JID != jid || u.Roster != nil && sum != checksum(jid, u.Roster)) {
+			err = damaged("a checksum is wrong")
+		}
+		return err
+	}, selectUser, jid)
 	if err != nil {
 		return User{}, err
 	}
@@ -195,54 +204,58 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // each calls f with each key of the resources or marks, and its value.
 func (d *database) each(t *table, f func(key string, value any) error) error {
-	return d.read(func(e executor) error {
-		return e.query(func(scan func(...any) error) error {
-			if t == marks {
-				var key string
-				var m mark
-				if err := scan(&key, &m.why, (*moment)(&m.since)); err != nil {
-					return err
-				}
-				return f(key, m)
-			}
-			var r Resource
-			var user, resource string
-			if err := scan(&user, &resource, &r.Connected, &r.Interested, &r.Available, &r.Stamped, (*moment)(&r.Left)); err != nil {
+	return d.query(func(row row) error {
+		if t == marks {
+			var key string
+			var m mark
+			if err := row(&key, &m.why, (*moment)(&m.since)); err != nil {
 				return err
 			}
-			r.JID = user + "/" + resource
-			return f(r.JID, r)
-		}, "SELECT "+t.columns+" FROM "+t.name)
-	})
+			return f(key, m)
+		}
+		var r Resource
+		var user, resource string
+		if err := row(&user, &resource, &r.Connected, &r.Interested, &r.Available, &r.Stamped, (*moment)(&r.Left)); err != nil {
+			return err
+		}
+		r.JID = user + "/" + resource
+		return f(r.JID, r)
+	}, "SELECT "+t.columns+" FROM "+t.name)
 }
 
 // gone are the users without a resource who were seen last before a time, and of the
 // others those seen longest ago, beyond limit bytes of rosters.
 func (d *database) gone(before time.Time, limit int) (users []string, err error) {
 	size := 0
-	err = d.read(func(e executor) error {
-		return e.query(func(scan func(...any) error) error {
-			var user string
-			var seen time.Time
-			var bytes int
-			if err := scan(&user, (*moment)(&seen), &bytes); err != nil {
-				return err
-			}
-			if size += bytes; seen.Before(before) || size > limit {
-				users = append(users, user)
-			}
-			return nil
-		}, selectGone)
-	})
+	err = d.query(func(r row) error {
+		var user string
+		var seen time.Time
+		var bytes int
+		if err := r(&user, (*moment)(&seen), &bytes); err != nil {
+			return err
+		}
+		if size += bytes; seen.Before(before) || size > limit {
+			users = append(users, user)
+		}
+		return nil
+	}, selectGone)
 	return users, err
 }
 
-// text is a time as it is kept.
+// text is a time as it is kept: with all nine digits of its nanoseconds, so that the
+// earlier one is the lesser text.
 func text(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.UTC().Format("2006-01-02T15:04:05.000000000Z")
+	b := t.UTC().AppendFormat(make([]byte, 0, 32), time.RFC3339Nano) // has a fast path, and no zeros at the end
+	if b = b[:len(b)-1]; len(b) == len("2006-01-02T15:04:05") {
+		b = append(b, '.')
+	}
+	for len(b) < len("2006-01-02T15:04:05.000000000") {
+		b = append(b, '0')
+	}
+	return string(append(b, 'Z'))
 }
 
 // moment reads a time.
@@ -266,7 +279,7 @@ func asJSON[T any](all []T) string {
 	if len(all) == 0 {
 		return ""
 	}
-	b, err := json.Marshal(all)
+	b, err := json.Marshal(all, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		panic("store: " + err.Error()) // they are strings and times
 	}

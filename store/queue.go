@@ -1,6 +1,7 @@
 package store
 
 import (
+	"math"
 	"sync"
 	"time"
 )
@@ -17,7 +18,6 @@ type change struct {
 	id
 	value  any       // a User, Resource or mark, or a text in meta; nil: it is deleted
 	roster bool      // that of the User is written, too
-	anew   bool      // what was kept is deleted first: it was to be, before this was put
 	at     time.Time // when it was put
 	taken  bool      // it is being written
 }
@@ -40,14 +40,15 @@ type done struct {
 	call  func()
 }
 
-// put lets c, which may be nil, wait, and done, which may be nil, after it. If the
-// queue is closed, it reports false.
-func (q *queue) put(c *change, call func()) bool {
+// put lets c, which may be nil, wait, and done, which may be nil, after it. It reports
+// whether nothing waited before. If the queue is closed, ok is false.
+func (q *queue) put(c *change, call func()) (first, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		return false
+		return false, false
 	}
+	first = len(q.order) == 0
 	if c != nil {
 		c.at = time.Now()
 		before := q.changes[c.id]
@@ -62,22 +63,25 @@ func (q *queue) put(c *change, call func()) bool {
 	if call != nil {
 		q.dones = append(q.dones, done{q.taken + len(q.order), call})
 	}
-	return true
+	return first, true
 }
 
 // follow takes over what a change of the same key, put before, says and c does not.
 func (c *change) follow(before *change) {
-	c.anew = before.anew || before.value == nil
 	switch value := c.value.(type) {
 	case User:
 		if was, is := before.value.(User); is && !c.roster {
 			value.Roster, c.roster = was.Roster, before.roster
 			c.value = value
 		}
+		c.roster = c.roster || before.value == nil // theirs was to be deleted
 	case mark:
-		if was, is := before.value.(mark); is {
-			c.value = mark{value.why, was.since}
+		was, is := before.value.(mark)
+		if is {
+			value.since = was.since
 		}
+		value.anew = !is || was.anew
+		c.value = value
 	}
 }
 
@@ -111,20 +115,13 @@ func (q *queue) written(batch []*change) {
 			delete(q.changes, c.id)
 		}
 	}
-	n := 0
-	for n < len(q.dones) && q.dones[n].after <= q.taken {
-		n++
-	}
-	called := q.dones[:n:n]
-	q.dones = q.dones[n:]
+	taken := q.taken
 	q.mu.Unlock()
-	for _, d := range called {
-		d.call()
-	}
+	q.call(taken)
 }
 
 // failed lets a batch wait again, before all others, but for what was put again
-// meanwhile.
+// meanwhile, and calls all who wait.
 func (q *queue) failed(batch []*change) {
 	q.mu.Lock()
 	var order []id
@@ -140,10 +137,17 @@ func (q *queue) failed(batch []*change) {
 }
 
 // release calls all who wait.
-func (q *queue) release() {
+func (q *queue) release() { q.call(math.MaxInt) }
+
+// call calls those who wait until so many keys have been taken.
+func (q *queue) call(taken int) {
 	q.mu.Lock()
-	called := q.dones
-	q.dones = nil
+	n := 0
+	for n < len(q.dones) && q.dones[n].after <= taken {
+		n++
+	}
+	called := q.dones[:n:n]
+	q.dones = q.dones[n:]
 	q.mu.Unlock()
 	for _, d := range called {
 		d.call()

@@ -45,7 +45,8 @@ func (p pool) use(f func(*conn) error) error {
 	return f(c)
 }
 
-// conn is an executor, for one goroutine at a time.
+// conn is a connection with the statements that were executed on it. It is for one
+// goroutine at a time.
 type conn struct {
 	*sqlite3.Conn
 	prepared map[string]*sqlite3.Stmt
@@ -59,14 +60,13 @@ func (c *conn) exec(statement string, args ...any) error {
 	return s.Exec()
 }
 
-func (c *conn) query(f func(scan func(dest ...any) error) error, statement string, args ...any) error {
+func (c *conn) query(f func(row) error, statement string, args ...any) error {
 	s, err := c.bind(statement, args)
 	if err != nil {
 		return err
 	}
-	scan := func(dest ...any) error { return scan(s, dest) }
 	for s.Step() {
-		if err := f(scan); err != nil {
+		if err := f(func(dest ...any) error { return scan(s, dest) }); err != nil {
 			s.Reset()
 			return err
 		}
@@ -183,7 +183,7 @@ func (s *sqlite) explain(err error) error {
 	case errors.Is(err, sqlite3.READONLY_DIRECTORY): // of which the driver hides the cause
 		err = syscall.EACCES
 	case isSQLite:
-		if why, known := s.files.why(); known {
+		if why := syscall.Errno(s.files.failed.Load()); why != 0 && errors.Is(err, sqlite3.IOERR) {
 			err = why
 		}
 	default:
@@ -238,23 +238,22 @@ func noRoom(err error) bool {
 // claim makes the file if it is missing, and takes its lock, which is not one of
 // SQLite's: others may look in.
 func (s *sqlite) claim() (isNew bool, err error) {
-	const flags = os.O_RDWR | os.O_CREATE
-	if s.lock, err = os.OpenFile(s.path, flags|os.O_EXCL, 0o600); errors.Is(err, fs.ErrExist) {
-		s.lock, err = os.OpenFile(s.path, flags, 0o600)
-	} else {
-		isNew = err == nil
+	s.lock, err = os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if isNew = err == nil; errors.Is(err, fs.ErrExist) {
+		s.lock, err = os.OpenFile(s.path, os.O_RDWR, 0)
 	}
-	for begun := time.Now(); err == nil; time.Sleep(20 * time.Millisecond) {
-		if err = syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err == nil {
-			break
-		}
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			if err = nil; time.Since(begun) > lockWithin {
-				return false, errLocked
-			}
+	if err != nil {
+		return false, err
+	}
+	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case !errors.Is(err, syscall.EWOULDBLOCK):
+			return isNew, err
+		case time.Since(begun) > lockWithin:
+			return false, errLocked
 		}
 	}
-	return isNew, err
 }
 
 // recognise looks whether the file is one of rosterd's that this one knows and can read,
@@ -262,7 +261,7 @@ func (s *sqlite) claim() (isNew bool, err error) {
 func (s *sqlite) recognise(c *conn) (empty bool, err error) {
 	var id, known, pages int
 	for pragma, n := range map[string]*int{"application_id": &id, "user_version": &known, "page_count": &pages} {
-		err = cmp.Or(err, c.query(func(scan func(...any) error) error { return scan(n) }, "PRAGMA "+pragma))
+		err = cmp.Or(err, c.query(func(r row) error { return r(n) }, "PRAGMA "+pragma))
 	}
 	switch {
 	case err != nil || pages == 0:
@@ -273,7 +272,7 @@ func (s *sqlite) recognise(c *conn) (empty bool, err error) {
 		return false, fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
 	}
 	for _, t := range []*table{users, rosters, resources, marks, meta} {
-		err = cmp.Or(err, c.query(func(func(...any) error) error { return nil }, "SELECT "+t.columns+" FROM "+t.name+" LIMIT 1"))
+		err = cmp.Or(err, c.query(func(row) error { return nil }, "SELECT "+t.columns+" FROM "+t.name+" LIMIT 1"))
 	}
 	return false, err
 }
@@ -325,12 +324,15 @@ func (s *sqlite) open(p pool) (*conn, error) {
 	return c, errors.Join(c.BusyTimeout(100*time.Millisecond), c.Exec(pragmas))
 }
 
-// write calls f in a transaction.
-func (s *sqlite) write(f func(executor) error) error {
+func (s *sqlite) query(f func(row) error, statement string, args ...any) error {
+	return s.explain(s.readers.use(func(c *conn) error { return c.query(f, statement, args...) }))
+}
+
+func (s *sqlite) transact(f func(execute) error) error {
 	return s.explain(s.writer.use(func(c *conn) error {
 		err := c.exec("BEGIN")
 		if err == nil {
-			err = f(c)
+			err = f(c.exec)
 		}
 		if err == nil {
 			err = c.exec("COMMIT")
@@ -342,13 +344,7 @@ func (s *sqlite) write(f func(executor) error) error {
 	}))
 }
 
-// read calls f, which only reads.
-func (s *sqlite) read(f func(executor) error) error {
-	return s.explain(s.readers.use(func(c *conn) error { return f(c) }))
-}
-
-// checkpoint takes what was committed before to the disk. Commits go on meanwhile,
-// unless the log has grown large, or it is to be emptied.
+// checkpoint lets commits go on, but while it empties the log.
 func (s *sqlite) checkpoint(empty bool) error {
 	log := 0
 	take := func(mode sqlite3.CheckpointMode) func(*conn) error {
@@ -384,7 +380,6 @@ func (s *sqlite) disconnect(well bool) (err error) {
 	return err
 }
 
-// close closes all connections, and frees the lock.
 func (s *sqlite) close(well bool) error {
 	err := s.disconnect(well)
 	vfs.Unregister(s.files.name())
@@ -399,22 +394,15 @@ func (s *sqlite) close(well bool) error {
 // afterwards.
 type files struct {
 	vfs.VFSFilename
-	failed atomic.Value // the last error, see failure
+	failed atomic.Uintptr // the last error, a syscall.Errno
 }
-
-type failure struct{ error }
 
 func (f *files) name() string { return fmt.Sprintf("rosterd-%p", f) }
 
-// why is the cause of the last error.
-func (f *files) why() (cause syscall.Errno, known bool) {
-	last, _ := f.failed.Load().(failure)
-	return cause, errors.As(last.error, &cause)
-}
-
 func (f *files) note(err error) error {
-	if err != nil {
-		f.failed.Store(failure{err})
+	var cause syscall.Errno
+	if errors.As(err, &cause) {
+		f.failed.Store(uintptr(cause))
 	}
 	return err
 }
@@ -438,5 +426,3 @@ func (f *file) WriteAt(b []byte, at int64) (int, error) {
 }
 
 func (f *file) Sync(flags vfs.SyncFlag) error { return f.files.note(f.FileSharedMemory.Sync(flags)) }
-
-func (f *file) Truncate(size int64) error { return f.files.note(f.FileSharedMemory.Truncate(size)) }

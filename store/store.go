@@ -69,7 +69,8 @@ type Resource struct {
 // mark says why a user is to be refreshed again.
 type mark struct {
 	why   string
-	since time.Time
+	since time.Time // kept from an earlier mark
+	anew  bool      // unless there was none, as it was to be deleted
 }
 
 // doubtful is that answers since a time may have been lost with their process.
@@ -101,6 +102,7 @@ var ErrClosed = errors.New("the store is closed")
 type Store struct {
 	options Options
 	db      *database
+	inFile  bool // db is
 	ended   time.Time
 	queue   queue
 	trouble trouble
@@ -128,7 +130,7 @@ func Open(path string, o Options) (*Store, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		options: o, queue: queue{changes: make(map[id]*change)},
+		options: o, inFile: path != "", queue: queue{changes: make(map[id]*change)},
 		trouble: trouble{logger: o.Logger, errors: o.Errors, causes: make(map[string]error)},
 		soon:    make(chan struct{}, 1), later: make(chan struct{}, 1),
 	}
@@ -156,7 +158,7 @@ func (s *Store) User(jid string) (User, error) {
 			return User{}, err
 		case c != nil && c.value == nil:
 			return User{}, nil
-		case c != nil && (c.roster || c.anew):
+		case c != nil && (c.roster):
 			return c.value.(User).copied(), nil
 		}
 		waits, _ := s.queue.look(doubtfulID)
@@ -214,7 +216,7 @@ func (s *Store) DeleteResource(full string) {
 
 // Mark keeps that a user is to be refreshed again, and why.
 func (s *Store) Mark(user, why string) {
-	s.put(&change{id: id{marks, user}, value: mark{why, time.Now()}}, nil)
+	s.put(&change{id: id{marks, user}, value: mark{why: why, since: time.Now()}}, nil)
 }
 
 // Unmark deletes the mark of a user.

@@ -577,10 +577,7 @@ func TestAliveIsWritten(t *testing.T) {
 		begun := time.Now()
 		time.Sleep(time.Hour + time.Second)
 		synctest.Wait()
-		var alive time.Time
-		if err := s.db.read(func(e executor) error {
-			return e.query(func(scan func(...any) error) error { return scan((*moment)(&alive)) }, "SELECT value FROM meta WHERE key = 'alive'")
-		}); err != nil || !alive.Equal(begun.Add(time.Hour)) {
+		if alive, err := s.db.lastAlive(); err != nil || !alive.Equal(begun.Add(time.Hour)) {
 			t.Errorf("alive %v, %v, want %v", alive, err, begun.Add(time.Hour))
 		}
 	})
@@ -636,9 +633,7 @@ func TestForgetAfter(t *testing.T) {
 					return
 				}
 				var n int
-				if err := s.db.read(func(e executor) error {
-					return e.query(func(scan func(...any) error) error { return scan(&n) }, "SELECT count(*) FROM rosters")
-				}); err != nil || n != 1 {
+				if err := s.db.query(func(r row) error { return r(&n) }, "SELECT count(*) FROM rosters"); err != nil || n != 1 {
 					t.Errorf("%d rosters, %v", n, err)
 				}
 				s.DeleteResource("connected/r")

@@ -1,10 +1,9 @@
 package store
 
 import (
-	"errors"
+	"cmp"
 	"log/slog"
 	"sync"
-	"syscall"
 )
 
 // Counter is counted up: a Prometheus counter, for instance.
@@ -40,29 +39,16 @@ func (t *trouble) set(what string, err error) {
 	}
 	t.mu.Unlock()
 	switch {
-	case err != nil && (before == nil || cause(before) != cause(err)):
+	case err != nil && (before == nil || before.Error() != err.Error()):
 		t.logger.Error("state cannot be written, it is kept in memory and tried again each second", "what", what, "err", err)
 	case err == nil && before != nil:
 		t.logger.Info("state is written again", "what", what)
 	}
 }
 
-// cause is what two errors have in common if the one should not be logged after
-// the other: what the system said, wherever it was.
-func cause(err error) string {
-	var ofSystem syscall.Errno
-	if errors.As(err, &ofSystem) {
-		return ofSystem.Error()
-	}
-	return err.Error()
-}
-
 // err is why something cannot be written, or nil.
 func (t *trouble) err() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.causes[whatChanges]; err != nil {
-		return err
-	}
-	return t.causes[whatCheckpoint]
+	return cmp.Or(t.causes[whatChanges], t.causes[whatCheckpoint])
 }

@@ -27,14 +27,12 @@ const (
 
 // put lets a change wait, and done after it; each may be nil.
 func (s *Store) put(c *change, done func()) {
-	switch {
-	case !s.queue.put(c, done):
-		if done != nil {
-			go done() // it is too late: nothing is written any more
-		}
-	case done != nil:
+	switch first, ok := s.queue.put(c, done); {
+	case done != nil && ok:
 		wake(s.soon)
-	default:
+	case done != nil:
+		go done() // it is too late: nothing is written any more
+	case first:
 		wake(s.later)
 	}
 }
@@ -93,7 +91,7 @@ func (s *Store) flush() error {
 				s.queue.failed(batch)
 				return err
 			}
-			if s.db.path != "" && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
+			if s.inFile && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
 				s.written.Store(true)
 			}
 		}
@@ -109,7 +107,7 @@ func (s *Store) tend(ctx context.Context) {
 	checkpoint := time.NewTicker(checkpointEvery)
 	defer checkpoint.Stop()
 	limit, every := math.MaxInt, forgetEvery
-	if s.db.path == "" {
+	if !s.inFile {
 		limit, every = maxGone, shrinkEvery
 	}
 	forget := time.NewTicker(every)
