@@ -194,8 +194,11 @@ func newModel(t *testing.T, seed uint64) *model {
 	m.batch = 1 + m.rand.IntN(4)
 	m.places = 1 + m.rand.IntN(4)
 	m.contacts = 5
-	if m.rand.IntN(4) == 0 {
+	switch m.rand.IntN(4) {
+	case 0:
 		m.contacts, m.rules.MaxRemoved = 20, 0.4
+	case 1:
+		m.contacts = 2 // the same roster comes back often
 	}
 	for _, user := range modelUsers {
 		m.lists[user] = make(map[string]listed)
@@ -880,6 +883,13 @@ func (m *model) run() {
 	}
 	m.broken, m.slow, m.trouble = false, 0, false
 	m.kept.set(false, 0)
+	if m.rand.IntN(2) == 0 { // with what they were told last, be it corrected or not
+		for _, c := range m.clients {
+			if c.online && m.rand.IntN(2) == 0 {
+				m.logout(c)
+			}
+		}
+	}
 	m.connect()
 	m.settle()
 	m.check("when all was quiet")
