@@ -85,6 +85,13 @@ func (c *change) follow(before *change) {
 	}
 }
 
+// waits reports whether somebody waits to be called.
+func (q *queue) waits() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.dones) > 0
+}
+
 // take takes some changes out of the order, the first ones: so many that one
 // transaction is neither too large nor takes long.
 func (q *queue) take() (batch []*change) {

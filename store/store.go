@@ -113,6 +113,10 @@ type Store struct {
 	work    sync.WaitGroup
 	written atomic.Bool // something, since the last checkpoint
 
+	writing sync.Mutex // held while something is written, guards both below
+	failing bool       // the last try did
+	flushed time.Time  // when that was
+
 	closing  sync.Once
 	closeErr error // guarded by closing
 }
@@ -188,8 +192,8 @@ func (u User) copied() User {
 // written, and what is kept of it stays; else its bytes belong to the store.
 //
 // If done is not nil, all is written at once, and done is called as soon as a kill
-// cannot lose what was put by now, or when the first try to write it has failed.
-// done is called from a goroutine of the store, and must not block.
+// cannot lose what was put by now, or when the first try to write it has failed: from a
+// goroutine of the store, or before PutUser returns. It must not block.
 func (s *Store) PutUser(u User, withRoster bool, done func()) {
 	if !withRoster {
 		u.Roster = nil

@@ -11,6 +11,8 @@ const (
 	// lacks to the second that is promised is for the writing.
 	writeAfter = 700 * time.Millisecond
 	retryAfter = time.Second
+	// quiet is how long nothing was written when a single change is not let wait for others.
+	quiet      = 2 * time.Millisecond
 	aliveEvery = 5 * time.Second
 	// maxBatch and maxBatchBytes bound a transaction.
 	maxBatch      = 1000
@@ -25,9 +27,20 @@ const (
 	shrinkEvery = 10 * time.Second
 )
 
-// put lets a change wait, and done after it; each may be nil.
+// put lets a change wait, and done after it; each may be nil. If nothing was written for a
+// moment, who waits is served here and now: two switches of goroutines would take longer than
+// the commit.
 func (s *Store) put(c *change, done func()) {
 	switch first, ok := s.queue.put(c, done); {
+	case done != nil && ok && s.writing.TryLock():
+		if !s.failing && time.Since(s.flushed) > quiet {
+			s.flushOnce()
+		}
+		failing := s.failing
+		s.writing.Unlock()
+		if failing || s.queue.waits() {
+			wake(s.soon)
+		}
 	case done != nil && ok:
 		wake(s.soon)
 	case done != nil:
@@ -53,7 +66,6 @@ func (s *Store) write(ctx context.Context) {
 	beat := time.NewTicker(aliveEvery)
 	defer beat.Stop()
 	var due <-chan time.Time // nil: nothing waits
-	failing := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -67,39 +79,53 @@ func (s *Store) write(ctx context.Context) {
 			}
 			continue
 		case <-s.soon:
+			s.writing.Lock()
+			failing := s.failing
+			s.writing.Unlock()
 			if failing {
 				s.queue.release() // the next try is due soon
+				if due == nil {
+					due = time.After(retryAfter)
+				}
 				continue
 			}
 		case <-due:
 		}
 		due = nil
-		if failing = s.flush() != nil; failing {
+		if s.flush() != nil {
 			due = time.After(retryAfter)
 		}
 	}
 }
 
-// flush writes all that waits. It is for one goroutine at a time.
+// flush writes all that waits.
 func (s *Store) flush() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	for {
-		batch := s.queue.take()
-		if len(batch) > 0 {
-			err := s.db.commit(batch)
-			s.trouble.set(whatChanges, err)
-			if err != nil {
-				s.queue.failed(batch)
-				return err
-			}
-			if s.inFile && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
-				s.written.Store(true)
-			}
-		}
-		s.queue.written(batch)
-		if len(batch) == 0 {
-			return nil
+		if n, err := s.flushOnce(); n == 0 || err != nil {
+			return err
 		}
 	}
+}
+
+// flushOnce writes some of what waits, and says how much. s.writing is held.
+func (s *Store) flushOnce() (n int, err error) {
+	batch := s.queue.take()
+	if len(batch) > 0 {
+		err = s.db.commit(batch)
+		s.failing, s.flushed = err != nil, time.Now()
+		s.trouble.set(whatChanges, err)
+		if err != nil {
+			s.queue.failed(batch)
+			return 0, err
+		}
+		if s.inFile && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
+			s.written.Store(true)
+		}
+	}
+	s.queue.written(batch)
+	return len(batch), nil
 }
 
 // tend checkpoints the database, and forgets who is gone for good, until ctx ends.

@@ -39,7 +39,8 @@ type user struct {
 	correcting int                              // contacts that are being corrected
 	deadline   *time.Timer                      // of the first query
 	stopping   bool
-	then       func() // what is done when the state is on disk; nothing else is until then
+	start      func() event // a fetch that is to be made
+	then       func()       // what is done when the state is on disk; nothing else is until then
 }
 
 // The events of a user's loop.
@@ -112,8 +113,36 @@ func (u *user) wake() {
 }
 
 // run is the loop. It ends when no event is left, or when the state is being written
-// before something is told: then it is run again when that is done.
+// before something is told: then it is run again when that is done. A fetch that was begun
+// last is made here, as this goroutine has nothing else to do.
 func (u *user) run() {
+	for {
+		if !u.handleAll() {
+			return
+		}
+		fetch := u.start
+		u.start = nil
+		if fetch == nil {
+			if u.mail.handled() {
+				continue
+			}
+			u.m.end()
+			return
+		}
+		if u.mail.handled() {
+			u.m.start(func() { u.post(fetch()) })
+			continue
+		}
+		if !u.mail.post(fetch()) {
+			u.m.end()
+			return
+		}
+	}
+}
+
+// handleAll handles the events but for counting the last one. It reports false if the state
+// is being written, and the loop is run again by that.
+func (u *user) handleAll() bool {
 	for {
 		if then := u.then; then != nil {
 			u.then = nil
@@ -121,20 +150,31 @@ func (u *user) run() {
 		} else {
 			u.handle(u.mail.take())
 		}
-		if u.then != nil {
-			if !u.stopping && !u.m.closed.Load() {
-				u.save(func() { go u.run() })
-				return
+		if u.then == nil {
+			if u.mail.last() {
+				u.rest()
+				return true
 			}
+			u.mail.handled()
+			continue
+		}
+		if u.start != nil { // it need not wait for that
+			fetch := u.start
+			u.start = nil
+			u.m.start(func() { u.post(fetch()) })
+		}
+		if u.stopping || u.m.closed.Load() {
 			u.save(nil) // nothing is told any more
 			continue
 		}
-		if u.mail.last() {
-			u.rest()
-		}
-		if !u.mail.handled() {
-			u.m.end()
-			return
+		var first atomic.Bool // of the two: the state is written, and save returned
+		u.save(func() {
+			if !first.CompareAndSwap(false, true) {
+				go u.run()
+			}
+		})
+		if first.CompareAndSwap(false, true) {
+			return false
 		}
 	}
 }
@@ -177,6 +217,17 @@ func (u *user) handle(e event) {
 	}
 }
 
+// answersAtOnce reports whether queries need not wait for a fetch.
+func (u *user) answersAtOnce() bool {
+	return u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.young()
+}
+
+// shows reports whether a client surely shows the last known roster, and says so.
+func (u *user) shows(q query) bool {
+	t, told := u.told[q.full]
+	return told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
+}
+
 // ask answers a query, or lets it wait for a fetch.
 func (u *user) ask(q query) {
 	t, told := u.told[q.full]
@@ -184,13 +235,8 @@ func (u *user) ask(q query) {
 		u.interested() // or, while nothing is fetched, those who are gone would be known for ever
 	}
 	q.never = !told || t.doubt && t.since.IsZero()
-	current := told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
-	noted := told && !u.dirty && t.noted(q.version != nil)
-	if u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.young() {
-		if current { // it has all that it was told
-			u.answer([]query{q}, roster.Answer{Roster: u.last}, []bool{true})
-			return
-		}
+	noted := u.shows(q) || told && !u.dirty && t.noted(q.version != nil)
+	if u.answersAtOnce() {
 		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }
 		if noted {
 			then()
@@ -208,7 +254,7 @@ func (u *user) ask(q query) {
 	// Should rosterd be killed before the answer, the next one has to know that it was
 	// asked. The session is kept, which will do if nothing is known yet; and a client that
 	// says it has what it was told learns nothing new, whatever happens.
-	if u.last != nil && !current && !noted {
+	if u.last != nil && !noted {
 		u.tells(q.full, q.version != nil)
 		u.commit(func() {})
 	}
@@ -291,7 +337,7 @@ func (u *user) fetch(b *batch) {
 		b.fetch(u, r)
 		return
 	}
-	m.start(func() { m.fetch(u, r) })
+	u.start = func() event { return m.fetch(r) }
 }
 
 // errNothing is for a [Source] that says of nothing that it is still the same.

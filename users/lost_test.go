@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -219,7 +220,11 @@ func TestVersionAfterALostPush(t *testing.T) {
 		w.took()
 		var lose []func()
 		var versions []string
-		w.Manager.Pusher = pusherFunc(func(_ []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
+		var well atomic.Bool
+		w.Manager.Pusher = pusherFunc(func(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
+			if well.Load() {
+				return w.Push(to, changes, settled)
+			}
 			lose = append(lose, func() {
 				settled(roster.Outcome{Owed: []jid.JID{changes[0].Item.JID}, Err: roster.ErrNotConnected})
 			})
@@ -246,7 +251,7 @@ func TestVersionAfterALostPush(t *testing.T) {
 		}
 		synctest.Wait()
 		check("lost")
-		w.Manager.Pusher = w
+		well.Store(true)
 		time.Sleep(time.Minute)
 		w.took()
 		if s := w.read(mustJID(t, "juliet@example.org")); len(s.missed) > 0 || len(versions) != 2 {

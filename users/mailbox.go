@@ -21,14 +21,23 @@ type letter struct {
 // post adds an event, and reports whether no other waits: then the loop is to be
 // started.
 func (m *mailbox) post(e event) (first bool) {
+	m.add(e)
+	return m.waiting.Add(1) == 1
+}
+
+func (m *mailbox) add(e event) {
 	l := &letter{event: e}
 	for {
 		l.before = m.posted.Load()
 		if m.posted.CompareAndSwap(l.before, l) {
-			return m.waiting.Add(1) == 1
+			return
 		}
 	}
 }
+
+// claim makes the caller the loop, if no event waits: then it handles one that it need not
+// post, and ends with handled, or posts it with add and starts the loop.
+func (m *mailbox) claim() bool { return m.waiting.CompareAndSwap(0, 1) }
 
 // take removes the next event. There is one until handled says otherwise.
 func (m *mailbox) take() event {

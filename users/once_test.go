@@ -30,7 +30,7 @@ func (s *slowly) Fetch(ctx context.Context, r roster.Request) (roster.Fetched, e
 	s.mu.Lock()
 	s.twice = s.twice || s.at[r.User]
 	s.at[r.User] = true
-	takes, fails, deaf := time.Duration(s.rand.IntN(40))*time.Second, s.rand.IntN(4) == 0, s.rand.IntN(2) == 0
+	takes, fails, deaf := time.Duration(1+s.rand.IntN(40))*time.Second, s.rand.IntN(4) == 0, s.rand.IntN(2) == 0
 	s.mu.Unlock()
 	defer func() { s.mu.Lock(); s.at[r.User] = false; s.mu.Unlock() }()
 	select {

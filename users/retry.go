@@ -453,14 +453,15 @@ func (b *batch) answer(u *user, r roster.Request) {
 	case !last:
 	case len(b.loops) == 0:
 		b.queue.leave(b)
+	case len(b.loops) == 1 && u != nil:
+		u.start = func() event {
+			defer b.queue.leave(b)
+			return u.m.fetch(r)
+		}
 	default:
 		m := b.loops[0].m
 		m.start(func() {
 			defer b.queue.leave(b)
-			if len(b.loops) == 1 {
-				m.fetch(b.loops[0], b.requests[0])
-				return
-			}
 			began := time.Now()
 			m.Source.FetchMany(m.ctx, b.requests, func(i int, f roster.Fetched, err error) {
 				m.logFetched(b.requests[i], f, err, began)

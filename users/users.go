@@ -232,15 +232,16 @@ func NewManager(o Options) (*Manager, error) {
 
 // Get asks for the roster on behalf of a resource, which becomes an interested one, and
 // does not wait for it: unless Get returns an error, reply is called once, within the
-// answer limit, from the user's loop; what it sends then is in order with the pushes.
+// answer limit, from the user's loop, or before Get returns if the client has the roster;
+// what it sends then is in order with the pushes.
 // Queries of one user at the same time share one fetch. version is that of the roster
 // which the client says it has, or "" if it has none; nil if it does not use versions. If
 // Get returns an error, the resource is told everything later.
 func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 	m.Sessions.Interested(full)
+	q := query{full: full, deadline: time.Now().Add(m.Limits.Answer), version: version, reply: reply}
 	m.mu.Lock()
 	u := m.user(full.Bare())
-	var e event = asked{query{full: full, deadline: time.Now().Add(m.Limits.Answer), version: version, reply: reply}}
 	var err error
 	switch {
 	case m.stopped:
@@ -248,18 +249,38 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 	case m.waiting.Load() >= int64(m.Limits.Queries) || u.asking.Load() >= int32(m.Limits.PerUser):
 		err = roster.ErrBusy
 	}
-	if err == nil {
-		m.waiting.Add(1)
-		u.asking.Add(1)
-	} else {
-		e = undelivered{full: full, versioned: version != nil}
+	if err != nil {
+		first := u.enqueue(undelivered{full: full, versioned: version != nil})
+		m.mu.Unlock()
+		if first {
+			u.wake()
+		}
+		return err
 	}
-	first := u.enqueue(e)
+	m.waiting.Add(1)
+	u.asking.Add(1)
+	claimed := u.mail.claim()
+	if claimed {
+		m.active.Add(1)
+	}
+	first := claimed || u.enqueue(asked{q})
 	m.mu.Unlock()
-	if first {
+	switch {
+	case claimed && u.answersAtOnce() && u.shows(q): // as most who come back: no goroutine is needed
+		u.answer([]query{q}, roster.Answer{Roster: u.last}, []bool{true})
+		u.rest()
+		if u.mail.handled() {
+			u.wake()
+		} else {
+			m.end()
+		}
+	case claimed:
+		u.mail.add(asked{q})
+		u.wake()
+	case first:
 		u.wake()
 	}
-	return err
+	return nil
 }
 
 // Refresh fetches the rosters of users (bare JIDs, none twice) again and sends the changes
@@ -461,12 +482,12 @@ func (m *Manager) surely(user jid.JID, sent time.Time) bool {
 	return !sent.Before(resumed.(time.Time))
 }
 
-// fetch asks the source for one user, and posts what it says.
-func (m *Manager) fetch(u *user, r roster.Request) {
+// fetch asks the source for one user.
+func (m *Manager) fetch(r roster.Request) event {
 	began := time.Now()
 	f, err := m.Source.Fetch(m.ctx, r)
 	m.logFetched(r, f, err, began)
-	u.post(fetched{f, err})
+	return fetched{f, err}
 }
 
 // start runs f in a goroutine that Close waits for.
