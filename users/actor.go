@@ -28,6 +28,7 @@ type user struct {
 	loaded     bool
 	dirty      bool                             // the store has an older state
 	kept       *roster.Roster                   // that the store has
+	saved      time.Time                        // when the state was put there
 	dated      time.Time                        // when it was fetched, as the store has it
 	queries    []query                          // that wait for a fetch
 	refreshes  []*call                          // that wait for a fetch that has not begun

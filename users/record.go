@@ -5,11 +5,16 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/store"
 )
+
+// forgettable is how long after it was put the store may have forgotten a user who is in
+// the cache still: their roster is put again.
+const forgettable = time.Hour
 
 // save puts the state into the store. done, unless it is nil, is called when a kill of the
 // process cannot lose it.
@@ -20,8 +25,8 @@ func (u *user) save(done func()) {
 		u.m.Store.DeleteUser(u.jid.String())
 		return
 	}
-	withRoster := u.last != u.kept
-	u.kept = u.last
+	withRoster := u.last != u.kept || time.Since(u.saved) > forgettable
+	u.kept, u.saved = u.last, time.Now()
 	u.m.Store.PutUser(u.record(), withRoster, done) // from here on the loop may run again
 }
 
@@ -71,7 +76,7 @@ func (u *user) record() store.User {
 // load takes the state from the store.
 func (u *user) load() {
 	u.state = u.m.read(u.jid)
-	u.loaded, u.kept, u.dated = true, u.last, u.fetched
+	u.loaded, u.kept, u.dated, u.saved = true, u.last, u.fetched, time.Now()
 	u.known.Store(u.last)
 }
 

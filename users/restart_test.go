@@ -464,3 +464,23 @@ func TestRestOfAnAnswerLostWithTheProcess(t *testing.T) {
 		}
 	})
 }
+
+// The store forgets who was gone for long, be they in the cache or not.
+func TestUserWhoWasForgottenComesBack(t *testing.T) {
+	inWorld(t, Limits{Cache: 1 << 20}, func(t *testing.T, w *world) {
+		full := mustJID(t, "juliet@example.org/a")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		w.sessions.Gone(full)
+		w.Gone(full)
+		time.Sleep(90 * 24 * time.Hour)
+		w.kept.DeleteUser("juliet@example.org")
+		w.ask("a")
+		w.took()
+		w.restart(false)
+		w.backend.fail(errors.New("down"))
+		w.ask("a")
+		w.expect("reply a romeo Romeo")
+	})
+}
