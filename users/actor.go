@@ -20,57 +20,57 @@ type user struct {
 	known atomic.Pointer[roster.Roster] // the last known roster, for others
 	mail  mailbox
 
-	asking  atomic.Int32  // queries that are not answered
-	resting *list.Element // in the cache; nil: there is something to do. Belongs to Manager.mu
-	size    int           // bytes there. Belongs to Manager.mu
+	asking atomic.Int32  // queries that are not answered
+	idle   *list.Element // in the cache; nil: there is something to do. Belongs to Manager.mu
+	size   int           // bytes there. Belongs to Manager.mu
 
 	state
-	loaded     bool
-	dirty      bool                             // the store has an older state
-	kept       *roster.Roster                   // that the store has
-	saved      time.Time                        // when the state was put there
-	dated      time.Time                        // when it was fetched, as the store has it
-	queries    []query                          // that wait for a fetch
-	refreshes  []*call                          // that wait for a fetch that has not begun
-	fetching   *fetching                        // nil: none is under way
-	failed     bool                             // the last try did, and the user is marked
-	done       *uint64                          // the generation of a fetch that did not; nil: the retry queue knows
-	suspect    *suspect                         // see guard
-	refused    map[jid.JID]map[jid.JID]struct{} // contacts that wait to be corrected, by resource
-	correcting int                              // contacts that are being corrected
-	deadline   *time.Timer                      // of the first query
-	stopping   bool
-	start      func() event // a fetch that is to be made
-	then       func()       // what is done when the state is on disk; nothing else is until then
+	loaded            bool
+	dirty             bool                             // the store has an older state
+	kept              *roster.Roster                   // that the store has
+	saved             time.Time                        // when the state was put there
+	dated             time.Time                        // when it was fetched, as the store has it
+	queries           []query                          // that wait for a fetch
+	refreshes         []*call                          // that wait for a fetch that has not begun
+	fetching          *fetching                        // nil: none is under way
+	failed            bool                             // the last try did, and the user is marked
+	fetchedGeneration *uint64                          // of the last fetch that did not, and that the fetch queue has not been told of; nil: none
+	suspect           *suspect                         // see guard
+	refused           map[jid.JID]map[jid.JID]struct{} // contacts that wait to be corrected, by resource
+	correcting        int                              // contacts that are being corrected
+	deadline          *time.Timer                      // of the first query
+	stopping          bool
+	start             func() event // a fetch that is to be made
+	then              func()       // what is done when the state is on disk; nothing else is until then
 }
 
 // The events of a user's loop.
 type (
 	event interface{}
 
-	asked     struct{ query }        // a resource asks for the roster
-	refresh   struct{ call *call }   // the backend says that the roster changed
-	permitted struct{ batch *batch } // a fetch that no query waits for may begin
-	fetched   struct {
+	askedEvent     struct{ query }        // a resource asks for the roster
+	refreshEvent   struct{ call *call }   // the backend says that the roster changed
+	permittedEvent struct{ batch *batch } // a fetch that no query waits for may begin
+	fetchedEvent   struct {
 		roster.Fetched
 		err error
 	}
-	overdue      struct{} // a query has waited for long
-	acknowledged struct { // pushes were answered, or given up
+	overdueEvent      struct{} // a query has waited for long
+	acknowledgedEvent struct { // pushes were answered, or given up
 		push    *push
 		outcome roster.Outcome
 	}
-	undelivered struct { // a resource may have missed anything
+	undeliveredEvent struct { // a resource may have missed anything
 		full      jid.JID
 		versioned bool // it uses versions, as far as is known
 		unasked   bool // it has not asked here
 	}
-	refused struct { // a resource may show these contacts otherwise than they are
+	refusedEvent struct { // a resource may show these contacts otherwise than they are
 		full     jid.JID
 		contacts []jid.JID
 	}
-	gone     struct{} // nobody of the user is connected
-	stopping struct{}
+	goneEvent     struct{} // nobody of the user is connected
+	stoppingEvent struct{}
 )
 
 // query is a resource that waits for its roster.
@@ -85,7 +85,7 @@ type query struct {
 // fetching is a fetch that is under way.
 type fetching struct {
 	at         time.Time // when it began
-	generation uint64    // of the retry queue then
+	generation uint64    // of the fetch queue then
 	calls      []*call   // that it is for
 }
 
@@ -185,15 +185,15 @@ func (u *user) commit(then func()) { u.then = then }
 
 func (u *user) handle(e event) {
 	switch e := e.(type) { // these take no state
-	case refresh:
+	case refreshEvent:
 		u.refresh(e.call)
 		return
-	case gone:
+	case goneEvent:
 		if len(u.refreshes) > 0 && u.fetching == nil { // Gone has taken them out of the queue
-			u.m.retries.refresh(u.jid)
+			u.m.queue.refresh(u.jid)
 		}
 		return
-	case stopping:
+	case stoppingEvent:
 		u.stopping = true
 		return
 	}
@@ -201,29 +201,29 @@ func (u *user) handle(e event) {
 		u.load()
 	}
 	switch e := e.(type) {
-	case asked:
+	case askedEvent:
 		u.ask(e.query)
-	case permitted:
+	case permittedEvent:
 		u.permit(e.batch)
-	case fetched:
+	case fetchedEvent:
 		u.received(e)
-	case overdue:
+	case overdueEvent:
 		u.overdue()
-	case acknowledged:
+	case acknowledgedEvent:
 		u.acknowledge(e.push, e.outcome)
-	case undelivered:
+	case undeliveredEvent:
 		u.undelivered(e)
-	case refused:
+	case refusedEvent:
 		u.refuse(e.full, e.contacts)
 	}
 }
 
 // answersAtOnce reports whether queries need not wait for a fetch.
 func (u *user) answersAtOnce() bool {
-	return u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.young()
+	return u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.fresh()
 }
 
-// shows reports whether a client surely shows the last known roster, and says so.
+// shows reports whether a client sameSession shows the last known roster, and says so.
 func (u *user) shows(q query) bool {
 	t, told := u.told[q.full]
 	return told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
@@ -277,7 +277,7 @@ func (u *user) watch() {
 	}
 	wait := time.Until(u.queries[0].deadline)
 	if u.deadline == nil {
-		u.deadline = time.AfterFunc(wait, func() { u.post(overdue{}) })
+		u.deadline = time.AfterFunc(wait, func() { u.post(overdueEvent{}) })
 		return
 	}
 	u.deadline.Reset(wait)
@@ -317,7 +317,7 @@ func (u *user) permit(b *batch) {
 	case u.stopping || u.fetching != nil: // what is left then is asked for again
 		b.skip()
 	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid):
-		u.m.retries.done(u.jid, b.generation, 0)
+		u.m.queue.done(u.jid, b.generation, 0)
 		b.skip()
 	default:
 		u.fetch(b)
@@ -332,7 +332,7 @@ func (u *user) fetch(b *batch) {
 	if u.last != nil {
 		r.Validator = u.validator
 	}
-	u.fetching = &fetching{at: m.reports.now(), generation: m.retries.now(), calls: u.refreshes}
+	u.fetching = &fetching{at: m.reports.now(), generation: m.queue.now(), calls: u.refreshes}
 	u.refreshes = nil
 	if b != nil {
 		b.fetch(u, r)
@@ -345,12 +345,12 @@ func (u *user) fetch(b *batch) {
 var errNothing = errors.New("the backend gave no roster")
 
 // received tells the clients what the backend said, or what is known if it failed.
-func (u *user) received(e fetched) {
+func (u *user) received(e fetchedEvent) {
 	m, f, queries := u.m, u.fetching, u.queries
 	u.fetching, u.queries = nil, nil
 	u.watch()
 	if len(u.refreshes) > 0 { // they came meanwhile
-		defer m.retries.refresh(u.jid)
+		defer m.queue.refresh(u.jid)
 	}
 	err := e.err
 	switch {
@@ -380,17 +380,17 @@ func (u *user) received(e fetched) {
 		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
 		b = backoff{confirm, confirm}
 	}
-	u.retry(err, b)
+	u.fetchLater(err, b)
 	for _, c := range f.calls {
 		c.finish(u.jid, err)
 	}
 	u.correct()
 }
 
-// retry marks the user: they are fetched again after a pause.
-func (u *user) retry(why error, b backoff) {
+// fetchLater marks the user: they are fetched again after a pause.
+func (u *user) fetchLater(why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
-	u.m.retries.mark(u.jid, why.Error(), b)
+	u.m.queue.mark(u.jid, why.Error(), b)
 }
 
 // fail answers queries though the fetch failed, or is late: with the last known roster, if
@@ -400,20 +400,20 @@ func (u *user) fail(queries []query, err error) {
 		return
 	}
 	a := roster.Answer{Err: err}
-	if age := u.m.Rules.MaxStale; u.last != nil && u.covered() && (age == 0 || time.Since(u.fetched) <= age) {
+	if age := u.m.Rules.MaxStale; u.last != nil && u.coversMissed() && (age == 0 || time.Since(u.fetched) <= age) {
 		a.Roster = u.last
 	}
 	u.answer(queries, a, nil)
 }
 
 // undelivered notes that a resource may have missed anything, and has it told everything.
-func (u *user) undelivered(e undelivered) {
+func (u *user) undelivered(e undeliveredEvent) {
 	u.doubt(e.full, e.versioned)
 	if e.unasked && u.last != nil && !u.outdated && time.Since(u.fetched) < recent && u.fetching == nil && !u.stopping {
 		u.tell(u.last, nil, nil)
 		return
 	}
-	u.retry(errUndelivered, soon)
+	u.fetchLater(errUndelivered, soon)
 	u.commit(func() {})
 }
 
@@ -427,11 +427,11 @@ var errUndelivered = errors.New("a client may have missed its roster")
 // nothing is to be done.
 func (u *user) rest() {
 	m := u.m
-	if u.done != nil && len(u.inFlight) == 0 {
+	if u.fetchedGeneration != nil && len(u.inFlight) == 0 {
 		if !u.failed {
-			m.retries.done(u.jid, *u.done, u.look())
+			m.queue.done(u.jid, *u.fetchedGeneration, u.recheckAfter())
 		}
-		u.done = nil
+		u.fetchedGeneration = nil
 	}
 	if u.dirty && (len(u.inFlight) == 0 || u.stopping) {
 		u.save(nil)

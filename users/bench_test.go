@@ -173,7 +173,7 @@ func BenchmarkAtRest(b *testing.B) {
 func BenchmarkManyMissed(b *testing.B) {
 	last := roster.New(listOf(b, 8000, "x"))
 	for name, do := range map[string]func(*user){
-		"failed":    func(u *user) { u.covered() },
+		"failed":    func(u *user) { u.coversMissed() },
 		"succeeded": func(u *user) { _ = u.guard(roster.Fetched{Roster: last}); u.replace(last, time.Now()).changes() },
 	} {
 		b.Run(name, func(b *testing.B) {

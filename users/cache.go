@@ -24,7 +24,7 @@ func (c *cache) add(users map[jid.JID]*user, u *user) {
 	}
 	c.remove(u)
 	u.size = overhead + u.last.MemorySize()
-	u.resting = c.list.PushBack(u)
+	u.idle = c.list.PushBack(u)
 	c.size += u.size
 	for c.size > c.max && c.list.Len() > 0 {
 		oldest := c.list.Front().Value.(*user)
@@ -35,10 +35,10 @@ func (c *cache) add(users map[jid.JID]*user, u *user) {
 
 // remove lets a user rest no more.
 func (c *cache) remove(u *user) {
-	if u.resting != nil {
-		c.list.Remove(u.resting)
+	if u.idle != nil {
+		c.list.Remove(u.idle)
 		c.size -= u.size
-		u.resting = nil
+		u.idle = nil
 	}
 }
 

@@ -34,7 +34,7 @@ func TestMissingUser(t *testing.T) {
 				t.Errorf("%+v", c)
 			}
 			w.backend.lose(false)
-			time.Sleep(lastLook)
+			time.Sleep(maxRecheck)
 			if sent := w.took(); len(sent) != 2*n {
 				t.Errorf("%d contacts: %d pushes when they are back", n, len(sent))
 			}

@@ -157,7 +157,7 @@ type held struct {
 type modelStream struct {
 	m     *model
 	queue []*frame
-	open  map[*frame]bool // sent, and not settled; replies: not surely read
+	open  map[*frame]bool // sent, and not settled; replies: not sameSession read
 	dead  bool
 	more  chan struct{}
 }
@@ -921,8 +921,8 @@ func (m *model) run() {
 	m.settle()
 	p := m.process
 	p.mu.Lock()
-	if len(p.users) != p.cache.list.Len() || p.waiting.Load() != 0 || p.active.Load() != 0 || p.retries.free != p.Limits.Background || len(p.retries.entries) != 0 {
-		m.wrong("%d users, %d queries, %d loops, %d places, %d tries left", len(p.users), p.waiting.Load(), p.active.Load(), p.retries.free, len(p.retries.entries))
+	if len(p.users) != p.cache.list.Len() || p.waiting.Load() != 0 || p.active.Load() != 0 || p.queue.free != p.Limits.Background || len(p.queue.entries) != 0 {
+		m.wrong("%d users, %d queries, %d loops, %d places, %d tries left", len(p.users), p.waiting.Load(), p.active.Load(), p.queue.free, len(p.queue.entries))
 	}
 	p.mu.Unlock()
 	if c := p.Counts(); c.Marked != 0 || c.Resync != 0 {

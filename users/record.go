@@ -35,7 +35,7 @@ func (u *user) save(done func()) {
 func (u *user) record() store.User {
 	r := store.User{
 		JID: u.jid.String(), Roster: u.last.Packed(), Items: u.last.Len(), Fetched: u.fetched, Validator: u.validator,
-		NotFound: u.missing, Outdated: u.outdated, Epoch: u.epoch,
+		NotFound: u.notFound, Outdated: u.outdated, Epoch: u.epoch,
 	}
 	if u.last != nil {
 		r.Version = u.last.Version()
@@ -100,7 +100,7 @@ var errRecord = errors.New("a damaged record")
 // stateOf is the state that was kept.
 func stateOf(user jid.JID, r store.User) (state, error) {
 	s := state{
-		fetched: r.Fetched, validator: r.Validator, missing: r.NotFound, outdated: r.Outdated, epoch: r.Epoch,
+		fetched: r.Fetched, validator: r.Validator, notFound: r.NotFound, outdated: r.Outdated, epoch: r.Epoch,
 	}
 	if r.Version != "" {
 		var err error

@@ -51,19 +51,19 @@ func (u *user) correct() {
 	case len(u.refused) == 0 || u.correcting >= maxCorrecting || u.stopping:
 		return
 	case u.last == nil && u.fetching == nil && !u.failed:
-		u.m.retries.refresh(u.jid)
+		u.m.queue.refresh(u.jid)
 		return
 	case u.last == nil && u.fetching != nil:
 		return
 	case u.last == nil:
-		u.missRefused()
-		u.retry(errUndelivered, soon)
+		u.deferCorrections()
+		u.fetchLater(errUndelivered, soon)
 		return
 	}
 	refused := u.refused
 	u.refused = nil
 	for full, contacts := range refused {
-		d := delivery{to: []jid.JID{full}, versioned: u.told[full].versioned, partial: true}
+		d := delivery{to: []jid.JID{full}, versioned: u.told[full].versioned, correction: true}
 		for _, c := range again(u.last, slices.Collect(maps.Keys(contacts))) {
 			if _, missed := u.missed[c.Item.JID]; c.Action == roster.Changed || !missed {
 				d.changes = append(d.changes, c)
@@ -75,8 +75,8 @@ func (u *user) correct() {
 	}
 }
 
-// missRefused leaves what waits to be corrected for later, as nobody knows what is true.
-func (u *user) missRefused() {
+// deferCorrections leaves what waits to be corrected for later, as nobody knows what is true.
+func (u *user) deferCorrections() {
 	for _, contacts := range u.refused {
 		for contact := range contacts {
 			u.miss(contact)

@@ -174,7 +174,7 @@ func TestRetriesDoNotHoldUpTheOthers(t *testing.T) {
 		source.mu.Unlock()
 		for i := range 20 {
 			w.sessions.Connected(mustJID(t, fmt.Sprintf("nurse%d@example.net/x", i)))
-			w.retries.resync("example.net", []jid.JID{mustJID(t, fmt.Sprintf("nurse%d@example.net", i))})
+			w.queue.resync("example.net", []jid.JID{mustJID(t, fmt.Sprintf("nurse%d@example.net", i))})
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()

@@ -18,7 +18,7 @@ type state struct {
 	last      *roster.Roster       // the last known roster; nil: none is
 	fetched   time.Time            // when the backend was asked for it
 	validator string               // see [roster.Fetched]
-	missing   bool                 // last is empty as the backend does not know the user
+	notFound  bool                 // last is empty as the backend does not know the user
 	outdated  bool                 // somebody said that it has changed since
 	epoch     uint64               // grows whenever a client may show something else than its version names
 	told      map[jid.JID]told     // the interested resources that asked, or were told something
@@ -49,13 +49,13 @@ type former struct {
 
 // push is what was pushed at once to some resources.
 type push struct {
-	contacts []jid.JID
-	whole    jid.JID   // the resource that is told everything, if it is one
-	partial  bool      // it corrects some contacts
-	settling *settling // what waits for it; nil: nothing
+	contacts   []jid.JID
+	whole      jid.JID   // the resource that is told everything, if it is one
+	correction bool      // it corrects some contacts
+	settling   *settling // what waits for it; nil: nothing
 }
 
-// confirmed is how long after its answer was sent a resource has surely got it, if the
+// confirmed is how long after its answer was sent a resource has sameSession got it, if the
 // stream did not break.
 const confirmed = 10 * time.Minute
 
@@ -80,7 +80,7 @@ func (s *state) version(r *roster.Roster) string {
 	return r.Version() + epochMark + strconv.FormatUint(s.epoch, 36)
 }
 
-// trusts reports whether a client that names a version surely shows that roster. It may
+// trusts reports whether a client that names a version sameSession shows that roster. It may
 // not while something is in flight or was missed, nor if the version is of an epoch before.
 func (s *state) trusts(version string, r *roster.Roster) bool {
 	return r != nil && len(s.missed) == 0 && len(s.inFlight) == 0 && version == s.version(r)
@@ -141,9 +141,9 @@ func (s *state) miss(contact jid.JID) {
 	}
 }
 
-// covered reports whether the last known roster has all contacts that some resource may
+// coversMissed reports whether the last known roster has all contacts that some resource may
 // have been told since: if rosterd was killed, others may know more than the store.
-func (s *state) covered() bool {
+func (s *state) coversMissed() bool {
 	if len(s.missed) == 0 {
 		return true
 	}
@@ -259,24 +259,24 @@ func (s *state) everything(t told, d *difference) []roster.Change {
 }
 
 // name gives changes that are pushed one after the other their versions: the last one
-// makes the roster version, if the client surely had what they change.
-func name(changes []roster.Change, version string, surely bool) []roster.Change {
+// makes the roster version, if the client sameSession had what they change.
+func name(changes []roster.Change, version string, sameSession bool) []roster.Change {
 	named := slices.Clone(changes)
 	last := len(named) - 1
 	for i := range named {
 		named[i].Version = roster.Partial(version, last-i)
 	}
-	if surely {
+	if sameSession {
 		named[last].Version = version
 	}
 	return named
 }
 
-// young reports whether a query may be answered with the last known roster without asking
+// fresh reports whether a query may be answered with the last known roster without asking
 // the backend.
-func (u *user) young() bool {
+func (u *user) fresh() bool {
 	return u.last != nil && !u.failed && u.suspect == nil && len(u.missed) == 0 &&
-		!u.reported() && !u.missing && u.m.Rules.MaxAge > 0 && time.Since(u.fetched) < u.m.Rules.MaxAge
+		!u.reported() && !u.notFound && u.m.Rules.MaxAge > 0 && time.Since(u.fetched) < u.m.Rules.MaxAge
 }
 
 // reported reports whether the backend may have said that the last known roster has

@@ -39,17 +39,17 @@ func TestRefreshOfAUserWhoGoes(t *testing.T) {
 func TestRefreshBehindAPermission(t *testing.T) {
 	inWorld(t, Limits{Background: 1}, func(t *testing.T, w *world) {
 		juliet := mustJID(t, "juliet@example.org/a")
-		permit := w.retries.permit
+		permit := w.queue.permit
 		c := &call{left: 1, failed: make(map[jid.JID]error), done: make(chan struct{})}
-		w.retries.permit = func(b *batch) {
-			w.retries.permit = permit
+		w.queue.permit = func(b *batch) {
+			w.queue.permit = permit
 			w.sessions.Gone(juliet)
 			w.Manager.mu.Lock() // so that both events wait before one is handled
 			u := w.user(juliet.Bare())
-			first := u.enqueue(permitted{b})
-			u.enqueue(refresh{c})
+			first := u.enqueue(permittedEvent{b})
+			u.enqueue(refreshEvent{c})
 			w.Manager.mu.Unlock()
-			w.retries.refresh(juliet.Bare())
+			w.queue.refresh(juliet.Bare())
 			if first {
 				u.wake()
 			}

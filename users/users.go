@@ -2,9 +2,10 @@
 // sections 2.1 and 2.6). Contacts come from a [Source], pushes leave through a [Pusher].
 //
 // There is one actor for each user who has something to do: a mailbox and a loop, which alone
-// touches the user's state (actor.go). Nothing in the loop waits. A fetch, a push and a write
-// to the store are started, and what became of them is posted. Whatever a client is about to
-// be told is in the store before: a kill of the process loses nothing that a client was told.
+// touches the user's state (actor.go). The loop waits for nothing but room in the queue to the
+// server: a fetch, a push and a write to the store are started, and what became of them is
+// posted. Whatever a client is about to be told is in the store before: a kill of the process
+// loses nothing that a client was told.
 //
 // # What a client may show
 //
@@ -37,7 +38,7 @@
 //	gone          rests if nothing is to be done                        -
 //	stopping      answers what is left, tells nothing more              all that is known
 //
-// Who is fetched though no query waits, and when, is the retry queue's (retry.go).
+// Who is fetched though no query waits, and when, is the fetch queue's (fetchqueue.go).
 package users
 
 import (
@@ -171,7 +172,7 @@ type Options struct {
 type Manager struct {
 	Options
 	watcher    Watcher // nil: nobody
-	retries    *retryQueue
+	queue      *fetchQueue
 	reports    *reports
 	unreadable rate.Sometimes // logs what cannot be read from the store
 
@@ -206,23 +207,23 @@ func NewManager(o Options) (*Manager, error) {
 	m := &Manager{
 		Options: o, reports: newReports(), unreadable: rate.Sometimes{Interval: time.Minute}, started: time.Now(),
 		ended: make(chan struct{}, 1), users: make(map[jid.JID]*user),
-		retries: newRetryQueue(o.Limits.Background, o.Limits.Resync, o.Store),
+		queue: newFetchQueue(o.Limits.Background, o.Limits.Resync, o.Store),
 	}
-	m.retries.connected = func() bool { return m.Pusher.Connected() }
-	m.retries.batchSize = func(domain string) int { return m.Source.BatchSize(domain) }
-	m.retries.permit = func(b *batch) {
+	m.queue.connected = func() bool { return m.Pusher.Connected() }
+	m.queue.batchSize = func(domain string) int { return m.Source.BatchSize(domain) }
+	m.queue.permit = func(b *batch) {
 		for _, user := range b.users {
-			m.post(user, permitted{b})
+			m.post(user, permittedEvent{b})
 		}
 	}
 	err := o.Store.Marks(func(name, why string, _ time.Time) error {
 		if user, err := jid.Parse(name); err == nil {
-			m.retries.mark(user, why, soon)
+			m.queue.mark(user, why, soon)
 		}
 		return nil
 	})
 	if err != nil {
-		m.retries.stop()
+		m.queue.stop()
 		return nil, err
 	}
 	m.cache.max = o.Limits.Cache
@@ -250,7 +251,7 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 		err = roster.ErrBusy
 	}
 	if err != nil {
-		first := u.enqueue(undelivered{full: full, versioned: version != nil})
+		first := u.enqueue(undeliveredEvent{full: full, versioned: version != nil})
 		m.mu.Unlock()
 		if first {
 			u.wake()
@@ -263,7 +264,7 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 	if claimed {
 		m.active.Add(1)
 	}
-	first := claimed || u.enqueue(asked{q})
+	first := claimed || u.enqueue(askedEvent{q})
 	m.mu.Unlock()
 	switch {
 	case claimed && u.answersAtOnce() && u.shows(q): // as most who come back: no goroutine is needed
@@ -275,7 +276,7 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 			m.end()
 		}
 	case claimed:
-		u.mail.add(asked{q})
+		u.mail.add(askedEvent{q})
 		u.wake()
 	case first:
 		u.wake()
@@ -302,7 +303,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			}
 		case !connected:
 			m.reports.note(user)
-			m.retries.mark(user, roster.ErrNotConnected.Error(), soon)
+			m.queue.mark(user, roster.ErrNotConnected.Error(), soon)
 		default:
 			fetched = append(fetched, user)
 		}
@@ -312,11 +313,11 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	}
 	c.left += len(fetched)
 	for _, user := range fetched {
-		if !m.post(user, refresh{c}) {
+		if !m.post(user, refreshEvent{c}) {
 			return nil, roster.ErrStopping
 		}
 	}
-	m.retries.refresh(fetched...)
+	m.queue.refresh(fetched...)
 	c.finish(jid.JID{}, nil)
 	select {
 	case <-c.done:
@@ -371,19 +372,19 @@ func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
 // Want fetches the roster of a user who has a connected resource, on nobody's behalf.
 func (m *Manager) Want(user jid.JID) {
 	if m.Sessions.HasConnected(user) {
-		m.retries.refresh(user)
+		m.queue.refresh(user)
 	}
 }
 
 // Undelivered says that a reply was lost with the stream: the resource may have nothing,
 // and is told everything when the stream is back.
-func (m *Manager) Undelivered(full jid.JID) { m.post(full.Bare(), undelivered{full: full}) }
+func (m *Manager) Undelivered(full jid.JID) { m.post(full.Bare(), undeliveredEvent{full: full}) }
 
 // Unasked says that a resource is connected that did not ask here, but may have asked
 // somebody else: it becomes an interested one, and is told everything.
 func (m *Manager) Unasked(full jid.JID) {
 	m.Sessions.Interested(full)
-	m.post(full.Bare(), undelivered{full: full, unasked: true})
+	m.post(full.Bare(), undeliveredEvent{full: full, unasked: true})
 }
 
 // Refused says that a resource was refused to change its user's items of these contacts.
@@ -391,20 +392,20 @@ func (m *Manager) Unasked(full jid.JID) {
 // push that follows a success, but not all do): what is true is pushed to it.
 func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
 	if len(contacts) > 0 {
-		m.post(full.Bare(), refused{full, contacts})
+		m.post(full.Bare(), refusedEvent{full, contacts})
 	}
 }
 
 // Gone says that a resource is no longer connected. A user without a connected resource is
 // not refreshed any more.
 func (m *Manager) Gone(full jid.JID) {
-	user, generation := full.Bare(), m.retries.now()
+	user, generation := full.Bare(), m.queue.now()
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	m.retries.done(user, generation, 0)
+	m.queue.done(user, generation, 0)
 	if m.busy(user) {
-		m.post(user, gone{})
+		m.post(user, goneEvent{})
 	}
 }
 
@@ -412,17 +413,17 @@ func (m *Manager) Gone(full jid.JID) {
 // are brought up to date in the background, as some may have missed something.
 func (m *Manager) Resume(domain string) {
 	m.resumed.Store(domain, time.Now())
-	m.retries.resync(domain, m.Sessions.Users(domain))
+	m.queue.resync(domain, m.Sessions.Users(domain))
 }
 
 // Hasten says that the backend of some domains is well again: their marked users are tried
 // without waiting any longer.
-func (m *Manager) Hasten(domains []string) { m.retries.hasten(domains) }
+func (m *Manager) Hasten(domains []string) { m.queue.hasten(domains) }
 
 // Counts are the figures as they are now.
 func (m *Manager) Counts() Counts {
-	c := Counts{Retries: m.retries.tried.Load(), Held: m.held.Load()}
-	c.Marked, c.Resync = m.retries.counts()
+	c := Counts{Retries: m.queue.tried.Load(), Held: m.held.Load()}
+	c.Marked, c.Resync = m.queue.counts()
 	return c
 }
 
@@ -434,7 +435,7 @@ func (m *Manager) Close() {
 	m.mu.Lock()
 	m.stopped = true
 	for _, u := range m.users {
-		if u.enqueue(stopping{}) {
+		if u.enqueue(stoppingEvent{}) {
 			woken = append(woken, u)
 		}
 	}
@@ -442,7 +443,7 @@ func (m *Manager) Close() {
 	for _, u := range woken {
 		u.wake()
 	}
-	m.retries.stop()
+	m.queue.stop()
 	m.cancel()
 	for m.active.Load() > 0 {
 		<-m.ended
@@ -468,13 +469,13 @@ func (m *Manager) busy(user jid.JID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	u := m.users[user]
-	return u != nil && u.resting == nil
+	return u != nil && u.idle == nil
 }
 
-// surely reports whether a resource to which something was sent at a time is still the
+// sameSession reports whether a resource to which something was sent at a time is still the
 // same session: while the stream was down, another one may have come in its name, which
 // asked nobody for its roster.
-func (m *Manager) surely(user jid.JID, sent time.Time) bool {
+func (m *Manager) sameSession(user jid.JID, sent time.Time) bool {
 	resumed, ok := m.resumed.Load(user.Domain())
 	if !ok {
 		return !sent.Before(m.started)
@@ -487,7 +488,7 @@ func (m *Manager) fetch(r roster.Request) event {
 	began := time.Now()
 	f, err := m.Source.Fetch(m.ctx, r)
 	m.logFetched(r, f, err, began)
-	return fetched{f, err}
+	return fetchedEvent{f, err}
 }
 
 // start runs f in a goroutine that Close waits for.

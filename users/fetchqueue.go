@@ -37,9 +37,9 @@ func (b backoff) after(tries int) time.Duration {
 }
 
 const (
-	// lastLook is how long a user whom the backend does not know waits at most to be
+	// maxRecheck is how long a user whom the backend does not know waits at most to be
 	// looked at again.
-	lastLook = 10 * time.Minute
+	maxRecheck = 10 * time.Minute
 	// bulkFetches is how many fetches for several users are under way for a domain:
 	// while some are with the backend, others are decoded.
 	bulkFetches = 4
@@ -48,44 +48,44 @@ const (
 // The reasons for a fetch that no query waits for. In each domain the first three take
 // turns; nobody waits for the last.
 const (
-	forRefresh = iota // the backend says that the roster changed
-	forFailure        // the last try failed: the user is marked
-	forResync         // somebody may have missed something
-	forLook           // the backend does not know the user
+	forRefresh     = iota // the backend says that the roster changed
+	forFailure            // the last try failed: the user is marked
+	forResync             // somebody may have missed something
+	forUnknownUser        // the backend does not know the user
 	reasons
 )
 
-// retryQueue is who is to be fetched though no query waits, and when. It bounds how
+// fetchQueue is who is to be fetched though no query waits, and when. It bounds how
 // many are fetched at a time, and is fair: domains take turns, and where several have
 // something to do, none takes all places, so that a backend that is slow or down holds
 // up its own users alone. It is safe for concurrent use.
-type retryQueue struct {
+type fetchQueue struct {
 	permit    func(*batch)            // called without the lock; does not block
 	connected func() bool             // without a stream, nothing but refreshes goes on
 	batchSize func(domain string) int // see Source
 	marks     Marks
 	limiter   *rate.Limiter // of what is no refresh
 
-	mu      sync.Mutex
-	entries map[jid.JID]*entry // bounded by the users connected
-	domains []*domainQueue     // the next one in front
-	free    int                // places: how many more fetches may be under way
-	retries int                // of those, how many may go to what is no refresh
-	marked  int                // entries
-	resyncs int                // entries that are not marked, and are forResync
-	timer   *time.Timer
-	stopped bool
+	mu         sync.Mutex
+	entries    map[jid.JID]*entry // bounded by the users connected
+	domains    []*domainQueue     // the next one in front
+	free       int                // places: how many more fetches may be under way
+	nonRefresh int                // of those, how many may go to what is no refresh
+	marked     int                // entries
+	resyncs    int                // entries that are not marked, and are forResync
+	timer      *time.Timer
+	stopped    bool
 
 	generation atomic.Uint64 // counts what was noted; changed with mu held
 	tried      atomic.Uint64 // tries of marked users, ever
 }
 
 type domainQueue struct {
-	name    string
-	due     [reasons]entryHeap
-	turn    int // of the first three reasons
-	fetches int // under way
-	retries int // of those, what is no refresh
+	name       string
+	due        [reasons]entryHeap
+	turn       int // of the first three reasons
+	fetches    int // under way
+	nonRefresh int // of those, what is no refresh
 }
 
 // idle reports whether nothing is to be fetched, or under way.
@@ -111,8 +111,8 @@ type entry struct {
 	reason     int
 	marked     bool   // see Manager.mark
 	tries      int    // that failed
-	looks      int    // that found the user unknown
-	trying     bool   // one of the queue's own tries is under way
+	rechecks   int    // that found the user unknown
+	ownAttempt bool   // one of the queue's own tries is under way
 	generation uint64 // of what was noted last
 	index      int    // in the heap; -1: its fetch is permitted
 }
@@ -123,9 +123,9 @@ type Marks interface {
 	Unmark(user string)
 }
 
-func newRetryQueue(places, perSecond int, marks Marks) *retryQueue {
-	q := &retryQueue{
-		marks: marks, entries: make(map[jid.JID]*entry), free: places, retries: max(1, places/2),
+func newFetchQueue(places, perSecond int, marks Marks) *fetchQueue {
+	q := &fetchQueue{
+		marks: marks, entries: make(map[jid.JID]*entry), free: places, nonRefresh: max(1, places/2),
 		// A few together, who can be asked for in one request.
 		limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/5)),
 	}
@@ -136,7 +136,7 @@ func newRetryQueue(places, perSecond int, marks Marks) *retryQueue {
 
 // refresh lets users be fetched as soon as there is room. It is called by whoever has
 // told their loops why.
-func (q *retryQueue) refresh(users ...jid.JID) {
+func (q *fetchQueue) refresh(users ...jid.JID) {
 	q.mu.Lock()
 	for _, user := range users {
 		q.schedule(q.entry(user), forRefresh, time.Now())
@@ -146,7 +146,7 @@ func (q *retryQueue) refresh(users ...jid.JID) {
 }
 
 // mark notes that a try failed: the next comes after a pause.
-func (q *retryQueue) mark(user jid.JID, why string, b backoff) {
+func (q *fetchQueue) mark(user jid.JID, why string, b backoff) {
 	q.mu.Lock()
 	e := q.entry(user)
 	if !e.marked {
@@ -157,9 +157,9 @@ func (q *retryQueue) mark(user jid.JID, why string, b backoff) {
 	}
 	now := time.Now()
 	wait := b.after(e.tries)
-	if e.trying {
+	if e.ownAttempt {
 		e.tries++
-	} else if e.index >= 0 && e.reason != forLook {
+	} else if e.index >= 0 && e.reason != forUnknownUser {
 		wait = min(wait, e.at.Sub(now)) // somebody else's failure is no reason to wait for longer
 	}
 	q.schedule(e, forFailure, now.Add(wait))
@@ -168,7 +168,7 @@ func (q *retryQueue) mark(user jid.JID, why string, b backoff) {
 }
 
 // resync notes that users of a domain may have missed something.
-func (q *retryQueue) resync(domain string, users []jid.JID) {
+func (q *fetchQueue) resync(domain string, users []jid.JID) {
 	q.mu.Lock()
 	q.domain(domain) // which has its share from now on
 	for _, user := range users {
@@ -185,7 +185,7 @@ func (q *retryQueue) resync(domain string, users []jid.JID) {
 }
 
 // hasten lets the marked users of some domains be tried at once.
-func (q *retryQueue) hasten(domains []string) {
+func (q *fetchQueue) hasten(domains []string) {
 	q.mu.Lock()
 	now := time.Now()
 	for _, e := range q.entries {
@@ -197,13 +197,13 @@ func (q *retryQueue) hasten(domains []string) {
 	q.dispatch()
 }
 
-// now is the generation that [retryQueue.done] is given by whoever begins a fetch.
-func (q *retryQueue) now() uint64 { return q.generation.Load() }
+// now is the generation that [fetchQueue.done] is given by whoever begins a fetch.
+func (q *fetchQueue) now() uint64 { return q.generation.Load() }
 
 // done notes that nothing is left to do for a user but what was noted after a
 // generation. If look is not 0, the user is looked at again: after that time first, and
 // then the later the more often that was so.
-func (q *retryQueue) done(user jid.JID, generation uint64, look time.Duration) {
+func (q *fetchQueue) done(user jid.JID, generation uint64, look time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := q.entries[user]
@@ -218,7 +218,7 @@ func (q *retryQueue) done(user jid.JID, generation uint64, look time.Duration) {
 			q.timer.Reset(0)
 		}
 		return
-	case look > 0 && e.reason == forLook && e.index >= 0:
+	case look > 0 && e.reason == forUnknownUser && e.index >= 0:
 		return
 	}
 	if e.marked {
@@ -233,15 +233,15 @@ func (q *retryQueue) done(user jid.JID, generation uint64, look time.Duration) {
 		delete(q.entries, user)
 		return
 	}
-	wait := backoff{max(look, soon.least), lastLook}.after(e.looks)
-	e.looks, e.tries = e.looks+1, 0
-	q.schedule(e, forLook, time.Now().Add(wait))
+	wait := backoff{max(look, soon.least), maxRecheck}.after(e.rechecks)
+	e.rechecks, e.tries = e.rechecks+1, 0
+	q.schedule(e, forUnknownUser, time.Now().Add(wait))
 	q.timer.Reset(0)
 }
 
 // entry finds or makes the entry of a user, of whom there is something new. q.mu is
 // held.
-func (q *retryQueue) entry(user jid.JID) *entry {
+func (q *fetchQueue) entry(user jid.JID) *entry {
 	e := q.entries[user]
 	if e == nil {
 		e = q.add(user)
@@ -251,14 +251,14 @@ func (q *retryQueue) entry(user jid.JID) *entry {
 }
 
 // add makes an entry. q.mu is held.
-func (q *retryQueue) add(user jid.JID) *entry {
-	e := &entry{user: user, domain: q.domain(user.Domain()), reason: forLook, index: -1}
+func (q *fetchQueue) add(user jid.JID) *entry {
+	e := &entry{user: user, domain: q.domain(user.Domain()), reason: forUnknownUser, index: -1}
 	q.entries[user] = e
 	return e
 }
 
 // domain finds or makes the queue of a domain. q.mu is held.
-func (q *retryQueue) domain(name string) *domainQueue {
+func (q *fetchQueue) domain(name string) *domainQueue {
 	for _, d := range q.domains {
 		if d.name == name {
 			return d
@@ -271,19 +271,19 @@ func (q *retryQueue) domain(name string) *domainQueue {
 
 // schedule lets an entry be tried from a time on. A refresh that waits keeps its place. q.mu
 // is held.
-func (q *retryQueue) schedule(e *entry, reason int, at time.Time) {
-	if e.index >= 0 && e.reason == forRefresh && reason != forLook {
+func (q *fetchQueue) schedule(e *entry, reason int, at time.Time) {
+	if e.index >= 0 && e.reason == forRefresh && reason != forUnknownUser {
 		return
 	}
 	q.unschedule(e)
 	q.count(e, -1)
-	e.reason, e.at, e.trying = reason, at, false
+	e.reason, e.at, e.ownAttempt = reason, at, false
 	q.count(e, 1)
 	heap.Push(&e.domain.due[reason], e)
 }
 
 // count counts an entry, or counts it no more. q.mu is held.
-func (q *retryQueue) count(e *entry, n int) {
+func (q *fetchQueue) count(e *entry, n int) {
 	switch {
 	case e.marked:
 		q.marked += n
@@ -293,7 +293,7 @@ func (q *retryQueue) count(e *entry, n int) {
 }
 
 // unschedule takes an entry off its heap. q.mu is held.
-func (q *retryQueue) unschedule(e *entry) {
+func (q *fetchQueue) unschedule(e *entry) {
 	if e.index >= 0 {
 		heap.Remove(&e.domain.due[e.reason], e.index)
 	}
@@ -301,14 +301,14 @@ func (q *retryQueue) unschedule(e *entry) {
 
 // counts are the numbers of users that are marked, and of those that may have missed
 // something and are not.
-func (q *retryQueue) counts() (marked, resyncs int) {
+func (q *fetchQueue) counts() (marked, resyncs int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.marked, q.resyncs
 }
 
 // stop lets nobody be tried any more.
-func (q *retryQueue) stop() {
+func (q *fetchQueue) stop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.stopped = true
@@ -317,7 +317,7 @@ func (q *retryQueue) stop() {
 
 // dispatch permits the fetches that are due and have room. It is called whenever that
 // may have changed, and by the timer.
-func (q *retryQueue) dispatch() {
+func (q *fetchQueue) dispatch() {
 	connected := q.connected()
 	var ready []*batch
 	q.mu.Lock()
@@ -340,7 +340,7 @@ func (q *retryQueue) dispatch() {
 // next takes the next entries that are due, of one domain and for one fetch, and a
 // place for them. If there are none, wait is how long until there may be, or negative
 // if that is not known. q.mu is held.
-func (q *retryQueue) next(connected bool) (b *batch, wait time.Duration) {
+func (q *fetchQueue) next(connected bool) (b *batch, wait time.Duration) {
 	wait = -1
 	sooner := func(d time.Duration) {
 		if wait < 0 || d < wait {
@@ -363,11 +363,11 @@ func (q *retryQueue) next(connected bool) (b *batch, wait time.Duration) {
 		}
 		for n := range reasons {
 			reason := n
-			if n < forLook {
-				reason = (d.turn + n) % forLook
+			if n < forUnknownUser {
+				reason = (d.turn + n) % forUnknownUser
 			}
 			due := &d.due[reason]
-			if len(*due) == 0 || reason != forRefresh && (!connected || !hasRoom(len(q.domains), d.retries, q.retries)) {
+			if len(*due) == 0 || reason != forRefresh && (!connected || !hasRoom(len(q.domains), d.nonRefresh, q.nonRefresh)) {
 				continue
 			}
 			now := time.Now()
@@ -375,15 +375,15 @@ func (q *retryQueue) next(connected bool) (b *batch, wait time.Duration) {
 				sooner(until)
 				continue
 			}
-			b := &batch{queue: q, domain: d, retry: reason != forRefresh, generation: q.generation.Load()}
+			b := &batch{queue: q, domain: d, nonRefresh: reason != forRefresh, generation: q.generation.Load()}
 			for len(*due) > 0 && len(b.users) < size && !(*due)[0].at.After(now) {
-				if b.retry && !q.limiter.AllowN(now, 1) {
+				if b.nonRefresh && !q.limiter.AllowN(now, 1) {
 					sooner(time.Duration(float64(time.Second) / float64(q.limiter.Limit())))
 					break
 				}
 				e := heap.Pop(due).(*entry)
-				e.trying = b.retry
-				if e.marked && b.retry {
+				e.ownAttempt = b.nonRefresh
+				if e.marked && b.nonRefresh {
 					q.tried.Add(1)
 				}
 				b.users = append(b.users, e.user)
@@ -391,12 +391,12 @@ func (q *retryQueue) next(connected bool) (b *batch, wait time.Duration) {
 			if len(b.users) == 0 {
 				continue // too many a second
 			}
-			d.turn = (reason + 1) % forLook
+			d.turn = (reason + 1) % forUnknownUser
 			d.fetches++
 			q.free--
-			if b.retry {
-				d.retries++
-				q.retries--
+			if b.nonRefresh {
+				d.nonRefresh++
+				q.nonRefresh--
 			}
 			q.domains = append(slices.Delete(q.domains, i, i+1), d)
 			b.open = len(b.users)
@@ -407,13 +407,13 @@ func (q *retryQueue) next(connected bool) (b *batch, wait time.Duration) {
 }
 
 // leave gives a batch's place back.
-func (q *retryQueue) leave(b *batch) {
+func (q *fetchQueue) leave(b *batch) {
 	q.mu.Lock()
 	b.domain.fetches--
 	q.free++
-	if b.retry {
-		b.domain.retries--
-		q.retries++
+	if b.nonRefresh {
+		b.domain.nonRefresh--
+		q.nonRefresh++
 	}
 	q.mu.Unlock()
 	q.dispatch()
@@ -422,10 +422,10 @@ func (q *retryQueue) leave(b *batch) {
 // batch is users who may be fetched now, together. Each of their loops answers once: with
 // [batch.fetch] or with [batch.skip].
 type batch struct {
-	queue  *retryQueue
-	domain *domainQueue
-	retry  bool
-	users  []jid.JID
+	queue      *fetchQueue
+	domain     *domainQueue
+	nonRefresh bool
+	users      []jid.JID
 
 	generation uint64 // when it was permitted
 
@@ -465,7 +465,7 @@ func (b *batch) answer(u *user, r roster.Request) {
 			began := time.Now()
 			m.Source.FetchMany(m.ctx, b.requests, func(i int, f roster.Fetched, err error) {
 				m.logFetched(b.requests[i], f, err, began)
-				b.loops[i].post(fetched{f, err})
+				b.loops[i].post(fetchedEvent{f, err})
 			})
 		})
 	}

@@ -11,12 +11,12 @@ import (
 
 // delivery is one call of [Pusher].Push.
 type delivery struct {
-	to        []jid.JID
-	changes   []roster.Change
-	versioned bool
-	surely    bool // the resources surely had what is changed, see Manager.surely
-	whole     bool // it tells one resource everything
-	partial   bool // the resource may lack more than this
+	to          []jid.JID
+	changes     []roster.Change
+	versioned   bool
+	sameSession bool // the resources sameSession had what is changed, see Manager.sameSession
+	whole       bool // it tells one resource everything
+	correction  bool // the resource may lack more than this
 }
 
 // settling is what a refresh waits for: until all its pushes are settled, or the settle
@@ -56,17 +56,17 @@ const refetched = time.Minute
 
 // apply makes what was fetched the last known roster, and tells the clients.
 func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
-	u.dirty = u.dirty || u.outdated || u.m.reports.since(u.jid, u.fetched) || u.validator != got.Validator || u.missing != got.Missing || f.at.Sub(u.dated) > refetched
+	u.dirty = u.dirty || u.outdated || u.m.reports.since(u.jid, u.fetched) || u.validator != got.Validator || u.notFound != got.Missing || f.at.Sub(u.dated) > refetched
 	before := u.state
-	u.outdated, u.fetched, u.validator, u.missing, u.failed = false, f.at, got.Validator, got.Missing, false
-	u.done = &f.generation
+	u.outdated, u.fetched, u.validator, u.notFound, u.failed = false, f.at, got.Validator, got.Missing, false
+	u.fetchedGeneration = &f.generation
 	u.tellFrom(before, got.Roster, queries, f.calls)
 }
 
-// look is how long until the user is looked at again, or 0: one whom the backend does not
-// know is, as long as they are there.
-func (u *user) look() time.Duration {
-	if u.missing && u.m.Sessions.HasConnected(u.jid) {
+// recheckAfter is how long until a user whom the backend does not know is fetched again, as
+// long as they are there; 0: not.
+func (u *user) recheckAfter() time.Duration {
+	if u.notFound && u.m.Sessions.HasConnected(u.jid) {
 		return max(1, u.m.Rules.ConfirmAfter)
 	}
 	return 0
@@ -169,12 +169,12 @@ func (u *user) deliveries(difference *difference, queries []query, behind []jid.
 			t.since = time.Time{}
 			u.told[full] = t
 		}
-		d := delivery{to: []jid.JID{full}, versioned: t.versioned || has, surely: has || u.m.surely(u.jid, t.asked)}
+		d := delivery{to: []jid.JID{full}, versioned: t.versioned || has, sameSession: has || u.m.sameSession(u.jid, t.asked)}
 		if has || known && !t.doubt {
 			if d.changes = difference.changes(); len(d.changes) == 0 {
 				continue
 			}
-			i := slices.IndexFunc(list, func(o delivery) bool { return !o.whole && o.versioned == d.versioned && o.surely == d.surely })
+			i := slices.IndexFunc(list, func(o delivery) bool { return !o.whole && o.versioned == d.versioned && o.sameSession == d.sameSession })
 			if i >= 0 {
 				list[i].to = append(list[i].to, full)
 				continue
@@ -216,7 +216,7 @@ func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool
 			} else if t.since.IsZero() {
 				t.since = time.Now()
 			}
-		case !before.noted(a.Named) || before.doubt || !u.m.surely(u.jid, t.asked):
+		case !before.noted(a.Named) || before.doubt || !u.m.sameSession(u.jid, t.asked):
 			t.asked = time.Now()
 		}
 		u.dirty = u.dirty || t != before
@@ -233,7 +233,7 @@ func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool
 		given = given || a.Roster != nil
 		u.set(q.full, t)
 		if items := q.reply(a); len(items) > 0 {
-			d := delivery{to: []jid.JID{q.full}, versioned: a.Named, surely: true, whole: true}
+			d := delivery{to: []jid.JID{q.full}, versioned: a.Named, sameSession: true, whole: true}
 			for _, item := range items {
 				d.changes = append(d.changes, roster.Change{Action: roster.Added, Item: item})
 			}
@@ -258,14 +258,14 @@ type sending struct {
 
 // prepare notes a delivery as in flight. With that the state is written before it is sent.
 func (u *user) prepare(d delivery, s *settling) sending {
-	p := &push{contacts: make([]jid.JID, len(d.changes)), partial: d.partial, settling: s}
+	p := &push{contacts: make([]jid.JID, len(d.changes)), correction: d.correction, settling: s}
 	for i, c := range d.changes {
 		p.contacts[i] = c.Item.JID
 	}
 	if d.whole {
 		p.whole = d.to[0]
 	}
-	if p.partial {
+	if p.correction {
 		u.correcting += len(p.contacts)
 	}
 	if s != nil {
@@ -283,12 +283,12 @@ func (u *user) prepare(d delivery, s *settling) sending {
 func (u *user) push(s sending) bool {
 	m, d := u.m, s.delivery
 	if d.versioned {
-		d.changes = name(d.changes, u.version(u.last), d.surely && !d.partial)
+		d.changes = name(d.changes, u.version(u.last), d.sameSession && !d.correction)
 	}
 	began := time.Now()
 	err := m.Pusher.Push(d.to, d.changes, func(o roster.Outcome) {
 		u.logPushed(d, o.Err, began)
-		u.post(acknowledged{s.push, o})
+		u.post(acknowledgedEvent{s.push, o})
 	})
 	if err != nil {
 		u.logPushed(d, err, began)
@@ -300,7 +300,7 @@ func (u *user) push(s sending) bool {
 				u.miss(contact)
 			}
 		}
-		u.retry(err, soon)
+		u.fetchLater(err, soon)
 		s.push.settling.settled(err)
 		return false
 	}
@@ -329,7 +329,7 @@ func (u *user) acknowledge(p *push, o roster.Outcome) {
 		if o.Refused {
 			b = seldom
 		}
-		u.retry(o.Err, b)
+		u.fetchLater(o.Err, b)
 	}
 	p.settling.settled(o.Err)
 	u.correct()
@@ -338,7 +338,7 @@ func (u *user) acknowledge(p *push, o roster.Outcome) {
 // land notes that pushes are in flight no more.
 func (u *user) land(p *push) {
 	delete(u.inFlight, p)
-	if p.partial {
+	if p.correction {
 		u.correcting -= len(p.contacts)
 	}
 }
