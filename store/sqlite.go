@@ -35,12 +35,15 @@ type sqlite struct {
 	alone bool
 }
 
-// pool are the connections that nobody uses.
+// pool are the connections that nobody uses. It is closed when there are none any more.
 type pool chan *conn
 
 // use calls f with a connection, when one is free.
 func (p pool) use(f func(*conn) error) error {
-	c := <-p
+	c, ok := <-p
+	if !ok {
+		return ErrClosed
+	}
 	defer func() { p <- c }()
 	return f(c)
 }
@@ -363,18 +366,28 @@ func (s *sqlite) checkpoint(empty bool) error {
 	return s.explain(err)
 }
 
-// disconnect closes all connections. If all is well, the last one removes the log;
-// otherwise it is left, unless there is nothing in it.
+// disconnect closes all connections, when they are free. If all is well, the last one
+// removes the log; otherwise it is left, unless there is nothing in it.
 func (s *sqlite) disconnect(well bool) (err error) {
 	for _, p := range []pool{s.readers, s.writer} {
-		for len(p) > 0 {
-			c := <-p
+		open := len(p)
+		if well {
+			open = cap(p)
+		}
+		for range open {
+			c, ok := <-p
+			if !ok {
+				return err // the readers are the writer
+			}
 			info, failed := os.Stat(s.path + "-wal")
 			_, left := c.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, !well && failed == nil && info.Size() > 0)
 			for _, statement := range c.prepared {
 				_ = statement.Close() // has the error of when it was executed
 			}
 			err = cmp.Or(err, s.explain(left), s.explain(c.Close()))
+		}
+		if well {
+			close(p) // who waits for one
 		}
 	}
 	return err

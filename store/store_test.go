@@ -365,6 +365,41 @@ func TestClosed(t *testing.T) {
 	}
 }
 
+// Who reads while it is closed gets what is kept, or that it is closed.
+func TestClosedWhileRead(t *testing.T) {
+	for _, store := range stores[:3] {
+		t.Run(store.name, func(t *testing.T) {
+			leak.Check(t)
+			s := store.open(t)
+			s.PutUser(juliet(), true, nil)
+			s.sync()
+			var reading sync.WaitGroup
+			for range 20 {
+				reading.Go(func() {
+					for {
+						u, err := s.User(juliet().JID)
+						if errors.Is(err, ErrClosed) {
+							return
+						}
+						if err != nil || u.Version != juliet().Version {
+							t.Errorf("%+v, %v", u, err)
+							return
+						}
+					}
+				})
+			}
+			time.Sleep(10 * time.Millisecond)
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			reading.Wait()
+			if files, _ := filepath.Glob(s.path + "-*"); s.path != "" && len(files) > 0 {
+				t.Errorf("left behind: %q", files)
+			}
+		})
+	}
+}
+
 // Many goroutines write and read, each user by one. What a reader sees is what one
 // of the puts said, with the roster that it had.
 func TestConcurrentUse(t *testing.T) {
