@@ -135,7 +135,10 @@ const (
 	applicationID = 0x726f7374 // "rost", in the header
 	boltMagic     = 0xED0CDAED // in the first page of the files that rosterd wrote once
 	lockWithin    = time.Second
-	readers       = 4
+	readers       = 3 // one for the checkpoint
+	// Each commit empties a reader's cache: what is larger than what a read needs is of
+	// little use.
+	writerCache, readerCache = 4000, 1000 // in KiB
 	// maxLog is how large the write-ahead log may grow, in pages of 4 KiB, before a
 	// checkpoint keeps commits waiting until it can begin anew.
 	maxLog = 32 << 20 / 4096
@@ -283,7 +286,7 @@ func (s *sqlite) recognise(c *conn) (empty bool, err error) {
 // connect makes the connections, and the database if it is empty.
 func (s *sqlite) connect() error {
 	s.writer = make(pool, 1)
-	c, err := s.open(s.writer)
+	c, err := s.open(s.writer, writerCache)
 	if err != nil {
 		return err
 	}
@@ -302,7 +305,7 @@ func (s *sqlite) connect() error {
 	}
 	s.readers = make(pool, readers)
 	for range readers {
-		if _, err := s.open(s.readers); err != nil {
+		if _, err := s.open(s.readers, readerCache); err != nil {
 			return err
 		}
 	}
@@ -310,8 +313,8 @@ func (s *sqlite) connect() error {
 }
 
 // open adds a connection to a pool.
-func (s *sqlite) open(p pool) (*conn, error) {
-	name, pragmas := ":memory:", "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -4000"
+func (s *sqlite) open(p pool, cache int) (*conn, error) {
+	name, pragmas := ":memory:", fmt.Sprintf("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -%d", cache)
 	if s.path != "" {
 		name = "file:" + (&url.URL{Path: s.path}).EscapedPath() + "?" + url.Values{"vfs": {s.files.name()}, "modeof": {s.path}}.Encode()
 	}
