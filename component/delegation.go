@@ -177,7 +177,7 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 			}
 			data, rest = e.result(a, c.opts.MaxStanza, c.buffers.get)
 		}
-		if c.deliver(full, e, a, data) != nil {
+		if c.deliver(full, e, named, a.Same, data) != nil {
 			c.rosters.Undelivered(full)
 		}
 		return c.names.read(rest)
@@ -192,7 +192,7 @@ func (c *Component) handleGet(s *stream, e envelope, u sender, query *xmlstream.
 // deliver queues the answer to a roster get, and notes that. COMPAT Prosody, which takes
 // the answer on a later stream than that of the query, and would let the client wait for
 // good without it.
-func (c *Component) deliver(full jid.JID, e envelope, a roster.Answer, data []byte) error {
+func (c *Component) deliver(full jid.JID, e envelope, named, same bool, data []byte) error {
 	s, _ := c.current()
 	if s == nil {
 		return errStreamClosed
@@ -201,14 +201,14 @@ func (c *Component) deliver(full jid.JID, e envelope, a roster.Answer, data []by
 		s.barrier.answered(full) // first: whoever sees the answer may send the next thing
 	}
 	put := s.out.put
-	if a.Same { // maybe from the goroutine that reads
+	if same { // maybe from the goroutine that reads
 		put = s.out.offer
 	}
 	err := put(data)
 	if err == nil {
 		return c.answerQueued(s, full)
 	} else if err == errQueueFull {
-		c.offer(s, e.failure(a.Named, roster.ErrBusy))
+		c.offer(s, e.failure(named, roster.ErrBusy))
 	}
 	return err
 }

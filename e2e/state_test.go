@@ -153,7 +153,7 @@ func TestDamagedRecord(t *testing.T) {
 	if code, err := w.rosterd.Stop(ctx); code != 0 || err != nil {
 		t.Fatalf("exit code %d, %v", code, err)
 	}
-	inDatabase(t, path, "UPDATE users SET version = 'another' WHERE jid = 'juliet@example.org'")
+	inDatabase(t, path, "UPDATE rosters SET roster = CAST('another' AS blob) WHERE jid = 'juliet@example.org'")
 
 	w.backend.Refuse()
 	w.rosterd = run(t, w.opts)
