@@ -1,10 +1,9 @@
 // Package store keeps what rosterd must know after a restart: what each user's
 // clients were told of the roster, who is connected, and whom to refresh again.
 //
-// What is put is seen by readers at once, and is written behind by one goroutine,
-// many changes in one transaction. Who must know when a kill of the process cannot
-// lose it any more is called back. A power failure may lose the last second, but
-// never the file.
+// What is put is seen by readers at once, and is written behind, many changes in one
+// transaction. A caller may ask to be called when a kill of the process cannot lose a
+// change. A power failure may lose the last second, but never the file.
 //
 // The database is SQLite (sqlite.go). Its file can be looked into while rosterd runs:
 //
@@ -33,7 +32,7 @@ type User struct {
 	Validator string    // what the backend gave with it, for the next request
 	NotFound  bool      // the backend knows no such user
 	Outdated  bool      // the backend said that the roster has changed since
-	Epoch     uint64    // grows whenever a push may have been lost
+	Epoch     uint64    // grows whenever a client may show something else than its version names
 	Answered  time.Time // when the last query of any client was answered
 	Unsure    bool      // that answer may have been lost with the process that gave it: set by [Open]
 	Told      []Told
@@ -97,8 +96,9 @@ type Options struct {
 // ErrClosed is what a store returns that has been closed.
 var ErrClosed = errors.New("the store is closed")
 
-// Store is safe for concurrent use. Its methods do not wait for the disk, but for
-// User, Resources, Marks and Close.
+// Store is safe for concurrent use. Its methods do not wait for the disk, but for User,
+// Resources, Marks and Close, and for PutUser and Sync with done, which may write what
+// waits themselves.
 type Store struct {
 	options Options
 	db      *database
@@ -162,7 +162,7 @@ func (s *Store) User(jid string) (User, error) {
 			return User{}, err
 		case c != nil && c.value == nil:
 			return User{}, nil
-		case c != nil && (c.roster):
+		case c != nil && c.roster:
 			return c.value.(User).copied(), nil
 		}
 		waits, _ := s.queue.look(doubtfulID)

@@ -259,7 +259,6 @@ func TestMarkedSince(t *testing.T) {
 			s.Mark("romeo@example.net", "a")
 			first := since()
 			store.next(s)
-			time.Sleep(2 * time.Millisecond)
 			s.Mark("romeo@example.net", "b")
 			s.sync()
 			if got := since(); !got.Equal(first) {
@@ -373,11 +372,15 @@ func TestClosedWhileRead(t *testing.T) {
 			s := store.open(t)
 			s.PutUser(juliet(), true, nil)
 			s.sync()
-			var reading sync.WaitGroup
+			var reading, begun sync.WaitGroup
+			begun.Add(20)
 			for range 20 {
 				reading.Go(func() {
-					for {
+					for first := true; ; first = false {
 						u, err := s.User(juliet().JID)
+						if first {
+							begun.Done()
+						}
 						if errors.Is(err, ErrClosed) {
 							return
 						}
@@ -388,7 +391,7 @@ func TestClosedWhileRead(t *testing.T) {
 					}
 				})
 			}
-			time.Sleep(10 * time.Millisecond)
+			begun.Wait()
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}

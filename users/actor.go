@@ -11,34 +11,36 @@ import (
 	"rosterd/roster"
 )
 
-// user is one user's actor: a mailbox and a loop, which runs while there is something to
-// do and alone touches all that follows the mailbox. Nothing in it waits: a fetch, a push
-// and a write to the store are started, and post what became of them.
+// user is one user's actor: a mailbox and a loop, which runs while there is something to do
+// and alone touches the state and all that follows it.
 type user struct {
 	m     *Manager
 	jid   jid.JID
 	known atomic.Pointer[roster.Roster] // the last known roster, for others
 	mail  mailbox
 
-	asking atomic.Int32  // queries that are not answered
-	idle   *list.Element // in the cache; nil: there is something to do. Belongs to Manager.mu
-	size   int           // bytes there. Belongs to Manager.mu
+	asking atomic.Int32 // queries that are not answered
+
+	// Manager.mu guards these:
+	notes *notes        // that the loop has not taken; nil: none
+	idle  *list.Element // in the cache; nil: there is something to do
+	size  int           // bytes there
 
 	state
 	loaded            bool
-	dirty             bool                             // the store has an older state
-	kept              *roster.Roster                   // that the store has
-	saved             time.Time                        // when the state was put there
-	dated             time.Time                        // when it was fetched, as the store has it
-	queries           []query                          // that wait for a fetch
-	refreshes         []*call                          // that wait for a fetch that has not begun
-	fetching          *fetching                        // nil: none is under way
-	failed            bool                             // the last try did, and the user is marked
-	fetchedGeneration *uint64                          // of the last fetch that did not, and that the fetch queue has not been told of; nil: none
-	suspect           *suspect                         // see guard
-	refused           map[jid.JID]map[jid.JID]struct{} // contacts that wait to be corrected, by resource
-	correcting        int                              // contacts that are being corrected
-	deadline          *time.Timer                      // of the first query
+	dirty             bool           // the store has an older state
+	kept              *roster.Roster // that the store has
+	saved             time.Time      // when the state was put there
+	dated             time.Time      // when it was fetched, as the store has it
+	queries           []query        // that wait for a fetch
+	refreshes         []*call        // that wait for a fetch that has not begun
+	fetching          *fetching      // nil: none is under way
+	failed            bool           // the last try did, and the user is marked
+	fetchedGeneration *uint64        // of the last fetch that did not, and that the fetch queue has not been told of; nil: none
+	suspect           *suspect       // see guard
+	refused           refusals       // contacts that wait to be corrected
+	correcting        int            // contacts that are being corrected
+	deadline          *time.Timer    // of the first query
 	stopping          bool
 	start             func() event // a fetch that is to be made
 	then              func()       // what is done when the state is on disk; nothing else is until then
@@ -60,16 +62,7 @@ type (
 		push    *push
 		outcome roster.Outcome
 	}
-	undeliveredEvent struct { // a resource may have missed anything
-		full      jid.JID
-		versioned bool // it uses versions, as far as is known
-		unasked   bool // it has not asked here
-	}
-	refusedEvent struct { // a resource may show these contacts otherwise than they are
-		full     jid.JID
-		contacts []jid.JID
-	}
-	goneEvent     struct{} // nobody of the user is connected
+	notedEvent    struct{} // others said something, see notes
 	stoppingEvent struct{}
 )
 
@@ -181,17 +174,18 @@ func (u *user) handleAll() bool {
 }
 
 // commit has the state written, and then called when a kill of the process cannot lose it.
-func (u *user) commit(then func()) { u.then = then }
+func (u *user) commit(then func()) {
+	if before := u.then; before != nil {
+		u.then = func() { before(); then() }
+		return
+	}
+	u.then = then
+}
 
 func (u *user) handle(e event) {
 	switch e := e.(type) { // these take no state
 	case refreshEvent:
 		u.refresh(e.call)
-		return
-	case goneEvent:
-		if len(u.refreshes) > 0 && u.fetching == nil { // Gone has taken them out of the queue
-			u.m.queue.refresh(u.jid)
-		}
 		return
 	case stoppingEvent:
 		u.stopping = true
@@ -211,10 +205,8 @@ func (u *user) handle(e event) {
 		u.overdue()
 	case acknowledgedEvent:
 		u.acknowledge(e.push, e.outcome)
-	case undeliveredEvent:
-		u.undelivered(e)
-	case refusedEvent:
-		u.refuse(e.full, e.contacts)
+	case notedEvent:
+		u.noted()
 	}
 }
 
@@ -223,7 +215,7 @@ func (u *user) answersAtOnce() bool {
 	return u.fetching == nil && len(u.refreshes) == 0 && !u.stopping && u.fresh()
 }
 
-// shows reports whether a client sameSession shows the last known roster, and says so.
+// shows reports whether a client surely shows the last known roster, and says so.
 func (u *user) shows(q query) bool {
 	t, told := u.told[q.full]
 	return told && t.versioned && !t.doubt && q.version != nil && u.trusts(*q.version, u.last)
@@ -262,7 +254,7 @@ func (u *user) ask(q query) {
 }
 
 // answered counts a query as answered.
-func (u *user) answered(query) {
+func (u *user) answered() {
 	u.m.waiting.Add(-1)
 	u.asking.Add(-1)
 }
@@ -406,11 +398,15 @@ func (u *user) fail(queries []query, err error) {
 	u.answer(queries, a, nil)
 }
 
-// undelivered notes that a resource may have missed anything, and has it told everything.
-func (u *user) undelivered(e undeliveredEvent) {
-	u.doubt(e.full, e.versioned)
-	if e.unasked && u.last != nil && !u.outdated && time.Since(u.fetched) < recent && u.fetching == nil && !u.stopping {
-		u.tell(u.last, nil, nil)
+// undelivered notes that resources may have missed anything, and has them told everything.
+func (u *user) undelivered(resources map[jid.JID]undelivered) {
+	unasked := true
+	for full, r := range resources {
+		u.doubt(full, r.versioned)
+		unasked = unasked && r.unasked
+	}
+	if unasked && u.last != nil && !u.outdated && time.Since(u.fetched) < recent && u.fetching == nil && !u.stopping {
+		u.tell(u.state, u.last, nil, nil)
 		return
 	}
 	u.fetchLater(errUndelivered, soon)

@@ -12,7 +12,7 @@ import (
 )
 
 // Who has the last known roster, and says so, is answered at once: as long as it
-// is young, nothing is known to have changed, and he was sameSession told it.
+// is young, nothing is known to have changed, and they were surely told it.
 func TestCurrent(t *testing.T) {
 	balcony := mustJID(t, "juliet@example.org/balcony")
 	leave := func(w *world) {

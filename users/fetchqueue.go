@@ -109,7 +109,7 @@ type entry struct {
 	domain     *domainQueue
 	at         time.Time // not before
 	reason     int
-	marked     bool   // see Manager.mark
+	marked     bool   // its mark is in the store: the last try failed
 	tries      int    // that failed
 	rechecks   int    // that found the user unknown
 	ownAttempt bool   // one of the queue's own tries is under way
@@ -435,13 +435,11 @@ type batch struct {
 	loops    []*user
 }
 
-// fetch says that a loop wants its user fetched.
-func (b *batch) fetch(u *user, r roster.Request) { b.answer(u, r) }
-
 // skip says that a loop has nothing to fetch now.
-func (b *batch) skip() { b.answer(nil, roster.Request{}) }
+func (b *batch) skip() { b.fetch(nil, roster.Request{}) }
 
-func (b *batch) answer(u *user, r roster.Request) {
+// fetch says that a loop wants its user fetched. If all have answered, it is done.
+func (b *batch) fetch(u *user, r roster.Request) {
 	b.mu.Lock()
 	if u != nil {
 		b.loops, b.requests = append(b.loops, u), append(b.requests, r)

@@ -157,7 +157,7 @@ type held struct {
 type modelStream struct {
 	m     *model
 	queue []*frame
-	open  map[*frame]bool // sent, and not settled; replies: not sameSession read
+	open  map[*frame]bool // sent, and not settled; replies: not surely read
 	dead  bool
 	more  chan struct{}
 }

@@ -14,9 +14,9 @@ type delivery struct {
 	to          []jid.JID
 	changes     []roster.Change
 	versioned   bool
-	sameSession bool // the resources sameSession had what is changed, see Manager.sameSession
+	sameSession bool // the resources surely had what is changed, see Manager.sameSession
 	whole       bool // it tells one resource everything
-	correction  bool // the resource may lack more than this
+	correction  bool // it corrects some contacts: the resource may lack more
 }
 
 // settling is what a refresh waits for: until all its pushes are settled, or the settle
@@ -51,7 +51,8 @@ func (s *settling) settled(err error) {
 	}
 }
 
-// refetched is how much younger the last known roster may be than the store says.
+// refetched is how far the time of the last fetch may lag in the store before an unchanged
+// roster is written again.
 const refetched = time.Minute
 
 // apply makes what was fetched the last known roster, and tells the clients.
@@ -60,7 +61,7 @@ func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
 	before := u.state
 	u.outdated, u.fetched, u.validator, u.notFound, u.failed = false, f.at, got.Validator, got.Missing, false
 	u.fetchedGeneration = &f.generation
-	u.tellFrom(before, got.Roster, queries, f.calls)
+	u.tell(before, got.Roster, queries, f.calls)
 }
 
 // recheckAfter is how long until a user whom the backend does not know is fetched again, as
@@ -73,15 +74,11 @@ func (u *user) recheckAfter() time.Duration {
 }
 
 // tell makes now the last known roster: it answers the queries with it, and pushes to the
-// interested resources that did not ask what each may lack.
-func (u *user) tell(now *roster.Roster, queries []query, calls []*call) {
-	u.tellFrom(u.state, now, queries, calls)
-}
-
-// tellFrom is tell, with the state to return to if nothing can be told.
-func (u *user) tellFrom(before state, now *roster.Roster, queries []query, calls []*call) {
+// interested resources that did not ask what each may lack. before is the state to return to
+// if nothing can be told.
+func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*call) {
 	same := make([]bool, len(queries)) // the client has what is known, or what was until now
-	behind := make([]jid.JID, 0)       // of those, who has what was
+	behind := make([]jid.JID, 0)       // of those, the clients that have what was
 	for i, q := range queries {
 		switch {
 		case q.version == nil:
@@ -202,7 +199,7 @@ func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool
 	for i, q := range queries {
 		a.Named, a.Version = q.version != nil, ""
 		a.Same = same != nil && same[i] || same == nil && a.Named && u.trusts(*q.version, a.Roster)
-		u.answered(q)
+		u.answered()
 		t := u.told[q.full]
 		before := t
 		t.versioned, t.doubt = a.Named, a.Roster == nil
@@ -283,7 +280,7 @@ func (u *user) prepare(d delivery, s *settling) sending {
 func (u *user) push(s sending) bool {
 	m, d := u.m, s.delivery
 	if d.versioned {
-		d.changes = name(d.changes, u.version(u.last), d.sameSession && !d.correction)
+		d.changes = withVersions(d.changes, u.version(u.last), d.sameSession && !d.correction)
 	}
 	began := time.Now()
 	err := m.Pusher.Push(d.to, d.changes, func(o roster.Outcome) {

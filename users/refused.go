@@ -9,40 +9,29 @@ import (
 	"rosterd/roster"
 )
 
-const (
-	// maxRefused bounds the contacts of a resource that wait to be corrected. With more,
-	// the others stay as the client shows them until it asks.
-	maxRefused = 1000
-	// maxCorrecting is how many contacts of a user are being corrected when the others
-	// wait: one set names many, and nobody waits to send the next.
-	maxCorrecting = 100
-)
+// maxCorrecting is how many contacts of a user are being corrected when the others wait: one
+// roster set may name many, and clients do not wait before they send another.
+const maxCorrecting = 100
 
-// refuse notes contacts that a resource may show otherwise than they are.
-func (u *user) refuse(full jid.JID, contacts []jid.JID) {
+// refuse notes contacts that resources may show otherwise than they are.
+func (u *user) refuse(refused refusals) {
 	if u.refused == nil {
-		u.refused = make(map[jid.JID]map[jid.JID]struct{})
-	}
-	named := u.refused[full]
-	if named == nil {
-		named = make(map[jid.JID]struct{})
-		u.refused[full] = named
+		u.refused = make(refusals, len(refused))
 	}
 	news := false
-	for _, contact := range contacts {
-		if _, waits := named[contact]; !waits && len(named) < maxRefused {
-			named[contact], news = struct{}{}, true
+	for full, contacts := range refused {
+		for contact := range contacts {
+			news = u.refused.add(full, contact) || news
+		}
+		if t, told := u.told[full]; told && t.doubt && t.since.IsZero() {
+			t.since = time.Now() // it shows something, though it was never told
+			u.told[full] = t
 		}
 	}
-	if !news {
-		return
+	if news {
+		u.epoch++ // what the clients show now is not what their versions name
+		u.commit(u.correct)
 	}
-	u.epoch++ // what the client shows now is not what its version names
-	if t, told := u.told[full]; told && t.doubt && t.since.IsZero() {
-		t.since = time.Now() // it shows something, though it was never told
-		u.told[full] = t
-	}
-	u.commit(u.correct)
 }
 
 // correct pushes to the resources that were refused a change what is true, if it is known.

@@ -268,3 +268,47 @@ func TestRefusedSetsThatWait(t *testing.T) {
 		})
 	}
 }
+
+// While a user's loop waits for the server, what is said of them does not grow, however often
+// it is said: and none of it is lost.
+func TestFloodWhileTheLoopWaits(t *testing.T) {
+	inWorld(t, Limits{PerUser: 1}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "nurse@example.org Angelica")
+		w.ask("balcony")
+		w.took()
+		u := w.Manager.users[mustJID(t, "juliet@example.org")]
+		if u != nil {
+			t.Fatal("the user does not rest")
+		}
+		entered, leave := make(chan struct{}), make(chan struct{})
+		if err := w.Get(mustJID(t, "juliet@example.org/garden"), nil, func(roster.Answer) []roster.Item {
+			close(entered)
+			<-leave
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		<-entered
+		for i := range 20_000 {
+			w.refused("balcony", fmt.Sprintf("peter%d@example.org", i), "nurse@example.org")
+			w.Undelivered(mustJID(t, "juliet@example.org/balcony"))
+			w.Unasked(mustJID(t, "juliet@example.org/tower"))
+			w.Gone(mustJID(t, "juliet@example.org/away"))
+		}
+		w.Manager.mu.Lock()
+		u = w.Manager.users[mustJID(t, "juliet@example.org")]
+		events, contacts := u.mail.waiting.Load(), len(u.notes.refused[mustJID(t, "juliet@example.org/balcony")])
+		w.Manager.mu.Unlock()
+		if events > 3 || contacts != maxRefused {
+			t.Errorf("%d events, %d contacts wait", events, contacts)
+		}
+		close(leave)
+		time.Sleep(time.Minute)
+		sent := w.took()
+		for _, want := range []string{"push tower added nurse Angelica", "push balcony changed nurse Angelica", "push balcony removed peter0 "} {
+			if !slices.Contains(sent, want) {
+				t.Errorf("not sent: %q", want)
+			}
+		}
+	})
+}

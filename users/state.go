@@ -34,7 +34,9 @@ type told struct {
 	// error, or its answer may be lost. Then it is told every item, and what it may show
 	// and is no more.
 	doubt bool
-	asked time.Time // when it was answered; zero: it was told everything since
+	// asked is when it asked, or was answered, as the store knows it; zero: it is in doubt,
+	// or was pushed everything since.
+	asked time.Time
 	// since is when it was first told something that may be lost: contacts that were
 	// removed before are gone for it, too, if it uses no versions. Zero: nothing is lost; or
 	// if it is in doubt, it was never told anything.
@@ -55,7 +57,7 @@ type push struct {
 	settling   *settling // what waits for it; nil: nothing
 }
 
-// confirmed is how long after its answer was sent a resource has sameSession got it, if the
+// confirmed is how long after its answer was sent a resource has surely got it, if the
 // stream did not break.
 const confirmed = 10 * time.Minute
 
@@ -80,7 +82,7 @@ func (s *state) version(r *roster.Roster) string {
 	return r.Version() + epochMark + strconv.FormatUint(s.epoch, 36)
 }
 
-// trusts reports whether a client that names a version sameSession shows that roster. It may
+// trusts reports whether a client that names a version surely shows that roster. It may
 // not while something is in flight or was missed, nor if the version is of an epoch before.
 func (s *state) trusts(version string, r *roster.Roster) bool {
 	return r != nil && len(s.missed) == 0 && len(s.inFlight) == 0 && version == s.version(r)
@@ -98,8 +100,8 @@ func (s *state) doubt(full jid.JID, versioned bool) {
 	s.set(full, t)
 }
 
-// noted reports whether the store knows well enough that a resource is being told something:
-// it would be in doubt in the next process.
+// noted reports whether nothing need be written before a resource is told something: by what
+// the store has, it is in doubt in the next process.
 func (t told) noted(versioned bool) bool {
 	return t.versioned == versioned && (t.doubt || time.Since(t.asked) < store.Unsent)
 }
@@ -258,9 +260,9 @@ func (s *state) everything(t told, d *difference) []roster.Change {
 	return all
 }
 
-// name gives changes that are pushed one after the other their versions: the last one
-// makes the roster version, if the client sameSession had what they change.
-func name(changes []roster.Change, version string, sameSession bool) []roster.Change {
+// withVersions gives changes that are pushed one after the other their versions: the last
+// one makes the roster version, if it is surely the session that had what they change.
+func withVersions(changes []roster.Change, version string, sameSession bool) []roster.Change {
 	named := slices.Clone(changes)
 	last := len(named) - 1
 	for i := range named {

@@ -24,7 +24,7 @@
 //
 //	event         without a fetch            with a fetch under way     kept before it is told
 //	asked         begins a fetch; answers    waits for it               the resource asks
-//	              if the roster is young
+//	              if the roster is fresh
 //	refresh       waits for a permit         waits for the next fetch   -
 //	permitted     begins a fetch             gives the permit back      -
 //	fetched       -                          tells                      roster, contacts in flight
@@ -33,12 +33,15 @@
 //	overdue       -                          answers those queries so   -
 //	acknowledged  contacts are not in flight any more                   (written behind)
 //	 and failed   they are missed, the epoch grows, the user is marked  (written behind)
-//	undelivered   the resource is in doubt, the user is marked          the resource in doubt
-//	refused       pushes what is true to that resource, the epoch grows the contacts as missed
-//	gone          rests if nothing is to be done                        -
+//	noted:
+//	 undelivered  the resource is in doubt, the user is marked          the resource in doubt
+//	 refused      the epoch grows; pushes what is true to that resource the contacts as missed
+//	 gone         rests if nothing is to be done                        -
 //	stopping      answers what is left, tells nothing more              all that is known
 //
-// Who is fetched though no query waits, and when, is the fetch queue's (fetchqueue.go).
+// A permit is the fetch queue's word that there is room for a fetch that no query waits for
+// (fetchqueue.go). A user who is marked is fetched again after a pause, also after a restart.
+// A user rests when nothing is to be done: their state is in the store.
 package users
 
 import (
@@ -96,15 +99,15 @@ type Watcher interface {
 	Told(user jid.JID, now *roster.Roster)
 }
 
-// Store keeps what must be known after a restart. Its methods but User and Marks do
-// not block.
+// Store keeps what must be known after a restart. Its methods do not wait for the disk, but
+// for User, Marks, and PutUser with done.
 type Store interface {
 	Marks
 	// User is what is kept of a user: what was put last, on disk or not.
 	User(jid string) (store.User, error)
 	// PutUser keeps u, and its roster if withRoster. done, unless it is nil, is called
-	// once, from any goroutine, when a kill of the process cannot lose it, or when it
-	// could not be written.
+	// once, when a kill of the process cannot lose it, or when it could not be written:
+	// from any goroutine, or before PutUser returns, which then writes by itself.
 	PutUser(u store.User, withRoster bool, done func())
 	DeleteUser(jid string)
 	// Marks calls each for all who were marked.
@@ -186,7 +189,7 @@ type Manager struct {
 	ended   chan struct{} // capacity 1: active became 0
 	closed  atomic.Bool   // loops run where they are posted to
 
-	mu      sync.Mutex // guards all below, and each user's place in cache
+	mu      sync.Mutex // guards all below, and of each user what says so
 	stopped bool
 	users   map[jid.JID]*user // by bare JID: those with something to do, and those in the cache
 	cache   cache
@@ -251,7 +254,7 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 		err = roster.ErrBusy
 	}
 	if err != nil {
-		first := u.enqueue(undeliveredEvent{full: full, versioned: version != nil})
+		first := u.note(func(n *notes) { n.addUndelivered(full, undelivered{versioned: version != nil}) })
 		m.mu.Unlock()
 		if first {
 			u.wake()
@@ -378,13 +381,15 @@ func (m *Manager) Want(user jid.JID) {
 
 // Undelivered says that a reply was lost with the stream: the resource may have nothing,
 // and is told everything when the stream is back.
-func (m *Manager) Undelivered(full jid.JID) { m.post(full.Bare(), undeliveredEvent{full: full}) }
+func (m *Manager) Undelivered(full jid.JID) {
+	m.note(full.Bare(), func(n *notes) { n.addUndelivered(full, undelivered{}) })
+}
 
 // Unasked says that a resource is connected that did not ask here, but may have asked
 // somebody else: it becomes an interested one, and is told everything.
 func (m *Manager) Unasked(full jid.JID) {
 	m.Sessions.Interested(full)
-	m.post(full.Bare(), undeliveredEvent{full: full, unasked: true})
+	m.note(full.Bare(), func(n *notes) { n.addUndelivered(full, undelivered{unasked: true}) })
 }
 
 // Refused says that a resource was refused to change its user's items of these contacts.
@@ -392,7 +397,7 @@ func (m *Manager) Unasked(full jid.JID) {
 // push that follows a success, but not all do): what is true is pushed to it.
 func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
 	if len(contacts) > 0 {
-		m.post(full.Bare(), refusedEvent{full, contacts})
+		m.note(full.Bare(), func(n *notes) { n.addRefused(full, contacts) })
 	}
 }
 
@@ -405,7 +410,7 @@ func (m *Manager) Gone(full jid.JID) {
 	}
 	m.queue.done(user, generation, 0)
 	if m.busy(user) {
-		m.post(user, goneEvent{})
+		m.note(user, func(n *notes) { n.gone = true })
 	}
 }
 
