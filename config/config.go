@@ -29,6 +29,7 @@ type Config struct {
 	Metrics  Metrics  `mapstructure:"metrics"`
 	State    State    `mapstructure:"state"`
 	Limits   Limits   `mapstructure:"limits"`
+	Ejabberd Ejabberd `mapstructure:"ejabberd"`
 	Log      Log      `mapstructure:"log"`
 }
 
@@ -42,7 +43,8 @@ type XMPP struct {
 	// Unrestricted says that the server takes stanzas from every address of
 	// Hosts, which is more than XEP-0114 promises.
 	Unrestricted bool    `mapstructure:"unrestricted"`
-	Presence     string  `mapstructure:"presence"` // auto, relay or off; relay wants Unrestricted
+	Presence     string  `mapstructure:"presence"`      // auto, relay or off; relay wants Unrestricted
+	ServerRoster string  `mapstructure:"server_roster"` // auto or off: whether the server's own rosters are kept in step
 	TLS          XMPPTLS `mapstructure:"tls"`
 	// MaxStanzaBytes is the largest stanza that the server is sent.
 	MaxStanzaBytes int `mapstructure:"max_stanza_bytes"`
@@ -83,6 +85,9 @@ type Contacts struct {
 	// used by [Contacts.BulkURLFor]; "" if they are not.
 	BulkURL  string `mapstructure:"bulk_url"`
 	BulkSize int    `mapstructure:"bulk_size"`
+	// EditURL is where users' own changes of their contacts are POSTed, used by
+	// [Contacts.EditURLFor]; "" if they are refused.
+	EditURL string `mapstructure:"edit_url"`
 	// Hosts are what differs for some of the domains of [XMPP], by their prepared
 	// form. Headers and Token are for all of them.
 	Hosts map[string]ContactsHost `mapstructure:"hosts"`
@@ -94,6 +99,9 @@ type ContactsHost struct {
 	// BulkURL is in place of that of [Contacts], or "". If URL is set and this is
 	// not, the domain's users are not asked for together.
 	BulkURL string `mapstructure:"bulk_url"`
+	// EditURL is in place of that of [Contacts], or "". If URL is set and this is
+	// not, the domain's users cannot change their contacts.
+	EditURL string `mapstructure:"edit_url"`
 }
 
 // ContactsTLS is TLS to the backends whose URLs are https.
@@ -141,6 +149,23 @@ type Limits struct {
 	QueriesPerSecond float64 `mapstructure:"queries_per_second"` // and from then on
 }
 
+// Ejabberd is what only ejabberd has.
+type Ejabberd struct {
+	API EjabberdAPI `mapstructure:"api"`
+}
+
+// EjabberdAPI is ejabberd's HTTP API (mod_http_api), by which its own rosters are kept in
+// step. It is used if URL is set: with a token, with a user and a password, or with
+// neither if ejabberd permits it by address.
+type EjabberdAPI struct {
+	URL          string `mapstructure:"url"`                        // to which "/" and a command's name are added, or ""
+	Token        Secret `mapstructure:"token" reload:"yes"`         // sent as "Authorization: Bearer", or ""
+	TokenFile    string `mapstructure:"token_file" reload:"yes"`    // from which Load read Token, or ""
+	User         string `mapstructure:"user" reload:"yes"`          // a JID, or ""
+	Password     Secret `mapstructure:"password" reload:"yes"`      // of User
+	PasswordFile string `mapstructure:"password_file" reload:"yes"` // from which Load read Password, or ""
+}
+
 // Log says what is logged, and how.
 type Log struct {
 	Level  string `mapstructure:"level" reload:"yes"` // debug, info, warn or error
@@ -153,7 +178,7 @@ func Default() Config {
 	// systemd sets $STATE_DIRECTORY; without it, the working directory will do.
 	state, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	return Config{
-		XMPP: XMPP{Address: "127.0.0.1:5347", Presence: "auto", MaxStanzaBytes: 256 << 10},
+		XMPP: XMPP{Address: "127.0.0.1:5347", Presence: "auto", ServerRoster: "auto", MaxStanzaBytes: 256 << 10},
 		Contacts: Contacts{
 			Timeout: 5 * time.Second, MaxInFlight: 64, MaxBytes: 16 << 20,
 			NotFound: "error", MaxRemoved: 0.9, ConfirmAfter: 30 * time.Second, ResyncRate: 100,

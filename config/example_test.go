@@ -34,9 +34,9 @@ func TestExample(t *testing.T) {
 	}
 	// What stands there as an example of a mapping is one, too.
 	text := strings.NewReplacer("hosts: [example.org]", "hosts: [example.org, example.net]", "headers: {}\n  #  ", "headers:\n    ",
-		"hosts: {}\n  #  ", "hosts:\n    ", "\n  #    url:", "\n      url:", "\n  #    bulk_url:", "\n      bulk_url:").Replace(string(b))
+		"hosts: {}\n  #  ", "hosts:\n    ", "\n  #    url:", "\n      url:", "\n  #    bulk_url:", "\n      bulk_url:", "\n  #    edit_url:", "\n      edit_url:").Replace(string(b))
 	const own = "http://127.0.0.1:8001/contacts/%s"
-	if c, err := load(write(t, text)); err != nil || c.Contacts.Hosts["example.net"] != (ContactsHost{own, "http://127.0.0.1:8001/bulk"}) || len(c.Contacts.Headers) != 1 {
+	if c, err := load(write(t, text)); err != nil || c.Contacts.Hosts["example.net"] != (ContactsHost{own, "http://127.0.0.1:8001/bulk", "http://127.0.0.1:8001/edit"}) || len(c.Contacts.Headers) != 1 {
 		t.Errorf("the examples of mappings: %+v, %v", c.Contacts, err)
 	}
 

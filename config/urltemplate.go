@@ -40,6 +40,8 @@ const (
 const (
 	wantsURL     = "an http or https URL with %s in its path or query"
 	wantsBulkURL = "an http or https URL without %s, as it is for many users at once"
+	wantsEditURL = "an http or https URL without %s, as it is for all users of a domain"
+	wantsAPIURL  = "an http or https URL without %s and %d, as in http://127.0.0.1:5280/api"
 	wantsValid   = "a URL with a valid host, port and path (no part of which is '.' or '..')"
 )
 
@@ -56,21 +58,34 @@ func (c Contacts) TemplateFor(domain string) (URLTemplate, error) {
 // "" if there is none. If the domain is served, it fails only if [Config.Validate]
 // would, too.
 func (c Contacts) BulkURLFor(domain string) (string, error) {
-	key, text := "contacts.bulk_url", c.BulkURL
-	if own := c.Hosts[domain]; own.BulkURL != "" {
-		key, text = join(hostsKey, showName(domain))+".bulk_url", own.BulkURL
-	} else if own.URL != "" || text == "" { // another backend than that of contacts.bulk_url
+	return c.sharedURL(domain, "bulk_url", wantsBulkURL, c.BulkURL, c.Hosts[domain].BulkURL)
+}
+
+// EditURLFor is the URL to which the changes are POSTed that users of a prepared domain
+// make; "" if they are refused. If the domain is served, it fails only if
+// [Config.Validate] would, too.
+func (c Contacts) EditURLFor(domain string) (string, error) {
+	return c.sharedURL(domain, "edit_url", wantsEditURL, c.EditURL, c.Hosts[domain].EditURL)
+}
+
+// sharedURL is the URL of a key for the users of a domain: the domain's own, or else that
+// of all; "" if there is none.
+func (c Contacts) sharedURL(domain, name, wanted, ofAll, own string) (string, error) {
+	key, text := "contacts."+name, ofAll
+	if own != "" {
+		key, text = join(hostsKey, showName(domain))+"."+name, own
+	} else if c.Hosts[domain].URL != "" || text == "" { // another backend than that of all
 		return "", nil
 	}
-	t, err := parseURL(key, text, wantsBulkURL, domain)
+	t, err := parseURL(key, text, wanted, domain)
 	if err != nil {
 		return "", err
 	}
 	return t.Expand("user", domain) // who is nowhere in it
 }
 
-// parseURL parses the value of a key, and tries it for a domain. wanted is wantsURL or
-// wantsBulkURL. The error has nothing of the URL that may be a secret.
+// parseURL parses the value of a key, and tries it for a domain. wanted is one of
+// the texts above. The error has nothing of the URL that may be a secret.
 func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
 	scheme, rest, ok := strings.Cut(text, "://")
 	scheme = strings.ToLower(scheme)
@@ -88,7 +103,8 @@ func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
 	case !isText(text) || strings.Contains(text, " ") || !utf8.ValidString(text):
 		wants = "a URL in UTF-8, without spaces and control characters"
 	case wants != "":
-	case strings.Contains(marked, localMark) != (wanted == wantsURL):
+	case strings.Contains(marked, localMark) != (wanted == wantsURL),
+		wanted == wantsAPIURL && strings.Contains(t.authority+marked, domainMark):
 		wants = wanted
 	case !t.isValid(domain):
 		wants = wantsValid

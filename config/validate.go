@@ -48,6 +48,7 @@ func (c Config) Validate() error {
 		p.want(!slices.Contains(x.Hosts[:i], h), "xmpp.hosts", "each domain once", show(h)+" twice")
 	}
 	p.oneOf("xmpp.presence", x.Presence, "auto", "relay", "off")
+	p.oneOf("xmpp.server_roster", x.ServerRoster, "auto", "off")
 	// The server would drop every stanza, or worse, end the stream.
 	p.want(x.Presence != "relay" || x.Unrestricted, "xmpp.presence", "auto or off, as xmpp.unrestricted is false", show(x.Presence))
 	// A server must take 10,000 bytes (RFC 6120, section 13.12).
@@ -69,10 +70,15 @@ func (c Config) Validate() error {
 	if b.BulkURL != "" {
 		p.url("contacts.bulk_url", b.BulkURL, wantsBulkURL)
 	}
+	if b.EditURL != "" {
+		p.url("contacts.edit_url", b.EditURL, wantsEditURL)
+	}
 	for _, h := range x.Hosts {
 		_, err := b.TemplateFor(h)
 		p.add(err)
 		_, err = b.BulkURLFor(h)
+		p.add(err)
+		_, err = b.EditURLFor(h)
 		p.add(err)
 	}
 	within(&p, "contacts.timeout", "a time from 10ms to 10m", b.Timeout, 10*time.Millisecond, 10*time.Minute)
@@ -123,6 +129,16 @@ func (c Config) Validate() error {
 	within(&p, "state.forget_after", "a time from 0s, which is never", c.State.ForgetAfter, 0, math.MaxInt64)
 	within(&p, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
 	within(&p, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)
+	a := c.Ejabberd.API
+	if a.URL != "" {
+		p.url("ejabberd.api.url", a.URL, wantsAPIURL)
+	}
+	p.token("ejabberd.api.token", a.Token)
+	p.want(a.Token == "" || a.User == "", "ejabberd.api.user", "to stand alone", "ejabberd.api.token beside it")
+	p.want(isText(a.User) && !strings.Contains(a.User, ":"), "ejabberd.api.user", "a JID, as in admin@example.org", show(a.User))
+	p.want(isText(a.Password), "ejabberd.api.password", wantsText, "")
+	p.want((a.User == "") == (a.Password == ""), "ejabberd.api.password", "to be set together with ejabberd.api.user", "")
+	p.want(a.URL != "" || a.Token == "" && a.User == "", "ejabberd.api.url", "the URL of ejabberd's HTTP API", nothing)
 	p.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	p.oneOf("log.format", c.Log.Format, "text", "json")
 	p.want(c.Metrics.Listen != r.Listen || port == 0, "metrics.listen", "an address of its own", show(r.Listen)+", which is refresh.listen")
