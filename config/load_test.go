@@ -43,13 +43,13 @@ func write(t testing.TB, text string) string {
 // for the files, which are tested by themselves.
 func full() Config {
 	return Config{
-		XMPP: XMPP{Address: "[::1]:5348", Domain: "rosters.example.org", Secret: "a", Hosts: []string{"example.org", "b\u00FCcher.example"}, Unrestricted: true, Presence: "relay",
+		XMPP: XMPP{Address: "[::1]:5348", Domain: "rosters.example.org", Secret: "a", Hosts: []string{"example.org", "b\u00FCcher.example"}, Unrestricted: true, Presence: "relay", ServerRoster: "off",
 			TLS: XMPPTLS{ServerName: "b\u00FCcher.example", CA: "/etc/x/ca.pem"}, MaxStanzaBytes: 10_000},
 		Contacts: Contacts{
 			URL: "https://example.org/%d/%s?x=%%", Timeout: 10 * time.Second, MaxInFlight: 7, MaxBytes: 70,
 			Headers: map[string]Secret{"x-api.key": "b", "x-two": ""}, Token: "c",
 			MaxStale: 36 * time.Hour, NotFound: "empty", MaxRemoved: 0.25, ConfirmAfter: time.Minute, ResyncRate: 9,
-			MaxAge: 90 * time.Second, BulkURL: "https://example.org/bulk/%d", BulkSize: 25,
+			MaxAge: 90 * time.Second, BulkURL: "https://example.org/bulk/%d", BulkSize: 25, EditURL: "https://example.org/edit",
 			Hosts: map[string]ContactsHost{"b\u00FCcher.example": {URL: "https://%d/%s?Key=K", BulkURL: "https://%d/?Key=K"}, "example.org": {}},
 		},
 		Refresh: Refresh{
