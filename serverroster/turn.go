@@ -115,21 +115,21 @@ func (t *turn) keep() (done bool, err error) {
 			release(t.waiters)
 			t.waiters = nil
 		}
-		over, err := t.write(changes)
+		left, over, err := t.write(changes)
+		if left && err == nil && !t.proven && !t.j.tried {
+			t.j.tried = true
+			err = t.ask(false)
+		}
 		if err != nil {
 			return false, err
 		}
 		if over {
-			if !t.proven && !t.j.tried && len(t.sent) > 0 {
-				t.j.tried = true
-				if err := t.ask(false); err != nil {
-					return false, err
-				}
-			}
 			t.leave()
 			return false, nil
 		}
-		t.moved()
+		if t.moved() || left {
+			continue
+		}
 		// What was neither confirmed nor refused is seen, so that it is not written for ever.
 		ask = len(t.refused) > 0 || nameOf(difference(t.have, t.want), t.have) == name
 	}
@@ -213,8 +213,8 @@ func (t *turn) judge(changes []roster.Change, name string) {
 		"user", t.j.user, "items", len(changes), "refused", len(t.refused))
 }
 
-// write writes changes, until another's turn has come.
-func (t *turn) write(changes []roster.Change) (over bool, err error) {
+// write writes changes, until another's turn has come, or there is enough to prove the way.
+func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	if !t.row.Writing { // a kill does not lose that
 		t.row.Writing = true
 		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue, Roster: []byte{}}
@@ -223,7 +223,7 @@ func (t *turn) write(changes []roster.Change) (over bool, err error) {
 		<-kept
 	}
 	from := len(t.sent)
-	for len(changes) > 0 && !over && err == nil {
+	for len(changes) > 0 && !over && err == nil && (t.proven || t.j.tried || len(t.sent) < manyUndone) {
 		n := min(max(1, t.j.portion), len(changes))
 		if err = t.set(changes[:n]); err == nil {
 			changes = changes[n:]
@@ -231,7 +231,7 @@ func (t *turn) write(changes []roster.Change) (over bool, err error) {
 		}
 	}
 	t.have = applied(t.have, t.sent[from:])
-	return over, err
+	return len(changes) > 0, over, err
 }
 
 // set writes a portion.
@@ -355,7 +355,7 @@ func (t *turn) leave() {
 
 // keepNoAccount keeps that there is nothing to do as there is no such account.
 func (t *turn) keepNoAccount() {
-	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", time.Now()
+	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", t.began
 	t.finish()
 }
 
