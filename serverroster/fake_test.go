@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -169,7 +171,7 @@ func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 		if err := s.wait(ctx, s.each); err != nil {
 			return err
 		}
-		if err := s.set(user, c); errors.As(err, new(*RefusedError)) {
+		if err := s.set(ctx, user, c); errors.As(err, new(*RefusedError)) {
 			if refused == nil {
 				refused = &RefusedError{Why: "not-acceptable"}
 			}
@@ -191,13 +193,15 @@ func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 	return nil
 }
 
-func (s *fakeServer) set(user jid.JID, c roster.Change) error {
+func (s *fakeServer) set(ctx context.Context, user jid.JID, c roster.Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.onSet != nil {
 		s.onSet(user)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
+	case ctx.Err() != nil: // who wrote was killed
+		return ctx.Err()
 	case s.gone:
 		return errStream
 	case s.none[user]:
@@ -471,12 +475,40 @@ func (w *world) again() {
 	w.keeper.Resume("example.org")
 }
 
+// kill kills rosterd and starts it again: what nobody waited for is lost.
+func (w *world) kill() {
+	w.keeper.endCalls()
+	synctest.Wait()
+	keeper, before := w.keeper, w.store
+	if w.path != "" {
+		path := w.path + "+"
+		for _, suffix := range []string{"", "-wal"} {
+			data, err := os.ReadFile(w.path + suffix)
+			if err == nil {
+				err = os.WriteFile(path+suffix, data, 0o600)
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				w.t.Fatal(err)
+			}
+		}
+		w.path = path
+	}
+	w.open()
+	keeper.Close()
+	if err := before.Close(); err != nil {
+		w.t.Error(err)
+	}
+	w.keeper.Resume("example.org")
+}
+
 // know says what the last known roster of a user is.
 func (w *world) know(user jid.JID, r *roster.Roster) {
 	w.rosters.mu.Lock()
 	w.rosters.known[user] = r
 	w.rosters.mu.Unlock()
-	w.store.PutUser(store.User{JID: user.String(), Version: r.Version(), Items: r.Len(), Roster: r.Packed()}, true, nil)
+	kept := make(chan struct{})
+	w.store.PutUser(store.User{JID: user.String(), Version: r.Version(), Items: r.Len(), Roster: r.Packed()}, true, func() { close(kept) })
+	<-kept
 }
 
 // keep is know and Keep, without a query.

@@ -88,6 +88,7 @@ func (t *turn) keep() (done bool, err error) {
 		t.finish()
 		return true, nil
 	}
+	complete := false // all that differed was written since the server was asked
 	for first := true; ; first = false {
 		if ask {
 			if err := t.ask(first); err != nil {
@@ -96,8 +97,11 @@ func (t *turn) keep() (done bool, err error) {
 		}
 		changes := difference(t.have, t.want)
 		name := nameOf(changes, t.have)
-		if ask {
+		if ask && complete {
 			t.judge(changes, name)
+		}
+		if ask {
+			complete = false
 		}
 		if ask = false; name == "" || name == t.row.Residue {
 			if t.j.wrote && (t.j.verify || len(t.refused) > 0 || !t.proven) {
@@ -127,7 +131,7 @@ func (t *turn) keep() (done bool, err error) {
 			t.leave()
 			return false, nil
 		}
-		if t.moved() || left {
+		if complete = !left; t.moved() || left {
 			continue
 		}
 		// What was neither confirmed nor refused is seen, so that it is not written for ever.
@@ -179,7 +183,7 @@ func (t *turn) ask(first bool) error {
 			t.j.suspects = append(t.j.suspects, nameOf(difference(got, t.want), got))
 		}
 	}
-	t.have, t.row.Checked = got, at
+	t.have, t.row.Checked, t.j.wrote = got, at, false
 	sent := t.sent
 	if t.sent = nil; t.proven || len(sent) == 0 {
 		return nil
@@ -190,11 +194,7 @@ func (t *turn) ask(first bool) error {
 // judge says what is made of a difference that the server has. If it is still there though
 // it was written twice, the server makes it, and it is left.
 func (t *turn) judge(changes []roster.Change, name string) {
-	if !t.j.wrote {
-		return
-	}
-	t.j.wrote, t.j.verify = false, false
-	if name == "" || name == t.row.Residue {
+	if t.j.verify = false; name == "" || name == t.row.Residue {
 		return
 	}
 	refused := true
