@@ -555,8 +555,6 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 // any more. k.mu is held.
 func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waiter) {
 	switch {
-	case errors.Is(err, errStopping):
-		return nil
 	case h.jobs[j.user] != j: // the way is broken
 		return j.waiters
 	case err != nil:
@@ -591,7 +589,7 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	default:
 		k.drop(h, j)
 	}
-	if j.fails = 0; done {
+	if done {
 		j.reset()
 	}
 	return nil
