@@ -217,7 +217,7 @@ func (t *turn) judge(changes []roster.Change, name string) {
 func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	if !t.row.Writing { // a kill does not lose that
 		t.row.Writing = true
-		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue, Roster: []byte{}}
+		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue}
 		kept := make(chan struct{})
 		t.Store.PutServerRoster(t.kept, func() { close(kept) })
 		<-kept
