@@ -55,6 +55,11 @@ func (c *Component) handleDelegated(s *stream, host string, iq, delegation *xmls
 		return
 	}
 	c.queryArrived(s, host)
+	if c.names.isOwn(from) && s.iqs.arrived(inner.Get("id")) {
+		c.ownRostersLost(s, host, "it delegates the queries of "+c.opts.Domain+", too")
+		c.offer(s, e.refusal(errNotAllowed))
+		return
+	}
 	u, err := c.sender(s, from)
 	if err == nil && !isOwn(u, inner, host) {
 		err = errNotOwn
@@ -123,8 +128,10 @@ func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, u 
 // contacts that it named: some clients show what they asked for. A suggestion (XEP-0144)
 // would ask users to confirm what they did not want.
 func (c *Component) setRefused(s *stream, e envelope, full jid.JID, query *xmlstream.Element) {
-	if g := s.grants.of(full.Domain()); c.pushesKnown(s, g) && c.routes(s, full.Domain(), g).Push == PushExchange {
-		return
+	if g := s.grants.of(full.Domain()); c.pushesKnown(s, g) {
+		if push := c.routes(s, full.Domain(), g).Push; push == PushExchange || push == PushServer {
+			return
+		}
 	}
 	var contacts []jid.JID
 	for _, item := range query.Children {

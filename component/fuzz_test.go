@@ -32,6 +32,7 @@ func (fuzzRosters) Get(full jid.JID, _ *string, reply roster.Reply) error {
 func (fuzzRosters) Undelivered(jid.JID)        {}
 func (fuzzRosters) Refused(jid.JID, []jid.JID) {}
 func (fuzzRosters) Unasked(jid.JID)            {}
+func (fuzzRosters) Want(jid.JID)               {}
 func (fuzzRosters) Gone(jid.JID)               {}
 func (fuzzRosters) Resume(string)              {}
 
@@ -83,7 +84,7 @@ func FuzzHandle(f *testing.F) {
 			if err != nil {
 				break
 			}
-			in, unread := frames.Element()
+			in, unread := frames.Element(maxStanza)
 			checkHandle(t, c, s, child, in, unread)
 		}
 		for _, full := range slices.Collect(table.Unheard(time.Now().Add(time.Hour))) {

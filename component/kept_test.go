@@ -32,6 +32,7 @@ func (k *keeper) Get(full jid.JID, version *string, reply roster.Reply) error {
 func (k *keeper) Undelivered(full jid.JID)   { k.kept = append(k.kept, full) }
 func (k *keeper) Refused(jid.JID, []jid.JID) {}
 func (k *keeper) Unasked(full jid.JID)       { k.kept = append(k.kept, full) }
+func (k *keeper) Want(jid.JID)               {}
 func (k *keeper) Gone(full jid.JID)          { k.kept = append(k.kept, full) }
 func (k *keeper) Resume(domain string)       { k.kept = append(k.kept, domain) }
 
