@@ -403,7 +403,7 @@ func (w *world) query(user jid.JID, r *roster.Roster) time.Duration {
 
 func (w *world) ask(user jid.JID) time.Duration {
 	began, ready := time.Now(), make(chan struct{})
-	w.keeper.Keep(user, func() { close(ready) })
+	w.keeper.Keep(user, func(bool) { close(ready) })
 	<-ready
 	return time.Since(began)
 }

@@ -112,7 +112,7 @@ func (t *turn) keep() (done bool, err error) {
 			return true, nil
 		}
 		if len(changes) > fewItems {
-			release(t.waiters)
+			release(t.waiters, false)
 			t.waiters = nil
 		}
 		over, err := t.write(changes)
