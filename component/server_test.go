@@ -247,6 +247,7 @@ type rosters struct {
 	gone    []string
 	lost    chan jid.JID
 	refused chan string // if not nil, calls of Refused
+	edits   chan edit   // calls of Edit
 	unasked chan jid.JID
 	wanted  chan jid.JID
 	resumed chan string
@@ -282,6 +283,23 @@ func (r *rosters) Gone(full jid.JID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = append(r.gone, full.String())
+}
+
+// edit is a call of Edit.
+type edit struct {
+	full jid.JID
+	roster.Edit
+	reply func(error)
+}
+
+func (r *rosters) Edit(full jid.JID, e roster.Edit, reply func(error)) error {
+	r.mu.Lock()
+	busy := r.busy
+	r.mu.Unlock()
+	if busy == nil {
+		r.edits <- edit{full, e, reply}
+	}
+	return busy
 }
 
 func (r *rosters) Refused(full jid.JID, contacts []jid.JID) {
@@ -331,7 +349,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{
 		server:   newServer(t),
-		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16), wanted: make(chan jid.JID, 1<<16)},
+		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16), wanted: make(chan jid.JID, 1<<16), edits: make(chan edit, 1<<10)},
 		sessions: session.NewTable(),
 		registry: prometheus.NewRegistry(),
 		log:      &logBuffer{},
