@@ -35,19 +35,18 @@ listen:
   - {port: %d, ip: "127.0.0.1", module: ejabberd_c2s, starttls: false, max_stanza_size: 262144, access: all, backlog: 1024}
   - {port: %d, ip: "127.0.0.1", module: ejabberd_service, access: all, check_from: %t,
      hosts: {%s: {password: %s}}}
-acl: {contacts_component: {server: %s}}
+%sacl: {contacts_component: {server: %s}}
 access_rules: {contacts_component: {allow: contacts_component}}
 modules:
   mod_disco: {}
-  mod_roster: {versioning: true}
   mod_ping: {}
   mod_privacy: {}
   mod_blocking: {}
 %s
-`, yaml(o.Hosts()), s.c2s, s.service, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), yaml(o.Component), o.ModulesYAML)
+`, yaml(o.Hosts()), s.c2s, s.service, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), o.api(s), yaml(o.Component), o.modules())
 	fmt.Fprintln(&b, "append_host_config:")
 	for _, host := range o.Hosts() {
-		fmt.Fprintf(&b, "  %s:\n    modules: {%s}\n", yaml(host), strings.Join(o.grants(host).modules(s.root.ejabberdVersion()), ", "))
+		fmt.Fprintf(&b, "  %s:\n    modules: {%s}\n", yaml(host), strings.Join(o.grants(host).modules(s.root.ejabberdVersion(), o.OwnRosters), ", "))
 	}
 	if o.IncludedYAML != "" {
 		fmt.Fprintf(&b, "include_config_file: %s\n", yaml(s.path("included.yml")))
@@ -56,9 +55,39 @@ modules:
 	return b.String()
 }
 
-// modules are those that give a host's grants. Privileged IQs came with 24.10.
-func (g Grants) modules(version string) []string {
-	var modules []string
+// api is the listener of the HTTP API and who may use it: everybody on this machine.
+func (o EjabberdOptions) api(s *Server) string {
+	if !o.OwnRosters {
+		return ""
+	}
+	return fmt.Sprintf(`  - {port: %d, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {"/api": mod_http_api}}
+api_permissions: {rosters: {who: {ip: 127.0.0.0/8}, what: [add_rosteritem, delete_rosteritem, get_roster, check_account, status]}}
+`, s.http)
+}
+
+// modules are those of all hosts.
+func (o EjabberdOptions) modules() string {
+	modules := o.ModulesYAML
+	if o.OwnRosters {
+		modules += "\n  mod_http_api: {}\n  mod_admin_extra: {}"
+	}
+	if o.PEP {
+		modules += "\n  mod_caps: {}\n  mod_pubsub: {plugins: [flat, pep], last_item_cache: false}"
+	}
+	if o.BlockStrangers {
+		modules += "\n  mod_block_strangers: {allow_local_users: false}"
+	}
+	return modules
+}
+
+// modules are those that give a host's grants. Privileged IQs came with 24.10. Where
+// the server's own rosters are kept, users do not change them.
+func (g Grants) modules(version string, kept bool) []string {
+	access := "all"
+	if kept && !g.Edits {
+		access = "none"
+	}
+	modules := []string{"mod_roster: {versioning: true, access: " + access + "}"}
 	if !g.NoDelegation && !g.Plain {
 		modules = append(modules, `mod_delegation: {namespaces: {"jabber:iq:roster": {access: contacts_component}}}`)
 	}
@@ -75,7 +104,11 @@ func (g Grants) modules(version string) []string {
 		if g.NoPrivilegeIQ || version < "24.10" {
 			iq = ""
 		}
-		modules = append(modules, "mod_privilege: {roster: {both: contacts_component}, "+presence+iq+"message: {outgoing: contacts_component}}")
+		roster := "roster: {both: contacts_component}, "
+		if g.NoRoster {
+			roster = ""
+		}
+		modules = append(modules, "mod_privilege: {"+roster+presence+iq+"message: {outgoing: contacts_component}}")
 	}
 	return modules
 }
