@@ -106,7 +106,7 @@ func (w *world) setOwn(ctx context.Context, t *testing.T, subscription string, n
 	for i, name := range names {
 		item := own(names[1-i])
 		item.Subscription = subscription
-		if err := w.server.SetOwnItem(ctx, own(name).JID, item); err != nil {
+		if err := w.server.SetOwnItems(ctx, own(name).JID, item); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -32,19 +32,19 @@ func (s *Server) OwnRoster(ctx context.Context, user string) ([]Item, error) {
 	return items, err
 }
 
-// SetOwnItem sets an item of the server's own roster of a user, or removes it.
-func (s *Server) SetOwnItem(ctx context.Context, user string, item Item) error {
+// SetOwnItems sets items of the server's own roster of a user, or removes them.
+func (s *Server) SetOwnItems(ctx context.Context, user string, items ...Item) error {
 	own, err := s.own()
 	if err != nil {
 		return err
 	}
-	return own.setOwnItem(ctx, s, user, item)
+	return own.setOwnItems(ctx, s, user, items)
 }
 
 // ownRosters is a software whose rosters can be read and written.
 type ownRosters interface {
 	ownRoster(ctx context.Context, s *Server, user string) ([]Item, error)
-	setOwnItem(ctx context.Context, s *Server, user string, item Item) error
+	setOwnItems(ctx context.Context, s *Server, user string, items []Item) error
 }
 
 func (s *Server) own() (ownRosters, error) {
@@ -70,9 +70,12 @@ func (o ProsodyOptions) ownRoster(ctx context.Context, s *Server, user string) (
 	return ask(ctx, http.MethodGet, o.rosterURL(s, user), nil)
 }
 
-func (o ProsodyOptions) setOwnItem(ctx context.Context, s *Server, user string, item Item) error {
-	_, err := ask(ctx, http.MethodPost, o.rosterURL(s, user), ownItem{JID: item.JID, Name: item.Name,
-		Subscription: item.Subscription, Groups: append([]string{}, item.Groups...)})
+func (o ProsodyOptions) setOwnItems(ctx context.Context, s *Server, user string, items []Item) error {
+	var body []ownItem
+	for _, it := range items {
+		body = append(body, ownItem{JID: it.JID, Name: it.Name, Subscription: it.Subscription, Groups: append([]string{}, it.Groups...)})
+	}
+	_, err := ask(ctx, http.MethodPost, o.rosterURL(s, user), body)
 	return err
 }
 
@@ -83,6 +86,15 @@ func (o ProsodyOptions) rosterURL(s *Server, user string) string {
 func (o EjabberdOptions) ownRoster(ctx context.Context, s *Server, user string) ([]Item, error) {
 	local, host, _ := strings.Cut(user, "@")
 	return ask(ctx, http.MethodPost, s.APIURL()+"/get_roster", map[string]string{"user": local, "server": host})
+}
+
+func (o EjabberdOptions) setOwnItems(ctx context.Context, s *Server, user string, items []Item) error {
+	for _, item := range items {
+		if err := o.setOwnItem(ctx, s, user, item); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (o EjabberdOptions) setOwnItem(ctx context.Context, s *Server, user string, item Item) error {

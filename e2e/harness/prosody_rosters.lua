@@ -1,5 +1,5 @@
 -- Reads and writes the rosters of a Prosody's users past everything else:
--- GET /harness_rosters/juliet@example.org answers the items as JSON, POST sets one.
+-- GET /harness_rosters/juliet@example.org answers the items as JSON, POST sets some.
 
 local array = require "util.array";
 local json = require "util.json";
@@ -25,19 +25,23 @@ end
 
 local function write(event, bare)
 	local username, host = jid.split(bare);
-	local item = json.decode(event.request.body);
 	local roster = rosters.load_roster(username, host);
-	if item.subscription == "remove" then
-		roster[item.jid] = nil;
-	else
-		local groups = {};
-		for _, group in ipairs(item.groups) do
-			groups[group] = true;
+	local items = json.decode(event.request.body);
+	for _, item in ipairs(items) do
+		if item.subscription == "remove" then
+			roster[item.jid] = nil;
+		else
+			local groups = {};
+			for _, group in ipairs(item.groups) do
+				groups[group] = true;
+			end
+			roster[item.jid] = { subscription = item.subscription, name = item.name, groups = groups };
 		end
-		roster[item.jid] = { subscription = item.subscription, name = item.name, groups = groups };
 	end
 	rosters.save_roster(username, host, roster);
-	rosters.roster_push(username, host, item.jid);
+	for _, item in ipairs(items) do
+		rosters.roster_push(username, host, item.jid);
+	end
 	return 204;
 end
 
