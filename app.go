@@ -22,6 +22,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/presence"
 	"rosterd/refresh"
+	"rosterd/serverroster"
 	"rosterd/session"
 	"rosterd/store"
 	"rosterd/users"
@@ -284,7 +285,7 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	metrics.RegisterBuildInfo(registry, version, buildCommit())
 	for vec, values := range map[*prometheus.CounterVec][]string{
 		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.FieldsIgnored: fetcher.Fields, m.BulkFetches: fetcher.BulkResults,
-		m.RefreshRequests: refresh.Codes, m.RefreshedUsers: refresh.Results,
+		m.RefreshRequests: refresh.Codes, m.RefreshedUsers: refresh.Results, m.ServerRosterItems: serverroster.Results,
 	} {
 		for _, value := range values {
 			vec.WithLabelValues(value)

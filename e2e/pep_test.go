@@ -118,7 +118,7 @@ func TestOwnRostersByHand(t *testing.T) { onServers(t, testOwnRostersByHand) }
 
 func testOwnRostersByHand(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: stock(srv), later: true, options: keeping(harness.ServerOptions{Grants: harness.Grants{NoDelegation: true, Edits: true}})})
+	w := start(t, setup{server: stock(srv), later: true, options: keeping(harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}, Edits: true})})
 	const julietFull, romeoFull = "juliet@example.org/balcony", "romeo@example.org/street"
 	begin := func(lib library) (juliet, romeo harness.Client) {
 		return w.loginPEP(ctx, t, gosrc, julietFull), w.loginPEP(ctx, t, lib, romeoFull)

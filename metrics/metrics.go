@@ -36,6 +36,10 @@ type Metrics struct {
 
 	RepliesDropped prometheus.Counter
 	Presences      prometheus.Counter
+
+	ServerRosterItems   *prometheus.CounterVec // result
+	ServerRosterWaiting prometheus.Gauge
+	ServerRosterSeconds prometheus.Counter
 }
 
 // New makes the collectors and registers them with reg, together with those of
@@ -74,6 +78,10 @@ func New(reg prometheus.Registerer) *Metrics {
 		Pushes:          counters("rosterd_pushes_total", "Roster pushes, one for each changed item and resource, by action and result.", "action", "result"),
 		RepliesDropped:  counter("rosterd_replies_dropped_total", "Answers not given because the server did not read what was queued for it."),
 		Presences:       counter("rosterd_presences_relayed_total", "Presence stanzas relayed to contacts."),
+
+		ServerRosterItems:   counters("rosterd_server_roster_items_total", "Items written to the server's own rosters, by result.", "result"),
+		ServerRosterWaiting: gauge("rosterd_server_roster_waiting_users", "Users whose roster on the server is still to be looked at or brought in step."),
+		ServerRosterSeconds: counter("rosterd_server_roster_write_seconds_total", "Time that the server took to read and write its own rosters."),
 	}
 }
 

@@ -17,6 +17,7 @@ type user struct {
 	m     *Manager
 	jid   jid.JID
 	known atomic.Pointer[roster.Roster] // the last known roster, for others
+	step  atomic.Pointer[step]          // the last one that the server's own was in step with
 	mail  mailbox
 
 	asking atomic.Int32 // queries that are not answered
@@ -44,6 +45,7 @@ type user struct {
 	stopping          bool
 	start             func() event // a fetch that is to be made
 	then              func()       // what is done when the state is on disk; nothing else is until then
+	waits             bool         // and when the server's own roster is in step
 }
 
 // The events of a user's loop.
@@ -157,17 +159,25 @@ func (u *user) handleAll() bool {
 			u.start = nil
 			u.m.start(func() { u.post(fetch()) })
 		}
+		waits := u.waits
+		u.waits = false
 		if u.stopping || u.m.closed.Load() {
 			u.save(nil) // nothing is told any more
 			continue
 		}
-		var first atomic.Bool // of the two: the state is written, and save returned
-		u.save(func() {
-			if !first.CompareAndSwap(false, true) {
+		var left atomic.Int32 // the state is written, the server's roster is in step, and this is through
+		left.Store(2)
+		done := func() {
+			if left.Add(-1) == 0 {
 				go u.run()
 			}
-		})
-		if first.CompareAndSwap(false, true) {
+		}
+		if waits {
+			left.Add(1)
+			u.bringInStep(done)
+		}
+		u.save(done) // from here on, the loop may run again
+		if left.Add(-1) > 0 {
 			return false
 		}
 	}
@@ -231,7 +241,8 @@ func (u *user) ask(q query) {
 	noted := u.shows(q) || told && !u.dirty && t.noted(q.version != nil)
 	if u.answersAtOnce() {
 		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }
-		if noted {
+		u.waits = !u.inStep()
+		if noted && !u.waits {
 			then()
 			return
 		}
@@ -308,7 +319,7 @@ func (u *user) permit(b *batch) {
 	switch {
 	case u.stopping || u.fetching != nil: // what is left then is asked for again
 		b.skip()
-	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid):
+	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid) && !u.m.keeps(u.jid.Domain()):
 		u.m.queue.done(u.jid, b.generation, 0)
 		b.skip()
 	default:
@@ -382,6 +393,9 @@ func (u *user) received(e fetchedEvent) {
 // fetchLater marks the user: they are fetched again after a pause.
 func (u *user) fetchLater(why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
+	if b == soon && u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
+		b = seldom // nobody looks
+	}
 	u.m.queue.mark(u.jid, why.Error(), b)
 }
 

@@ -121,7 +121,11 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		s.settled(nil)
 		u.correct()
 	}
-	if old != now || len(pushes) > 0 {
+	lags := !u.inStep()
+	if u.waits = lags && len(queries) > 0; lags && !u.waits {
+		u.m.serverRosters.Keep(u.jid, nil)
+	}
+	if old != now || len(pushes) > 0 || u.waits {
 		for i, q := range queries {
 			if !same[i] {
 				u.tells(q.full, q.version != nil)

@@ -16,6 +16,11 @@
 // show something else than its version names, and whoever names one of before is given the
 // whole roster.
 //
+// # The server's own roster
+//
+// Where the server's own rosters are kept in step ([ServerRosters]), an answer waits for that,
+// too, and users are fetched when they are reported, though no client of theirs is connected.
+//
 // # The loop
 //
 // What each event does. A fetch is under way or not; "tells" is that queries are answered
@@ -110,6 +115,8 @@ type Store interface {
 	// from any goroutine, or before PutUser returns, which then writes by itself.
 	PutUser(u store.User, withRoster bool, done func())
 	DeleteUser(jid string)
+	// Sync calls done, as PutUser does, when all that was put before is written.
+	Sync(done func())
 	// Marks calls each for all who were marked.
 	Marks(each func(user, why string, since time.Time) error) error
 }
@@ -174,7 +181,10 @@ type Options struct {
 // block but for [Manager.Refresh], [Manager.Known] and [Manager.Close].
 type Manager struct {
 	Options
-	watcher    Watcher // nil: nobody
+	watcher Watcher // nil: nobody
+
+	serverRosters ServerRosters // nil: nobody keeps them
+
 	queue      *fetchQueue
 	reports    *reports
 	unreadable rate.Sometimes // logs what cannot be read from the store
@@ -220,7 +230,11 @@ func NewManager(o Options) (*Manager, error) {
 		}
 	}
 	err := o.Store.Marks(func(name, why string, _ time.Time) error {
-		if user, err := jid.Parse(name); err == nil {
+		switch user, err := jid.Parse(name); {
+		case err != nil:
+		case why == offline:
+			m.queue.offline(user)
+		default:
 			m.queue.mark(user, why, soon)
 		}
 		return nil
@@ -270,7 +284,7 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 	first := claimed || u.enqueue(askedEvent{q})
 	m.mu.Unlock()
 	switch {
-	case claimed && u.answersAtOnce() && u.shows(q): // as most who come back: no goroutine is needed
+	case claimed && u.answersAtOnce() && u.shows(q) && u.inStep(): // as most who come back: no goroutine is needed
 		u.answer([]query{q}, roster.Answer{Roster: u.last}, []bool{true})
 		u.rest()
 		if u.mail.handled() {
@@ -289,19 +303,22 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 
 // Refresh fetches the rosters of users (bare JIDs, none twice) again and sends the changes
 // to their interested resources. It returns the failed users, each with its reason; a user
-// without a connected resource is not fetched and does not fail. Those who failed are
+// without a connected resource does not fail, and is fetched later and paced if the server's
+// own roster is kept, else not at all. Those who failed are
 // tried again until it is done. When ctx ends first, so does the wait, but not the work.
 // While the stream is down it returns [roster.ErrNotConnected] and the users are refreshed
 // when [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
 	connected := m.Pusher.Connected()
 	c := &call{left: 1, failed: make(map[jid.JID]error), done: make(chan struct{})}
-	var fetched []jid.JID
+	var fetched, away []jid.JID
 	for _, user := range users {
 		switch {
 		case !m.Sessions.HasConnected(user) && !m.busy(user):
 			m.reports.note(user)
-			if m.debugs() {
+			if m.keeps(user.Domain()) {
+				away = append(away, user)
+			} else if m.debugs() {
 				m.Logger.Debug("not fetched, no client of the user is connected", "user", user)
 			}
 		case !connected:
@@ -311,10 +328,15 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			fetched = append(fetched, user)
 		}
 	}
+	m.queue.offline(away...)
 	if !connected {
 		return nil, roster.ErrNotConnected
 	}
 	c.left += len(fetched)
+	if len(away) > 0 { // nobody waits for their fetch, but it must not be forgotten
+		c.left++
+		m.Store.Sync(func() { c.finish(jid.JID{}, nil) })
+	}
 	for _, user := range fetched {
 		if !m.post(user, refreshEvent{c}) {
 			return nil, roster.ErrStopping
@@ -408,11 +430,17 @@ func (m *Manager) Gone(full jid.JID) {
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	m.queue.done(user, generation, 0)
+	if !m.keeps(user.Domain()) {
+		m.queue.done(user, generation, 0)
+	}
 	if m.busy(user) {
 		m.note(user, func(n *notes) { n.gone = true })
 	}
 }
+
+// Came says that a resource has become available whose roster the server gave by itself: its
+// user is fetched, so that the server's own roster is what the backend says now.
+func (m *Manager) Came(full jid.JID) { m.Want(full.Bare()) }
 
 // Resume says that a domain's users can be told something, on a stream that began. They
 // are brought up to date in the background, as some may have missed something.

@@ -15,9 +15,6 @@ import (
 	"rosterd/internal/freeport"
 )
 
-// APIURL is what ejabberd.api.url has to be, with [ServerOptions.OwnRosters].
-func (s *Server) APIURL() string { return "http://" + freeport.Address(s.http) + "/api" }
-
 // OwnRoster is the server's own roster of a user (a bare JID), sorted by JID.
 func (s *Server) OwnRoster(ctx context.Context, user string) ([]Item, error) {
 	own, err := s.own()
@@ -80,7 +77,7 @@ func (o ProsodyOptions) setOwnItems(ctx context.Context, s *Server, user string,
 }
 
 func (o ProsodyOptions) rosterURL(s *Server, user string) string {
-	return "http://" + freeport.Address(s.http) + "/harness_rosters/" + user
+	return "http://" + freeport.Address(s.api) + "/harness_rosters/" + user
 }
 
 func (o EjabberdOptions) ownRoster(ctx context.Context, s *Server, user string) ([]Item, error) {

@@ -33,7 +33,7 @@ func (o ProsodyOptions) config(s *Server) string {
 		modules += `, "block_strangers"`
 	}
 	if o.OwnRosters {
-		http, modules = fmt.Sprint(s.http), modules+`, "harness_rosters"`
+		http, modules = fmt.Sprint(s.api), modules+`, "harness_rosters"`
 	}
 	fmt.Fprintf(&b, `-- A throw-away Prosody for end-to-end tests: no TLS, no federation.
 data_path = %s

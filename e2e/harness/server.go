@@ -25,7 +25,7 @@ type Server struct {
 	dir      string // of all its files
 	c2s      int    // port
 	service  int    // port, for components
-	http     int    // port, see ServerOptions.OwnRosters
+	api      int    // port, of ejabberd's HTTP API and of the module for [Server.OwnRoster]
 	process  *process
 }
 
@@ -70,7 +70,7 @@ func (s *Server) setUp() error {
 	if err != nil {
 		return err
 	}
-	s.c2s, s.service, s.http = ports[0], ports[1], ports[2]
+	s.c2s, s.service, s.api = ports[0], ports[1], ports[2]
 	return s.software.setUp(s)
 }
 
@@ -132,6 +132,9 @@ func (s *Server) ClientAddress() string { return freeport.Address(s.c2s) }
 // ComponentAddress is host:port where the component connects.
 func (s *Server) ComponentAddress() string { return freeport.Address(s.service) }
 
+// APIURL is ejabberd's HTTP API, to which "/" and a command's name are added.
+func (s *Server) APIURL() string { return "http://" + freeport.Address(s.api) + "/api" }
+
 // Options are the server's, with their defaults.
 func (s *Server) Options() ServerOptions { return s.opts }
 
@@ -163,8 +166,9 @@ type ServerOptions struct {
 	AnyFromAddress bool              // the component may send in the name of any address
 
 	// OwnRosters has the server's own rosters be read and written past the
-	// component, see [Server.OwnRoster]. ejabberd gets its HTTP API for it.
-	OwnRosters bool
+	// component, see [Server.OwnRoster]. ejabberd gets its HTTP API for it, and
+	// refuses what users change of their rosters, unless Edits is set.
+	OwnRosters, Edits bool
 	// PEP has users publish (XEP-0163).
 	PEP bool
 	// BlockStrangers has users get no messages but of their contacts.
@@ -179,10 +183,6 @@ type Grants struct {
 	NoPresence    bool // do not forward presence (XEP-0356, section 7)
 	NoBlocking    bool // do not let block lists be asked for by privileged IQ (XEP-0191)
 	NoRoster      bool // do not let the server's own rosters be read or written (XEP-0356, section 5)
-
-	// Edits lets users change the server's own rosters, and subscribe, where
-	// nothing is delegated. COMPAT: Prosody always does.
-	Edits bool
 
 	// Plain is a host that knows neither XEP: it announces nothing at all.
 	Plain bool
