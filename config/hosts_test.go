@@ -60,6 +60,9 @@ func TestBulkFor(t *testing.T) {
 		if got, err := c.Contacts.EditURLFor(domain); err != nil || got != want {
 			t.Errorf("the URL of edits for %s is %q, %v, want %q", domain, got, err, want)
 		}
+		if got := c.Contacts.TakesEdits(domain); got != (want != "") {
+			t.Errorf("edits of %s: %v", domain, got)
+		}
 	}
 	c.Contacts.BulkURL = "http://x/%s"
 	if got, err := c.Contacts.BulkURLFor("example.org"); got != "" || err == nil {

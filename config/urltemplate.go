@@ -68,6 +68,12 @@ func (c Contacts) EditURLFor(domain string) (string, error) {
 	return c.sharedURL(domain, "edit_url", wantsEditURL, c.EditURL, c.Hosts[domain].EditURL)
 }
 
+// TakesEdits reports whether users of a prepared domain can change their contacts.
+func (c Contacts) TakesEdits(domain string) bool {
+	url, err := c.EditURLFor(domain)
+	return err == nil && url != ""
+}
+
 // sharedURL is the URL of a key for the users of a domain: the domain's own, or else that
 // of all; "" if there is none.
 func (c Contacts) sharedURL(domain, name, wanted, ofAll, own string) (string, error) {

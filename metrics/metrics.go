@@ -20,6 +20,8 @@ type Metrics struct {
 	Queries       *prometheus.CounterVec // result
 	QueryDuration prometheus.Histogram
 
+	Edits *prometheus.CounterVec // result
+
 	Fetches       *prometheus.CounterVec // result
 	FetchDuration prometheus.Histogram
 	FetchInFlight prometheus.Gauge
@@ -65,6 +67,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		Reconnects:      counter("rosterd_reconnects_total", "Times the stream was established again after it had been lost."),
 		Queries:         counters("rosterd_queries_total", "Delegated roster queries answered, by result.", "result"),
 		QueryDuration:   histogram("rosterd_query_duration_seconds", "Time from a delegated roster get to its answer."),
+		Edits:           counters("rosterd_edits_total", "Edits that users made of their own contacts and that were passed to the backend, by result.", "result"),
 		Fetches:         counters("rosterd_fetches_total", "Fetches from the contacts URL, by result.", "result"),
 		FetchDuration:   histogram("rosterd_fetch_duration_seconds", "Time of a fetch from the contacts URL, waiting for a free place not included."),
 		FetchInFlight:   gauge("rosterd_fetches_in_flight", "Fetches from the contacts URL under way."),

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -169,7 +171,7 @@ func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 		if err := s.wait(ctx, s.each); err != nil {
 			return err
 		}
-		if err := s.set(user, c); errors.As(err, new(*RefusedError)) {
+		if err := s.set(ctx, user, c); errors.As(err, new(*RefusedError)) {
 			if refused == nil {
 				refused = &RefusedError{Why: "not-acceptable"}
 			}
@@ -191,13 +193,15 @@ func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 	return nil
 }
 
-func (s *fakeServer) set(user jid.JID, c roster.Change) error {
+func (s *fakeServer) set(ctx context.Context, user jid.JID, c roster.Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.onSet != nil {
 		s.onSet(user)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
+	case ctx.Err() != nil: // who wrote was killed
+		return ctx.Err()
 	case s.gone:
 		return errStream
 	case s.none[user]:
@@ -294,14 +298,90 @@ func (w *fakeWatcher) told(user jid.JID) int {
 	return w.inStep[user]
 }
 
+// stored is a store with users.
+type stored interface {
+	Store
+	PutUser(u store.User, withRoster bool, done func())
+	DeleteUser(user string)
+	Close() error
+}
+
+// memory is a store of which a kill loses what nobody waited for.
+type memory struct {
+	mu        sync.Mutex
+	now, kept tables
+}
+
+type tables struct {
+	users map[string]string // versions
+	rows  map[string]store.ServerRoster
+}
+
+func (t tables) clone() tables { return tables{maps.Clone(t.users), maps.Clone(t.rows)} }
+
+func newMemory(t tables) *memory { return &memory{now: t.clone(), kept: t.clone()} }
+
+func (m *memory) do(f func(), done func()) {
+	m.mu.Lock()
+	if f(); done != nil {
+		m.kept = m.now.clone()
+	}
+	m.mu.Unlock()
+	if done != nil {
+		done()
+	}
+}
+
+func (m *memory) ServerRoster(user string) (store.ServerRoster, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now.rows[user], nil
+}
+
+func (m *memory) PutServerRoster(r store.ServerRoster, done func()) {
+	m.do(func() { m.now.rows[r.JID] = r }, done)
+}
+
+func (m *memory) PutUser(u store.User, _ bool, done func()) {
+	m.do(func() { m.now.users[u.JID] = u.Version }, done)
+}
+
+func (m *memory) DeleteUser(user string) {
+	m.do(func() { delete(m.now.users, user); delete(m.now.rows, user) }, nil)
+}
+
+func (m *memory) Sync(done func()) { m.do(func() {}, done) }
+
+func (m *memory) Close() error {
+	m.Sync(func() {})
+	return nil
+}
+
+func (m *memory) ServerRostersBehind(checked time.Time, after string, limit int) (users []string, next string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := slices.Sorted(maps.Keys(m.kept.users))
+	n, _ := slices.BinarySearch(all, after+"\x00")
+	for _, user := range all[n:min(n+limit, len(all))] {
+		next = user
+		if row, ok := m.kept.rows[user]; !ok || row.Writing || row.Version != m.kept.users[user] || row.Checked.Before(checked) {
+			users = append(users, user)
+		}
+	}
+	if n+limit > len(all) {
+		next = ""
+	}
+	return users, next, nil
+}
+
 // world is a keeper with all that it works with.
 type world struct {
 	t       *testing.T
-	path    string
+	path    string // "": it is in memory
 	server  *fakeServer
 	rosters *fakeRosters
 	watcher *fakeWatcher
-	store   *store.Store
+	store   stored
 	keeper  *Keeper
 	name    string // of the way; "": there is none
 	rate    int
@@ -328,9 +408,17 @@ func (l *log) String() string {
 	return l.text.String()
 }
 
-// test runs a test in a bubble. The keeper is resumed.
-func test(t *testing.T, f func(w *world)) {
-	path := filepath.Join(t.TempDir(), "rosterd.db")
+// onDisk runs a test in a bubble, with a store on the disk, and in memory. The keeper is
+// resumed.
+func onDisk(t *testing.T, f func(w *world)) {
+	t.Run("disk", func(t *testing.T) { bubble(t, filepath.Join(t.TempDir(), "rosterd.db"), f) })
+	t.Run("memory", func(t *testing.T) { test(t, f) })
+}
+
+// test is that in memory alone, for what takes days.
+func test(t *testing.T, f func(w *world)) { bubble(t, "", f) }
+
+func bubble(t *testing.T, path string, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, path: path, server: newFakeServer(), rosters: &fakeRosters{known: make(map[jid.JID]*roster.Roster)},
 			watcher: newFakeWatcher(), name: "privilege", rate: 1000, log: &log{}}
@@ -342,9 +430,15 @@ func test(t *testing.T, f func(w *world)) {
 }
 
 func (w *world) open() {
-	var err error
-	if w.store, err = store.Open(w.path, store.Options{Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil))}); err != nil {
-		w.t.Fatal(err)
+	if before, is := w.store.(*memory); is {
+		w.store = newMemory(before.kept)
+	} else if w.path == "" {
+		w.store = newMemory(tables{make(map[string]string), make(map[string]store.ServerRoster)})
+	} else {
+		var err error
+		if w.store, err = store.Open(w.path, store.Options{Logger: slog.New(slog.NewTextHandler(w.t.Output(), nil))}); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 	w.start(w.store)
 }
@@ -381,12 +475,40 @@ func (w *world) again() {
 	w.keeper.Resume("example.org")
 }
 
+// kill kills rosterd and starts it again: what nobody waited for is lost.
+func (w *world) kill() {
+	w.keeper.endCalls()
+	synctest.Wait()
+	keeper, before := w.keeper, w.store
+	if w.path != "" {
+		path := w.path + "+"
+		for _, suffix := range []string{"", "-wal"} {
+			data, err := os.ReadFile(w.path + suffix)
+			if err == nil {
+				err = os.WriteFile(path+suffix, data, 0o600)
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				w.t.Fatal(err)
+			}
+		}
+		w.path = path
+	}
+	w.open()
+	keeper.Close()
+	if err := before.Close(); err != nil {
+		w.t.Error(err)
+	}
+	w.keeper.Resume("example.org")
+}
+
 // know says what the last known roster of a user is.
 func (w *world) know(user jid.JID, r *roster.Roster) {
 	w.rosters.mu.Lock()
 	w.rosters.known[user] = r
 	w.rosters.mu.Unlock()
-	w.store.PutUser(store.User{JID: user.String(), Version: r.Version(), Items: r.Len(), Roster: r.Packed()}, true, nil)
+	kept := make(chan struct{})
+	w.store.PutUser(store.User{JID: user.String(), Version: r.Version(), Items: r.Len(), Roster: r.Packed()}, true, func() { close(kept) })
+	<-kept
 }
 
 // keep is know and Keep, without a query.

@@ -88,6 +88,7 @@ func (t *turn) keep() (done bool, err error) {
 		t.finish()
 		return true, nil
 	}
+	complete := false // all that differed was written since the server was asked
 	for first := true; ; first = false {
 		if ask {
 			if err := t.ask(first); err != nil {
@@ -96,8 +97,11 @@ func (t *turn) keep() (done bool, err error) {
 		}
 		changes := difference(t.have, t.want)
 		name := nameOf(changes, t.have)
-		if ask {
+		if ask && complete {
 			t.judge(changes, name)
+		}
+		if ask {
+			complete = false
 		}
 		if ask = false; name == "" || name == t.row.Residue {
 			if t.j.wrote && (t.j.verify || len(t.refused) > 0 || !t.proven) {
@@ -115,21 +119,21 @@ func (t *turn) keep() (done bool, err error) {
 			release(t.waiters, false)
 			t.waiters = nil
 		}
-		over, err := t.write(changes)
+		left, over, err := t.write(changes)
+		if left && err == nil && !t.proven && !t.j.tried {
+			t.j.tried = true
+			err = t.ask(false)
+		}
 		if err != nil {
 			return false, err
 		}
 		if over {
-			if !t.proven && !t.j.tried && len(t.sent) > 0 {
-				t.j.tried = true
-				if err := t.ask(false); err != nil {
-					return false, err
-				}
-			}
 			t.leave()
 			return false, nil
 		}
-		t.moved()
+		if complete = !left; t.moved() || left {
+			continue
+		}
 		// What was neither confirmed nor refused is seen, so that it is not written for ever.
 		ask = len(t.refused) > 0 || nameOf(difference(t.have, t.want), t.have) == name
 	}
@@ -179,7 +183,7 @@ func (t *turn) ask(first bool) error {
 			t.j.suspects = append(t.j.suspects, nameOf(difference(got, t.want), got))
 		}
 	}
-	t.have, t.row.Checked = got, at
+	t.have, t.row.Checked, t.j.wrote = got, at, false
 	sent := t.sent
 	if t.sent = nil; t.proven || len(sent) == 0 {
 		return nil
@@ -190,11 +194,7 @@ func (t *turn) ask(first bool) error {
 // judge says what is made of a difference that the server has. If it is still there though
 // it was written twice, the server makes it, and it is left.
 func (t *turn) judge(changes []roster.Change, name string) {
-	if !t.j.wrote {
-		return
-	}
-	t.j.wrote, t.j.verify = false, false
-	if name == "" || name == t.row.Residue {
+	if t.j.verify = false; name == "" || name == t.row.Residue {
 		return
 	}
 	refused := true
@@ -213,8 +213,8 @@ func (t *turn) judge(changes []roster.Change, name string) {
 		"user", t.j.user, "items", len(changes), "refused", len(t.refused))
 }
 
-// write writes changes, until another's turn has come.
-func (t *turn) write(changes []roster.Change) (over bool, err error) {
+// write writes changes, until another's turn has come, or there is enough to prove the way.
+func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	if !t.row.Writing { // a kill does not lose that
 		t.row.Writing = true
 		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue, Roster: []byte{}}
@@ -223,7 +223,7 @@ func (t *turn) write(changes []roster.Change) (over bool, err error) {
 		<-kept
 	}
 	from := len(t.sent)
-	for len(changes) > 0 && !over && err == nil {
+	for len(changes) > 0 && !over && err == nil && (t.proven || t.j.tried || len(t.sent) < manyUndone) {
 		n := min(max(1, t.j.portion), len(changes))
 		if err = t.set(changes[:n]); err == nil {
 			changes = changes[n:]
@@ -231,7 +231,7 @@ func (t *turn) write(changes []roster.Change) (over bool, err error) {
 		}
 	}
 	t.have = applied(t.have, t.sent[from:])
-	return over, err
+	return len(changes) > 0, over, err
 }
 
 // set writes a portion.
@@ -355,7 +355,7 @@ func (t *turn) leave() {
 
 // keepNoAccount keeps that there is nothing to do as there is no such account.
 func (t *turn) keepNoAccount() {
-	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", time.Now()
+	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", t.began
 	t.finish()
 }
 

@@ -20,7 +20,8 @@ type user struct {
 	step  atomic.Pointer[step]          // the last one that the server's own was in step with
 	mail  mailbox
 
-	asking atomic.Int32 // queries that are not answered
+	asking    atomic.Int32 // queries that are not answered
+	editsLeft atomic.Int32 // edits, the same
 
 	// Manager.mu guards these:
 	notes *notes        // that the loop has not taken; nil: none
@@ -41,7 +42,10 @@ type user struct {
 	suspect           *suspect       // see guard
 	refused           refusals       // contacts that wait to be corrected
 	correcting        int            // contacts that are being corrected
-	deadline          *time.Timer    // of the first query
+	edits             []edit         // that wait to be passed on
+	editing           bool           // one is under way
+	edited            map[jid.JID]edited
+	deadline          *time.Timer // of the first query
 	stopping          bool
 	start             func() event // a fetch that is to be made
 	then              func()       // what is done when the state is on disk; nothing else is until then
@@ -63,6 +67,11 @@ type (
 	acknowledgedEvent struct { // pushes were answered, or given up
 		push    *push
 		outcome roster.Outcome
+	}
+	editEvent   struct{ edit } // a resource asks for a change
+	editedEvent struct {       // what became of it
+		edit
+		err error
 	}
 	notedEvent    struct{} // others said something, see notes
 	stoppingEvent struct{}
@@ -215,6 +224,11 @@ func (u *user) handle(e event) {
 		u.overdue()
 	case acknowledgedEvent:
 		u.acknowledge(e.push, e.outcome)
+	case editEvent:
+		u.edits = append(u.edits, e.edit)
+		u.edit()
+	case editedEvent:
+		u.passed(e)
 	case notedEvent:
 		u.noted()
 	}
@@ -446,8 +460,8 @@ func (u *user) rest() {
 	if u.dirty && (len(u.inFlight) == 0 || u.stopping) {
 		u.save(nil)
 	}
-	if u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 ||
-		u.suspect != nil && m.Sessions.HasConnected(u.jid) {
+	if u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
+		(u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}
 	u.last.Pack()

@@ -58,6 +58,7 @@ const refetched = time.Minute
 // apply makes what was fetched the last known roster, and tells the clients.
 func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
 	u.dirty = u.dirty || u.outdated || u.m.reports.since(u.jid, u.fetched) || u.validator != got.Validator || u.notFound != got.Missing || f.at.Sub(u.dated) > refetched
+	u.confirm(f)
 	before := u.state
 	u.outdated, u.fetched, u.validator, u.notFound, u.failed = false, f.at, got.Validator, got.Missing, false
 	u.fetchedGeneration = &f.generation

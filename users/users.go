@@ -35,6 +35,8 @@
 //	fetched       -                          tells                      roster, contacts in flight
 //	 and failed   -                          answers with what is       the user is marked, and
 //	                                         known, or an error         tried again later
+//	edit          is passed on when those before it are answered       -
+//	edited        answers it; then as refresh, unless not permitted    -
 //	overdue       -                          answers those queries so   -
 //	acknowledged  contacts are not in flight any more                   (written behind)
 //	 and failed   they are missed, the epoch grows, the user is marked  (written behind)
@@ -75,6 +77,14 @@ type Source interface {
 	// BatchSize is how many users of a domain FetchMany is given at most; 1: they are
 	// fetched one by one.
 	BatchSize(domain string) int
+}
+
+// Editor is who changes rosters on behalf of users. Edit blocks until it knows what became of
+// a change, of whose item JID, Name and Groups count, and is called from many goroutines, but
+// never twice at a time for one user (a bare JID). The error is a [*roster.NotAllowedError] if
+// the change is not permitted; after any other, it may have happened.
+type Editor interface {
+	Edit(ctx context.Context, user jid.JID, c roster.Change) error
 }
 
 // Sessions is the table of the users' resources. Its methods are safe for concurrent
@@ -166,9 +176,11 @@ type Rules struct {
 	MaxAge time.Duration
 }
 
-// Options are what a [Manager] works with. All but Rules and Limits are required.
+// Options are what a [Manager] works with. All but Rules, Limits, and Editor unless
+// [Manager.Edit] is called, are required.
 type Options struct {
 	Source   Source
+	Editor   Editor
 	Sessions Sessions
 	Pusher   Pusher
 	Store    Store
@@ -195,6 +207,7 @@ type Manager struct {
 	cancel  context.CancelFunc
 	held    atomic.Uint64 // rosters that were not believed at once, ever
 	waiting atomic.Int64  // queries of all users
+	edits   atomic.Int64  // the same
 	active  atomic.Int64  // loops and fetches that run
 	ended   chan struct{} // capacity 1: active became 0
 	closed  atomic.Bool   // loops run where they are posted to
