@@ -357,6 +357,17 @@ func (m *memory) DeleteUser(user string) {
 
 func (m *memory) Sync(done func()) { m.do(func() {}, done) }
 
+func (m *memory) HasServerRosters(domain string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for user := range m.kept.rows {
+		if strings.HasSuffix(user, "@"+domain) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 func (m *memory) Close() error {
 	m.Sync(func() {})
 	return nil
@@ -534,7 +545,7 @@ func (w *world) query(user jid.JID, r *roster.Roster) time.Duration {
 
 func (w *world) ask(user jid.JID) time.Duration {
 	began, ready := time.Now(), make(chan struct{})
-	w.keeper.Keep(user, func() { close(ready) })
+	w.keeper.Keep(user, func(bool) { close(ready) })
 	<-ready
 	return time.Since(began)
 }

@@ -51,6 +51,8 @@ type Store interface {
 	// ServerRostersBehind are the users, of the first limit behind one, whose server roster
 	// may not be in step or was checked before a time, and behind whom to go on; "": no one.
 	ServerRostersBehind(checkedBefore time.Time, after string, limit int) (users []string, next string, err error)
+	// HasServerRosters reports whether some were kept of a domain's users.
+	HasServerRosters(domain string) (bool, error)
 	Sync(done func())
 }
 
@@ -79,6 +81,7 @@ var Results = []string{resultWritten, resultRemoved, resultRefused, resultFailed
 
 // Options are what a [Keeper] works with. All but Watcher and Broken are required.
 type Options struct {
+	Hosts []string // prepared domains
 	// Ways is how a host's rosters are reached at present, and by which name; nil: they
 	// are not. It does not block. The way named "api" exchanges presence by itself.
 	Ways    func(host string) (way Way, name string)
@@ -107,6 +110,7 @@ type Keeper struct {
 	stopping context.Context
 	stop     context.CancelFunc
 	workers  sync.WaitGroup
+	kept     sync.Map // by host: its rosters are kept
 
 	mu    sync.Mutex // guards all below, and of each host and job what says so
 	hosts map[string]*host
@@ -179,24 +183,24 @@ type job struct {
 // waiter is a query that waits.
 type waiter struct {
 	once  sync.Once
-	ready func()
+	ready func(inStep bool)
 	timer *time.Timer
 }
 
-func newWaiter(ready func()) *waiter {
+func newWaiter(ready func(inStep bool)) *waiter {
 	w := &waiter{ready: ready}
-	w.timer = time.AfterFunc(queryWaits, w.release)
+	w.timer = time.AfterFunc(queryWaits, func() { w.release(false) })
 	return w
 }
 
-func (w *waiter) release() {
-	w.once.Do(func() { w.ready() })
+func (w *waiter) release(inStep bool) {
+	w.once.Do(func() { w.ready(inStep) })
 	w.timer.Stop()
 }
 
-func release(waiters []*waiter) {
+func release(waiters []*waiter, inStep bool) {
 	for _, w := range waiters {
-		w.release()
+		w.release(inStep)
 	}
 }
 
@@ -221,41 +225,54 @@ func New(o Options) *Keeper {
 	k := &Keeper{Options: o, hosts: make(map[string]*host)}
 	k.calls, k.endCalls = context.WithCancel(context.Background())
 	k.stopping, k.stop = context.WithCancel(context.Background())
+	for _, host := range o.Hosts {
+		if kept, err := o.Store.HasServerRosters(host); kept || err != nil {
+			k.kept.Store(host, true)
+		}
+	}
 	return k
 }
 
 // Keep says that a user's last known roster may have changed. If ready is not nil, a query
 // waits: ready is called once, from any goroutine or before Keep returns. That is when the
 // server's roster is in step, when more than 20 items differ, when it fails, and after 3 s.
-func (k *Keeper) Keep(user jid.JID, ready func()) {
-	if !k.keep(user, ready) && ready != nil {
-		ready()
+func (k *Keeper) Keep(user jid.JID, ready func(inStep bool)) {
+	if waits, inStep := k.keep(user, ready); !waits && ready != nil {
+		ready(inStep)
 	}
 }
 
-// keep reports whether ready is going to be called, if there is one.
-func (k *Keeper) keep(user jid.JID, ready func()) (waits bool) {
+// Keeps reports whether the rosters of a host's users are kept, as far as is known: also
+// before there is a way, if they were before.
+func (k *Keeper) Keeps(host string) bool {
+	_, kept := k.kept.Load(host)
+	return kept
+}
+
+// keep reports whether ready is going to be called, if there is one, or else whether the
+// server's roster is in step.
+func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool) {
 	if way, _ := k.Ways(user.Domain()); way == nil {
-		return false // Resume finds them
+		return false, false // Resume finds them
 	}
 	want, known := k.Rosters.Known(user)
 	if !known {
-		return false
+		return false, false
 	}
 	row, err := k.Store.ServerRoster(user.String())
-	inStep := err == nil && row.Version == want.Version() && !row.Writing
+	inStep = err == nil && row.Version == want.Version() && !row.Writing
 	now := time.Now()
 	k.mu.Lock()
 	h := k.host(user.Domain())
 	if h == nil || h.broken != "" {
 		k.mu.Unlock()
-		return false
+		return false, false
 	}
 	j := h.jobs[user]
 	if inStep && j == nil && isCurrent(row, h.resumed) { // as a rule
 		k.mu.Unlock()
 		k.tellInStep(user, row)
-		return false
+		return false, true
 	}
 	defer k.mu.Unlock()
 	// What was in step most likely is: it is looked at, but nobody waits for that.
@@ -267,15 +284,13 @@ func (k *Keeper) keep(user jid.JID, ready func()) (waits bool) {
 	}
 	j.again = j == h.current
 	if waits {
-		w := &waiter{ready: ready}
-		w.timer = time.AfterFunc(queryWaits, w.release)
-		j.waiters = append(j.waiters, w)
+		j.waiters = append(j.waiters, newWaiter(ready))
 		if !j.again {
 			h.put(j, &h.urgent)
 		}
 	}
 	wake(h)
-	return waits
+	return waits, inStep && row.JID != ""
 }
 
 // tellInStep tells the watcher what the server's roster is.
@@ -323,6 +338,7 @@ func (k *Keeper) Resume(name string) {
 	if h == nil {
 		return
 	}
+	k.kept.Store(name, true)
 	now := time.Now()
 	h.resumed, h.paused, h.failures = now, time.Time{}, 0
 	h.proven, h.undone, h.doubters, h.broken = false, 0, 0, ""
@@ -372,7 +388,7 @@ func (k *Keeper) Close() {
 		}
 	}
 	k.mu.Unlock()
-	release(waiting)
+	release(waiting, false)
 }
 
 // host is a host, whose worker runs; nil: the keeper is closed. k.mu is held.
@@ -548,7 +564,7 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	h.current = nil
 	waiters = append(waiters, k.place(h, j, done, err)...)
 	k.mu.Unlock()
-	release(waiters)
+	release(waiters, done && err == nil)
 }
 
 // place lets a job wait, or not, after its turn, and returns those who do not wait for it
@@ -616,6 +632,7 @@ func (k *Keeper) well(h *host) {
 // fail says that a way does not do what it says.
 func (k *Keeper) fail(h *host, why string) {
 	var released []*waiter
+	k.kept.Delete(h.name)
 	k.mu.Lock()
 	h.broken, h.scan = why, scan{}
 	for _, j := range h.jobs {
@@ -623,7 +640,7 @@ func (k *Keeper) fail(h *host, why string) {
 		k.drop(h, j)
 	}
 	k.mu.Unlock()
-	release(released)
+	release(released, false)
 	k.Logger.Error("the server's rosters are not kept in step: what was written is not there", "host", h.name, "why", why)
 	if k.Watcher != nil {
 		k.Watcher.Lost(h.name)

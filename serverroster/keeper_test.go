@@ -364,7 +364,7 @@ func TestFewWait(t *testing.T) {
 		for n := range 1000 {
 			user := mustJID(fmt.Sprintf("user%d@example.org", n))
 			w.know(user, many(2))
-			w.keeper.Keep(user, func() {
+			w.keeper.Keep(user, func(bool) {
 				defer all.Done()
 				mu.Lock()
 				defer mu.Unlock()
@@ -714,8 +714,8 @@ func TestClose(t *testing.T) {
 			w.know(romeo, many(3))
 			w.know(nurse, many(3))
 			waiting, behind := make(chan struct{}), make(chan struct{})
-			w.keeper.Keep(romeo, func() { close(waiting) })
-			w.keeper.Keep(nurse, func() { close(behind) })
+			w.keeper.Keep(romeo, func(bool) { close(waiting) })
+			w.keeper.Keep(nurse, func(bool) { close(behind) })
 			time.Sleep(time.Second)
 			began := time.Now()
 			w.keeper.Close()

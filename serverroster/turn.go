@@ -116,7 +116,7 @@ func (t *turn) keep() (done bool, err error) {
 			return true, nil
 		}
 		if len(changes) > fewItems {
-			release(t.waiters)
+			release(t.waiters, false)
 			t.waiters = nil
 		}
 		left, over, err := t.write(changes)

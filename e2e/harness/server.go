@@ -25,6 +25,7 @@ type Server struct {
 	dir      string // of all its files
 	c2s      int    // port
 	service  int    // port, for components
+	api      int    // port, of ejabberd's HTTP API and of the module for [Server.OwnRoster]
 	process  *process
 }
 
@@ -65,11 +66,11 @@ func (s *Server) setUp() error {
 	if s.dir, err = s.root.tempDir(s.software.name() + "-"); err != nil {
 		return err
 	}
-	ports, err := freeport.Find(2)
+	ports, err := freeport.Find(3)
 	if err != nil {
 		return err
 	}
-	s.c2s, s.service = ports[0], ports[1]
+	s.c2s, s.service, s.api = ports[0], ports[1], ports[2]
 	return s.software.setUp(s)
 }
 
@@ -131,6 +132,9 @@ func (s *Server) ClientAddress() string { return freeport.Address(s.c2s) }
 // ComponentAddress is host:port where the component connects.
 func (s *Server) ComponentAddress() string { return freeport.Address(s.service) }
 
+// APIURL is ejabberd's HTTP API, to which "/" and a command's name are added.
+func (s *Server) APIURL() string { return "http://" + freeport.Address(s.api) + "/api" }
+
 // Options are the server's, with their defaults.
 func (s *Server) Options() ServerOptions { return s.opts }
 
@@ -160,6 +164,15 @@ type ServerOptions struct {
 	Grants         Grants            // of every host
 	HostGrants     map[string]Grants // of the hosts that differ
 	AnyFromAddress bool              // the component may send in the name of any address
+
+	// OwnRosters has the server's own rosters be read and written past the
+	// component, see [Server.OwnRoster]. ejabberd gets its HTTP API for it, and
+	// refuses what users change of their rosters, unless Edits is set.
+	OwnRosters, Edits bool
+	// PEP has users publish (XEP-0163).
+	PEP bool
+	// BlockStrangers has users get no messages but of their contacts.
+	BlockStrangers bool
 }
 
 // Grants are what a host does not let the component do. The zero value lets it
@@ -169,6 +182,7 @@ type Grants struct {
 	NoPrivilegeIQ bool // do not allow privileged IQs (XEP-0356, section 6)
 	NoPresence    bool // do not forward presence (XEP-0356, section 7)
 	NoBlocking    bool // do not let block lists be asked for by privileged IQ (XEP-0191)
+	NoRoster      bool // do not let the server's own rosters be read or written (XEP-0356, section 5)
 
 	// Plain is a host that knows neither XEP: it announces nothing at all.
 	Plain bool
