@@ -545,7 +545,13 @@ func (w *world) query(user jid.JID, r *roster.Roster) time.Duration {
 
 func (w *world) ask(user jid.JID) time.Duration {
 	began, ready := time.Now(), make(chan struct{})
-	w.keeper.Keep(user, func(bool) { close(ready) })
+	w.keeper.Keep(user, func(inStep bool) {
+		defer close(ready)
+		known, ok := w.rosters.Known(user)
+		if row, err := w.store.ServerRoster(user.String()); inStep && (!ok || err != nil || row.Writing || row.Version != known.Version()) {
+			w.t.Errorf("%s is said to be in step, and is not: %v", user, err)
+		}
+	})
 	<-ready
 	return time.Since(began)
 }

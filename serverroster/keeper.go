@@ -564,7 +564,7 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	h.current = nil
 	waiters = append(waiters, k.place(h, j, done, err)...)
 	k.mu.Unlock()
-	release(waiters, done && err == nil)
+	release(waiters, t.inStep)
 }
 
 // place lets a job wait, or not, after its turn, and returns those who do not wait for it

@@ -43,6 +43,7 @@ type turn struct {
 	row        store.ServerRoster
 	kept       store.ServerRoster // row, as the store has it
 	have, want *roster.Roster
+	inStep     bool            // at the end
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
 }
@@ -342,6 +343,7 @@ func (t *turn) finish() {
 	if k := t.kept; k.Version != row.Version || k.Residue != row.Residue || !k.Checked.Equal(row.Checked) {
 		t.Store.PutServerRoster(row, nil)
 	}
+	t.inStep = true
 	t.count(func(s *Status) { s.InStep++ })
 	if t.Watcher != nil {
 		t.Watcher.InStep(t.j.user, t.have)
