@@ -100,6 +100,32 @@ func TestPaced(t *testing.T) {
 	}
 }
 
+// Hosts of one server share what may be taken of its time.
+func TestHostsShare(t *testing.T) {
+	test(t, func(w *world) {
+		hosts := []string{"example.org", "example.net", "example.com"}
+		w.server.each = 5 * time.Millisecond
+		for _, host := range hosts {
+			w.keeper.Resume(host)
+			w.keep(mustJID("juliet@"+host), many(1000))
+		}
+		time.Sleep(time.Second)
+		w.server.do(func() { w.server.portions = nil })
+		time.Sleep(30 * time.Second)
+		var spent time.Duration
+		users := make(map[jid.JID]bool)
+		w.server.do(func() {
+			for _, p := range w.server.portions {
+				spent += p.took
+				users[p.user] = true
+			}
+		})
+		if len(users) != len(hosts) || spent > 6500*time.Millisecond || spent < 4*time.Second {
+			t.Errorf("%v of 30 s for %d hosts", spent, len(users))
+		}
+	})
+}
+
 // Who has many contacts does not hold up others, and queries go first.
 func TestTurns(t *testing.T) {
 	test(t, func(w *world) {
