@@ -770,6 +770,22 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// What is damaged is asked for, and kept anew.
+func TestDamaged(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		rows := w.store.(*memory).now.rows
+		row := rows[juliet.String()]
+		row.Roster, row.Version = []byte{1, 0xff}, "another"
+		rows[juliet.String()] = row
+		w.server.put(juliet, many(5))
+		w.query(juliet, many(3))
+		w.equal(juliet, many(3))
+		w.quiet(w.again)
+	})
+}
+
 // A user whom the store forgets loses what is kept of them, and nothing else.
 func TestForgotten(t *testing.T) {
 	onDisk(t, func(w *world) {
