@@ -44,6 +44,7 @@ func Run(ctx context.Context, o Options) bool {
 	}
 	if c.report(c.configuration()...) {
 		c.server(ctx)
+		c.report(c.ejabberd(ctx)...)
 		c.contacts(ctx)
 		c.report(c.metricsListener())
 		c.report(c.refreshListener(ctx)...)

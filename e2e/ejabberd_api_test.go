@@ -26,8 +26,12 @@ func withAPI(who string) server {
 // api is what rosterd would use of a server's API.
 func api(t *testing.T, s *harness.Server, login serverroster.EjabberdLogin, hosts ...string) *serverroster.Ejabberd {
 	t.Helper()
-	e, err := serverroster.NewEjabberd(serverroster.EjabberdOptions{URL: s.APIURL(), Login: login,
-		Hosts: append(hosts, s.Options().Host), Logger: slog.New(slog.DiscardHandler)})
+	return apiAt(t, s.APIURL(), login, append(hosts, s.Options().Host)...)
+}
+
+func apiAt(t *testing.T, url string, login serverroster.EjabberdLogin, hosts ...string) *serverroster.Ejabberd {
+	t.Helper()
+	e, err := serverroster.NewEjabberd(serverroster.EjabberdOptions{URL: url, Login: login, Hosts: hosts, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,4 +262,29 @@ func TestEjabberdReadOnlyRosters(t *testing.T) {
 	poll(ctx, t, func() bool {
 		return subscription("juliet@example.org", "romeo@example.org") == "from" && subscription("romeo@example.org", "juliet@example.org") == "to"
 	}, func() string { return "unsubscribe is refused: say so in the documents" })
+}
+
+// `rosterd check` tries the API, and says what ejabberd.yml lacks.
+func TestCheckEjabberdAPI(t *testing.T) {
+	t.Parallel()
+	harness.Require(t.Context(), t)
+	for _, c := range []struct {
+		who   string
+		lines []string
+		code  int
+	}{
+		{harness.ByAddress, []string{"ok   example.org: ejabberd's API reads and writes its own rosters"}, 0},
+		{"{ip: 127.0.0.2}", []string{"FAIL example.org: ejabberd's API does not work: delete_rosteritem: 403: api_permissions does not permit it",
+			"what: [get_roster, add_rosteritem, delete_rosteritem]", "in mod_roster: access: none", "ejabberd.api.url: http://127.0.0.1:5281/api"}, 1},
+	} {
+		srv := withAPI(c.who)
+		w := start(t, setup{server: srv, later: true})
+		settings := (&site{w.server, w.backend}).settings(t)
+		settings["xmpp.unrestricted"] = true
+		settings["ejabberd.api"] = map[string]string{"url": w.server.APIURL(), "token": ""}
+		output, code := check(t, settings)
+		if code != c.code || slices.ContainsFunc(c.lines, func(line string) bool { return !strings.Contains(output, line) }) {
+			t.Errorf("exit code %d, want %d with %q:\n%s", code, c.code, c.lines, output)
+		}
+	}
 }
