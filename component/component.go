@@ -43,6 +43,9 @@ type Options struct {
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
 
+	// Edits reports whether users of a host may change their contacts; nil: nobody may.
+	Edits func(host string) bool
+
 	// How many roster queries a user, or a stranger, may send at once, and from then
 	// on each second. 0: as many as they like.
 	QueriesBurst     int
@@ -102,6 +105,9 @@ type Rosters interface {
 	// reply is called once; it may block while the server reads slowly. If Get returns
 	// an error, or replies without a roster, the resource is told everything later.
 	Get(full jid.JID, version *string, reply roster.Reply) error
+	// Edit passes on what a resource's user wants to be changed. Unless it returns an error,
+	// reply is called once; it does not block.
+	Edit(full jid.JID, e roster.Edit, reply func(error)) error
 	Refused(full jid.JID, contacts []jid.JID) // to change these contacts' items
 	Undelivered(full jid.JID)                 // a reply was lost with the stream
 	Unasked(full jid.JID)                     // it is connected, and somebody else may have told it anything

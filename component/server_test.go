@@ -238,6 +238,7 @@ type rosters struct {
 	gone    []string
 	lost    chan jid.JID
 	refused chan string // if not nil, calls of Refused
+	edits   chan edit   // calls of Edit
 	unasked chan jid.JID
 	resumed chan string
 	rest    chan []roster.Item // if not nil, what replies could not hold
@@ -272,6 +273,23 @@ func (r *rosters) Gone(full jid.JID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.gone = append(r.gone, full.String())
+}
+
+// edit is a call of Edit.
+type edit struct {
+	full jid.JID
+	roster.Edit
+	reply func(error)
+}
+
+func (r *rosters) Edit(full jid.JID, e roster.Edit, reply func(error)) error {
+	r.mu.Lock()
+	busy := r.busy
+	r.mu.Unlock()
+	if busy == nil {
+		r.edits <- edit{full, e, reply}
+	}
+	return busy
 }
 
 func (r *rosters) Refused(full jid.JID, contacts []jid.JID) {
@@ -319,7 +337,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{
 		server:   newServer(t),
-		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16)},
+		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16), edits: make(chan edit, 1<<10)},
 		sessions: session.NewTable(),
 		registry: prometheus.NewRegistry(),
 		log:      &logBuffer{},

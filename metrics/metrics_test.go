@@ -28,7 +28,7 @@ func TestMetrics(t *testing.T) {
 	RegisterWays(registry, func(add func(host, query, push, presence string)) {
 		add("example.org", "delegated", "privileged", "server")
 	})
-	for _, vec := range []*prometheus.CounterVec{m.Queries, m.Fetches, m.ItemsSkipped, m.FieldsIgnored, m.RefreshRequests, m.RefreshedUsers} {
+	for _, vec := range []*prometheus.CounterVec{m.Queries, m.Fetches, m.ItemsSkipped, m.FieldsIgnored, m.RefreshRequests, m.RefreshedUsers, m.ServerRosterItems} {
 		vec.WithLabelValues("x").Inc()
 	}
 	m.Pushes.WithLabelValues("added", "ok").Inc()
@@ -42,6 +42,7 @@ func TestMetrics(t *testing.T) {
 		`rosterd_refresh_requests_total{code="x"} 1`, `rosterd_refreshed_users_total{result="x"} 1`,
 		`rosterd_pushes_total{action="added",result="ok"} 1`, `rosterd_items_skipped_total{reason="x"} 1`,
 		`rosterd_host_way{host="example.org",presence="server",push="privileged",query="delegated"} 1`, "rosterd_presences_relayed_total 0",
+		`rosterd_server_roster_items_total{result="x"} 1`, "rosterd_server_roster_waiting_users 0", "rosterd_server_roster_write_seconds_total 0",
 		"rosterd_sessions 3", "rosterd_interested_resources 2", `rosterd_build_info{commit="abc",goversion="go`,
 		"go_goroutines ", "process_open_fds ",
 	} {
