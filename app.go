@@ -142,7 +142,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	a.component = component.New(component.Options{
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
-		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
+		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
@@ -195,9 +195,9 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
 	}
 	a.refresh = a.newServer(refreshListener, refresh.Handler(endpoint, a.manager))
-	metrics.RegisterWays(registry, func(add func(host, query, push, presence string)) {
+	metrics.RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
 		for _, w := range a.component.Status().Hosts {
-			add(w.Host, w.Query, w.Push, w.Presence)
+			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
 		}
 	})
 	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
