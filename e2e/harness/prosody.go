@@ -19,6 +19,9 @@ func (o ProsodyOptions) setUp(s *Server) error {
 	if err := o.writeAccounts(s.dir + "/data"); err != nil {
 		return err
 	}
+	if err := s.write("mod_harness_rosters.lua", rostersModule); err != nil {
+		return err
+	}
 	return s.write("prosody.cfg.lua", o.config(s))
 }
 
