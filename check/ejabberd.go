@@ -22,6 +22,7 @@ func (c *checker) ejabberd(ctx context.Context) (found []finding) {
 	}
 	defer api.Close()
 	api.Prove(ctx)
+	c.api = api
 	said := "" // the lines that mend it
 	for _, host := range c.cfg.XMPP.Hosts {
 		works, why := api.State(host)

@@ -62,15 +62,15 @@ func address(t *testing.T, s string) jid.JID {
 // put makes a user's roster at the server the given one.
 func put(ctx context.Context, t *testing.T, way serverroster.Way, user string, items ...rosters.Item) {
 	t.Helper()
-	changes := rosters.Diff(own(ctx, t, way, user), rosters.New(items))
+	changes := rosters.Diff(stored(ctx, t, way, user), rosters.New(items))
 	written := 0
 	if err := way.Set(ctx, address(t, user), changes, func(rosters.Change) { written++ }); err != nil || written != len(changes) {
 		t.Fatalf("%d of %d written: %v", written, len(changes), err)
 	}
 }
 
-// own is the roster that the server has.
-func own(ctx context.Context, t *testing.T, way serverroster.Way, user string) *rosters.Roster {
+// stored is the roster that the server has.
+func stored(ctx context.Context, t *testing.T, way serverroster.Way, user string) *rosters.Roster {
 	t.Helper()
 	r, err := way.Get(ctx, address(t, user))
 	if err != nil {
@@ -102,14 +102,14 @@ func TestEjabberdAPI(t *testing.T) {
 		item(strings.Repeat("l", 1023)+"@example.net", "", rosters.SubscriptionBoth),
 	}
 	put(ctx, t, way, "juliet@example.org", items...)
-	if got, want := own(ctx, t, way, "juliet@example.org"), rosters.New(items); !got.Equal(want) {
+	if got, want := stored(ctx, t, way, "juliet@example.org"), rosters.New(items); !got.Equal(want) {
 		t.Errorf("differs: %.2000v", rosters.Diff(want, got))
 	}
 	// Once more, renamed, regrouped, with other subscriptions, and most of them gone.
 	items = items[:2]
 	items[0] = item("romeo@example.org", "R", rosters.SubscriptionFrom, "New")
 	put(ctx, t, way, "juliet@example.org", items...)
-	if got := own(ctx, t, way, "juliet@example.org"); !got.Equal(rosters.New(items)) {
+	if got := stored(ctx, t, way, "juliet@example.org"); !got.Equal(rosters.New(items)) {
 		t.Errorf("got %s", got.XML())
 	}
 
@@ -119,13 +119,13 @@ func TestEjabberdAPI(t *testing.T) {
 	if ejabberdVersion >= "24.02" {
 		want = []string{"a;b", "c;"}
 	}
-	if got := own(ctx, t, way, "mercutio@example.org").Items(); len(got) != 1 || !slices.Equal(got[0].Groups, want) {
+	if got := stored(ctx, t, way, "mercutio@example.org").Items(); len(got) != 1 || !slices.Equal(got[0].Groups, want) {
 		t.Errorf("got %+v, want %q", got, want)
 	}
 
 	// ejabberd keeps a roster for whoever has no account.
 	put(ctx, t, way, "nobody@example.org", items[0])
-	if got := own(ctx, t, way, "nobody@example.org"); got.Len() != 1 {
+	if got := stored(ctx, t, way, "nobody@example.org"); got.Len() != 1 {
 		t.Errorf("got %s", got.XML())
 	}
 	put(ctx, t, way, "nobody@example.org")
@@ -203,7 +203,7 @@ func testEjabberdAPIPresence(t *testing.T, lib library) {
 
 	put(ctx, t, way, "juliet@example.org")
 	waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "unavailable")
-	if got := own(ctx, t, way, "romeo@example.org"); !got.Equal(rosters.New([]rosters.Item{both("juliet@example.org")})) {
+	if got := stored(ctx, t, way, "romeo@example.org"); !got.Equal(rosters.New([]rosters.Item{both("juliet@example.org")})) {
 		t.Errorf("romeo's roster: %s", got.XML())
 	}
 	for _, s := range romeo.Stanzas() {
@@ -242,7 +242,7 @@ func TestEjabberdReadOnlyRosters(t *testing.T) {
 		}
 	}
 	subscription := func(user, contact string) string {
-		i, _ := own(ctx, t, way, user).Item(address(t, contact))
+		i, _ := stored(ctx, t, way, user).Item(address(t, contact))
 		return string(i.Subscription)
 	}
 	for i, change := range []string{"name='R'", "subscription='remove'"} {
@@ -250,7 +250,7 @@ func TestEjabberdReadOnlyRosters(t *testing.T) {
 		wantError(t, request(ctx, t, juliet, id, iq("set", id, "", "<query xmlns='jabber:iq:roster'><item jid='romeo@example.org' "+change+"/></query>")), "not-allowed")
 	}
 	refused("subscribe", "mercutio@example.org")
-	if got := own(ctx, t, way, "juliet@example.org"); got.Len() != 1 || own(ctx, t, way, "mercutio@example.org").Len() != 0 {
+	if got := stored(ctx, t, way, "juliet@example.org"); got.Len() != 1 || stored(ctx, t, way, "mercutio@example.org").Len() != 0 {
 		t.Errorf("got %s", got.XML())
 	}
 	if got := subscription("juliet@example.org", "romeo@example.org"); got != "both" {
