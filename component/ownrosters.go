@@ -103,8 +103,7 @@ func (c *Component) OwnRosters(host string) serverroster.Way {
 
 // ownRosters reports whether a host's own rosters can be read and written.
 func (s *stream) ownRosters(host string) bool {
-	g := s.grants.of(host)
-	return g.roster && g.rosters.proven
+	return s.grants.of(host).writesRosters()
 }
 
 // privilegeWay implements [serverroster.Way].

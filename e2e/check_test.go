@@ -102,8 +102,8 @@ var onGoodProsody = []misconfiguration{
 	{name: "no such name", settings: fixed(map[string]any{"xmpp.address": "xmpp.invalid:5347"}),
 		complaints: []string{"FAIL server: the name in xmpp.address xmpp.invalid:5347 has no address (DNS)"}},
 	{name: "unrestricted, and the server is not", settings: onEjabberd,
-		complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream", seenOffline}, lines: []string{"validate_from_addresses = false"}},
-	{name: "nobody relays presence", settings: fixed(map[string]any{"xmpp.presence": "auto"}), works: true,
+		complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream"}, lines: []string{"validate_from_addresses = false", "kept in step, by privilege"}},
+	{name: "nobody relays presence", settings: fixed(map[string]any{"xmpp.presence": "auto", "xmpp.server_roster": "off"}), works: true,
 		complaints: []string{seenOffline}, lines: []string{"xmpp.unrestricted: true", "validate_from_addresses = false", "presence is the server's affair"}},
 	{name: "a secret that ends in a space", settings: fixed(map[string]any{"xmpp.secret": planted + " component secret ", "xmpp.address": "127.0.0.1:1"}),
 		complaints: []string{"warn configuration: xmpp.secret: begins or ends in white space", "FAIL server: "}},
@@ -184,10 +184,11 @@ func TestCheck(t *testing.T) {
 	}{
 		{"prosody", startProsody, harness.ServerOptions{}, onGoodProsody},
 		{"prosody without delegation", startProsody, grants(harness.Grants{NoDelegation: true}), []misconfiguration{{
-			name: "delegation missing", works: true,
+			name: "delegation missing", works: true, settings: fixed(map[string]any{"xmpp.server_roster": "off"}),
 			complaints: []string{"warn example.org: does not delegate jabber:iq:roster to contacts.example.org"},
 			lines:      []string{linesHost, linesDelegations, linesModDelegate, "clients have to ask the component"},
-			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}}},
+			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}, {
+			name: "the server answers", works: true, lines: []string{"ok   example.org: does not delegate", "kept in step, by privilege"}}}},
 		{"prosody without iq", startProsody, grants(harness.Grants{NoPrivilegeIQ: true}), []misconfiguration{{
 			name: "privilege iq missing", works: true,
 			complaints: []string{"warn example.org: does not permit roster pushes"},
@@ -409,7 +410,7 @@ func testCheckOfWhatTheServerRefuses(t *testing.T, srv server) {
 	t.Cleanup(s.backend.Close)
 	s.backend.Set("juliet", contacts("Romeo"))
 	settings := s.settings(t)
-	settings["xmpp.unrestricted"], settings["xmpp.presence"] = true, "auto"
+	settings["xmpp.unrestricted"], settings["xmpp.presence"], settings["xmpp.server_roster"] = true, "auto", "off"
 	for key, value := range listen {
 		settings[key] = value
 	}
