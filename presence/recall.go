@@ -104,7 +104,8 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 			batch = append(batch, Stanza{From: full, To: to.jid, Unavailable: true})
 		}
 	}
-	if len(shown) == 0 && !visible {
+	// Where the server's own roster is known it has told of those who are not there.
+	if told, _ := to.own.asks(contact, roster.SubscriptionTo); len(shown) == 0 && !visible && (u != nil && u.available > 0 || !told) {
 		batch = append(batch, Stanza{From: contact, To: to.jid, Unavailable: true})
 	}
 	return batch
