@@ -237,7 +237,7 @@ func (h *Hub) unavailable(u *user, r *resource, payload []byte) {
 	}
 	// What the loop has not seen yet the server may have shown by itself.
 	if r.shown || h.kept[u.jid.Domain()] || len(u.facts) > 0 {
-		r.payload, r.changed, r.end, u.changed = payload, h.clock, untold, h.clock
+		r.payload, r.changed, r.end, r.shown, u.changed = payload, h.clock, untold, true, h.clock
 		r.early = u.relayed > h.passed
 		r.missed = r.heard < h.lost
 		u.news = true
