@@ -22,6 +22,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/presence"
 	"rosterd/refresh"
+	"rosterd/serverroster"
 	"rosterd/session"
 	"rosterd/store"
 	"rosterd/users"
@@ -141,12 +142,12 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	a.component = component.New(component.Options{
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
-		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, MaxStanza: cfg.XMPP.MaxStanzaBytes,
+		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
-		Source: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
+		Source: a.fetcher, Editor: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
 		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
 		// A client that logs in never waits behind all other fetches.
 		Limits: users.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4), Resync: cfg.Contacts.ResyncRate},
@@ -194,9 +195,9 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
 	}
 	a.refresh = a.newServer(refreshListener, refresh.Handler(endpoint, a.manager))
-	metrics.RegisterWays(registry, func(add func(host, query, push, presence string)) {
+	metrics.RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
 		for _, w := range a.component.Status().Hosts {
-			add(w.Host, w.Query, w.Push, w.Presence)
+			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
 		}
 	})
 	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
@@ -283,8 +284,8 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 	m := metrics.New(registry)
 	metrics.RegisterBuildInfo(registry, version, buildCommit())
 	for vec, values := range map[*prometheus.CounterVec][]string{
-		m.Queries: component.QueryResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.FieldsIgnored: fetcher.Fields, m.BulkFetches: fetcher.BulkResults,
-		m.RefreshRequests: refresh.Codes, m.RefreshedUsers: refresh.Results,
+		m.Queries: component.QueryResults, m.Edits: component.EditResults, m.Fetches: fetcher.Results, m.ItemsSkipped: fetcher.SkipReasons, m.FieldsIgnored: fetcher.Fields, m.BulkFetches: fetcher.BulkResults,
+		m.RefreshRequests: refresh.Codes, m.RefreshedUsers: refresh.Results, m.ServerRosterItems: serverroster.Results,
 	} {
 		for _, value := range values {
 			vec.WithLabelValues(value)
@@ -299,12 +300,15 @@ func newMetrics(registry *prometheus.Registry) *metrics.Metrics {
 }
 
 func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.Metrics) (f *fetcher.Fetcher, err error) {
-	templates, bulk := make(map[string]config.URLTemplate), make(map[string]string)
+	templates, bulk, edit := make(map[string]config.URLTemplate), make(map[string]string), make(map[string]string)
 	for _, host := range hosts {
 		if templates[host], err = c.TemplateFor(host); err != nil {
 			return nil, err
 		}
 		if bulk[host], err = c.BulkURLFor(host); err != nil {
+			return nil, err
+		}
+		if edit[host], err = c.EditURLFor(host); err != nil {
 			return nil, err
 		}
 	}
@@ -316,6 +320,7 @@ func newFetcher(c config.Contacts, hosts []string, log *slog.Logger, m *metrics.
 		URL: func(user jid.JID) (string, error) {
 			return templates[user.Domain()].Expand(user.Local(), user.Domain())
 		},
+		EditURL: func(domain string) (string, bool) { url := edit[domain]; return url, url != "" },
 		Timeout: c.Timeout, MaxInFlight: c.MaxInFlight, MaxBytes: c.MaxBytes, NotFoundEmpty: c.NotFound == "empty",
 		Header: headerOf(c), UserAgent: "rosterd/" + version, TLS: authorities, Logger: log,
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,

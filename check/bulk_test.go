@@ -74,6 +74,14 @@ func TestBulk(t *testing.T) {
 	if c.contacts(t.Context()); strings.Contains(out.String(), "bulk") {
 		t.Errorf("without bulk_url:\n%s", &out)
 	}
+	// Nor of contacts.edit_url, which is not tried.
+	if strings.Contains(out.String(), "edits") {
+		t.Errorf("without edit_url:\n%s", &out)
+	}
+	c.cfg.Contacts.EditURL = "http://127.0.0.1:1/edit?key=" + secret
+	if c.contacts(t.Context()); !strings.Contains(out.String(), "ok   edits: what users of example.org change") || strings.Contains(out.String(), secret) {
+		t.Errorf("with edit_url:\n%s", &out)
+	}
 }
 
 func newBulkFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {

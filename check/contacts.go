@@ -27,6 +27,7 @@ func (c *checker) contacts(ctx context.Context) {
 		return
 	}
 	defer f.Close()
+	c.report(c.edits())
 	if c.User == "" {
 		c.backends(ctx, f)
 		return
@@ -50,6 +51,15 @@ func (c *checker) contacts(ctx context.Context) {
 		}),
 		unusable(i.NotUTF8, "entry", "entries", "not in UTF-8, of which clients see U+FFFD", func(fetcher.Finding) string { return "is not in UTF-8" }))
 	c.report(bulk(ctx, f, user, i))
+}
+
+// edits says whose changes are passed to the backend. There is no harmless way to try it.
+func (c *checker) edits() finding {
+	hosts := slices.DeleteFunc(slices.Clone(c.cfg.XMPP.Hosts), func(host string) bool { return !c.cfg.Contacts.TakesEdits(host) })
+	if len(hosts) == 0 {
+		return finding{}
+	}
+	return pass("edits: what users of %s change goes to contacts.edit_url, not tried as that would change something", strings.Join(hosts, ", "))
 }
 
 // fetched says what a fetch of a user's contacts came to.

@@ -170,7 +170,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 	timing.MinRetry, timing.MaxRetry = time.Second, time.Second // one is needed, see observe
 	link := component.New(component.Options{
 		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
-		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, MaxStanza: c.cfg.XMPP.MaxStanzaBytes,
+		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, ServerRoster: c.cfg.XMPP.ServerRoster, MaxStanza: c.cfg.XMPP.MaxStanzaBytes, Edits: c.cfg.Contacts.TakesEdits,
 		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
 	}, session.NewTable())
 	streams, closeStream := context.WithCancel(ctx)
@@ -190,7 +190,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 // everything, or nothing will be announced any more. If the server ends the stream
 // because of an address, it waits for the next stream, as rosterd would.
 func observe(ctx context.Context, link *component.Component, patience time.Duration) component.Status {
-	var connected, refused time.Time
+	var connected, refused, announced time.Time
 	status := link.Status()
 	wait(ctx, func() bool {
 		status = link.Status()
@@ -204,7 +204,14 @@ func observe(ctx context.Context, link *component.Component, patience time.Durat
 			connected = time.Now()
 		}
 		unknown := func(w component.Routes) bool { return !w.Delegation || w.Privileges == "" }
-		return time.Since(connected) > patience || !slices.ContainsFunc(status.Hosts, unknown) && status.Any != component.AnyUnproven
+		if slices.ContainsFunc(status.Hosts, unknown) || status.Any == component.AnyUnproven {
+			return time.Since(connected) > patience
+		}
+		if announced.IsZero() {
+			announced = time.Now()
+		}
+		unproven := func(w component.Routes) bool { return w.RosterPermitted && w.Subscriptions == "" }
+		return !slices.ContainsFunc(status.Hosts, unproven) || time.Since(announced) > localWait
 	})
 	return status
 }
@@ -239,12 +246,14 @@ func lacking(ctx context.Context, link *component.Component, status component.St
 // try again, and keep the roster that they have.
 type absent struct{}
 
-func (absent) Get(jid.JID, *string, roster.Reply) error { return roster.ErrStopping }
-func (absent) Refused(jid.JID, []jid.JID)               {}
-func (absent) Undelivered(jid.JID)                      {}
-func (absent) Unasked(jid.JID)                          {}
-func (absent) Gone(jid.JID)                             {}
-func (absent) Resume(string)                            {}
+func (absent) Get(jid.JID, *string, roster.Reply) error     { return roster.ErrStopping }
+func (absent) Edit(jid.JID, roster.Edit, func(error)) error { return roster.ErrStopping }
+func (absent) Refused(jid.JID, []jid.JID)                   {}
+func (absent) Undelivered(jid.JID)                          {}
+func (absent) Unasked(jid.JID)                              {}
+func (absent) Gone(jid.JID)                                 {}
+func (absent) Resume(string)                                {}
+func (absent) Want(jid.JID)                                 {}
 
 // learnt says what a component's status means. lacking are the hosts that the
 // server says it does not have.

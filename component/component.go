@@ -40,8 +40,16 @@ type Options struct {
 	Unrestricted bool   // the server takes stanzas from every address of Hosts
 	Presence     string // "auto", "relay" or "off"
 
+	// The server's own rosters.
+	ServerRoster      string            // "off": they are not to be kept in step
+	API               API               // nil: none is configured
+	ServerRosterReady func(host string) // called when Component.OwnRosters has a way on a stream; it does not block
+
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
+
+	// Edits reports whether users of a host may change their contacts; nil: nobody may.
+	Edits func(host string) bool
 
 	// How many roster queries a user, or a stranger, may send at once, and from then
 	// on each second. 0: as many as they like.
@@ -96,17 +104,28 @@ func (t Timing) withDefaults() Timing {
 	}
 }
 
+// API is ejabberd's HTTP API, by which its own rosters are read and written.
+type API interface {
+	// State reports whether it works for a host's users, as far as is known, and why not.
+	// It does not block.
+	State(host string) (works bool, why string)
+}
+
 // Rosters knows the rosters. Its methods do not block.
 type Rosters interface {
 	// Get asks for the roster of a resource's user. Unless it returns an error,
 	// reply is called once; it may block while the server reads slowly. If Get returns
 	// an error, or replies without a roster, the resource is told everything later.
 	Get(full jid.JID, version *string, reply roster.Reply) error
+	// Edit passes on what a resource's user wants to be changed. Unless it returns an error,
+	// reply is called once; it does not block.
+	Edit(full jid.JID, e roster.Edit, reply func(error)) error
 	Refused(full jid.JID, contacts []jid.JID) // to change these contacts' items
 	Undelivered(full jid.JID)                 // a reply was lost with the stream
 	Unasked(full jid.JID)                     // it is connected, and somebody else may have told it anything
 	Gone(full jid.JID)                        // it is no longer connected
-	Resume(domain string)                     // its users can be sent pushes again
+	Resume(domain string)                     // its users can be sent pushes again, or their own rosters on the server be written
+	Want(user jid.JID)                        // a resource of theirs has come, and asks the server, not us
 }
 
 // Component is the connection to one server. Its methods are safe for concurrent use.

@@ -55,11 +55,16 @@ func (c *Component) handleDelegated(s *stream, host string, iq, delegation *xmls
 		return
 	}
 	c.queryArrived(s, host)
+	if c.names.isOwn(from) && s.iqs.arrived(inner.Get("id")) {
+		c.ownRostersLost(s, host, "it delegates the queries of "+c.opts.Domain+", too")
+		c.offer(s, e.refusal(errNotAllowed))
+		return
+	}
 	u, err := c.sender(s, from)
 	if err == nil && !isOwn(u, inner, host) {
 		err = errNotOwn
 	}
-	c.handleQuery(s, e, inner, u, err)
+	c.handleQuery(s, e, inner, iq.Raw, u, err)
 }
 
 // handlePlain answers a roster query that was sent to the component itself, as
@@ -70,7 +75,7 @@ func (c *Component) handlePlain(s *stream, iq *xmlstream.Element) bool {
 	if err == errNobody {
 		return false
 	}
-	c.handleQuery(s, envelope{inner: replyTo(iq)}, iq, u, err)
+	c.handleQuery(s, envelope{inner: replyTo(iq)}, iq, iq.Raw, u, err)
 	return true
 }
 
@@ -88,9 +93,9 @@ func isOwn(u sender, inner *xmlstream.Element, host string) bool {
 	return err == nil && account == u.full.Bare()
 }
 
-// handleQuery answers a roster query of u, or hands it over. err says why its sender
-// is not served.
-func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, u sender, err error) {
+// handleQuery answers a roster query of u, or hands it over. raw is the stanza that it came
+// in. err says why its sender is not served.
+func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, raw []byte, u sender, err error) {
 	from, payload, set := iq.Get("from"), iq.Only(), iq.Get("type") == string(stanza.IQTypeSet)
 	refuse := func(result string, reason stanzaError) {
 		c.count(result)
@@ -112,6 +117,12 @@ func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, u 
 		refuse(queryOther, errBadRequest)
 	case !payload.Is(nsRoster, "query"):
 		refuse(queryOther, errServiceUnavailable)
+	case set && c.opts.Edits != nil && c.opts.Edits(u.full.Domain()):
+		if edit, refusal, ok := c.editOf(u.full.Bare(), payload, raw); ok {
+			c.handleEdit(s, e, u.full, edit)
+		} else {
+			refuse(queryOther, refusal)
+		}
 	case set:
 		refuse(querySet, errManagedElsewhere)
 	default:
@@ -120,12 +131,8 @@ func (c *Component) handleQuery(s *stream, e envelope, iq *xmlstream.Element, u 
 }
 
 // setRefused has a resource whose roster set was refused pushed what is true of the
-// contacts that it named: some clients show what they asked for. A suggestion (XEP-0144)
-// would ask users to confirm what they did not want.
+// contacts that it named: some clients show what they asked for.
 func (c *Component) setRefused(s *stream, e envelope, full jid.JID, query *xmlstream.Element) {
-	if g := s.grants.of(full.Domain()); c.pushesKnown(s, g) && c.routes(s, full.Domain(), g).Push == PushExchange {
-		return
-	}
 	var contacts []jid.JID
 	for _, item := range query.Children {
 		if contact, err := jid.Parse(strings.Clone(item.Get("jid"))); err == nil && item.Is(nsRoster, "item") {
@@ -135,7 +142,21 @@ func (c *Component) setRefused(s *stream, e envelope, full jid.JID, query *xmlst
 	if e.delegation != "" {
 		s.barrier.answered(full)
 	}
-	c.rosters.Refused(full, contacts)
+	c.undo(s, full, contacts)
+}
+
+// undo has a resource pushed what is true of contacts that it may show otherwise.
+func (c *Component) undo(s *stream, full jid.JID, contacts []jid.JID) {
+	if c.pushes(s, full.Domain()) {
+		c.rosters.Refused(full, contacts)
+	}
+}
+
+// pushes reports whether a host's users are, as far as is known, pushed what is true. A
+// suggestion (XEP-0144) would ask users to confirm what they did not want.
+func (c *Component) pushes(s *stream, host string) bool {
+	g := s.grants.of(host)
+	return !c.pushesKnown(s, g) || c.routes(s, host, g).Push != PushExchange
 }
 
 // maxVersion is longer than any version of ours.

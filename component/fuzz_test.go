@@ -29,9 +29,16 @@ func (fuzzRosters) Get(full jid.JID, _ *string, reply roster.Reply) error {
 	return nil
 }
 
-func (fuzzRosters) Undelivered(jid.JID)        {}
+func (fuzzRosters) Undelivered(jid.JID) {}
+
+func (fuzzRosters) Edit(_ jid.JID, _ roster.Edit, reply func(error)) error {
+	reply(nil)
+	return nil
+}
+
 func (fuzzRosters) Refused(jid.JID, []jid.JID) {}
 func (fuzzRosters) Unasked(jid.JID)            {}
+func (fuzzRosters) Want(jid.JID)               {}
 func (fuzzRosters) Gone(jid.JID)               {}
 func (fuzzRosters) Resume(string)              {}
 
@@ -48,6 +55,7 @@ func FuzzHandle(f *testing.F) {
 		delegate(nsDelegation2, strings.Replace(query, "to='juliet@", "to='romeo@", 1)),
 		delegate(nsDelegation2, strings.Replace(query, "'get'", "'set'", 1)), delegate(nsDelegation2, strings.Replace(query, "'get'", "'result'", 1)),
 		delegate(nsDelegation2, query+query), delegate(nsDelegation2, ""), delegate(nsDelegation2, strings.Replace(query, " id='q1'", "", 1)),
+		delegate(nsDelegation2, "<iq xmlns='jabber:client' type='set' id='q1' from='"+juliet+"'><query xmlns='jabber:iq:roster'><item jid='nurse@example.org' name='&amp;'><group>A</group><group><![CDATA[B]]></group></item></query></iq>"),
 		"<iq type='get' id='1' from='" + juliet + "' to='contacts.example.org'>" + rosterGet + "</iq>",
 		"<iq type='set' id='1' from='" + juliet + "'>" + rosterGet + "</iq>",
 		"<iq type='get' id='1' from='example.org' to='contacts.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:2::jabber:iq:roster'/></iq>",
@@ -73,7 +81,7 @@ func FuzzHandle(f *testing.F) {
 	hosts := []string{"example.org", "example.net"}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		table := session.NewTable()
-		c := New(Options{Domain: "contacts.example.org", Hosts: hosts, Version: "1.0", Logger: slog.New(slog.DiscardHandler), Metrics: m}, table)
+		c := New(Options{Domain: "contacts.example.org", Hosts: hosts, Edits: func(host string) bool { return host == "example.org" }, Version: "1.0", Logger: slog.New(slog.DiscardHandler), Metrics: m}, table)
 		c.rosters = fuzzRosters{&rosters{}}
 		s := &stream{out: newWriter(1<<20, 1<<20, 0), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts, nil), began: time.Now()}
 		c.set(s, nil)
@@ -83,7 +91,7 @@ func FuzzHandle(f *testing.F) {
 			if err != nil {
 				break
 			}
-			in, unread := frames.Element()
+			in, unread := frames.Element(maxStanza)
 			checkHandle(t, c, s, child, in, unread)
 		}
 		for _, full := range slices.Collect(table.Unheard(time.Now().Add(time.Hour))) {

@@ -313,8 +313,8 @@ func (c *Component) repeatable(iq *xmlstream.Element) bool {
 }
 
 // stanzaError is a stanza error's type, condition, and what a person is to read (RFC
-// 6120, section 8.3.2).
-type stanzaError struct{ kind, condition, text string }
+// 6120, section 8.3.2), in a language unless that is "".
+type stanzaError struct{ kind, condition, text, lang string }
 
 // The errors rosterd gives.
 var (
@@ -323,8 +323,9 @@ var (
 	errPolicyViolation    = stanzaError{kind: "modify", condition: "policy-violation"}
 	errForbidden          = stanzaError{kind: "auth", condition: "forbidden"}
 	errConflict           = stanzaError{kind: "cancel", condition: "conflict"}
+	errNotAcceptable      = stanzaError{kind: "modify", condition: "not-acceptable"}
 	errNotAllowed         = stanzaError{kind: "cancel", condition: "not-allowed"}
-	errManagedElsewhere   = stanzaError{kind: "cancel", condition: "not-allowed", text: managedElsewhere}
+	errManagedElsewhere   = stanzaError{kind: "cancel", condition: "not-allowed", text: managedElsewhere, lang: "en"}
 	errResourceConstraint = stanzaError{kind: "wait", condition: "resource-constraint"}
 	errTimeout            = stanzaError{kind: "wait", condition: "remote-server-timeout"}
 	errBackend            = stanzaError{kind: "wait", condition: "internal-server-error"}
@@ -338,7 +339,11 @@ func (e stanzaError) append(b []byte) []byte {
 	b = xmlstream.AppendAttr(append(b, "<error"...), "type", e.kind)
 	b = append(append(append(b, "><"...), e.condition...), " xmlns='"+nsStanzas+"'/>"...)
 	if e.text != "" {
-		b = append(xmlstream.AppendEscaped(append(b, "<text xmlns='"+nsStanzas+"' xml:lang='en'>"...), e.text), "</text>"...)
+		b = append(b, "<text xmlns='"+nsStanzas+"'"...)
+		if e.lang != "" {
+			b = xmlstream.AppendAttr(b, "xml:lang", e.lang)
+		}
+		b = append(xmlstream.AppendEscaped(append(b, '>'), e.text), "</text>"...)
 	}
 	return append(b, "</error>"...)
 }

@@ -29,9 +29,12 @@ func (k *keeper) Get(full jid.JID, version *string, reply roster.Reply) error {
 	k.kept = append(k.kept, full, version, reply)
 	return nil
 }
-func (k *keeper) Undelivered(full jid.JID)   { k.kept = append(k.kept, full) }
+func (k *keeper) Undelivered(full jid.JID)                     { k.kept = append(k.kept, full) }
+func (k *keeper) Edit(jid.JID, roster.Edit, func(error)) error { return roster.ErrStopping }
+
 func (k *keeper) Refused(jid.JID, []jid.JID) {}
 func (k *keeper) Unasked(full jid.JID)       { k.kept = append(k.kept, full) }
+func (k *keeper) Want(jid.JID)               {}
 func (k *keeper) Gone(full jid.JID)          { k.kept = append(k.kept, full) }
 func (k *keeper) Resume(domain string)       { k.kept = append(k.kept, domain) }
 

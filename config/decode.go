@@ -147,7 +147,7 @@ func decodeHook(from, to reflect.Value) (any, error) {
 	case map[string]Secret:
 		return mapping(value, headersKey, to.Type(), "header names to texts")
 	case map[string]ContactsHost:
-		return mapping(value, hostsKey, to.Type(), "domains to mappings with url and bulk_url")
+		return mapping(value, hostsKey, to.Type(), "domains to mappings with url, bulk_url and edit_url")
 	default:
 		return value, nil
 	}

@@ -54,6 +54,16 @@ func TestBulkFor(t *testing.T) {
 			t.Errorf("the URL for %s is %q, %v, want %q", domain, got, err, want)
 		}
 	}
+	// The same goes for the URL of their edits.
+	c.Contacts.EditURL = "http://edit.example/"
+	for domain, want := range map[string]string{"example.org": "http://edit.example/", "example.net": "", "[::1]": "http://edit.example/"} {
+		if got, err := c.Contacts.EditURLFor(domain); err != nil || got != want {
+			t.Errorf("the URL of edits for %s is %q, %v, want %q", domain, got, err, want)
+		}
+		if got := c.Contacts.TakesEdits(domain); got != (want != "") {
+			t.Errorf("edits of %s: %v", domain, got)
+		}
+	}
 	c.Contacts.BulkURL = "http://x/%s"
 	if got, err := c.Contacts.BulkURLFor("example.org"); got != "" || err == nil {
 		t.Errorf("a URL with a user: %q, %v", got, err)

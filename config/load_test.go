@@ -50,16 +50,17 @@ func full() Config {
 			Headers: map[string]Secret{"x-api.key": "b", "x-two": ""}, Token: "c",
 			MaxStale: 36 * time.Hour, NotFound: "empty", MaxRemoved: 0.25, ConfirmAfter: time.Minute, ResyncRate: 9,
 			MaxAge: 90 * time.Second, BulkURL: "https://example.org/bulk/%d", BulkSize: 25, EditURL: "https://example.org/edit",
-			Hosts: map[string]ContactsHost{"b\u00FCcher.example": {URL: "https://%d/%s?Key=K", BulkURL: "https://%d/?Key=K"}, "example.org": {}},
+			Hosts: map[string]ContactsHost{"b\u00FCcher.example": {URL: "https://%d/%s?Key=K", BulkURL: "https://%d/?Key=K", EditURL: "https://%d/edit?Key=K"}, "example.org": {}},
 		},
 		Refresh: Refresh{
 			Listen: ":5291", Token: "d", Tokens: []Secret{"e", "f g"}, MaxBytes: 80,
 			TLS: RefreshTLS{Cert: "cert.pem", Key: "key.pem", ClientCA: "/etc/x/clients.pem"},
 		},
-		Metrics: Metrics{Listen: "0.0.0.0:0"},
-		State:   State{Path: "/var/lib/x/y.db", ForgetAfter: 720 * time.Hour},
-		Limits:  Limits{QueriesBurst: 5, QueriesPerSecond: 0.5},
-		Log:     Log{Level: "debug", Format: "json"},
+		Metrics:  Metrics{Listen: "0.0.0.0:0"},
+		State:    State{Path: "/var/lib/x/y.db", ForgetAfter: 720 * time.Hour},
+		Limits:   Limits{QueriesBurst: 5, QueriesPerSecond: 0.5},
+		Ejabberd: Ejabberd{API: EjabberdAPI{URL: "http://127.0.0.1:5280/api", User: "admin@example.org", Password: "g"}},
+		Log:      Log{Level: "debug", Format: "json"},
 	}
 }
 
@@ -73,6 +74,7 @@ XMPP:
     - xn--bcher-kva.example
   unrestricted: true
   presence: relay
+  server_roster: off
   tls:
     Server_Name: bücher.example
     ca: /etc/x/ca.pem
@@ -94,11 +96,13 @@ contacts:
   max_age: 90s
   bulk_url: https://example.org/bulk/%d
   bulk_size: 25
+  edit_url: https://example.org/edit
   hosts:
     Example.org: # as all
     BÜCHER.example.:
       URL: https://%d/%s?Key=K
       Bulk_URL: https://%d/?Key=K
+      Edit_URL: https://%d/edit?Key=K
 refresh:
   listen: :5291
   token: d
@@ -108,6 +112,7 @@ refresh:
 metrics: {listen: "0.0.0.0:0"}
 state: {path: /var/lib/x/y.db, forget_after: 720h}
 limits: {queries_burst: 5, queries_per_second: 0.5}
+ejabberd: {api: {url: "http://127.0.0.1:5280/api", user: admin@example.org, password: g}}
 log: {level: debug, format: json}
 `
 
@@ -230,13 +235,14 @@ func TestLoadEnvironment(t *testing.T) {
 		"XMPP_ADDRESS": "[::1]:5348", "XMPP_DOMAIN": "Rosters.Example.org", "XMPP_SECRET": "a", "XMPP_HOSTS": "Example.org, xn--bcher-kva.example",
 		"CONTACTS_URL": "https://example.org/%d/%s?x=%%", "CONTACTS_TIMEOUT": "10s", "CONTACTS_MAX_IN_FLIGHT": "7", "CONTACTS_MAX_BYTES": "70",
 		"CONTACTS_HEADERS": `{"X-Api.Key": "b", "X-Two": ""}`, "CONTACTS_TOKEN": "c",
-		"XMPP_UNRESTRICTED": "true", "XMPP_PRESENCE": "relay", "CONTACTS_HOSTS": `{"XN--bcher-kva.example": {"Url": "https://%d/%s?Key=K", "Bulk_Url": "https://%d/?Key=K"}, "example.org.": null}`,
+		"XMPP_UNRESTRICTED": "true", "XMPP_PRESENCE": "relay", "XMPP_SERVER_ROSTER": "off", "CONTACTS_HOSTS": `{"XN--bcher-kva.example": {"Url": "https://%d/%s?Key=K", "Bulk_Url": "https://%d/?Key=K", "Edit_Url": "https://%d/edit?Key=K"}, "example.org.": null}`,
 		"XMPP_TLS_SERVER_NAME": "bücher.example", "XMPP_TLS_CA": "/etc/x/ca.pem", "XMPP_MAX_STANZA_BYTES": "10000",
 		"CONTACTS_MAX_STALE": "36h", "CONTACTS_NOT_FOUND": "empty", "CONTACTS_MAX_REMOVED": "0.25", "CONTACTS_CONFIRM_AFTER": "1m", "CONTACTS_RESYNC_RATE": "9",
-		"CONTACTS_MAX_AGE": "90s", "CONTACTS_BULK_URL": "https://example.org/bulk/%d", "CONTACTS_BULK_SIZE": "25",
+		"CONTACTS_MAX_AGE": "90s", "CONTACTS_BULK_URL": "https://example.org/bulk/%d", "CONTACTS_BULK_SIZE": "25", "CONTACTS_EDIT_URL": "https://example.org/edit",
 		"REFRESH_LISTEN": ":5291", "REFRESH_TOKEN": "d", "REFRESH_MAX_BYTES": "80", "REFRESH_TOKENS": "e, f g",
 		"REFRESH_TLS_CERT": "cert.pem", "REFRESH_TLS_KEY": "key.pem", "REFRESH_TLS_CLIENT_CA": "/etc/x/clients.pem",
 		"STATE_PATH": "/var/lib/x/y.db", "STATE_FORGET_AFTER": "720h", "LIMITS_QUERIES_BURST": "5", "LIMITS_QUERIES_PER_SECOND": "0.5",
+		"EJABBERD_API_URL": "http://127.0.0.1:5280/api", "EJABBERD_API_USER": "admin@example.org", "EJABBERD_API_PASSWORD": "g",
 		"METRICS_LISTEN": "0.0.0.0:0", "LOG_LEVEL": "debug", "LOG_FORMAT": "json",
 		"PORT": "tcp://10.0.0.1:80", "SERVICE_HOST": "10.0.0.1", // as Kubernetes does it
 	}
@@ -272,12 +278,12 @@ func TestLoadEnvironment(t *testing.T) {
 	})
 	t.Run("files", func(t *testing.T) {
 		clearEnv(t)
-		for _, k := range []string{"XMPP_SECRET_FILE", "CONTACTS_TOKEN_FILE", "REFRESH_TOKEN_FILE"} {
+		for _, k := range []string{"XMPP_SECRET_FILE", "CONTACTS_TOKEN_FILE", "REFRESH_TOKEN_FILE", "EJABBERD_API_PASSWORD_FILE"} {
 			t.Setenv("ROSTERD_"+k, write(t, k))
 		}
-		c, err := load(write(t, strings.Replace(minimal, `secret: "s"`, `secret: ""`, 1)))
-		if err != nil || c.XMPP.Secret != "XMPP_SECRET_FILE" || c.Contacts.Token != "CONTACTS_TOKEN_FILE" || c.Refresh.Token != "REFRESH_TOKEN_FILE" {
-			t.Errorf("Load: %v, secrets %q, %q, %q", err, c.XMPP.Secret.Reveal(), c.Contacts.Token.Reveal(), c.Refresh.Token.Reveal())
+		c, err := load(write(t, strings.Replace(minimal, `secret: "s"`, `secret: ""`, 1)+"ejabberd: {api: {url: \"http://x/api\", user: a@example.org}}\n"))
+		if err != nil || c.XMPP.Secret != "XMPP_SECRET_FILE" || c.Contacts.Token != "CONTACTS_TOKEN_FILE" || c.Refresh.Token != "REFRESH_TOKEN_FILE" || c.Ejabberd.API.Password != "EJABBERD_API_PASSWORD_FILE" {
+			t.Errorf("Load: %v, secrets %q, %q, %q, %q", err, c.XMPP.Secret.Reveal(), c.Contacts.Token.Reveal(), c.Refresh.Token.Reveal(), c.Ejabberd.API.Password.Reveal())
 		}
 	})
 	t.Run("bad", func(t *testing.T) {
@@ -289,12 +295,12 @@ func TestLoadEnvironment(t *testing.T) {
 		}
 	})
 	for value, want := range map[string]string{
-		`http://x/%s`:                                              "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
-		`null`:                                                     "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
-		`{"example.org": {"url": "http://x/%s"}`:                   "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url and bulk_url",
+		`http://x/%s`:                                              "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url, bulk_url and edit_url",
+		`null`:                                                     "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url, bulk_url and edit_url",
+		`{"example.org": {"url": "http://x/%s"}`:                   "contacts.hosts: wants a mapping (in the environment: a JSON object) of domains to mappings with url, bulk_url and edit_url",
 		`{"example.org": "http://x/%s"}`:                           "contacts.hosts.example.org: wants a mapping of keys to values",
 		`{"example.org": {"url": ["planted"]}}`:                    "contacts.hosts.example.org.url: wants a text, got a list",
-		`{"example.org": {"uri=planted": ""}}`:                     "contacts.hosts.example.org.uri…: unknown key, there are url, bulk_url",
+		`{"example.org": {"uri=planted": ""}}`:                     "contacts.hosts.example.org.uri…: unknown key, there are url, bulk_url, edit_url",
 		`{"example.org": {"url": "", "URL": ""}}`:                  "contacts.hosts.example.org.url: stands twice",
 		`{"example.org": {"bulk_url": "x?planted"}}`:               `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "x" and a query that is not shown`,
 		`{"example.org": {"bulk_url": ["planted"]}}`:               "contacts.hosts.example.org.bulk_url: wants a text, got a list",

@@ -16,14 +16,15 @@ func TestReload(t *testing.T) {
 	next.XMPP.Secret, next.XMPP.SecretFile, next.XMPP.TLS.CA = "new", "/s", "/ca"
 	next.Contacts.TLS.CA, next.Contacts.Token, next.Contacts.Headers = "/backends", "new", map[string]Secret{"x-api.key": "new"}
 	next.Refresh.Token, next.Refresh.Tokens, next.Refresh.TLS.Cert = "new", []Secret{"d"}, "new.pem"
+	next.Ejabberd.API.Password = "new"
 	next.Log.Level = "warn"
 	want := next
 	next.XMPP.Hosts, next.Contacts.MaxAge, next.Refresh.Listen = []string{"example.net"}, 0, "127.0.0.1:1"
-	next.State.ForgetAfter, next.Log.Format = 0, "text"
+	next.State.ForgetAfter, next.Log.Format, next.Contacts.EditURL, next.Ejabberd.API.URL = 0, "text", "", "http://x/api"
 	now, took, left, err := running.Reload(next)
 	if err != nil || !reflect.DeepEqual(now, want) ||
-		!slices.Equal(took, []string{"xmpp.secret", "xmpp.secret_file", "xmpp.tls.ca", "contacts.headers", "contacts.token", "contacts.tls.ca", "refresh.token", "refresh.tokens", "refresh.tls.cert", "log.level"}) ||
-		!slices.Equal(left, []string{"xmpp.hosts", "contacts.max_age", "refresh.listen", "state.forget_after", "log.format"}) {
+		!slices.Equal(took, []string{"xmpp.secret", "xmpp.secret_file", "xmpp.tls.ca", "contacts.headers", "contacts.token", "contacts.tls.ca", "refresh.token", "refresh.tokens", "refresh.tls.cert", "ejabberd.api.password", "log.level"}) ||
+		!slices.Equal(left, []string{"xmpp.hosts", "contacts.max_age", "contacts.edit_url", "refresh.listen", "state.forget_after", "ejabberd.api.url", "log.format"}) {
 		t.Errorf("took %q, left %q, %v: %+v", took, left, err, now)
 	}
 }

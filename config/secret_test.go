@@ -16,6 +16,7 @@ const planted = "s3cr3t-planted"
 func TestSecretsNotPrinted(t *testing.T) {
 	c := full()
 	c.XMPP.Secret, c.Contacts.Token, c.Refresh.Token = planted, planted, planted
+	c.Ejabberd.API.Token, c.Ejabberd.API.Password = planted, planted
 	c.Contacts.Headers = map[string]Secret{"x-key": planted}
 	c.Refresh.Tokens = []Secret{planted, "x" + planted}
 	var out bytes.Buffer
@@ -55,6 +56,8 @@ func TestSecretsNotInErrors(t *testing.T) {
 		{minimal + "refresh: {tokens: [x, VALUE]}\n", "REFRESH_TOKENS"},
 		{minimal + "refresh: {tokens: VALUE}\n", "REFRESH_TOKENS"},
 		{strings.Replace(minimal, "%s\"", "%s\", token: VALUE", 1), "CONTACTS_TOKEN"},
+		{minimal + "ejabberd: {api: {url: \"http://x/api\", token: VALUE}}\n", "EJABBERD_API_TOKEN"},
+		{minimal + "ejabberd: {api: {url: \"http://x/api\", user: a@example.org, password: VALUE}}\n", "EJABBERD_API_PASSWORD"},
 		{strings.Replace(minimal, "%s\"", "%s\", headers: {X-Key: VALUE}", 1), "CONTACTS_HEADERS"},
 		{strings.Replace(minimal, "%s\"", "%s\", headers: VALUE", 1), "CONTACTS_HEADERS"},
 	}
@@ -87,7 +90,7 @@ func TestSecretsNotInErrors(t *testing.T) {
 			})
 		}
 	}
-	for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN", "CONTACTS_HEADERS", "REFRESH_TOKENS"} {
+	for _, env := range []string{"XMPP_SECRET", "CONTACTS_TOKEN", "REFRESH_TOKEN", "CONTACTS_HEADERS", "REFRESH_TOKENS", "EJABBERD_API_TOKEN", "EJABBERD_API_PASSWORD"} {
 		for i, v := range []string{planted + "\n", `{"X-Key": "` + planted, `{"X-Key": ["` + planted + `"]}`, `{"X ` + planted + `": ""}`, `{"X-Key": "` + planted + `\n"}`} {
 			if strings.HasPrefix(v, "{") && env != "CONTACTS_HEADERS" {
 				continue
@@ -114,15 +117,17 @@ func TestSecretsNotInErrors(t *testing.T) {
 			}
 		})
 	}
-	for _, v := range []string{"http://u:PLANTED@x/", "http://x/?k=PLANTED%s", "http://x/#PLANTED", "http://x:PLANTED@/"} {
-		t.Run("bulk URL "+v[7:9], func(t *testing.T) {
-			clearEnv(t)
-			bulk := fmt.Sprintf("%%s\", bulk_url: %q", strings.Replace(v, "PLANTED", planted, 1))
-			_, err := load(write(t, strings.Replace(minimal, "%s\"", bulk, 1)))
-			if err == nil || !strings.HasPrefix(err.Error(), "contacts.bulk_url: ") || strings.Contains(err.Error(), planted) {
-				t.Errorf("error %v", err)
-			}
-		})
+	for _, key := range []string{"contacts.bulk_url", "contacts.edit_url", "ejabberd.api.url"} {
+		for _, v := range []string{"http://u:PLANTED@x/", "http://x/?k=PLANTED%s", "http://x/#PLANTED", "http://x:PLANTED@/"} {
+			t.Run(key+" "+v[7:9], func(t *testing.T) {
+				clearEnv(t)
+				t.Setenv(envName(key), strings.Replace(v, "PLANTED", planted, 1))
+				_, err := load(write(t, minimal))
+				if err == nil || !strings.HasPrefix(err.Error(), key+": ") || strings.Contains(err.Error(), planted) {
+					t.Errorf("error %v", err)
+				}
+			})
+		}
 	}
 	// All secrets are right and something else is wrong, key by key.
 	var c Config
@@ -133,6 +138,9 @@ func TestSecretsNotInErrors(t *testing.T) {
 				t.Setenv("ROSTERD_"+env, planted)
 			}
 			t.Setenv("ROSTERD_CONTACTS_HEADERS", `{"X-Key": "`+planted+`"}`)
+			t.Setenv("ROSTERD_EJABBERD_API_URL", "http://x/api")
+			t.Setenv("ROSTERD_EJABBERD_API_USER", "a@example.org")
+			t.Setenv("ROSTERD_EJABBERD_API_PASSWORD", planted)
 			t.Setenv(envName(k.name), "\x01 "+k.name)
 			if _, err := load(write(t, minimal)); err == nil || !strings.HasPrefix(err.Error(), k.name) || strings.Contains(err.Error(), planted) {
 				t.Errorf("error %v", err)

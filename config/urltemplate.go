@@ -68,6 +68,12 @@ func (c Contacts) EditURLFor(domain string) (string, error) {
 	return c.sharedURL(domain, "edit_url", wantsEditURL, c.EditURL, c.Hosts[domain].EditURL)
 }
 
+// TakesEdits reports whether users of a prepared domain can change their contacts.
+func (c Contacts) TakesEdits(domain string) bool {
+	url, err := c.EditURLFor(domain)
+	return err == nil && url != ""
+}
+
 // sharedURL is the URL of a key for the users of a domain: the domain's own, or else that
 // of all; "" if there is none.
 func (c Contacts) sharedURL(domain, name, wanted, ofAll, own string) (string, error) {
@@ -92,6 +98,10 @@ func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
 	end := strings.IndexAny(rest+"/", "/?#")
 	host, path := rest[:end], rest[end:]
 	marked, wants := mark(path)
+	secrets := "contacts.token and contacts.headers"
+	if wanted == wantsAPIURL {
+		secrets = "the other keys of ejabberd.api"
+	}
 	t := URLTemplate{scheme + "://" + strings.ReplaceAll(host, "%d", domainMark), marked}
 	switch {
 	case text == "":
@@ -99,7 +109,7 @@ func parseURL(key, text, wanted, domain string) (URLTemplate, error) {
 	case !ok || scheme != "http" && scheme != "https", strings.Contains(host, "%s"):
 		wants = wanted
 	case strings.Contains(host, "@") || strings.Contains(path, "#"):
-		wants = "a URL without user, password and fragment: contacts.token and contacts.headers are for secrets, %23 is the character '#'"
+		wants = "a URL without user, password and fragment: " + secrets + " are for secrets, %23 is the character '#'"
 	case !isText(text) || strings.Contains(text, " ") || !utf8.ValidString(text):
 		wants = "a URL in UTF-8, without spaces and control characters"
 	case wants != "":

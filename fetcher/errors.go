@@ -37,7 +37,7 @@ var Results = []string{resultOK, resultNotModified, resultRefused, resultDNS, re
 
 // Error is why a fetch failed. Its text is short and made here. It may name a proxy, but
 // holds nothing of the URL, of a header or of a body. It wraps [context.Canceled],
-// [context.DeadlineExceeded] or nothing.
+// [context.DeadlineExceeded], [roster.ErrBusy] if an edit was answered 429, or nothing.
 type Error struct {
 	Result string // one of Results
 	Status int    // the HTTP status if it was not 200, else 0

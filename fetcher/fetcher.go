@@ -21,6 +21,11 @@
 // 5 s, or after a 404, 405 or 501 for five minutes. If the answer is too large, half of
 // the users are asked for at once.
 //
+// # Edits
+//
+// [Fetcher.Edit] passes on what users change, where [Options.EditURL] has a URL. It is the only
+// request that changes something, and is never sent twice.
+//
 // # A backend that is down
 //
 // When half of at least 20 fetches within 10 s found no connection, no answer in
@@ -44,6 +49,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -52,7 +58,7 @@ import (
 const maxHeaderBytes = 64 << 10 // of an answer
 
 // Options are the settings of a [Fetcher]. All fields but Header, UserAgent,
-// BulkURL, BulkSize and TLS are required.
+// BulkURL, BulkSize, EditURL and TLS are required.
 type Options struct {
 	// URL is the contacts URL of a user, given as a bare JID. It is called from
 	// many goroutines.
@@ -74,7 +80,10 @@ type Options struct {
 	// BulkSize is how many users are asked for at once at most. Less than 2 is not
 	// at all.
 	BulkSize int
-	// Header is sent with every fetch, and to nobody else. It wins over what the
+	// EditURL is where users' edits are POSTed, if ok. It is called from many goroutines,
+	// and may be nil.
+	EditURL func(domain string) (url string, ok bool)
+	// Header is sent with every fetch and edit, and to nobody else. It wins over what the
 	// Fetcher sends by itself, UserAgent and the user and password of a URL
 	// included.
 	Header    http.Header
@@ -107,8 +116,11 @@ type Fetcher struct {
 	recovered  func(domains []string) // nil: nobody
 	slots      *semaphore.Weighted
 	background *semaphore.Weighted // those for whom no query waits need one of these, too
+	edits      *semaphore.Weighted // edits need one of these, besides
 	buffers    sync.Pool           // of *bytes.Buffer, to read bodies
 	decoders   sync.Pool           // of *decoder
+
+	misdirected rate.Sometimes // logs edits that are refused as a wrong URL would be
 
 	mu       sync.Mutex          // guards all below; those in it have locks of their own
 	breakers map[string]*breaker // by backend
@@ -127,10 +139,13 @@ func New(o Options) *Fetcher {
 		options:    o,
 		slots:      semaphore.NewWeighted(int64(o.MaxInFlight)),
 		background: semaphore.NewWeighted(int64(max(1, o.MaxInFlight*3/4))),
+		edits:      semaphore.NewWeighted(int64(max(1, o.MaxInFlight/4))),
 		buffers:    sync.Pool{New: func() any { return new(bytes.Buffer) }},
 		decoders:   sync.Pool{New: func() any { return newDecoder() }},
 		breakers:   make(map[string]*breaker),
 		bulks:      make(map[string]*bulk),
+
+		misdirected: rate.Sometimes{Interval: time.Minute},
 	}
 	f.life, f.end = context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: o.Timeout} // a dial may outlive the fetch that began it

@@ -20,6 +20,8 @@ type Metrics struct {
 	Queries       *prometheus.CounterVec // result
 	QueryDuration prometheus.Histogram
 
+	Edits *prometheus.CounterVec // result
+
 	Fetches       *prometheus.CounterVec // result
 	FetchDuration prometheus.Histogram
 	FetchInFlight prometheus.Gauge
@@ -36,6 +38,10 @@ type Metrics struct {
 
 	RepliesDropped prometheus.Counter
 	Presences      prometheus.Counter
+
+	ServerRosterItems   *prometheus.CounterVec // result
+	ServerRosterWaiting prometheus.Gauge
+	ServerRosterSeconds prometheus.Counter
 }
 
 // New makes the collectors and registers them with reg, together with those of
@@ -61,6 +67,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		Reconnects:      counter("rosterd_reconnects_total", "Times the stream was established again after it had been lost."),
 		Queries:         counters("rosterd_queries_total", "Delegated roster queries answered, by result.", "result"),
 		QueryDuration:   histogram("rosterd_query_duration_seconds", "Time from a delegated roster get to its answer."),
+		Edits:           counters("rosterd_edits_total", "Edits that users made of their own contacts and that were passed to the backend, by result.", "result"),
 		Fetches:         counters("rosterd_fetches_total", "Fetches from the contacts URL, by result.", "result"),
 		FetchDuration:   histogram("rosterd_fetch_duration_seconds", "Time of a fetch from the contacts URL, waiting for a free place not included."),
 		FetchInFlight:   gauge("rosterd_fetches_in_flight", "Fetches from the contacts URL under way."),
@@ -74,6 +81,10 @@ func New(reg prometheus.Registerer) *Metrics {
 		Pushes:          counters("rosterd_pushes_total", "Roster pushes, one for each changed item and resource, by action and result.", "action", "result"),
 		RepliesDropped:  counter("rosterd_replies_dropped_total", "Answers not given because the server did not read what was queued for it."),
 		Presences:       counter("rosterd_presences_relayed_total", "Presence stanzas relayed to contacts."),
+
+		ServerRosterItems:   counters("rosterd_server_roster_items_total", "Items written to the server's own rosters, by result.", "result"),
+		ServerRosterWaiting: gauge("rosterd_server_roster_waiting_users", "Users whose roster on the server is still to be looked at or brought in step."),
+		ServerRosterSeconds: counter("rosterd_server_roster_write_seconds_total", "Time that the server took to read and write its own rosters."),
 	}
 }
 
@@ -121,19 +132,19 @@ func counter(reg prometheus.Registerer, name, help string, value func() uint64) 
 
 // RegisterWays registers how each host is served, see component.Routes. ways is
 // called at each scrape, and calls add for each host.
-func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence string))) {
+func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence, serverRoster string))) {
 	reg.MustRegister(wayCollector(ways))
 }
 
-type wayCollector func(add func(host, query, push, presence string))
+type wayCollector func(add func(host, query, push, presence, serverRoster string))
 
 var wayDesc = prometheus.NewDesc("rosterd_host_way",
-	"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence"}, nil)
+	"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence", "server_roster"}, nil)
 
 func (c wayCollector) Describe(ch chan<- *prometheus.Desc) { ch <- wayDesc }
 
 func (c wayCollector) Collect(ch chan<- prometheus.Metric) {
-	c(func(host, query, push, presence string) {
-		ch <- prometheus.MustNewConstMetric(wayDesc, prometheus.GaugeValue, 1, host, query, push, presence)
+	c(func(host, query, push, presence, serverRoster string) {
+		ch <- prometheus.MustNewConstMetric(wayDesc, prometheus.GaugeValue, 1, host, query, push, presence, serverRoster)
 	})
 }

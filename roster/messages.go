@@ -34,6 +34,22 @@ type Fetched struct {
 	Missing   bool    // the backend knows no such user, and their roster is empty for that
 }
 
+// Edit is a change of their own contacts that a user asks for (RFC 6121, sections 2.3 to 2.5).
+type Edit struct {
+	Contact Item // JID, Name and Groups count
+	Remove  bool
+	// Confirm says that the contact is pushed when the backend has taken the edit, also if
+	// it is as before.
+	Confirm bool
+}
+
+// NotAllowedError says that the backend does not permit an edit.
+type NotAllowedError struct {
+	Message string // for the user to read, in their language, fit for XML; "": the backend has said nothing
+}
+
+func (*NotAllowedError) Error() string { return "the backend does not permit it" }
+
 // Answer is the answer to a roster query.
 type Answer struct {
 	Roster *Roster // nil: there is none, the answer is an error

@@ -12,7 +12,7 @@ import (
 )
 
 // version is that of the schema.
-const version = 1
+const version = 2
 
 // schema is in SQL that SQLite and PostgreSQL both take. Times are texts in UTC, so
 // that a person can read them and the database can compare them; ” is none.
@@ -49,7 +49,20 @@ CREATE TABLE resources (
 	PRIMARY KEY (bare, resource)
 );
 CREATE TABLE marks (jid text PRIMARY KEY, why text NOT NULL, since text NOT NULL);
-CREATE TABLE meta (key text PRIMARY KEY, value text NOT NULL);`
+CREATE TABLE meta (key text PRIMARY KEY, value text NOT NULL);` + since2
+
+// since2 is what version 2 has and version 1 had not.
+const since2 = `
+CREATE TABLE server_rosters ( -- the server's own rosters, as they were read and written
+	jid      text    PRIMARY KEY,
+	version  text    NOT NULL, -- of the roster with which it is in step
+	items    integer NOT NULL, -- that it has
+	checked  text    NOT NULL, -- when the server was asked for it
+	writing  boolean NOT NULL, -- something was on its way to the server
+	residue  text    NOT NULL, -- names the difference that the server makes by itself
+	roster   bytea   NOT NULL,
+	checksum bigint  NOT NULL
+);`
 
 // table is a table with its columns, and the statements that put and delete a row.
 type table struct{ name, columns, put, delete string }
@@ -60,6 +73,8 @@ var (
 	resources = newTable("resources", 2, "bare", "resource", "connected", "interested", "available", "stamped", "left_at")
 	marks     = newTable("marks", 1, "jid", "why", "since")
 	meta      = newTable("meta", 1, "key", "value")
+
+	serverRosters = newTable("server_rosters", 1, "jid", "version", "items", "checked", "writing", "residue", "roster", "checksum")
 )
 
 // newTable makes a table. So many columns as keys says are its primary key.
@@ -92,8 +107,16 @@ const (
 	putMark    = "INSERT INTO marks (jid, why, since) VALUES ($1, $2, $3) ON CONFLICT (jid) DO UPDATE SET why = excluded.why"
 	selectUser = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
 		unsure, roster, rosters.checksum FROM users LEFT JOIN rosters ON rosters.jid = users.jid WHERE users.jid = $1`
-	selectGone = `SELECT users.jid, seen, 500 + coalesce(length(roster), 0) FROM users LEFT JOIN rosters ON rosters.jid = users.jid
+	selectGone = `SELECT users.jid, seen, 500 + coalesce(length(rosters.roster), 0) + coalesce(length(s.roster), 0)
+		FROM users LEFT JOIN rosters ON rosters.jid = users.jid LEFT JOIN server_rosters AS s ON s.jid = users.jid
 		WHERE NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid) ORDER BY seen DESC`
+	selectServer  = `SELECT jid, version, items, checked, writing, residue, roster, checksum FROM server_rosters WHERE jid = $1`
+	selectServers = "SELECT jid FROM server_rosters WHERE jid LIKE $1 LIMIT 1"
+	// selectBehind looks at some users only, so that it does not take long.
+	selectBehind = `SELECT users.jid, users.version <> '' AND
+		(s.jid IS NULL OR s.version <> users.version OR s.writing OR s.checked < $1)
+		FROM (SELECT jid, version FROM users WHERE jid > $2 ORDER BY jid LIMIT $3) AS users
+		LEFT JOIN server_rosters AS s ON s.jid = users.jid ORDER BY users.jid`
 )
 
 // executor executes SQL: sqlite does. It is safe for concurrent use.
@@ -165,6 +188,8 @@ func (c *change) write(exec execute) error {
 		return exec(rosters.put, v.JID, v.Roster, checksum(v.JID, v.Roster))
 	case Resource:
 		return exec(resources.put, append(key, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))...)
+	case ServerRoster:
+		return exec(serverRosters.put, v.JID, v.Version, v.Items, text(v.Checked), v.Writing, v.Residue, v.Roster, checksum(v.JID, v.Roster))
 	case doubtful:
 		return exec(doubt, text(v.since))
 	case mark:
@@ -192,6 +217,42 @@ func (d *database) user(jid string) (u User, err error) {
 		return User{}, err
 	}
 	return u, nil
+}
+
+// serverRoster reads what is kept of the server's own roster of a user.
+func (d *database) serverRoster(jid string) (r ServerRoster, err error) {
+	err = d.query(func(row row) error {
+		var sum int64
+		err := row(&r.JID, &r.Version, &r.Items, (*moment)(&r.Checked), &r.Writing, &r.Residue, &r.Roster, &sum)
+		if err == nil && (r.JID != jid || sum != checksum(jid, r.Roster)) {
+			err = damaged("a checksum is wrong")
+		}
+		return err
+	}, selectServer, jid)
+	if err != nil {
+		return ServerRoster{}, err
+	}
+	return r, nil
+}
+
+// behind are those of the first limit users after one whose server roster may not be in
+// step, or was checked before a time, and the last one it looked at, or "" at the end.
+func (d *database) behind(checkedBefore time.Time, after string, limit int) (users []string, last string, err error) {
+	n := 0
+	err = d.query(func(r row) error {
+		var is bool
+		if err := r(&last, &is); err != nil {
+			return err
+		}
+		if n++; is {
+			users = append(users, last)
+		}
+		return nil
+	}, selectBehind, text(checkedBefore), after, limit)
+	if n < limit {
+		last = ""
+	}
+	return users, last, err
 }
 
 // checksum is CRC-32C of a roster and whose it is. The file has one of each page (see

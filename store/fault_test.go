@@ -341,7 +341,7 @@ func TestCannotBeOpened(t *testing.T) {
 		}, errEarlier},
 		{"a newer format", func(t *testing.T, path string) {
 			open(t, path).Close()
-			execute("PRAGMA user_version = 2")(t, path)
+			execute("PRAGMA user_version = 3")(t, path)
 		}, errNewer},
 		{"a missing table", func(t *testing.T, path string) {
 			open(t, path).Close()

@@ -101,8 +101,11 @@ func (q *queue) take() (batch []*change) {
 	for len(batch) < len(q.order) && len(batch) < maxBatch && size < maxBatchBytes {
 		c := q.changes[q.order[len(batch)]]
 		c.taken = true
-		if u, is := c.value.(User); is {
-			size += len(u.Roster)
+		switch v := c.value.(type) {
+		case User:
+			size += len(v.Roster)
+		case ServerRoster:
+			size += len(v.Roster)
 		}
 		batch = append(batch, c)
 	}

@@ -263,39 +263,52 @@ func (s *sqlite) claim() (isNew bool, err error) {
 }
 
 // recognise looks whether the file is one of rosterd's that this one knows and can read,
-// or empty.
-func (s *sqlite) recognise(c *conn) (empty bool, err error) {
-	var id, known, pages int
+// and says its version: 0, if it is empty.
+func (s *sqlite) recognise(c *conn) (known int, err error) {
+	var id, pages int
 	for pragma, n := range map[string]*int{"application_id": &id, "user_version": &known, "page_count": &pages} {
 		err = cmp.Or(err, c.query(func(r row) error { return r(n) }, "PRAGMA "+pragma))
 	}
 	switch {
 	case err != nil || pages == 0:
-		return true, err
+		return 0, err
 	case id != applicationID:
-		return false, errNotOurs
+		return 0, errNotOurs
 	case known > version:
-		return false, fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
+		return 0, fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
+	case known < 1:
+		return 0, damaged("it has no format")
 	}
-	for _, t := range []*table{users, rosters, resources, marks, meta} {
+	tables := []*table{users, rosters, resources, marks, meta}
+	if known > 1 {
+		tables = append(tables, serverRosters)
+	}
+	for _, t := range tables {
 		err = cmp.Or(err, c.query(func(row) error { return nil }, "SELECT "+t.columns+" FROM "+t.name+" LIMIT 1"))
 	}
-	return false, err
+	return known, err
 }
 
-// connect makes the connections, and the database if it is empty.
+// connect makes the connections, and the database if it is empty; one of an earlier version
+// is brought to this one.
 func (s *sqlite) connect() error {
 	s.writer = make(pool, 1)
 	c, err := s.open(s.writer, writerCache)
 	if err != nil {
 		return err
 	}
-	empty, err := s.recognise(c)
-	if err == nil && empty {
-		if _, err = c.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, 8); err == nil { // for the checksums
-			// Whole, or, if it is killed meanwhile, not at all.
-			err = c.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT", applicationID, version, schema))
-		}
+	known, err := s.recognise(c)
+	missing := schema
+	switch {
+	case err != nil:
+	case known == 0:
+		_, err = c.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, 8) // for the checksums
+	case known == 1:
+		missing = since2
+	}
+	if err == nil && known < version {
+		// Whole, or, if it is killed meanwhile, not at all.
+		err = c.Exec(fmt.Sprintf("BEGIN; PRAGMA application_id = %d; PRAGMA user_version = %d; %s COMMIT", applicationID, version, missing))
 	}
 	if err == nil {
 		err = c.Exec("PRAGMA journal_mode = WAL")

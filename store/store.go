@@ -65,6 +65,17 @@ type Resource struct {
 	Left       time.Time // when it was available and left, a short time ago; zero: it did not
 }
 
+// ServerRoster is the server's own roster of a user, as it was read and written.
+type ServerRoster struct {
+	JID     string    // bare, not empty
+	Version string    // of the roster with which it is in step; "": of none
+	Items   int       // in Roster
+	Checked time.Time // when the server was asked for it last
+	Writing bool      // something was on its way to the server, which alone knows its roster
+	Residue string    // names the difference that the server makes by itself; "": none
+	Roster  []byte    // as its owner compresses it
+}
+
 // mark says why a user is to be refreshed again.
 type mark struct {
 	why   string
@@ -97,8 +108,8 @@ type Options struct {
 var ErrClosed = errors.New("the store is closed")
 
 // Store is safe for concurrent use. Its methods do not wait for the disk, but for User,
-// Resources, Marks and Close, and for PutUser and Sync with done, which may write what
-// waits themselves.
+// ServerRoster, ServerRostersBehind, HasServerRosters, Resources, Marks and Close, and for PutUser,
+// PutServerRoster and Sync with done, which may write what waits themselves.
 type Store struct {
 	options Options
 	db      *database
@@ -201,8 +212,47 @@ func (s *Store) PutUser(u User, withRoster bool, done func()) {
 	s.put(&change{id: id{users, u.JID}, value: u.copied(), roster: withRoster}, done)
 }
 
-// DeleteUser deletes what is kept of a user and of their roster.
-func (s *Store) DeleteUser(jid string) { s.put(&change{id: id{users, jid}}, nil) }
+// DeleteUser deletes what is kept of a user and of their rosters.
+func (s *Store) DeleteUser(jid string) {
+	s.put(&change{id: id{users, jid}}, nil)
+	s.put(&change{id: id{serverRosters, jid}}, nil)
+}
+
+// ServerRoster is what is kept of the server's own roster of a user: a zero ServerRoster,
+// if nothing is.
+func (s *Store) ServerRoster(jid string) (ServerRoster, error) {
+	switch c, err := s.queue.look(id{serverRosters, jid}); {
+	case err != nil:
+		return ServerRoster{}, err
+	case c == nil:
+		return s.db.serverRoster(jid)
+	case c.value == nil:
+		return ServerRoster{}, nil
+	default:
+		return c.value.(ServerRoster), nil
+	}
+}
+
+// PutServerRoster replaces what is kept of the server's own roster of a user. The bytes of
+// its roster belong to the store. done is as that of PutUser.
+func (s *Store) PutServerRoster(r ServerRoster, done func()) {
+	s.put(&change{id: id{serverRosters, r.JID}, value: r}, done)
+}
+
+// ServerRostersBehind looks at the first limit users whose names come after one. It returns
+// those who have a roster that is of another version than the one with which the server's
+// is in step, or whose server roster was being written, or was checked before a time; and
+// the name to go on after, or "" at the end. What waits to be written it does not see: see
+// Sync.
+func (s *Store) ServerRostersBehind(checkedBefore time.Time, after string, limit int) (users []string, next string, err error) {
+	return s.db.behind(checkedBefore, after, limit)
+}
+
+// HasServerRosters reports whether there are server rosters of a domain's users, on disk.
+func (s *Store) HasServerRosters(domain string) (has bool, err error) {
+	err = s.db.query(func(row) error { has = true; return nil }, selectServers, "%@"+domain)
+	return has, err
+}
 
 // PutResource replaces what is kept of a resource: at once if soon, so that a kill
 // loses it only if it comes in the next moment.

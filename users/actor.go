@@ -17,9 +17,11 @@ type user struct {
 	m     *Manager
 	jid   jid.JID
 	known atomic.Pointer[roster.Roster] // the last known roster, for others
+	step  atomic.Pointer[step]          // the last one that the server's own was in step with
 	mail  mailbox
 
-	asking atomic.Int32 // queries that are not answered
+	asking    atomic.Int32 // queries that are not answered
+	editsLeft atomic.Int32 // edits, the same
 
 	// Manager.mu guards these:
 	notes *notes        // that the loop has not taken; nil: none
@@ -40,10 +42,14 @@ type user struct {
 	suspect           *suspect       // see guard
 	refused           refusals       // contacts that wait to be corrected
 	correcting        int            // contacts that are being corrected
-	deadline          *time.Timer    // of the first query
+	edits             []edit         // that wait to be passed on
+	editing           bool           // one is under way
+	edited            map[jid.JID]edited
+	deadline          *time.Timer // of the first query
 	stopping          bool
 	start             func() event // a fetch that is to be made
 	then              func()       // what is done when the state is on disk; nothing else is until then
+	waits             bool         // and when the server's own roster is in step
 }
 
 // The events of a user's loop.
@@ -61,6 +67,11 @@ type (
 	acknowledgedEvent struct { // pushes were answered, or given up
 		push    *push
 		outcome roster.Outcome
+	}
+	editEvent   struct{ edit } // a resource asks for a change
+	editedEvent struct {       // what became of it
+		edit
+		err error
 	}
 	notedEvent    struct{} // others said something, see notes
 	stoppingEvent struct{}
@@ -157,17 +168,25 @@ func (u *user) handleAll() bool {
 			u.start = nil
 			u.m.start(func() { u.post(fetch()) })
 		}
+		waits := u.waits
+		u.waits = false
 		if u.stopping || u.m.closed.Load() {
 			u.save(nil) // nothing is told any more
 			continue
 		}
-		var first atomic.Bool // of the two: the state is written, and save returned
-		u.save(func() {
-			if !first.CompareAndSwap(false, true) {
+		var left atomic.Int32 // the state is written, the server's roster is in step, and this is through
+		left.Store(2)
+		done := func() {
+			if left.Add(-1) == 0 {
 				go u.run()
 			}
-		})
-		if first.CompareAndSwap(false, true) {
+		}
+		if waits {
+			left.Add(1)
+			u.bringInStep(done)
+		}
+		u.save(done) // from here on, the loop may run again
+		if left.Add(-1) > 0 {
 			return false
 		}
 	}
@@ -205,6 +224,11 @@ func (u *user) handle(e event) {
 		u.overdue()
 	case acknowledgedEvent:
 		u.acknowledge(e.push, e.outcome)
+	case editEvent:
+		u.edits = append(u.edits, e.edit)
+		u.edit()
+	case editedEvent:
+		u.passed(e)
 	case notedEvent:
 		u.noted()
 	}
@@ -231,7 +255,8 @@ func (u *user) ask(q query) {
 	noted := u.shows(q) || told && !u.dirty && t.noted(q.version != nil)
 	if u.answersAtOnce() {
 		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }
-		if noted {
+		u.waits = !u.inStep()
+		if noted && !u.waits {
 			then()
 			return
 		}
@@ -308,7 +333,7 @@ func (u *user) permit(b *batch) {
 	switch {
 	case u.stopping || u.fetching != nil: // what is left then is asked for again
 		b.skip()
-	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid):
+	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid) && !u.m.keeps(u.jid.Domain()):
 		u.m.queue.done(u.jid, b.generation, 0)
 		b.skip()
 	default:
@@ -382,6 +407,9 @@ func (u *user) received(e fetchedEvent) {
 // fetchLater marks the user: they are fetched again after a pause.
 func (u *user) fetchLater(why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
+	if b == soon && u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
+		b = seldom // nobody looks
+	}
 	u.m.queue.mark(u.jid, why.Error(), b)
 }
 
@@ -432,8 +460,8 @@ func (u *user) rest() {
 	if u.dirty && (len(u.inFlight) == 0 || u.stopping) {
 		u.save(nil)
 	}
-	if u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 ||
-		u.suspect != nil && m.Sessions.HasConnected(u.jid) {
+	if u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
+		(u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}
 	u.last.Pack()

@@ -150,21 +150,29 @@ func (d *disk) PutUser(u store.User, withRoster bool, done func()) {
 	})
 	d.puts.Add(1)
 	if done != nil {
-		go func() {
-			d.mu.Lock()
-			slow := d.slow
-			d.mu.Unlock()
-			if slow > 0 {
-				time.Sleep(slow)
-				d.mu.Lock()
-				if !d.full {
-					d.write(len(d.behind))
-				}
-				d.mu.Unlock()
-			}
-			done()
-		}()
+		go d.wait(done)
 	}
+}
+
+// wait calls done when what was put is on the disk, or the disk is full.
+func (d *disk) wait(done func()) {
+	d.mu.Lock()
+	slow := d.slow
+	d.mu.Unlock()
+	if slow > 0 {
+		time.Sleep(slow)
+		d.mu.Lock()
+		if !d.full {
+			d.write(len(d.behind))
+		}
+		d.mu.Unlock()
+	}
+	done()
+}
+
+func (d *disk) Sync(done func()) {
+	d.change(!d.isSlow(), func(*tables) {})
+	go d.wait(done)
 }
 
 func (d *disk) DeleteUser(jid string) {

@@ -110,6 +110,7 @@ type entry struct {
 	at         time.Time // not before
 	reason     int
 	marked     bool   // its mark is in the store: the last try failed
+	offline    bool   // its mark is in the store: it was reported while it had no connected resource
 	tries      int    // that failed
 	rechecks   int    // that found the user unknown
 	ownAttempt bool   // one of the queue's own tries is under way
@@ -174,14 +175,40 @@ func (q *fetchQueue) resync(domain string, users []jid.JID) {
 	for _, user := range users {
 		e := q.entry(user)
 		e.tries = 0
-		reason := forResync
-		if e.marked {
-			reason = forFailure
-		}
-		q.schedule(e, reason, time.Now())
+		q.schedule(e, reasonOf(e), time.Now())
 	}
 	q.mu.Unlock()
 	q.dispatch()
+}
+
+// offline is the mark of a user who was reported while they had no connected resource.
+const offline = "reported while offline"
+
+// offline notes that users without a connected resource are to be fetched, for the server's
+// own rosters: it is kept over a restart.
+func (q *fetchQueue) offline(users ...jid.JID) {
+	q.mu.Lock()
+	for _, user := range users {
+		e := q.entry(user)
+		if !e.marked && !e.offline {
+			e.offline = true
+			q.marks.Mark(user.String(), offline)
+		}
+		e.tries = 0
+		q.schedule(e, reasonOf(e), time.Now())
+	}
+	q.mu.Unlock()
+	if len(users) > 0 {
+		q.dispatch()
+	}
+}
+
+// reasonOf is why an entry is fetched again that nobody waits for.
+func reasonOf(e *entry) int {
+	if e.marked {
+		return forFailure
+	}
+	return forResync
 }
 
 // hasten lets the marked users of some domains be tried at once.
@@ -221,9 +248,9 @@ func (q *fetchQueue) done(user jid.JID, generation uint64, look time.Duration) {
 	case look > 0 && e.reason == forUnknownUser && e.index >= 0:
 		return
 	}
-	if e.marked {
+	if e.marked || e.offline {
 		q.count(e, -1)
-		e.marked = false
+		e.marked, e.offline = false, false
 		q.count(e, 1)
 		q.marks.Unmark(user.String())
 	}

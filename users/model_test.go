@@ -643,7 +643,7 @@ func (m *model) begin() {
 		m.t.Fatal(err)
 	}
 	if p.Manager, err = NewManager(Options{
-		Source: m, Sessions: m.sessions, Pusher: &modelPusher{m, p}, Store: m.kept,
+		Source: m, Editor: &modelEditor{m, p}, Sessions: m.sessions, Pusher: &modelPusher{m, p}, Store: m.kept,
 		Logger: slog.New(slog.NewTextHandler(m, &slog.HandlerOptions{Level: slog.LevelError})), Rules: m.rules, Limits: Limits{Cache: m.cache, Background: m.places},
 	}); err != nil {
 		m.t.Fatal(err)
@@ -751,6 +751,59 @@ func (m *model) edit(c *modelClient) {
 	m.mu.Lock()
 }
 
+// change asks the backend for a change of the user's contacts. Nobody reports what becomes of
+// it. m.mu is held, and given up meanwhile.
+func (c *modelClient) change() {
+	m, p := c.m, c.m.process
+	if !c.online || m.stream == nil || p.dead() {
+		return
+	}
+	contact, name := string(rune('a'+m.rand.IntN(m.contacts)))+"@example.net", string(rune('A'+m.rand.IntN(2)))
+	e := roster.Edit{Contact: roster.Item{JID: mustJID(m.t, contact), Name: name}, Remove: m.rand.IntN(3) == 0, Confirm: m.rand.IntN(2) == 0}
+	m.mu.Unlock()
+	_ = p.Edit(c.full, e, func(error) {})
+	m.mu.Lock()
+}
+
+// modelEditor is the backend as a process sees it: it does what it is told, or says so, or both.
+type modelEditor struct {
+	m *model
+	p *process
+}
+
+func (e *modelEditor) Edit(ctx context.Context, user jid.JID, c roster.Change) (err error) {
+	m := e.m
+	m.mu.Lock()
+	wait, does := time.Duration(m.rand.Int64N(int64(m.slow)+1)), m.rand.IntN(6)
+	m.mu.Unlock()
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case does == 0:
+		return &roster.NotAllowedError{}
+	case m.broken || does == 1 || ctx.Err() != nil:
+		err = errors.New("down")
+	}
+	if does >= 3 && e.p.lives() {
+		list, contact := m.lists[user.String()], c.Item.JID.String()
+		was, is := list[contact]
+		switch {
+		case c.Action == roster.Removed:
+			delete(list, contact)
+		case is:
+			list[contact] = listed{c.Item.Name, was.since}
+		default:
+			list[contact] = listed{c.Item.Name, m.step()}
+		}
+		m.logf("%s changed %s: %v, and said %v", user, contact, m.listed(user.String()), err)
+	}
+	return err
+}
+
 // do does one thing.
 func (m *model) do() {
 	c := m.clients[m.rand.IntN(len(m.clients))]
@@ -780,6 +833,8 @@ func (m *model) do() {
 		}
 	case n < 57:
 		m.edit(c)
+	case n < 60:
+		c.change()
 	case n < 64:
 		m.broken = !m.broken
 		m.logf("backend broken: %v", m.broken)

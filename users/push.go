@@ -58,6 +58,7 @@ const refetched = time.Minute
 // apply makes what was fetched the last known roster, and tells the clients.
 func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
 	u.dirty = u.dirty || u.outdated || u.m.reports.since(u.jid, u.fetched) || u.validator != got.Validator || u.notFound != got.Missing || f.at.Sub(u.dated) > refetched
+	u.confirm(f)
 	before := u.state
 	u.outdated, u.fetched, u.validator, u.notFound, u.failed = false, f.at, got.Validator, got.Missing, false
 	u.fetchedGeneration = &f.generation
@@ -121,7 +122,11 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		s.settled(nil)
 		u.correct()
 	}
-	if old != now || len(pushes) > 0 {
+	lags := !u.inStep()
+	if u.waits = lags && len(queries) > 0; lags && !u.waits {
+		u.m.serverRosters.Keep(u.jid, nil)
+	}
+	if old != now || len(pushes) > 0 || u.waits {
 		for i, q := range queries {
 			if !same[i] {
 				u.tells(q.full, q.version != nil)

@@ -16,6 +16,11 @@
 // show something else than its version names, and whoever names one of before is given the
 // whole roster.
 //
+// # The server's own roster
+//
+// Where the server's own rosters are kept in step ([ServerRosters]), an answer waits for that,
+// too, and users are fetched when they are reported, though no client of theirs is connected.
+//
 // # The loop
 //
 // What each event does. A fetch is under way or not; "tells" is that queries are answered
@@ -30,6 +35,8 @@
 //	fetched       -                          tells                      roster, contacts in flight
 //	 and failed   -                          answers with what is       the user is marked, and
 //	                                         known, or an error         tried again later
+//	edit          is passed on when those before it are answered       -
+//	edited        answers it; then as refresh, unless not permitted    -
 //	overdue       -                          answers those queries so   -
 //	acknowledged  contacts are not in flight any more                   (written behind)
 //	 and failed   they are missed, the epoch grows, the user is marked  (written behind)
@@ -72,6 +79,14 @@ type Source interface {
 	BatchSize(domain string) int
 }
 
+// Editor is who changes rosters on behalf of users. Edit blocks until it knows what became of
+// a change, of whose item JID, Name and Groups count, and is called from many goroutines, but
+// never twice at a time for one user (a bare JID). The error is a [*roster.NotAllowedError] if
+// the change is not permitted; after any other, it may have happened.
+type Editor interface {
+	Edit(ctx context.Context, user jid.JID, c roster.Change) error
+}
+
 // Sessions is the table of the users' resources. Its methods are safe for concurrent
 // use and do not block.
 type Sessions interface {
@@ -110,6 +125,8 @@ type Store interface {
 	// from any goroutine, or before PutUser returns, which then writes by itself.
 	PutUser(u store.User, withRoster bool, done func())
 	DeleteUser(jid string)
+	// Sync calls done, as PutUser does, when all that was put before is written.
+	Sync(done func())
 	// Marks calls each for all who were marked.
 	Marks(each func(user, why string, since time.Time) error) error
 }
@@ -159,9 +176,11 @@ type Rules struct {
 	MaxAge time.Duration
 }
 
-// Options are what a [Manager] works with. All but Rules and Limits are required.
+// Options are what a [Manager] works with. All but Rules, Limits, and Editor unless
+// [Manager.Edit] is called, are required.
 type Options struct {
 	Source   Source
+	Editor   Editor
 	Sessions Sessions
 	Pusher   Pusher
 	Store    Store
@@ -174,7 +193,10 @@ type Options struct {
 // block but for [Manager.Refresh], [Manager.Known] and [Manager.Close].
 type Manager struct {
 	Options
-	watcher    Watcher // nil: nobody
+	watcher Watcher // nil: nobody
+
+	serverRosters ServerRosters // nil: nobody keeps them
+
 	queue      *fetchQueue
 	reports    *reports
 	unreadable rate.Sometimes // logs what cannot be read from the store
@@ -185,6 +207,7 @@ type Manager struct {
 	cancel  context.CancelFunc
 	held    atomic.Uint64 // rosters that were not believed at once, ever
 	waiting atomic.Int64  // queries of all users
+	edits   atomic.Int64  // the same
 	active  atomic.Int64  // loops and fetches that run
 	ended   chan struct{} // capacity 1: active became 0
 	closed  atomic.Bool   // loops run where they are posted to
@@ -220,7 +243,11 @@ func NewManager(o Options) (*Manager, error) {
 		}
 	}
 	err := o.Store.Marks(func(name, why string, _ time.Time) error {
-		if user, err := jid.Parse(name); err == nil {
+		switch user, err := jid.Parse(name); {
+		case err != nil:
+		case why == offline:
+			m.queue.offline(user)
+		default:
 			m.queue.mark(user, why, soon)
 		}
 		return nil
@@ -270,7 +297,7 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 	first := claimed || u.enqueue(askedEvent{q})
 	m.mu.Unlock()
 	switch {
-	case claimed && u.answersAtOnce() && u.shows(q): // as most who come back: no goroutine is needed
+	case claimed && u.answersAtOnce() && u.shows(q) && u.inStep(): // as most who come back: no goroutine is needed
 		u.answer([]query{q}, roster.Answer{Roster: u.last}, []bool{true})
 		u.rest()
 		if u.mail.handled() {
@@ -289,19 +316,22 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 
 // Refresh fetches the rosters of users (bare JIDs, none twice) again and sends the changes
 // to their interested resources. It returns the failed users, each with its reason; a user
-// without a connected resource is not fetched and does not fail. Those who failed are
+// without a connected resource does not fail, and is fetched later and paced if the server's
+// own roster is kept, else not at all. Those who failed are
 // tried again until it is done. When ctx ends first, so does the wait, but not the work.
 // While the stream is down it returns [roster.ErrNotConnected] and the users are refreshed
 // when [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
 	connected := m.Pusher.Connected()
 	c := &call{left: 1, failed: make(map[jid.JID]error), done: make(chan struct{})}
-	var fetched []jid.JID
+	var fetched, away []jid.JID
 	for _, user := range users {
 		switch {
 		case !m.Sessions.HasConnected(user) && !m.busy(user):
 			m.reports.note(user)
-			if m.debugs() {
+			if m.keeps(user.Domain()) {
+				away = append(away, user)
+			} else if m.debugs() {
 				m.Logger.Debug("not fetched, no client of the user is connected", "user", user)
 			}
 		case !connected:
@@ -311,10 +341,15 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			fetched = append(fetched, user)
 		}
 	}
+	m.queue.offline(away...)
 	if !connected {
 		return nil, roster.ErrNotConnected
 	}
 	c.left += len(fetched)
+	if len(away) > 0 { // nobody waits for their fetch, but it must not be forgotten
+		c.left++
+		m.Store.Sync(func() { c.finish(jid.JID{}, nil) })
+	}
 	for _, user := range fetched {
 		if !m.post(user, refreshEvent{c}) {
 			return nil, roster.ErrStopping
@@ -408,11 +443,17 @@ func (m *Manager) Gone(full jid.JID) {
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	m.queue.done(user, generation, 0)
+	if !m.keeps(user.Domain()) {
+		m.queue.done(user, generation, 0)
+	}
 	if m.busy(user) {
 		m.note(user, func(n *notes) { n.gone = true })
 	}
 }
+
+// Came says that a resource has become available whose roster the server gave by itself: its
+// user is fetched, so that the server's own roster is what the backend says now.
+func (m *Manager) Came(full jid.JID) { m.Want(full.Bare()) }
 
 // Resume says that a domain's users can be told something, on a stream that began. They
 // are brought up to date in the background, as some may have missed something.

@@ -30,6 +30,7 @@ type backend struct {
 	begins  func() // is called as the next fetch begins; may be nil
 	at      int    // fetches under way
 	most    int
+	edit    func(ctx context.Context, user jid.JID, c roster.Change) error
 }
 
 func (b *backend) Fetch(ctx context.Context, req roster.Request) (roster.Fetched, error) {
@@ -61,6 +62,10 @@ func (b *backend) Fetch(ctx context.Context, req roster.Request) (roster.Fetched
 
 func (b *backend) FetchMany(ctx context.Context, rs []roster.Request, done func(int, roster.Fetched, error)) {
 	each(ctx, b, rs, done)
+}
+
+func (b *backend) Edit(ctx context.Context, user jid.JID, c roster.Change) error {
+	return b.edit(ctx, user, c)
 }
 
 func (b *backend) BatchSize(string) int { return 1 }
@@ -152,7 +157,7 @@ func (w *world) begin() {
 		w.t.Fatal(err)
 	}
 	if w.Manager, err = NewManager(Options{
-		Source: w.backend, Sessions: w.sessions, Pusher: w, Store: w.kept,
+		Source: w.backend, Editor: w.backend, Sessions: w.sessions, Pusher: w, Store: w.kept,
 		Logger: slog.New(slog.DiscardHandler), Rules: w.rules, Limits: w.limits,
 	}); err != nil {
 		w.t.Fatal(err)

@@ -166,3 +166,39 @@ func (d decoder) Token() (xml.Token, error) {
 	}
 	return t, err
 }
+
+// Texts are the texts of all elements of a name in a stanza, without those of elements inside
+// them, in the order of their tags. It fails if the stanza cannot be decoded.
+func Texts(data []byte, space, local string) ([]string, error) {
+	var texts [][]byte
+	var open []int // of texts, that of each open element; -1: of none
+	d := newDecoder(data)
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		switch t := t.(type) {
+		case xml.StartElement:
+			text := -1
+			if t.Name.Space == space && t.Name.Local == local {
+				text, texts = len(texts), append(texts, nil)
+			}
+			open = append(open, text)
+		case xml.CharData:
+			if len(open) > 0 && open[len(open)-1] >= 0 {
+				text := open[len(open)-1]
+				texts[text] = append(texts[text], t...)
+			}
+		case xml.EndElement:
+			if open = open[:len(open)-1]; len(open) > 0 {
+				continue
+			}
+			all := make([]string, len(texts))
+			for i, text := range texts {
+				all[i] = string(text)
+			}
+			return all, nil
+		}
+	}
+}

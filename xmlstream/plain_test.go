@@ -114,7 +114,7 @@ func BenchmarkDecode(b *testing.B) {
 			if _, _, err := r.Next(); err != nil {
 				b.Fatal(err)
 			}
-			if _, err := r.Element(); err != nil {
+			if _, err := r.Element(1 << 20); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -143,4 +143,25 @@ func checkBounds(t *testing.T, e *Element) {
 		}
 	}
 	walk(e, 1)
+}
+
+// Texts are found wherever the elements are, in no more time than it takes to read them.
+func TestTexts(t *testing.T) {
+	for stanza, want := range map[string]string{
+		"<a xmlns='x'><b>1&lt;<![CDATA[&]]></b><c>2<b>3<d>4</d>5</b></c><b/><b xmlns='y'>6</b></a>": `["1<&" "35" ""]`,
+		"<a xmlns='x'><b>1<b>2</b>3</b></a>":          `["13" "2"]`,
+		"<p:a xmlns:p='x'><p:b>1</p:b><b>2</b></p:a>": `["1"]`,
+		"<a xmlns='x'/>":             `[]`,
+		"<a xmlns='x'><b>&nbsp;</b>": "error",
+		"<a xmlns='x'><b>":           "error",
+	} {
+		texts, err := Texts([]byte(stanza), "x", "b")
+		if got := fmt.Sprintf("%q", texts); err == nil && got != want || (err != nil) != (want == "error") {
+			t.Errorf("%s: %s, %v", stanza, got, err)
+		}
+	}
+	pieces := "<a xmlns='x'><b>" + strings.Repeat("a<!---->", 100_000) + "</b></a>"
+	if texts, err := Texts([]byte(pieces), "x", "b"); err != nil || len(texts) != 1 || len(texts[0]) != 100_000 {
+		t.Errorf("%d texts, %v", len(texts), err)
+	}
 }

@@ -1,6 +1,6 @@
 """A small contacts backend for rosterd: python3 backend.py
-contacts.url is http://127.0.0.1:8000/contacts/%s, contacts.bulk_url http://127.0.0.1:8000/bulk. This changes
-juliet's contacts, and rosterd is told:
+contacts.url is http://127.0.0.1:8000/contacts/%s, contacts.bulk_url http://127.0.0.1:8000/bulk, contacts.edit_url
+http://127.0.0.1:8000/edit. This changes juliet's contacts, and rosterd is told:
 curl -X PUT -d '{"romeo@example.org": {"name": "Romeo, my love"}}' http://127.0.0.1:8000/contacts/juliet
 """
 import hashlib, json, os, urllib.request
@@ -23,7 +23,7 @@ class Backend(BaseHTTPRequestHandler):
         self.send_response(status)
         if tag:
             self.send_header("ETag", tag)
-        if status != 304:
+        if status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -40,8 +40,23 @@ class Backend(BaseHTTPRequestHandler):
             return self.answer(304, tag=tag)  # rosterd has them
         self.answer(200, TABLE[user], tag)
 
-    def do_POST(self):  # the contacts of those users who are known
+    def do_POST(self):
+        if self.path == "/edit":
+            return self.edit(self.received())
+        # the contacts of those users who are known
         self.answer(200, {user: TABLE[user] for user in self.received() if user in TABLE})
+
+    def edit(self, edit):  # what a user changes in a client; rosterd asks for the contacts then
+        user, contact = edit["user"], edit["jid"]
+        if user not in TABLE:
+            return self.answer(422, {"message": "There is no user of that name."})
+        contacts = dict(TABLE[user])  # who reads meanwhile has the old ones
+        if edit["action"] == "remove":
+            contacts.pop(contact, None)
+        else:
+            contacts[contact] = {**contacts.get(contact, {}), "name": edit["name"], "groups": edit["groups"]}
+        TABLE[user] = contacts
+        self.answer(204)
 
     def do_PUT(self):  # first the change, then the report: rosterd asks at once
         user = unquote(self.path.removeprefix("/contacts/"))

@@ -4,6 +4,7 @@ package examples
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -113,13 +114,14 @@ func start(t *testing.T, listen string, c *exec.Cmd) {
 	}
 }
 
-// serves wants what rosterd makes use of: contacts, 304, many users at once.
+// serves wants what rosterd makes use of: contacts, 304, many users at once, edits.
 func serves(t *testing.T, backend string) {
 	t.Helper()
 	m := metrics.New(prometheus.NewRegistry())
 	f := fetcher.New(fetcher.Options{
 		URL:      func(user jid.JID) (string, error) { return backend + "/contacts/" + user.Local(), nil },
 		BulkURL:  func(string) (string, bool) { return backend + "/bulk", true },
+		EditURL:  func(string) (string, bool) { return backend + "/edit", true },
 		BulkSize: 10, Timeout: 30 * time.Second, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
@@ -159,6 +161,30 @@ func serves(t *testing.T, backend string) {
 		}
 	}
 	wg.Wait()
+
+	for _, c := range []struct {
+		action roster.Action
+		name   string
+		groups []string
+	}{
+		{roster.Added, "Nurse", []string{"A", "B"}}, {roster.Changed, "N", nil}, {roster.Removed, "", nil}, {roster.Removed, "", nil},
+	} {
+		item := roster.Item{JID: mustParse("nurse@example.org"), Name: c.name, Groups: c.groups, Subscription: roster.SubscriptionBoth}
+		if err := f.Edit(t.Context(), juliet, roster.Change{Action: c.action, Item: item}); err != nil {
+			t.Errorf("%s: %v", c.action, err)
+		}
+		got, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now, there := got.Roster.Item(item.JID); there != (c.action != roster.Removed) || there && !now.Equal(item) || got.Roster.Len() < 1 {
+			t.Errorf("%s: %+v", c.action, now)
+		}
+	}
+	err = f.Edit(t.Context(), stranger, roster.Change{Action: roster.Added, Item: roster.Item{JID: romeo}})
+	if refused, ok := errors.AsType[*roster.NotAllowedError](err); !ok || refused.Message == "" {
+		t.Errorf("an edit of somebody unknown: %v", err)
+	}
 }
 
 func mustParse(s string) jid.JID {

@@ -109,6 +109,7 @@ func (s *stage) explain() {
 	fmt.Printf("  curl %s/contacts/juliet\n", s.backend.BaseURL())
 	title("Report it, and see the push arrive, in your client and here:")
 	fmt.Printf("  curl -X POST %s -H 'Content-Type: application/json' -d '[\"juliet\"]'\n", s.rosterd.RefreshURL())
+	title("Or add, rename or remove a contact in your client: the backend takes it, and what is true then is pushed.")
 	title("Look at rosterd's metrics:")
 	fmt.Printf("  curl %s\n\n", s.rosterd.Metrics("/metrics").URL)
 }

@@ -49,6 +49,7 @@ func setUp(ctx context.Context, binary string) (_ *stage, err error) {
 	line("the contacts backend, of three users", s.backend.URL())
 	s.rosterd, err = harness.StartRosterd(harness.RosterdOptions{
 		Binary: binary, Server: s.prosody, ContactsURL: s.backend.URL(),
+		Settings: map[string]any{"contacts.edit_url": s.backend.EditURL()},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("starting rosterd: %w", err)

@@ -31,6 +31,7 @@ type Contacts map[string]Contact
 type Request struct {
 	URI    string // as it stood in the request line, not decoded
 	Header http.Header
+	Body   string // of an edit
 }
 
 // Fault is what the backend does wrong. The zero value is no fault. Several
@@ -47,7 +48,8 @@ type Fault struct {
 
 // Backend is a small contacts backend: GET /contacts/USER answers the contacts
 // of USER, which may contain slashes, so that a URL with a domain works as
-// well. PUT replaces them. Its methods may be called by several goroutines.
+// well. PUT replaces them. POST /edit takes the edits of users, of the user
+// [Edits] for [Backend.Requests] and [Backend.SetFault]. Its methods may be called by several goroutines.
 type Backend struct {
 	port int
 
@@ -67,6 +69,9 @@ type userRequest struct {
 	Request
 }
 
+// Edits stands for the user of all edits.
+const Edits = "/edit"
+
 // StartBackend starts a backend without users, which is to be Closed.
 func StartBackend() (*Backend, error) {
 	ports, err := freeport.Find(1) // one that can be listened on again, see Refuse
@@ -85,6 +90,9 @@ func (b *Backend) BaseURL() string { return "http://" + freeport.Address(b.port)
 
 // URL is what contacts.url has to be.
 func (b *Backend) URL() string { return b.BaseURL() + "/contacts/%s" }
+
+// EditURL is what contacts.edit_url has to be.
+func (b *Backend) EditURL() string { return b.BaseURL() + Edits }
 
 // Set replaces the contacts of a user.
 func (b *Backend) Set(user string, contacts Contacts) {
@@ -185,6 +193,10 @@ func (b *Backend) WaitRequests(ctx context.Context, user string, n int) error {
 
 // ServeHTTP implements http.Handler.
 func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == Edits && r.Method == http.MethodPost {
+		b.edit(w, r)
+		return
+	}
 	user, isContacts := strings.CutPrefix(r.URL.EscapedPath(), "/contacts/")
 	user, err := url.PathUnescape(user)
 	if !isContacts || err != nil {
@@ -265,6 +277,53 @@ func (b *Backend) answer(ctx context.Context, w http.ResponseWriter, body []byte
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(body)
+}
+
+// edit does what a user asks for, unless there is a fault.
+func (b *Backend) edit(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
+	var e struct {
+		User, Action, JID, Name string
+		Groups                  []string
+	}
+	if err != nil || json.Unmarshal(body, &e) != nil {
+		http.Error(w, "the body has to be JSON", http.StatusBadRequest)
+		return
+	}
+	b.requests.add(userRequest{Edits, Request{URI: r.RequestURI, Header: r.Header.Clone(), Body: string(body)}})
+	_, fault, authorized := b.lookUp(Edits, r.Header)
+	if !authorized {
+		http.Error(w, "a required header is missing", http.StatusUnauthorized)
+		return
+	}
+	if !b.hold(r.Context(), fault) {
+		return
+	}
+	if fault.Status == 0 && fault.Body == nil && !b.apply(e.User, e.Action, e.JID, e.Name, e.Groups) {
+		fault = Fault{Status: http.StatusConflict, Body: []byte(`{"message": "There is no such user."}`)}
+	}
+	b.answer(r.Context(), w, []byte(`{}`), fault)
+}
+
+// apply changes a contact of a user, and reports whether the user's contacts are known.
+func (b *Backend) apply(user, action, contact, name string, groups []string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	contacts := map[string]map[string]any{}
+	if json.Unmarshal(b.bodies[user], &contacts) != nil {
+		return false
+	}
+	if action == "remove" {
+		delete(contacts, contact)
+	} else {
+		if contacts[contact] == nil {
+			contacts[contact] = map[string]any{}
+		}
+		contacts[contact]["name"], contacts[contact]["groups"] = name, groups
+	}
+	body, err := json.Marshal(contacts)
+	b.bodies[user] = body
+	return err == nil
 }
 
 // put replaces a user's contacts with the request's JSON.

@@ -11,6 +11,12 @@ import (
 type EjabberdOptions struct {
 	ServerOptions
 
+	// API has the HTTP API run at [Server.APIURL], with the commands for rosters alone. It
+	// says who may call them, as YAML of api_permissions: [ByAddress] or [ByAccount].
+	API string
+	// ReadOnlyRosters refuses what users change of their rosters (mod_roster: access: none).
+	ReadOnlyRosters bool
+
 	// Lines of YAML at the end of the configuration, and of the modules, which
 	// are indented by two blanks.
 	ExtraYAML, ModulesYAML string
@@ -19,9 +25,21 @@ type EjabberdOptions struct {
 	IncludedYAML string
 }
 
+// Who may call the API, for [EjabberdOptions].
+const (
+	ByAddress = "{ip: 127.0.0.0/8}"
+	// ByAccount is rosterd@example.org with their password or a token, and needs the
+	// access rule configure from 26.07 on.
+	ByAccount = "{access: {allow: {user: rosterd@example.org}}, oauth: {scope: [get_roster, add_rosteritem, delete_rosteritem], access: {allow: {user: rosterd@example.org}}}}"
+)
+
 // config is the configuration file. Values are written as JSON, which is YAML.
 func (o EjabberdOptions) config(s *Server) string {
 	var b strings.Builder
+	access := "all"
+	if o.ReadOnlyRosters {
+		access = "none"
+	}
 	fmt.Fprintf(&b, `# A throw-away ejabberd for end-to-end tests: no TLS, no federation.
 loglevel: info
 log_rotate_count: 0
@@ -35,16 +53,19 @@ listen:
   - {port: %d, ip: "127.0.0.1", module: ejabberd_c2s, starttls: false, max_stanza_size: 262144, access: all, backlog: 1024}
   - {port: %d, ip: "127.0.0.1", module: ejabberd_service, access: all, check_from: %t,
      hosts: {%s: {password: %s}}}
-acl: {contacts_component: {server: %s}}
+%sacl: {contacts_component: {server: %s}}
 access_rules: {contacts_component: {allow: contacts_component}}
 modules:
   mod_disco: {}
-  mod_roster: {versioning: true}
+  mod_roster: {versioning: true, access: %s}
   mod_ping: {}
   mod_privacy: {}
   mod_blocking: {}
 %s
-`, yaml(o.Hosts()), s.c2s, s.service, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), yaml(o.Component), o.ModulesYAML)
+`, yaml(o.Hosts()), s.c2s, s.service, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), o.api(s), yaml(o.Component), access, o.ModulesYAML)
+	if o.API != "" {
+		fmt.Fprintf(&b, "  mod_admin_extra: {}\n  mod_http_api: {}\n")
+	}
 	fmt.Fprintln(&b, "append_host_config:")
 	for _, host := range o.Hosts() {
 		fmt.Fprintf(&b, "  %s:\n    modules: {%s}\n", yaml(host), strings.Join(o.grants(host).modules(s.root.ejabberdVersion()), ", "))
@@ -54,6 +75,20 @@ modules:
 	}
 	fmt.Fprintln(&b, o.ExtraYAML)
 	return b.String()
+}
+
+// api is the listener of the HTTP API, and who may call it.
+func (o EjabberdOptions) api(s *Server) string {
+	if o.API == "" {
+		return ""
+	}
+	return fmt.Sprintf(`  - {port: %d, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {"/api": mod_http_api}}
+api_permissions:
+  rosterd:
+    from: mod_http_api
+    who: %s
+    what: [get_roster, add_rosteritem, delete_rosteritem]
+`, s.api, o.API)
 }
 
 // modules are those that give a host's grants. Privileged IQs came with 24.10.

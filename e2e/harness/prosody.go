@@ -2,7 +2,9 @@ package harness
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -18,6 +20,14 @@ func (o ProsodyOptions) name() string { return "prosody" }
 func (o ProsodyOptions) setUp(s *Server) error {
 	if err := o.writeAccounts(s.dir + "/data"); err != nil {
 		return err
+	}
+	for name, text := range o.Files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(s.dir, name)), 0o700); err != nil {
+			return err
+		}
+		if err := s.write(name, text); err != nil {
+			return err
+		}
 	}
 	return s.write("prosody.cfg.lua", o.config(s))
 }

@@ -14,6 +14,9 @@ type ProsodyOptions struct {
 	// Lines of Lua at the end of the global section, of every host's and of
 	// the component's.
 	GlobalLua, HostLua, ComponentLua string
+
+	// Files are written into the server's folder, by their paths. Modules are found there.
+	Files map[string]string
 }
 
 // config is the configuration file.
@@ -22,7 +25,7 @@ func (o ProsodyOptions) config(s *Server) string {
 	fmt.Fprintf(&b, `-- A throw-away Prosody for end-to-end tests: no TLS, no federation.
 data_path = %s
 pidfile = %s
-plugin_paths = { %s }
+plugin_paths = { %s, %s }
 interfaces = { "127.0.0.1" }
 c2s_ports = { %d }
 component_ports = { %d }
@@ -37,7 +40,7 @@ c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 log = { { levels = { min = "debug" }, to = "console" } }
-`, luaString(s.path("data")), luaString(s.path("prosody.pid")), luaString(prosodyModules), s.c2s, s.service)
+`, luaString(s.path("data")), luaString(s.path("prosody.pid")), luaString(s.path("")), luaString(prosodyModules), s.c2s, s.service)
 	fmt.Fprintln(&b, o.GlobalLua)
 	for _, host := range o.Hosts() {
 		fmt.Fprintf(&b, "\nVirtualHost %s\n%s%s\n", luaString(host), o.grants(host).lua(o.Component), o.HostLua)

@@ -25,6 +25,7 @@ type Server struct {
 	dir      string // of all its files
 	c2s      int    // port
 	service  int    // port, for components
+	api      int    // port, of ejabberd's HTTP API
 	process  *process
 }
 
@@ -65,11 +66,11 @@ func (s *Server) setUp() error {
 	if s.dir, err = s.root.tempDir(s.software.name() + "-"); err != nil {
 		return err
 	}
-	ports, err := freeport.Find(2)
+	ports, err := freeport.Find(3)
 	if err != nil {
 		return err
 	}
-	s.c2s, s.service = ports[0], ports[1]
+	s.c2s, s.service, s.api = ports[0], ports[1], ports[2]
 	return s.software.setUp(s)
 }
 
@@ -130,6 +131,9 @@ func (s *Server) ClientAddress() string { return freeport.Address(s.c2s) }
 
 // ComponentAddress is host:port where the component connects.
 func (s *Server) ComponentAddress() string { return freeport.Address(s.service) }
+
+// APIURL is ejabberd's HTTP API, to which "/" and a command's name are added.
+func (s *Server) APIURL() string { return "http://" + freeport.Address(s.api) + "/api" }
 
 // Options are the server's, with their defaults.
 func (s *Server) Options() ServerOptions { return s.opts }

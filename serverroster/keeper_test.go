@@ -1,0 +1,620 @@
+package serverroster
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+)
+
+// The roster is in step when the query is answered, and costs nothing from then on.
+func TestKept(t *testing.T) {
+	onDisk(t, func(w *world) {
+		w.server.each = time.Millisecond
+		w.server.put(juliet, contacts("romeo@example.org none Other", "paris@example.org"))
+		want := contacts("romeo@example.org both Romeo Friends,Work", "nurse@example.org to")
+		if took := w.query(juliet, want); took > time.Second {
+			t.Errorf("the query waited for %v", took)
+		}
+		w.equal(juliet, want)
+		if w.watcher.told(juliet) == 0 || w.watcher.direct {
+			t.Errorf("the watcher was told %d times, of an exchange: %v", w.watcher.told(juliet), w.watcher.direct)
+		}
+		w.settle()
+		gets := w.server.gets
+		w.quiet(func() {
+			if took := w.ask(juliet); took > 0 {
+				t.Errorf("a query waited for %v though nothing differs", took)
+			}
+			w.keeper.Keep(juliet, nil)
+		})
+		if w.server.gets != gets {
+			t.Error("the server was asked though nothing changed")
+		}
+		// A change is written without asking.
+		want = contacts("romeo@example.org both Romeo Friends,Work")
+		w.query(juliet, want)
+		w.equal(juliet, want)
+		if w.server.gets != gets || w.server.removals != 2 || w.server.sets != 2 {
+			t.Errorf("%d gets, %d removals, %d sets", w.server.gets-gets, w.server.removals, w.server.sets)
+		}
+		if s := w.status(); s.Written != 2 || s.Removed != 2 || s.Waiting != 0 || s.Error != "" || s.Residue != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// What a server has of ask and approved does not count.
+func TestOnlyWhatCounts(t *testing.T) {
+	test(t, func(w *world) {
+		r := roster.New([]roster.Item{{JID: romeo, Subscription: "to", Ask: true, Approved: true}})
+		w.query(juliet, r)
+		w.equal(juliet, contacts("romeo@example.org to"))
+		w.quiet(func() { w.again() })
+	})
+}
+
+// A query does not wait for many items. They are written in portions, with pauses, and take
+// a fifth of the server's time.
+func TestPaced(t *testing.T) {
+	for _, each := range []time.Duration{100 * time.Microsecond, 600 * time.Microsecond, 13 * time.Millisecond, 50 * time.Millisecond} {
+		t.Run(each.String(), func(t *testing.T) {
+			test(t, func(w *world) {
+				w.server.each = each
+				w.settle()
+				began := time.Now()
+				if took := w.query(juliet, many(300)); took > 0 {
+					t.Errorf("the query waited for %v", took)
+				}
+				w.settle()
+				w.equal(juliet, many(300))
+				elapsed, spent := time.Since(began), time.Duration(0)
+				for n, p := range w.server.portions {
+					spent += p.took
+					if p.items > 50 || p.items > 1 && p.took > 20*time.Millisecond {
+						t.Errorf("a portion of %d items took %v", p.items, p.took)
+					}
+					if n > 0 {
+						last := w.server.portions[n-1]
+						if pause := p.at.Sub(last.at.Add(last.took)); pause < 4*last.took {
+							t.Fatalf("a pause of %v after %v", pause, last.took)
+						}
+					}
+				}
+				if each == 600*time.Microsecond && len(w.server.portions) > 20 {
+					t.Errorf("%d portions", len(w.server.portions))
+				}
+				if share := float64(spent) / float64(elapsed); share > 0.21 {
+					t.Errorf("%.2f of the server's time", share)
+				}
+			})
+		})
+	}
+}
+
+// Who has many contacts does not hold up others, and queries go first.
+func TestTurns(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.each = 20 * time.Millisecond // 5,000 items take 500 s
+		w.keep(juliet, many(5000))
+		time.Sleep(10 * time.Second)
+		var others []jid.JID
+		for n := range 20 {
+			others = append(others, mustJID(fmt.Sprintf("user%d@example.org", n)))
+			w.keep(others[n], many(3))
+		}
+		if took := w.query(romeo, many(5)); took > 2*time.Second {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.equal(romeo, many(5))
+		time.Sleep(2 * time.Minute)
+		for _, other := range others {
+			w.equal(other, many(3))
+		}
+		if has := w.server.has(juliet).Len(); has < 100 || has == 5000 {
+			t.Errorf("%d items of the large roster were written meanwhile", has)
+		}
+		gets := w.server.gets
+		w.settle()
+		w.equal(juliet, many(5000))
+		if w.server.gets != gets || w.server.sets != 5000+5+60 {
+			t.Errorf("%d gets and %d sets", w.server.gets-gets, w.server.sets)
+		}
+	})
+}
+
+// What is not known is not written: a failure never empties a roster.
+func TestUnknown(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.put(juliet, many(30))
+		if took := w.ask(juliet); took > 0 {
+			t.Errorf("the query waited for %v", took)
+		}
+		w.keeper.Look(juliet)
+		w.settle()
+		w.again()
+		w.settle()
+		w.equal(juliet, many(30))
+		// Though it was known once.
+		w.query(juliet, many(3))
+		w.settle()
+		w.rosters.known = nil
+		w.server.put(juliet, many(30))
+		w.keeper.Look(juliet)
+		w.again()
+		w.settle()
+		w.equal(juliet, many(30))
+	})
+}
+
+// After a restart of the server all are looked at again, those who differ first; after one
+// of rosterd, too.
+func TestResume(t *testing.T) {
+	onDisk(t, func(w *world) {
+		const users = 1200 // more than are read from the store at a time
+		user := func(n int) jid.JID { return mustJID(fmt.Sprintf("user%d@example.org", n)) }
+		for n := range users {
+			w.know(user(n), many(n%4))
+		}
+		w.know(mustJID("juliet@example.net"), many(3)) // of another host
+		w.keeper.Resume("example.org")                 // at once: nothing of it is on the disk
+		w.settle()
+		for n := range users {
+			w.equal(user(n), many(n%4))
+		}
+		if s := w.status(); s.Checked != users+1 { // the way is proven
+			t.Errorf("the server was asked %d times", s.Checked)
+		}
+		w.quiet(func() { w.again() })
+		for n := range 50 {
+			w.server.put(user(n), many(7))
+		}
+		w.know(user(1111), many(9))
+		w.quiet(func() { time.Sleep(time.Minute) }) // nobody knows yet
+		w.server.order = nil
+		w.keeper.Resume("example.org")
+		w.settle()
+		for n := range 50 {
+			w.equal(user(n), many(n%4))
+		}
+		w.equal(user(1111), many(9))
+		if first := w.server.order[0]; first != "get user1111@example.org" {
+			t.Errorf("first came %s", first)
+		}
+		if w.server.has(mustJID("juliet@example.net")).Len() > 0 {
+			t.Error("a user of another host was written")
+		}
+		w.quiet(func() { w.again() })
+	})
+}
+
+// Once a day the server is asked what it has, and so many a second at most.
+func TestSweep(t *testing.T) {
+	test(t, func(w *world) {
+		const users = 300
+		for n := range users {
+			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(1))
+		}
+		w.settle()
+		w.keeper.Rate = 10
+		w.server.gets = 0
+		time.Sleep(22 * time.Hour)
+		w.settle()
+		if w.server.gets > 0 {
+			t.Errorf("the server was asked %d times within a day", w.server.gets)
+		}
+		w.server.put(mustJID("user7@example.org"), many(2))
+		time.Sleep(2 * time.Hour)
+		for w.server.gets == 0 {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(10 * time.Second)
+		if w.server.gets < 50 || w.server.gets > 120 {
+			t.Errorf("the server was asked %d times within 10 s", w.server.gets)
+		}
+		time.Sleep(2 * time.Hour)
+		w.settle()
+		w.equal(mustJID("user7@example.org"), many(1))
+		if w.server.gets != users+1 { // what it has otherwise than it was left is seen after it was written
+			t.Errorf("the server was asked %d times", w.server.gets)
+		}
+	})
+}
+
+// Nothing is there, or comes when it should.
+func TestNoWay(t *testing.T) {
+	test(t, func(w *world) {
+		w.settle()
+		w.name = ""
+		if took := w.query(juliet, many(3)); took > 0 {
+			t.Errorf("the query waited for %v", took)
+		}
+		w.keeper.Look(juliet)
+		w.quiet(func() { time.Sleep(time.Hour) })
+		w.name = "api"
+		w.keeper.Resume("example.org")
+		w.settle()
+		w.equal(juliet, many(3))
+		if !w.watcher.direct {
+			t.Error("the watcher was not told of the exchange")
+		}
+	})
+}
+
+// The stream is lost in the middle, and the server's memory with it.
+func TestStreamLost(t *testing.T) {
+	onDisk(t, func(w *world) {
+		w.server.each = 10 * time.Millisecond
+		w.keep(juliet, many(100))
+		w.keep(romeo, many(10))
+		time.Sleep(2 * time.Second)
+		w.server.do(func() { w.server.gone = true })
+		if took := w.query(nurse, many(2)); took > 0 {
+			t.Errorf("the query waited for %v", took)
+		}
+		time.Sleep(time.Minute)
+		w.server.do(func() { w.server.gone, w.server.rosters = false, make(map[jid.JID]map[jid.JID]roster.Item) })
+		w.keeper.Resume("example.org")
+		w.settle()
+		w.equal(juliet, many(100))
+		w.equal(romeo, many(10))
+		w.equal(nurse, many(2))
+		w.quiet(func() { w.again() })
+	})
+}
+
+// What fails is tried again, more and more seldom, and no query waits for it.
+func TestFailures(t *testing.T) {
+	test(t, func(w *world) {
+		fail := true
+		w.server.fails = func(user jid.JID, item string) error {
+			if fail && (item == "" || item == "contact1@example.net") {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		if took := w.query(juliet, many(3)); took > 0 {
+			t.Errorf("the query waited for %v", took)
+		}
+		time.Sleep(time.Hour)
+		if n := w.server.gets; n < 15 || n > 25 { // 1, 2, 4 … 300 s
+			t.Errorf("tried %d times in an hour", n)
+		}
+		if s := w.status(); s.Error != "internal-server-error" || s.Waiting != 1 {
+			t.Errorf("%+v", s)
+		}
+		// Many fail: the way does, and is left alone.
+		for n := range 1000 {
+			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(2))
+		}
+		before := w.server.gets
+		time.Sleep(time.Hour)
+		if n := w.server.gets - before; n > 40 {
+			t.Errorf("tried %d times in an hour", n)
+		}
+		if took := w.query(nurse, many(1)); took > 0 {
+			t.Errorf("a query waited for %v", took)
+		}
+		fail = false
+		w.settle()
+		w.equal(juliet, many(3))
+		w.equal(nurse, many(1))
+		for n := range 1000 {
+			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(2))
+		}
+		if s := w.status(); s.Error != "" {
+			t.Errorf("%+v", s)
+		}
+		if text := w.log.String(); strings.Count(text, "cannot be read or written at present") != 1 || !strings.Contains(text, "can be read and written again") {
+			t.Errorf("logged: %s", text)
+		}
+	})
+}
+
+// A server that does not answer keeps a query for 3 s.
+func TestSilent(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.silent = true
+		if took := w.query(juliet, many(3)); took != queryWaits {
+			t.Errorf("the query waited for %v", took)
+		}
+		time.Sleep(time.Minute)
+		w.server.silent = false
+		w.settle()
+		w.equal(juliet, many(3))
+	})
+}
+
+func TestNoAccount(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.none[juliet] = true
+		w.query(juliet, many(3))
+		w.settle()
+		gets := w.server.gets
+		w.quiet(func() { w.ask(juliet) })
+		if w.server.gets != gets {
+			t.Error("the server was asked again")
+		}
+		if s := w.status(); s.Error != "" || s.Residue > 0 {
+			t.Errorf("%+v", s)
+		}
+		w.server.none[juliet] = false
+		w.query(juliet, many(4))
+		w.equal(juliet, many(4))
+		w.server.none[juliet] = true
+		w.query(juliet, many(5))
+		w.server.none[juliet] = false
+		time.Sleep(time.Second)
+		w.keeper.Resume("example.org")
+		w.settle()
+		w.equal(juliet, many(5))
+	})
+}
+
+// What the server refuses is left, and does not keep the rest.
+func TestRefused(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(romeo, many(1)) // the way is proven
+		bad := mustJID("contact1@example.net")
+		w.server.refuses[bad] = true
+		w.query(juliet, many(3))
+		w.settle()
+		w.equal(juliet, contacts("contact0@example.net both Contact0", "contact2@example.net both Contact2"))
+		if s := w.status(); s.Residue != 1 || s.Error != "" {
+			t.Errorf("%+v", s)
+		}
+		if n := strings.Count(w.log.String(), "left as they are"); n != 1 || strings.Contains(w.log.String(), "contact1") {
+			t.Errorf("logged: %s", w.log.String())
+		}
+		w.quiet(func() { w.ask(juliet) })
+		w.quiet(func() { w.again() })
+		w.quiet(func() { time.Sleep(48 * time.Hour) })
+		// The rest changes, and what was refused goes.
+		w.query(juliet, many(4))
+		w.settle()
+		w.equal(juliet, contacts("contact0@example.net both Contact0", "contact2@example.net both Contact2", "contact3@example.net both Contact3"))
+		w.quiet(func() { w.again() })
+		w.query(juliet, contacts("contact0@example.net both Contact0"))
+		w.settle()
+		w.equal(juliet, contacts("contact0@example.net both Contact0"))
+		w.quiet(func() { w.again() })
+	})
+}
+
+// A server that prepares addresses, and one that makes something else of names, is written
+// to twice, and then left.
+func TestStoredOtherwise(t *testing.T) {
+	prepare := func(j jid.JID) jid.JID {
+		return mustJID(strings.ReplaceAll(j.String(), "ss", "s"))
+	}
+	shorten := func(i roster.Item) roster.Item {
+		i.Name = i.Name[:min(3, len(i.Name))]
+		return i
+	}
+	for _, with := range []string{"address", "name"} {
+		for _, others := range []int{0, 3, 30} {
+			t.Run(fmt.Sprintf("%s %d", with, others), func(t *testing.T) {
+				test(t, func(w *world) {
+					if w.server.prepare = prepare; with == "name" {
+						w.server.prepare, w.server.store = nil, shorten
+					}
+					odd := contacts("strasse@example.net to Strasse").Items()
+					want := roster.New(append(many(others).Items(), odd...))
+					fits := func(want *roster.Roster) {
+						t.Helper()
+						var items []roster.Item
+						for _, item := range want.Items() {
+							if w.server.prepare != nil {
+								item.JID = prepare(item.JID)
+							} else {
+								item = shorten(item)
+							}
+							items = append(items, item)
+						}
+						w.equal(juliet, roster.New(items))
+					}
+					w.query(juliet, want)
+					w.settle()
+					fits(want)
+					time.Sleep(time.Second)
+					w.keeper.Resume("example.org")
+					w.settle()
+					fits(want)
+					if writes := w.server.written(); writes > 4*want.Len() {
+						t.Errorf("%d items were written", writes)
+					}
+					for range 3 {
+						w.quiet(func() { w.again() })
+						fits(want)
+					}
+					w.quiet(func() { time.Sleep(48 * time.Hour) })
+					// The contact is renamed, and removed.
+					odd[0].Name = "Other"
+					want = roster.New(append(many(others).Items(), odd...))
+					w.query(juliet, want)
+					w.again()
+					w.settle()
+					fits(want)
+					w.quiet(func() { w.again() })
+					w.query(juliet, many(others))
+					w.again()
+					w.settle()
+					fits(many(others))
+					w.quiet(func() { w.again() })
+					if len(w.broken) > 0 {
+						t.Errorf("the way is broken: %q", w.broken)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A way that says what it does not do is found, and not used any more.
+func TestLies(t *testing.T) {
+	for name, lie := range map[string]func(s *fakeServer){
+		"does nothing": func(s *fakeServer) { s.lies = true },
+		"ignores the subscription": func(s *fakeServer) {
+			s.store = func(i roster.Item) roster.Item { i.Subscription = "none"; return i }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(w *world) {
+				lie(w.server)
+				w.server.put(romeo, contacts("paris@example.net none"))
+				w.query(juliet, many(3))
+				w.query(romeo, many(3))
+				w.settle()
+				if len(w.broken) != 1 || w.status().Broken != w.broken[0] || strings.Count(w.log.String(), "is not there") != 1 || len(w.watcher.lost) != 1 {
+					t.Fatalf("%q, %+v", w.broken, w.status())
+				}
+				if w.watcher.told(juliet) > 1 || w.watcher.told(romeo) > 0 {
+					t.Error("the watcher was told that they are in step")
+				}
+				w.quiet(func() {
+					if took := w.query(nurse, many(3)); took > 0 {
+						t.Errorf("a query waited for %v", took)
+					}
+					w.keeper.Look(juliet)
+					time.Sleep(48 * time.Hour)
+				})
+				w.server.lies, w.server.store = false, nil
+				w.keeper.Resume("example.org")
+				w.settle()
+				for _, user := range []jid.JID{juliet, romeo, nurse} {
+					w.equal(user, many(3))
+				}
+				if s := w.status(); s.Broken != "" || len(w.broken) != 1 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+	// Many items of one user are enough.
+	test(t, func(w *world) {
+		w.server.lies = true
+		w.keep(juliet, many(200))
+		w.settle()
+		if len(w.broken) != 1 || w.server.sets > 100 {
+			t.Errorf("%q after %d items", w.broken, w.server.sets)
+		}
+	})
+	// What is not confirmed is not written for ever.
+	test(t, func(w *world) {
+		w.server.swallows = true
+		w.keep(juliet, many(3))
+		w.settle()
+		if n := w.server.sets; n > 12 {
+			t.Errorf("%d items were written", n)
+		}
+		w.quiet(func() { w.keeper.Keep(juliet, nil) })
+	})
+}
+
+// Two refreshes of a user who is being written end as the last.
+func TestChangesMeanwhile(t *testing.T) {
+	onDisk(t, func(w *world) {
+		w.server.each = 5 * time.Millisecond
+		w.keep(juliet, many(100))
+		time.Sleep(500 * time.Millisecond)
+		w.keep(juliet, many(10))
+		time.Sleep(200 * time.Millisecond)
+		w.query(juliet, contacts("contact1@example.net both Other"))
+		w.settle()
+		w.equal(juliet, contacts("contact1@example.net both Other"))
+		// And back to what it was.
+		w.keep(juliet, many(100))
+		time.Sleep(500 * time.Millisecond)
+		w.keep(juliet, contacts("contact1@example.net both Other"))
+		w.settle()
+		w.equal(juliet, contacts("contact1@example.net both Other"))
+		// Though nobody says so.
+		w.keep(juliet, many(15))
+		time.Sleep(50 * time.Millisecond)
+		w.know(juliet, many(2))
+		w.settle()
+		w.equal(juliet, many(2))
+		w.quiet(func() { w.again() })
+	})
+}
+
+// A user edits what is being written, and what was written.
+func TestEdits(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.each = 5 * time.Millisecond
+		w.keep(juliet, many(60))
+		time.Sleep(500 * time.Millisecond)
+		w.server.do(func() {
+			delete(w.server.rosters[juliet], mustJID("contact0@example.net"))
+			w.server.rosters[juliet][romeo] = roster.Item{JID: romeo, Subscription: "none"}
+		})
+		w.keeper.Look(juliet)
+		w.settle()
+		w.equal(juliet, many(60))
+		for range 3 {
+			w.server.put(juliet, contacts("romeo@example.org none"))
+			for range 10 {
+				w.keeper.Look(juliet)
+			}
+			w.settle()
+			w.equal(juliet, many(60))
+		}
+		w.quiet(func() { w.again() })
+		if s := w.status(); s.Residue > 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A stop waits for the portion under way, and lets nobody wait.
+func TestClose(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		onDisk(t, func(w *world) {
+			w.settle()
+			w.server.silent = silent
+			w.server.each = 300 * time.Millisecond
+			w.keep(juliet, many(100))
+			w.know(romeo, many(3))
+			waiting := make(chan struct{})
+			w.keeper.Keep(romeo, func() { close(waiting) })
+			time.Sleep(time.Second)
+			began := time.Now()
+			w.keeper.Close()
+			if took := time.Since(began); took > closeTakes {
+				t.Errorf("it took %v", took)
+			}
+			<-waiting
+			if took := w.ask(nurse); took > 0 {
+				t.Errorf("a query waited for %v", took)
+			}
+			w.keeper.Look(nurse)
+			w.keeper.Resume("example.org")
+			w.keeper.Close()
+			w.server.silent = false
+			w.again()
+			w.settle()
+			w.equal(juliet, many(100))
+			w.equal(romeo, many(3))
+		})
+	}
+}
+
+// A user whom the store forgets loses what is kept of them, and nothing else.
+func TestForgotten(t *testing.T) {
+	onDisk(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		delete(w.rosters.known, juliet)
+		w.store.DeleteUser(juliet.String())
+		if row, err := w.store.ServerRoster(juliet.String()); err != nil || row.JID != "" {
+			t.Errorf("%+v, %v", row, err)
+		}
+		w.again()
+		w.settle()
+		w.equal(juliet, many(3))
+	})
+}

@@ -1,0 +1,433 @@
+package serverroster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"rosterd/jid"
+	"rosterd/roster"
+	"rosterd/store"
+)
+
+const (
+	// A portion takes about portionTakes of the server's time, and has maxPortion items at
+	// most. After each call, pauses times what it took is waited.
+	portionTakes = 20 * time.Millisecond
+	maxPortion   = 50
+	pauses       = 4
+	// maxRounds is how often what was written is looked at, and was not as written, before
+	// the rest is left as it is.
+	maxRounds = 3
+	// A way is broken if it has not done what it said for so many items, or users, and did
+	// it for nobody.
+	manyUndone, manyDoubters = 5, 2
+)
+
+// turn is one turn of a job.
+type turn struct {
+	*Keeper
+	h       *host
+	j       *job
+	way     Way
+	name    string
+	waiters []*waiter
+	look    bool // the server is asked in any case
+	resumed time.Time
+	proven  bool
+	began   time.Time
+
+	row        store.ServerRoster
+	kept       store.ServerRoster // row, as the store has it
+	have, want *roster.Roster
+	sent       []roster.Change // confirmed since the server was asked last
+	refused    map[jid.JID]bool
+}
+
+var (
+	errStopping = errors.New("rosterd is stopping")
+	errBroken   = errors.New("the server does not do what it says")
+)
+
+func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, look: j.look, resumed: h.resumed, proven: h.proven, began: time.Now(),
+		refused: make(map[jid.JID]bool)}
+	j.look, j.begun = false, true
+	return t
+}
+
+// run goes on with the job, until it is done or another's turn has come.
+func (t *turn) run() (done bool, err error) {
+	done, err = t.keep()
+	if err != nil && t.look {
+		t.mu.Lock()
+		t.j.look = true // still
+		t.mu.Unlock()
+	}
+	if errors.Is(err, errBroken) {
+		return true, nil
+	}
+	return done, err
+}
+
+func (t *turn) keep() (done bool, err error) {
+	if t.way, t.name = t.Ways(t.h.name); t.way == nil {
+		return true, nil // Resume finds them
+	}
+	var known bool
+	if t.want, known = t.Rosters.Known(t.j.user); !known {
+		return true, nil // a failure never empties a roster
+	}
+	ask := t.load()
+	if !ask && t.row.Version == t.want.Version() {
+		t.finish()
+		return true, nil
+	}
+	complete := false // all that differed was written since the server was asked
+	for first := true; ; first = false {
+		if ask {
+			if err := t.ask(first); err != nil {
+				return false, err
+			}
+		}
+		changes := difference(t.have, t.want)
+		name := nameOf(changes, t.have)
+		if ask && complete {
+			t.judge(changes, name)
+		}
+		if ask {
+			complete = false
+		}
+		if ask = false; name == "" || name == t.row.Residue {
+			if t.j.wrote && (t.j.verify || len(t.refused) > 0 || !t.proven) {
+				ask = true
+				continue
+			}
+			if t.moved() {
+				continue
+			}
+			t.row.Residue = name
+			t.finish()
+			return true, nil
+		}
+		if len(changes) > fewItems {
+			release(t.waiters, false)
+			t.waiters = nil
+		}
+		left, over, err := t.write(changes)
+		if left && err == nil && !t.proven && !t.j.tried {
+			t.j.tried = true
+			err = t.ask(false)
+		}
+		if err != nil {
+			return false, err
+		}
+		if over {
+			t.leave()
+			return false, nil
+		}
+		if complete = !left; t.moved() || left {
+			continue
+		}
+		// What was neither confirmed nor refused is seen, so that it is not written for ever.
+		ask = len(t.refused) > 0 || nameOf(difference(t.have, t.want), t.have) == name
+	}
+}
+
+// load reads what is kept, and reports whether the server is to be asked.
+func (t *turn) load() (ask bool) {
+	row, err := t.Store.ServerRoster(t.j.user.String())
+	if err == nil && row.JID != "" && !row.Writing {
+		t.have, err = roster.Unpack(row.Roster, row.Items, "")
+	}
+	if err != nil {
+		t.Logger.Error("what was kept of the server's roster of a user cannot be read", "user", t.j.user, "err", err)
+		row = store.ServerRoster{}
+	}
+	t.row, t.kept = row, row
+	t.row.JID = t.j.user.String()
+	return t.look || !isCurrent(row, t.resumed)
+}
+
+// moved reports whether the last known roster is another one by now.
+func (t *turn) moved() bool {
+	now, known := t.Rosters.Known(t.j.user)
+	if !known || now.Version() == t.want.Version() {
+		return false
+	}
+	t.want = now
+	return true
+}
+
+// ask asks the server what it has, first before anything is written.
+func (t *turn) ask(first bool) error {
+	at := time.Now()
+	var got *roster.Roster
+	_, err := t.call(func(ctx context.Context) (err error) {
+		got, err = t.way.Get(ctx, t.j.user)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t.count(func(s *Status) { s.Checked++ })
+	got = plain(got)
+	if first && t.have != nil && !got.Equal(t.have) { // it is not as it was left
+		t.j.verify = true
+		if t.row.Version == t.want.Version() && !t.look {
+			t.j.suspects = append(t.j.suspects, nameOf(difference(got, t.want), got))
+		}
+	}
+	t.have, t.row.Checked, t.j.wrote = got, at, false
+	sent := t.sent
+	if t.sent = nil; t.proven || len(sent) == 0 {
+		return nil
+	}
+	return t.prove(sent)
+}
+
+// judge says what is made of a difference that the server has. If it is still there though
+// it was written twice, the server makes it, and it is left.
+func (t *turn) judge(changes []roster.Change, name string) {
+	if t.j.verify = false; name == "" || name == t.row.Residue {
+		return
+	}
+	refused := true
+	for _, c := range changes {
+		refused = refused && t.refused[c.Item.JID]
+	}
+	if !refused && t.j.rounds < maxRounds && !slices.Contains(t.j.suspects, name) {
+		t.j.suspects = append(t.j.suspects, name)
+		t.j.rounds++
+		t.j.verify = true
+		return
+	}
+	t.row.Residue = name
+	t.count(func(s *Status) { s.Residue++ })
+	t.Logger.Info("the server does not have some items of a user as they were written: they are left as they are",
+		"user", t.j.user, "items", len(changes), "refused", len(t.refused))
+}
+
+// write writes changes, until another's turn has come, or there is enough to prove the way.
+func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
+	if !t.row.Writing { // a kill does not lose that
+		t.row.Writing = true
+		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue, Roster: []byte{}}
+		kept := make(chan struct{})
+		t.Store.PutServerRoster(t.kept, func() { close(kept) })
+		<-kept
+	}
+	from := len(t.sent)
+	for len(changes) > 0 && !over && err == nil && (t.proven || t.j.tried || len(t.sent) < manyUndone) {
+		n := min(max(1, t.j.portion), len(changes))
+		if err = t.set(changes[:n]); err == nil {
+			changes = changes[n:]
+			over = len(changes) > 0 && t.over()
+		}
+	}
+	t.have = applied(t.have, t.sent[from:])
+	return len(changes) > 0, over, err
+}
+
+// set writes a portion.
+func (t *turn) set(portion []roster.Change) error {
+	var mu sync.Mutex // guards both
+	var confirmed []roster.Change
+	returned := false
+	written := func(c roster.Change) {
+		mu.Lock()
+		defer mu.Unlock()
+		if returned {
+			return
+		}
+		confirmed = append(confirmed, c)
+		if t.Watcher != nil {
+			t.Watcher.Written(t.j.user, c, t.name == "api")
+		}
+	}
+	t.j.wrote = true
+	took, err := t.call(func(ctx context.Context) error { return t.way.Set(ctx, t.j.user, portion, written) })
+	mu.Lock()
+	returned = true
+	mu.Unlock()
+	t.sent = append(t.sent, confirmed...)
+	refused := 0
+	var refusal *RefusedError
+	if errors.As(err, &refusal) {
+		for _, contact := range refusal.Contacts {
+			t.refused[contact] = true
+		}
+		refused, err = len(refusal.Contacts), nil
+	}
+	removed := 0
+	for _, c := range confirmed {
+		if c.Action == roster.Removed {
+			removed++
+		}
+	}
+	t.Metrics.Items.WithLabelValues(resultRemoved).Add(float64(removed))
+	t.Metrics.Items.WithLabelValues(resultWritten).Add(float64(len(confirmed) - removed))
+	t.Metrics.Items.WithLabelValues(resultRefused).Add(float64(refused))
+	if err != nil && !errors.Is(err, errStopping) {
+		t.Metrics.Items.WithLabelValues(resultFailed).Add(float64(max(0, len(portion)-len(confirmed)-refused)))
+	}
+	t.count(func(s *Status) {
+		s.Removed += uint64(removed)
+		s.Written += uint64(len(confirmed) - removed)
+	})
+	next := 2 * len(portion)
+	if each := took / time.Duration(len(portion)); each > 0 {
+		next = min(next, int(portionTakes/each))
+	}
+	t.j.portion = min(max(next, 1), maxPortion)
+	return err
+}
+
+// call calls a way when the server may be used, and measures it.
+func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err error) {
+	if !t.rest() {
+		return 0, errStopping
+	}
+	ctx, cancel := context.WithTimeout(t.calls, callTakes)
+	defer cancel()
+	began := time.Now()
+	err = f(ctx)
+	took = time.Since(began)
+	t.h.free = time.Now().Add(min(pauses*took, callTakes))
+	t.Metrics.Seconds.Add(took.Seconds())
+	t.mu.Lock()
+	t.h.spend(took)
+	t.mu.Unlock()
+	var refusal *RefusedError
+	switch {
+	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
+		t.well(t.h)
+	case t.calls.Err() != nil:
+		err = errStopping
+	}
+	return took, err
+}
+
+// rest waits until the server may be used. It returns false if the keeper is closed first.
+func (t *turn) rest() bool {
+	if wait := time.Until(t.h.free); wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-t.stopping.Done():
+		}
+	}
+	return t.stopping.Err() == nil
+}
+
+// over reports whether another's turn has come.
+func (t *turn) over() bool {
+	if !t.rest() {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.waiters == nil && t.h.urgent.Len() > 0 || t.h.background.Len() > 0 && time.Since(t.began) > turnTakes
+}
+
+// finish keeps that the user is in step, but for what the server makes otherwise.
+func (t *turn) finish() {
+	row := store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}
+	if k := t.kept; k.Version != row.Version || k.Residue != row.Residue || !k.Checked.Equal(row.Checked) {
+		t.Store.PutServerRoster(row, nil)
+	}
+	t.count(func(s *Status) { s.InStep++ })
+	if t.Watcher != nil {
+		t.Watcher.InStep(t.j.user, t.have)
+	}
+}
+
+// leave keeps what the server has by now.
+func (t *turn) leave() {
+	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
+}
+
+// keepNoAccount keeps that there is nothing to do as there is no such account.
+func (t *turn) keepNoAccount() {
+	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", t.began
+	t.finish()
+}
+
+// prove compares what the server has with what it has confirmed since it was asked last.
+// It returns an error if the way does not do what it says. What single servers make
+// otherwise, of addresses and names, is no proof of that.
+func (t *turn) prove(sent []roster.Change) error {
+	last := make(map[jid.JID]roster.Change, len(sent))
+	var contacts []jid.JID
+	for _, c := range sent {
+		if _, twice := last[c.Item.JID]; !twice {
+			contacts = append(contacts, c.Item.JID)
+		}
+		last[c.Item.JID] = c
+	}
+	has := t.have.Lookup(contacts)
+	extra := false // an item that may be one of those, by another address
+	for _, c := range difference(t.have, t.want) {
+		extra = extra || c.Action == roster.Removed
+	}
+	done, undone, lacking, kept := 0, 0, 0, 0
+	for i, contact := range contacts {
+		c, there := last[contact], has[i].JID == contact
+		switch {
+		case c.Action == roster.Removed:
+			if there {
+				kept++
+			}
+		case !there:
+			lacking++
+		case has[i].Subscription != c.Item.Subscription:
+			undone++
+		case has[i].Subscription != roster.SubscriptionNone && has[i].Equal(plainItem(c.Item)):
+			done++
+		}
+	}
+	if !extra {
+		undone += lacking
+	}
+	if lacking == 0 {
+		undone += kept
+	}
+	t.mu.Lock()
+	h := t.h
+	if !h.resumed.Equal(t.resumed) {
+		t.mu.Unlock()
+		return nil
+	}
+	if done > 0 {
+		h.proven, t.proven = true, true
+	}
+	broken := false
+	if !h.proven && undone > 0 {
+		h.undone += undone
+		if !t.j.doubted {
+			t.j.doubted = true
+			h.doubters++
+		}
+		broken = h.undone >= manyUndone || h.doubters >= manyDoubters
+		undone = h.undone
+	}
+	t.mu.Unlock()
+	if broken {
+		t.fail(h, fmt.Sprintf("%d items are not as the server has confirmed them", undone))
+		return errBroken
+	}
+	return nil
+}
+
+// count counts.
+func (t *turn) count(f func(*Status)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f(&t.h.status)
+}
