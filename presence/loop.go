@@ -365,7 +365,6 @@ func (h *Hub) streamEnds() {
 	h.streams++
 	h.settled, h.lost = false, max(h.now(), 1)
 	clear(h.blocking)
-	clear(h.kept)
 	h.passed, h.marking = h.clock, false
 	h.clock++ // what is relayed from now on comes after
 	h.mu.Unlock()

@@ -15,24 +15,23 @@ import (
 // with "to" or "both", if their rosters there have the user with "from" or "both". The hub
 // keeps since which fact that is so, and decide is told.
 
-// Keeper brings the server's own rosters in step. Its methods do not block.
+// Keeper brings the server's own rosters in step (serverroster.Keeper). Its methods do not
+// block.
 type Keeper interface {
-	// Keep has a user, a bare JID, brought in step. [Hub.InStep] is called once they are;
-	// ready, from any goroutine, once nobody need wait for that any longer.
-	Keep(user jid.JID, ready func())
+	// Keeps reports whether those of a host's users are kept, as far as is known.
+	Keeps(host string) bool
+	// Keep has a user, a bare JID, brought in step. [Hub.InStep] is called when they are;
+	// ready once nobody need wait for that any longer, from any goroutine or before Keep
+	// returns.
+	Keep(user jid.JID, ready func(inStep bool))
 }
 
-// Keeper says who is asked for the word on users who come, and is called before the first
-// stream, or not at all.
+// Keeper says who keeps the server's own rosters, and is asked for the word on users who
+// come. It is called before the first stream, or not at all.
 func (h *Hub) Keeper(k Keeper) { h.keeper = k }
 
-// Kept says whether the server's own rosters of a host's users are kept on this stream: then
-// their presence waits for the word on them. It is called before presences are reported.
-func (h *Hub) Kept(host string, kept bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.kept[host] = kept
-}
+// keeps reports whether the server's own roster of a user is kept.
+func (h *Hub) keeps(u *user) bool { return h.keeper != nil && h.keeper.Keeps(u.jid.Domain()) }
 
 // ownFact is something of the server's own roster of a user.
 type ownFact struct {
@@ -84,7 +83,6 @@ func (h *Hub) own(user jid.JID, f ownFact) {
 func (h *Hub) Lost(host string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.kept, host)
 	h.clock++
 	for _, u := range h.users {
 		if u.jid.Domain() == host {
@@ -175,14 +173,11 @@ func (h *Hub) owns(u *user) *own {
 // roster: on a new stream for as long as the server may take to report, later until the
 // Keeper is ready, and no longer than Limits.Word. mu is held.
 func (h *Hub) knowsOwn(u *user) bool {
-	if !h.kept[u.jid.Domain()] || u.own != nil && (u.own.known || u.own.ready) {
+	if !h.keeps(u) || u.own != nil && (u.own.known || u.own.ready) {
 		return true
 	}
 	if !h.settled {
 		return false
-	}
-	if h.keeper == nil {
-		return true
 	}
 	if o := h.owns(u); !o.asked {
 		o.asked = true
@@ -195,7 +190,7 @@ func (h *Hub) knowsOwn(u *user) bool {
 // askKeeper asks for the word on a user.
 func (h *Hub) askKeeper(u *user) {
 	stream := h.streams
-	h.keeper.Keep(u.jid, func() {
+	h.keeper.Keep(u.jid, func(bool) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if stream == h.streams && h.users[u.jid] == u {

@@ -123,9 +123,6 @@ func (m *model) resume(ctx context.Context) {
 		wait += time.Minute // longer than anybody waits for it
 	}
 	m.mu.Unlock()
-	for _, host := range []string{"a.example", "b.example"} {
-		m.hub.Kept(host, true)
-	}
 	hub := m.hub
 	m.work.Go(func() {
 		if !m.pause(wait) {
@@ -153,12 +150,10 @@ func (m *model) pause(d time.Duration) bool {
 	}
 }
 
-// Keep implements Keeper.
-func (m *model) Keep(user jid.JID, ready func()) {
-	if m.ownServer != nil {
-		m.keep(user, ready)
-	}
-}
+// Keeps and Keep implement Keeper.
+func (m *model) Keeps(string) bool { return true }
+
+func (m *model) Keep(user jid.JID, ready func(bool)) { m.keep(user, func() { ready(true) }) }
 
 // keep brings the server's own roster of a user in step with the known one.
 func (m *model) keep(user jid.JID, ready func()) {

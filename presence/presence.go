@@ -117,7 +117,6 @@ type Hub struct {
 	users    map[jid.JID]*user
 	mailbox  queue[*user]    // of whom something has changed, each once
 	blocking map[string]bool // hosts whose block lists can be asked for, on this stream
-	kept     map[string]bool // hosts whose servers' own rosters are kept, on this stream
 	passed   uint64          // what was relayed up to this fact the server has handled
 	marking  bool            // Sender.Passed was called, and has not replied
 	running  bool            // a stream is up
@@ -138,7 +137,7 @@ func New(hosts []string, rosters Rosters, limits Limits) *Hub {
 	h := &Hub{
 		hosts: make(map[string]bool, len(hosts)), rosters: rosters, limits: limits.withDefaults(),
 		born: time.Now(), wake: make(chan struct{}, 1),
-		users: make(map[jid.JID]*user), blocking: make(map[string]bool), kept: make(map[string]bool),
+		users: make(map[jid.JID]*user), blocking: make(map[string]bool),
 		loop: loop{
 			index:  index{ids: make(map[jid.JID]uint32), entries: make([]entry, 1)},
 			before: make(map[jid.JID]*before),
@@ -236,7 +235,7 @@ func (h *Hub) unavailable(u *user, r *resource, payload []byte) {
 		u.known, u.outdated, u.wanted = false, true, false
 	}
 	// What the loop has not seen yet the server may have shown by itself.
-	if r.shown || h.kept[u.jid.Domain()] || len(u.facts) > 0 {
+	if r.shown || h.keeps(u) || len(u.facts) > 0 {
 		r.payload, r.changed, r.end, r.shown, u.changed = payload, h.clock, untold, true, h.clock
 		r.early = u.relayed > h.passed
 		r.missed = r.heard < h.lost
