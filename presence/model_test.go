@@ -17,6 +17,8 @@ import (
 	"rosterd/roster"
 )
 
+var fierce = flag.Bool("fierce", false, "let the model test of the server's own rosters do much at one moment, too")
+
 var modelSeed = flag.Uint64("seed", 0, "run the model test with this seed alone")
 
 // TestModel is the main proof: users come, go and change, rosters change, the
@@ -391,6 +393,9 @@ func (m *model) comeAndGo(report bool) {
 }
 
 func (m *model) step() {
+	if m.ownServer != nil && !*fierce {
+		time.Sleep(time.Duration(m.rand.IntN(4000)) * time.Millisecond)
+	}
 	switch n := m.rand.IntN(100); {
 	case n < 60:
 		m.comeAndGo(true)

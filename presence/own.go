@@ -346,7 +346,8 @@ func (h *Hub) takeContact(u *user, f ownFact, wants sight) {
 				s.end = untold
 			}
 		}
-		if r.gone() && r.early && s.relayed && r.changed > s.sent { // it may have overtaken what was relayed
+		// Its end may have overtaken what was relayed, or was not seen.
+		if r.gone() && (r.missed || r.early && s.relayed) && r.changed > s.sent {
 			h.clock++
 			r.changed, r.end = h.clock, untold
 		}
