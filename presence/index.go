@@ -104,7 +104,7 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 				s.unblocked(u.blocks.upTo)
 			}
 		case is && e.reachable():
-			s := subscriber{id: id}
+			s := subscriber{id: id, relayed: e.user != nil && e.user.absentAt > h.handled}
 			if opens(c.Before) {
 				s.unblocked(u.blocks.upTo)
 			}
@@ -174,7 +174,7 @@ func (h *Hub) arrived(u *user, at uint64) {
 	for _, id := range h.entries[u.id].subscribed {
 		other := h.entries[id].user
 		if i, is := other.subscriber(u.id); !is {
-			h.insert(other, i, subscriber{id: u.id, sent: at - 1})
+			h.insert(other, i, subscriber{id: u.id, sent: at - 1, relayed: u.absentAt > h.handled})
 		}
 	}
 }

@@ -38,6 +38,7 @@ type loop struct {
 
 	relayers []*user // of whom something was relayed since Sender.Passed was called
 	marked   []*user // and before that
+	handled  uint64  // Hub.passed, as of late
 
 	settleAt time.Duration // when the server will have had the time to report
 	resyncAt time.Duration // Limits.Rate is kept by waiting until then

@@ -346,6 +346,9 @@ func (h *Hub) takeContact(u *user, f ownFact, wants sight) {
 				s.end = untold
 			}
 		}
+		if !r.gone() && r.early && s.relayed && r.changed > s.sent && s.end == lasts {
+			s.lost, s.hidden = true, true
+		}
 		// Its end may have overtaken what was relayed, or was not seen.
 		if r.gone() && (r.missed || r.early && s.relayed) && r.changed > s.sent {
 			h.clock++
@@ -440,6 +443,7 @@ func (h *Hub) askedByServer(u *user) []asked {
 func (h *Hub) setMark(s Sender) {
 	h.mu.Lock()
 	stream, clock, marking := h.streams, h.clock, h.marking
+	h.handled = h.passed
 	if marking || len(h.relayers)+len(h.marked) == 0 {
 		h.mu.Unlock()
 		return

@@ -118,6 +118,7 @@ type Hub struct {
 	mailbox  queue[*user]    // of whom something has changed, each once
 	blocking map[string]bool // hosts whose block lists can be asked for, on this stream
 	passed   uint64          // what was relayed up to this fact the server has handled
+	absentAt uint64          // the last fact by which somebody was told who is absent
 	marking  bool            // Sender.Passed was called, and has not replied
 	running  bool            // a stream is up
 	streams  uint64          // counts those that have ended
@@ -178,7 +179,7 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 	if initial {
 		r.joined, r.again = h.clock, false
 	}
-	r.early = u.relayed > h.passed
+	r.early = max(u.relayed, h.absentAt) > h.passed
 	if replay {
 		return
 	}
@@ -237,7 +238,7 @@ func (h *Hub) unavailable(u *user, r *resource, payload []byte) {
 	// What the loop has not seen yet the server may have shown by itself.
 	if r.shown || h.keeps(u) || len(u.facts) > 0 {
 		r.payload, r.changed, r.end, r.shown, u.changed = payload, h.clock, untold, true, h.clock
-		r.early = u.relayed > h.passed
+		r.early = max(u.relayed, h.absentAt) > h.passed
 		r.missed = r.heard < h.lost
 		u.news = true
 	} else {

@@ -109,6 +109,10 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 	if told, _ := to.own.asks(contact, roster.SubscriptionTo); len(shown) == 0 && !visible && (u != nil && u.available > 0 || !told) {
 		batch = append(batch, Stanza{From: contact, To: to.jid, Unavailable: true})
 	}
+	if len(batch) > before {
+		h.relayed(to)
+		to.absentAt, h.absentAt = h.clock, h.clock
+	}
 	if u != nil && len(batch) > before {
 		if i, is := u.subscriber(to.id); is { // what the server sends of the contact may overtake it
 			u.subscribers[i].relayed = true

@@ -47,6 +47,7 @@ type user struct {
 	fetching     bool   // in wants
 	holding      bool   // in holds
 	unmarked     bool   // in relayers
+	absentAt     uint64 // the last fact by which they were told who is absent
 	resyncing    bool   // in resyncs, or waits for a block list
 	resyncsLater bool   // once the roster is known
 	burst        int    // how often they got into ready, each time less than Calm after the last
