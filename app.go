@@ -82,6 +82,8 @@ type app struct {
 	fetcher          *fetcher.Fetcher
 	component        *component.Component
 	manager          *users.Manager
+	ejabberd         *serverroster.Ejabberd // nil: its API is not used
+	serverRosters    *serverroster.Keeper   // nil: they are not kept
 	state            *store.Store
 	refresh, metrics *http.Server
 
@@ -140,10 +142,15 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	api, err := a.newEjabberd(cfg, log)
+	if err != nil {
+		return err
+	}
 	a.component = component.New(component.Options{
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
-		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
+		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
+		API: api, ServerRosterReady: func(host string) { a.serverRosters.Resume(host) },
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
@@ -157,6 +164,9 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	a.stops = append(a.stops, a.stopStream)
 	a.fetcher.Recovered(a.manager.Hasten)
+	if cfg.XMPP.ServerRoster != "off" {
+		a.keepServerRosters(cfg, log, m)
+	}
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
 		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
@@ -173,6 +183,59 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.component.Relay(hub)
 	}
 	return a.startHTTP(cfg, log, registry, m)
+}
+
+// newEjabberd makes what calls ejabberd's API; nil: nothing does.
+func (a *app) newEjabberd(cfg config.Config, log *slog.Logger) (component.API, error) {
+	c := cfg.Ejabberd.API
+	if c.URL == "" || cfg.XMPP.ServerRoster == "off" {
+		return nil, nil
+	}
+	var err error
+	a.ejabberd, err = serverroster.NewEjabberd(serverroster.EjabberdOptions{
+		URL: c.URL, Login: loginOf(c), Hosts: cfg.XMPP.Hosts, Logger: log,
+		Changed: func(host string) {
+			if a.ejabberd.Way(host) != nil {
+				a.serverRosters.Resume(host)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a.ejabberd, nil
+}
+
+// loginOf is how ejabberd is shown who calls its API.
+func loginOf(c config.EjabberdAPI) serverroster.EjabberdLogin {
+	return serverroster.EjabberdLogin{Token: c.Token.Reveal(), User: c.User, Password: c.Password.Reveal()}
+}
+
+// keepServerRosters has the server's own rosters kept in step.
+func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics) {
+	a.serverRosters = serverroster.New(serverroster.Options{
+		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: a.component.BrokenOwnRosters,
+		Rate: cfg.Contacts.ResyncRate, Logger: log,
+		Metrics: serverroster.Metrics{Items: m.ServerRosterItems, Waiting: m.ServerRosterWaiting, Seconds: m.ServerRosterSeconds},
+	})
+	a.manager.KeepServerRosters(a.serverRosters)
+	a.stops = append(a.stops, a.serverRosters.Close)
+	if a.ejabberd != nil {
+		ctx, stop := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { a.ejabberd.Run(ctx) })
+		a.stops = append(a.stops, func() { stop(); running.Wait() })
+	}
+}
+
+// serverRosterWay is the way to the server's own rosters of a host, and its name.
+func (a *app) serverRosterWay(host string) (serverroster.Way, string) {
+	if a.ejabberd != nil {
+		if way := a.ejabberd.Way(host); way != nil {
+			return way, component.ServerRosterAPI
+		}
+	}
+	return a.component.OwnRosters(host), component.ServerRosterPrivilege
 }
 
 // startHTTP begins to listen and to serve.
@@ -195,9 +258,9 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
 	}
 	a.refresh = a.newServer(refreshListener, refresh.Handler(endpoint, a.manager))
-	metrics.RegisterWays(registry, func(add func(host, query, push, presence string)) {
+	metrics.RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
 		for _, w := range a.component.Status().Hosts {
-			add(w.Host, w.Query, w.Push, w.Presence)
+			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
 		}
 	})
 	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
@@ -271,8 +334,12 @@ func (a *app) stopStream() {
 func (a *app) status() any {
 	s := struct {
 		component.Status
-		State string `json:"state,omitempty"` // why it is not being written
+		State         string                `json:"state,omitempty"` // why it is not being written
+		ServerRosters []serverroster.Status `json:"server_rosters,omitempty"`
 	}{Status: a.component.Status()}
+	if a.serverRosters != nil {
+		s.ServerRosters = a.serverRosters.Status()
+	}
 	if err := a.state.Err(); err != nil {
 		s.State = err.Error()
 	}

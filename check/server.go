@@ -170,7 +170,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 	timing.MinRetry, timing.MaxRetry = time.Second, time.Second // one is needed, see observe
 	link := component.New(component.Options{
 		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
-		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, MaxStanza: c.cfg.XMPP.MaxStanzaBytes, Edits: c.cfg.Contacts.TakesEdits,
+		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, ServerRoster: c.cfg.XMPP.ServerRoster, MaxStanza: c.cfg.XMPP.MaxStanzaBytes, Edits: c.cfg.Contacts.TakesEdits,
 		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
 	}, session.NewTable())
 	streams, closeStream := context.WithCancel(ctx)
@@ -246,6 +246,7 @@ func (absent) Undelivered(jid.JID)                          {}
 func (absent) Unasked(jid.JID)                              {}
 func (absent) Gone(jid.JID)                                 {}
 func (absent) Resume(string)                                {}
+func (absent) Want(jid.JID)                                 {}
 
 // learnt says what a component's status means. lacking are the hosts that the
 // server says it does not have.

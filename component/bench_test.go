@@ -60,7 +60,7 @@ func BenchmarkQuery(b *testing.B) {
 		if _, _, err := s.reader.Next(); err != nil {
 			b.Fatal(err)
 		}
-		e, unread := s.reader.Element()
+		e, unread := s.reader.Element(maxStanza)
 		if err := c.handle(s, e, unread); err != nil {
 			b.Fatal(err)
 		}

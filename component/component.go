@@ -40,6 +40,11 @@ type Options struct {
 	Unrestricted bool   // the server takes stanzas from every address of Hosts
 	Presence     string // "auto", "relay" or "off"
 
+	// The server's own rosters.
+	ServerRoster      string            // "off": they are not to be kept in step
+	API               API               // nil: none is configured
+	ServerRosterReady func(host string) // called when Component.OwnRosters has a way on a stream; it does not block
+
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
 
@@ -99,6 +104,13 @@ func (t Timing) withDefaults() Timing {
 	}
 }
 
+// API is ejabberd's HTTP API, by which its own rosters are read and written.
+type API interface {
+	// State reports whether it works for a host's users, as far as is known, and why not.
+	// It does not block.
+	State(host string) (works bool, why string)
+}
+
 // Rosters knows the rosters. Its methods do not block.
 type Rosters interface {
 	// Get asks for the roster of a resource's user. Unless it returns an error,
@@ -112,7 +124,8 @@ type Rosters interface {
 	Undelivered(full jid.JID)                 // a reply was lost with the stream
 	Unasked(full jid.JID)                     // it is connected, and somebody else may have told it anything
 	Gone(full jid.JID)                        // it is no longer connected
-	Resume(domain string)                     // its users can be sent pushes again
+	Resume(domain string)                     // its users can be sent pushes again, or their own rosters on the server be written
+	Want(user jid.JID)                        // a resource of theirs has come, and asks the server, not us
 }
 
 // Component is the connection to one server. Its methods are safe for concurrent use.

@@ -55,6 +55,11 @@ func (c *Component) handleDelegated(s *stream, host string, iq, delegation *xmls
 		return
 	}
 	c.queryArrived(s, host)
+	if c.names.isOwn(from) && s.iqs.arrived(inner.Get("id")) {
+		c.ownRostersLost(s, host, "it delegates the queries of "+c.opts.Domain+", too")
+		c.offer(s, e.refusal(errNotAllowed))
+		return
+	}
 	u, err := c.sender(s, from)
 	if err == nil && !isOwn(u, inner, host) {
 		err = errNotOwn

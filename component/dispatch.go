@@ -189,6 +189,9 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 		c.hub.Available(full, says)
 		if first { // it was there before rosterd was, and may show contacts who left meanwhile
 			c.hub.Align(full.Bare())
+			if c.routes(s, full.Domain(), s.grants.of(full.Domain())).Query == QueryServer {
+				c.rosters.Want(full.Bare())
+			}
 		}
 		return
 	}

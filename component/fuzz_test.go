@@ -38,6 +38,7 @@ func (fuzzRosters) Edit(_ jid.JID, _ roster.Edit, reply func(error)) error {
 
 func (fuzzRosters) Refused(jid.JID, []jid.JID) {}
 func (fuzzRosters) Unasked(jid.JID)            {}
+func (fuzzRosters) Want(jid.JID)               {}
 func (fuzzRosters) Gone(jid.JID)               {}
 func (fuzzRosters) Resume(string)              {}
 
@@ -90,7 +91,7 @@ func FuzzHandle(f *testing.F) {
 			if err != nil {
 				break
 			}
-			in, unread := frames.Element()
+			in, unread := frames.Element(maxStanza)
 			checkHandle(t, c, s, child, in, unread)
 		}
 		for _, full := range slices.Collect(table.Unheard(time.Now().Add(time.Hour))) {

@@ -9,20 +9,31 @@ import (
 	"rosterd/xmlstream"
 )
 
-// grant is what a virtual host lets rosterd do, as it announced on this stream, and
-// what was found out.
+// grant is what is known on this stream of what a virtual host lets rosterd do.
 type grant struct {
+	announced
+	observed
+}
+
+// announced is what a host says, which is no proof.
+type announced struct {
 	delegation string // namespace in which jabber:iq:roster is delegated; "": nothing was announced
 	filtered   bool   // only some of the queries are
-	queries    queryState
-	probed     bool   // a probe came: as long as queries come, probes do
-	keeps      string // the software that lets no roster query come here; "": none that is known
 
 	privilege string // namespace in which privileges were announced; "": none, or not yet
+	roster    bool   // its own rosters may be read and written (XEP-0356, section 5)
 	push      bool   // roster sets by privileged IQ are permitted (XEP-0356, section 6)
 	presence  bool   // presences of the host's users are reported (XEP-0356, section 7)
 	blocks    bool   // whom its users have blocked can be asked by privileged IQ
-	lists     bool   // and that was answered
+}
+
+// observed is what was found out of a host.
+type observed struct {
+	queries queryState
+	probed  bool       // a probe came: as long as queries come, probes do
+	keeps   string     // the software that lets no roster query come here; "": none that is known
+	rosters ownRosters // whether its own rosters can be read and written
+	lists   bool       // whom a user has blocked was answered
 
 	stamps      string    // how users' names are stamped; "": not known
 	absent      absence   // how it answers for a resource that is not there; outlives the stream
@@ -58,7 +69,7 @@ func newGrants(hosts []string, before *grants) *grants {
 	for _, host := range hosts {
 		g.hosts[host] = grant{}
 		if before != nil {
-			g.hosts[host] = grant{absent: before.of(host).absent}
+			g.hosts[host] = grant{observed: observed{absent: before.of(host).absent}}
 		}
 	}
 	return g
@@ -104,24 +115,29 @@ func (c *Component) delegationAnnounced(s *stream, host string, e *xmlstream.Ele
 
 // privilegesAnnounced reads an announcement of privileges (XEP-0356, section 4.2).
 func (c *Component) privilegesAnnounced(s *stream, host string, e *xmlstream.Element) {
-	var announced grant
+	now := announced{privilege: strings.Clone(e.Name.Space)}
 	for _, perm := range e.Children {
 		switch kind := perm.Get("type"); {
 		case !perm.Is(e.Name.Space, "perm"):
 		case perm.Get("access") == "presence":
-			announced.presence = kind == "managed_entity" || kind == "roster"
+			now.presence = kind == "managed_entity" || kind == "roster"
+		case perm.Get("access") == "roster":
+			now.roster = kind == "both"
 		case perm.Get("access") == "iq":
-			announced.push, announced.blocks = permits(perm, nsRoster, "set"), permits(perm, nsBlocking, "get")
+			now.push, now.blocks = permits(perm, nsRoster, "set"), permits(perm, nsBlocking, "get")
 		}
 	}
-	c.hub.Blocking(host, announced.blocks) // first: once they are granted, presences are relayed
+	c.hub.Blocking(host, now.blocks) // first: once they are granted, presences are relayed
 	before, after := s.grants.change(host, func(g *grant) {
-		g.privilege = strings.Clone(e.Name.Space)
-		g.push, g.presence, g.blocks = announced.push, announced.presence, announced.blocks
+		now.delegation, now.filtered = g.delegation, g.filtered
+		if g.announced = now; !g.roster {
+			g.rosters.proven = false
+		}
 	})
 	if before != after {
-		c.opts.Logger.Info("privileges announced", "host", host, "namespace", e.Name.Space, "push", after.push, "presence", after.presence, "blocking", after.blocks)
+		c.opts.Logger.Info("privileges announced", "host", host, "namespace", e.Name.Space, "push", after.push, "presence", after.presence, "blocking", after.blocks, "roster", after.roster)
 	}
+	c.proveOwnRosters(s, host)
 	if after.presence && !before.presence {
 		c.testAbsence(s, host)
 	}
@@ -144,29 +160,64 @@ func permits(within *xmlstream.Element, namespace, kind string) bool {
 	return false
 }
 
-// The values of [Routes]: how queries arrive, changes reach clients, and presence gets
-// from contact to contact.
+// The values of [Routes]: how queries arrive, changes reach clients, presence gets from
+// contact to contact, and the server's own rosters are kept in step.
 const (
 	QueryUnknown   = "unknown"   // the host has announced nothing, and it is too early to say more
 	QueryDelegated = "delegated" // the server forwards them (XEP-0355)
 	QueryPlain     = "plain"     // clients ask the component's own JID
-	QueryNone      = "none"      // none does: the server answers all of them, whoever is asked
+	QueryServer    = "server"    // none does: the server answers from its own rosters, which are kept in step
+	QueryNone      = "none"      // the same, and rosterd cannot keep them: it serves nobody
 
 	PushPrivileged = "privileged" // roster push, sent by the server in the user's name (XEP-0356, section 6)
 	PushDirect     = "direct"     // roster push, sent from the user's bare JID
+	PushServer     = "server"     // by the server, when its own roster is written
 	PushExchange   = "exchange"   // message with a roster item exchange (XEP-0144), which the client may act on
 
 	PresenceRelayed = "relayed" // by rosterd
 	PresenceServer  = "server"  // by the server, as far as its own roster lets it
+
+	ServerRosterPrivilege = "privilege" // by privileged roster IQs (XEP-0356, section 5)
+	ServerRosterAPI       = "api"       // by ejabberd's HTTP API
+	ServerRosterNone      = "none"      // there is no way, or none was proven
+	ServerRosterOff       = "off"       // they are not to be
 )
+
+// serverRoster returns how a host's own rosters are kept in step, and why they are not.
+// It is "" if that is on purpose, or if it is too early to say.
+func (c *Component) serverRoster(s *stream, host string, g grant) (way, lacks string) {
+	var api bool
+	var why string
+	if c.opts.API != nil {
+		api, why = c.opts.API.State(host)
+	}
+	switch {
+	case c.opts.ServerRoster == "off":
+		return ServerRosterOff, ""
+	case api:
+		return ServerRosterAPI, ""
+	case g.roster && g.rosters.proven:
+		return ServerRosterPrivilege, ""
+	case c.opts.API != nil:
+		return ServerRosterNone, "ejabberd's API: " + why
+	case g.roster && g.rosters.why != "":
+		return ServerRosterNone, g.rosters.why
+	case c.announcementsOver(s) && g.roster:
+		return ServerRosterNone, "the privilege roster, both, is announced, but " + c.opts.Domain + " has no answer by it"
+	case c.announcementsOver(s) || g.privilege != "" && !g.roster:
+		return ServerRosterNone, "the privilege roster, both, is not announced"
+	}
+	return ServerRosterNone, ""
+}
 
 // Routes are the best that a host's grants permit.
 type Routes struct {
-	Host     string   `json:"host"`
-	Query    string   `json:"query"`
-	Push     string   `json:"push"`
-	Presence string   `json:"presence"`
-	Missing  []string `json:"missing,omitempty"` // what a better route needs, one sentence each
+	Host         string   `json:"host"`
+	Query        string   `json:"query"`
+	Push         string   `json:"push"`
+	Presence     string   `json:"presence"`
+	ServerRoster string   `json:"server_roster"`
+	Missing      []string `json:"missing,omitempty"` // what a better route needs, one sentence each
 
 	Delegation        bool   `json:"delegation"`           // of jabber:iq:roster: its queries arrive, or
 	Unproven          bool   `json:"unproven,omitempty"`   // are said to: nobody answers probes
@@ -174,13 +225,17 @@ type Routes struct {
 	PushPermitted     bool   `json:"push_permitted"`       // roster pushes by privileged IQ
 	PresencePermitted bool   `json:"presence_permitted"`   // presences are reported
 	BlockingPermitted bool   `json:"blocking_permitted"`   // block lists can be asked for
+	RosterPermitted   bool   `json:"roster_permitted"`     // its own rosters can be read and written
 }
 
 // routes are those of a host at present, on a stream.
 func (c *Component) routes(s *stream, host string, g grant) Routes {
-	r := Routes{Host: host, Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer,
-		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks}
+	r := Routes{Host: host, Query: QueryDelegated, Push: c.pushRoute(g), Presence: PresenceServer,
+		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks, RosterPermitted: g.roster}
 	missing := func(format string, args ...any) { r.Missing = append(r.Missing, fmt.Sprintf(format, args...)) }
+	var lacks string // why there is no way into the server's own rosters
+	r.ServerRoster, lacks = c.serverRoster(s, host, g)
+	kept := r.ServerRoster == ServerRosterPrivilege || r.ServerRoster == ServerRosterAPI
 	switch {
 	case r.Delegation:
 		if r.Unproven = g.queries == queriesUnproven; r.Unproven {
@@ -190,31 +245,59 @@ func (c *Component) routes(s *stream, host string, g grant) Routes {
 	case g.keeps != "":
 		r.Query = QueryNone
 		missing("%s runs %s, which answers every roster query from its own rosters, whoever is asked: rosterd cannot serve it", host, g.keeps)
-	case c.announcementsOver(s) && (g.delegation == "" || g.queries == queriesElsewhere):
-		r.Query = QueryPlain
-		missing("%s does not delegate %s to %s, so clients must ask %s for their roster; "+
-			"Prosody: delegations, and mod_delegation on the host and on the component; ejabberd: mod_delegation", host, nsRoster, c.opts.Domain, c.opts.Domain)
-	default:
+	case !c.announcementsOver(s) || g.delegation != "" && g.queries != queriesElsewhere:
 		r.Query = QueryUnknown
+	case kept:
+		r.Query, r.Push = QueryServer, PushServer
+		if !g.presence {
+			missing("%s does not report who comes and goes, so users are looked up at the backend only when it reports them; "+
+				"Prosody: presence = \"managed_entity\" in privileged_entities; ejabberd: presence: {managed_entity: …} in mod_privilege", host)
+		}
+	default:
+		r.Query = QueryPlain
+		otherwise := ""
+		if lacks != "" {
+			otherwise = "; or, for the server to answer from its own rosters, which rosterd does not keep (" + lacks + "): " + ownRosterLines
+		}
+		missing("%s does not delegate %s to %s, so clients must ask %s for their roster; "+
+			"Prosody: delegations, and mod_delegation on the host and on the component; ejabberd: mod_delegation%s", host, nsRoster, c.opts.Domain, c.opts.Domain, otherwise)
 	}
-	unserved := r.Query == QueryPlain || r.Query == QueryNone
 	switch {
-	case g.push:
-		r.Push = PushPrivileged
-	case c.unrestricted.Load() && !unserved:
-		r.Push = PushDirect
-	case r.Query == QueryDelegated:
+	case r.Push == PushDirect && (r.Query == QueryPlain || r.Query == QueryNone):
+		r.Push = PushExchange
+	case r.Push == PushExchange && r.Query == QueryDelegated:
 		missing("%s does not permit roster pushes, so changes are sent as roster item exchange (XEP-0144), on which few clients act; "+
 			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd from 24.10 on: iq: {\"%s\": {set: …}} in mod_privilege; before: check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster, nsRoster)
 	}
-	switch {
-	case c.relays(g):
+	if r.Query != QueryServer && c.relays(g) {
 		r.Presence = PresenceRelayed
-	case r.Query == QueryDelegated && c.opts.Presence != "off":
-		missing("presence between contacts of %s follows the server's own rosters, so contacts that only the backend knows are shown as offline; to have it relayed: the privilege presence, managed_entity, "+
-			"and xmpp.unrestricted: true, which needs Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener", host)
+	}
+	offline := r.Query == QueryDelegated && r.Presence == PresenceServer && c.opts.Presence != "off"
+	const relaying = "to have presence relayed: the privilege presence, managed_entity, " +
+		"and xmpp.unrestricted: true, which needs Prosody: validate_from_addresses = false on the Component; ejabberd: check_from: false on the listener"
+	switch {
+	case offline && r.ServerRoster == ServerRosterOff:
+		missing("presence between contacts of %s follows the server's own rosters, so contacts that only the backend knows are shown as offline; "+relaying, host)
+	case offline && lacks != "":
+		missing("presence between contacts of %s, PEP events (avatars, encryption keys) and archives follow the server's own rosters, which rosterd does not keep: %s; "+ownRosterLines+"; or "+relaying, host, lacks)
+	case r.Query == QueryDelegated && lacks != "":
+		missing("PEP events (avatars, encryption keys) and archives of %s follow the server's own rosters, which rosterd does not keep: %s; "+ownRosterLines, host, lacks)
 	}
 	return r
+}
+
+// ownRosterLines are what lets rosterd keep the server's own rosters.
+const ownRosterLines = "Prosody: roster = \"both\" in privileged_entities; ejabberd: mod_http_api and mod_admin_extra, and ejabberd.api.url"
+
+// pushRoute is how a change reaches a client that rosterd has told its roster.
+func (c *Component) pushRoute(g grant) string {
+	switch {
+	case g.push:
+		return PushPrivileged
+	case c.unrestricted.Load():
+		return PushDirect
+	}
+	return PushExchange
 }
 
 // relays reports whether the presence of a host's users is relayed.

@@ -25,7 +25,8 @@ func TestRoutes(t *testing.T) {
 	early := func(o *Options) { o.Timing.Announce = time.Hour }
 	late := func(o *Options) { o.Timing.Announce = time.Nanosecond }
 	free := func(o *Options) { o.Unrestricted = true }
-	off := func(o *Options) { o.Presence = "off" }
+	off := func(o *Options) { o.Presence, o.ServerRoster = "off", "off" }
+	alone := func(o *Options) { o.ServerRoster = "off" }
 	tests := []struct {
 		name      string
 		options   []func(*Options)
@@ -33,11 +34,13 @@ func TestRoutes(t *testing.T) {
 		want      Routes // without Missing
 		missing   int
 	}{
-		{"all", []func(*Options){early, free}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceRelayed}, 0},
-		{"restricted", []func(*Options){early}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 1},
+		{"all", []func(*Options){early, free, alone}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceRelayed}, 0},
+		{"restricted", []func(*Options){early, alone}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 1},
+		{"all, no own rosters", []func(*Options){early, free}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceRelayed}, 1},
+		{"restricted, no own rosters", []func(*Options){early}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 1},
 		{"no presence wanted", []func(*Options){early, free, off}, delegationOnly + mayPush, Routes{Query: QueryDelegated, Push: PushPrivileged, Presence: PresenceServer}, 0},
-		{"unrestricted", []func(*Options){early, free}, delegationOnly + presenceToo, Routes{Query: QueryDelegated, Push: PushDirect, Presence: PresenceRelayed}, 0},
-		{"unrestricted, no presence", []func(*Options){early, free}, delegationOnly + noPrivilege, Routes{Query: QueryDelegated, Push: PushDirect, Presence: PresenceServer}, 1},
+		{"unrestricted", []func(*Options){early, free, alone}, delegationOnly + presenceToo, Routes{Query: QueryDelegated, Push: PushDirect, Presence: PresenceRelayed}, 0},
+		{"unrestricted, no presence", []func(*Options){early, free, alone}, delegationOnly + noPrivilege, Routes{Query: QueryDelegated, Push: PushDirect, Presence: PresenceServer}, 1},
 		{"delegation alone", []func(*Options){early, off}, delegationOnly + noPrivilege, Routes{Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer}, 1},
 		{"get alone", []func(*Options){early, off}, delegationOnly + getAlone, Routes{Query: QueryDelegated, Push: PushExchange, Presence: PresenceServer}, 1},
 		{"nothing yet", []func(*Options){early, off}, "", Routes{Query: QueryUnknown, Push: PushExchange, Presence: PresenceServer}, 0},

@@ -34,6 +34,7 @@ func (k *keeper) Edit(jid.JID, roster.Edit, func(error)) error { return roster.E
 
 func (k *keeper) Refused(jid.JID, []jid.JID) {}
 func (k *keeper) Unasked(full jid.JID)       { k.kept = append(k.kept, full) }
+func (k *keeper) Want(jid.JID)               {}
 func (k *keeper) Gone(full jid.JID)          { k.kept = append(k.kept, full) }
 func (k *keeper) Resume(domain string)       { k.kept = append(k.kept, domain) }
 

@@ -66,7 +66,11 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 	defer p.done() // the one that holds back settled until all are counted
 	defer p.settleUnconfirmed(host, g)
 	route := c.routes(s, host, g).Push
-	if route == PushExchange {
+	switch route {
+	case PushServer:
+		p.left = 1 // the server pushes what is written into its own roster
+		return nil
+	case PushExchange:
 		p.suggest(to, changes)
 		return nil
 	}

@@ -54,6 +54,7 @@ type link struct {
 
 	first      string          // stanza of the stream
 	showProbes bool            // next does not answer probes by itself
+	rosters    string          // what a query by the privilege roster is answered; "": nothing
 	delegates  map[string]bool // hosts that were announced to delegate
 	probes     map[string]bool // ids of the probes that were answered
 }
@@ -133,6 +134,7 @@ var (
 	delegations = regexp.MustCompile(`<message from='([^'@/]+)'[^>]*><delegation [^>]*>(<delegated namespace='jabber:iq:roster')?`)
 	forwards    = regexp.MustCompile(`<iq type='set' id='D' from='([^'@/]+)'[^>]*><delegation `)
 	probes      = regexp.MustCompile(`^<iq type='get' id='([^']+)' from='contacts.example.org/rosterd' to='(nobody-[^'@/]+@([^'@/]+))'><query xmlns='jabber:iq:roster'/></iq>$`)
+	ownProbes   = regexp.MustCompile(`^<iq type='get' id='([^']+)' from='contacts.example.org' to='(nobody-[^'@/]+@([^'@/]+))'><query xmlns='jabber:iq:roster'/></iq>$`)
 	ids         = regexp.MustCompile(` id='([^']*)'`)
 )
 
@@ -147,6 +149,13 @@ func (k *link) probed(stanza string) bool {
 				"<iq xmlns='jabber:client' type='get' id='%s' from='contacts.example.org/rosterd' to='%s'>%s</iq></forwarded></delegation></iq>", host, nsDelegation2, nsForward, id, to, rosterGet)
 		}
 		k.send("<iq type='error' id='%s' from='%s' to='contacts.example.org/rosterd'><error type='cancel'><service-unavailable xmlns='%s'/></error></iq>", id, to, nsStanzas)
+		return true
+	}
+	if p := ownProbes.FindStringSubmatch(stanza); p != nil {
+		k.probes[p[1]] = true
+		if k.rosters != "" {
+			k.send(k.rosters, p[1], p[2])
+		}
 		return true
 	}
 	if triesAddress(stanza) {
@@ -240,6 +249,7 @@ type rosters struct {
 	refused chan string // if not nil, calls of Refused
 	edits   chan edit   // calls of Edit
 	unasked chan jid.JID
+	wanted  chan jid.JID
 	resumed chan string
 	rest    chan []roster.Item // if not nil, what replies could not hold
 	current string             // the version of those who have the roster; "": nobody has
@@ -302,6 +312,8 @@ func (r *rosters) Undelivered(full jid.JID) { r.lost <- full }
 
 func (r *rosters) Unasked(full jid.JID) { r.unasked <- full }
 
+func (r *rosters) Want(user jid.JID) { r.wanted <- user }
+
 func (r *rosters) Resume(domain string) { r.resumed <- domain }
 
 // rig is a component under test.
@@ -337,7 +349,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
 	r := &rig{
 		server:   newServer(t),
-		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16), edits: make(chan edit, 1<<10)},
+		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16), wanted: make(chan jid.JID, 1<<16), edits: make(chan edit, 1<<10)},
 		sessions: session.NewTable(),
 		registry: prometheus.NewRegistry(),
 		log:      &logBuffer{},

@@ -149,7 +149,7 @@ func (c *Component) makeSure(s *stream, full jid.JID) {
 	if !c.pushesKnown(s, g) {
 		return // it is asked again, when it is known what can be done
 	}
-	switch c.routes(s, host, g).Push {
+	switch c.pushRoute(g) {
 	case PushPrivileged:
 		// A roster push that changes nothing: a contact is removed that nobody ever had.
 		r := request{kind: stanza.IQTypeSet, to: to, privilege: g.privilege,

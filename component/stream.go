@@ -24,10 +24,14 @@ import (
 	"rosterd/xmlstream"
 )
 
-// maxStanza is how many bytes of a stanza are read; of a longer one only the beginning
-// is, and a request is answered policy-violation. The servers' own limits for what
-// users send are below.
-const maxStanza = 1 << 20
+// maxStanza is how many bytes a stanza has that is decoded; of a longer one only the
+// opening tag is, and a request is answered policy-violation. The servers' own limits for
+// what users send are below. maxKept is how many bytes are read of any: a server's own
+// roster of 5,000 contacts may be longer, see privilegeWay.
+const (
+	maxStanza = 1 << 20
+	maxKept   = 4 << 20
+)
 
 const nsStreams = "urn:ietf:params:xml:ns:xmpp-streams" // RFC 6120, section 4.9
 
@@ -107,7 +111,7 @@ func (c *Component) connect(ctx context.Context) (*stream, error) {
 		unasked: unasked{met: make(map[jid.JID]bool)},
 	}
 	s.out.spare = &c.buffers
-	s.reader = xmlstream.NewReader(s, maxStanza)
+	s.reader = xmlstream.NewReader(s, maxKept)
 	if err := s.handshake(o.Secret); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
@@ -147,7 +151,7 @@ func (s *stream) handshake(secret string) error {
 	} else if err != nil {
 		return fmt.Errorf("handshake: %w", noServer(err))
 	}
-	e, err := s.reader.Element()
+	e, err := s.reader.Element(maxStanza)
 	switch {
 	case err != nil:
 		return errors.New("handshake: what answers is no XMPP server")
@@ -245,7 +249,7 @@ func (c *Component) readAll(s *stream) error {
 			return fmt.Errorf("reading: %w", err)
 		}
 		s.whole.Store(int64(time.Since(s.began)))
-		e, err := s.reader.Element()
+		e, err := s.reader.Element(maxStanza)
 		if err := c.handle(s, e, err); err != nil {
 			return err
 		}
@@ -260,6 +264,7 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 	proveAll := func() {
 		for _, host := range c.opts.Hosts {
 			c.proveDelegation(s, host)
+			c.proveOwnRosters(s, host)
 		}
 	}
 	proveAll()
@@ -313,12 +318,12 @@ func (c *Component) endAnnouncements(s *stream) {
 	for _, host := range c.opts.Hosts {
 		g := s.grants.of(host)
 		r := c.routes(s, host, g)
-		c.opts.Logger.Info("ways", "host", host, "query", r.Query, "push", r.Push, "presence", r.Presence)
+		c.opts.Logger.Info("ways", "host", host, "query", r.Query, "push", r.Push, "presence", r.Presence, "server_roster", r.ServerRoster)
 		for _, what := range r.Missing {
 			c.warn(c.lacking, what, "a better way is missing", "host", host, "missing", what)
 		}
 		c.testAbsence(s, host)
-		if g.privilege == "" {
+		if g.privilege == "" || r.Query == QueryServer {
 			c.rosters.Resume(host)
 		}
 	}

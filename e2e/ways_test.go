@@ -27,8 +27,8 @@ func stock(s server) server {
 }
 
 // way is the series of how a host is served, see the table in README.md.
-func way(host, query, push, presence string) string {
-	return fmt.Sprintf("rosterd_host_way{host=%q,presence=%q,push=%q,query=%q}", host, presence, push, query)
+func way(host, query, push, presence, serverRoster string) string {
+	return fmt.Sprintf("rosterd_host_way{host=%q,presence=%q,push=%q,query=%q,server_roster=%q}", host, presence, push, query, serverRoster)
 }
 
 // rosterd takes the best way that each server leaves, and says what is missing
@@ -43,14 +43,14 @@ func TestWays(t *testing.T) {
 		query, push, presence string
 		missing               []string // what the warnings and the notes are about
 	}{
-		{"delegated, privileged on Prosody", prosody, harness.Grants{}, "delegated", "privileged", "server", []string{"presence between contacts"}},
+		{"delegated, privileged on Prosody", prosody, harness.Grants{}, "delegated", "privileged", "server", nil},
 		{"delegated, privileged, unrestricted on Prosody", unrestricted(prosody), harness.Grants{}, "delegated", "privileged", "relayed", nil},
 		{"delegated, unrestricted on Prosody", unrestricted(prosody), noIQ, "delegated", "direct", "relayed", nil},
-		{"delegated, privileged where it can be, unrestricted on ejabberd", ejabberd, harness.Grants{}, "delegated", ejabberd.push(), "relayed", nil},
-		{"delegated, unrestricted on ejabberd without privileged IQs", ejabberd, noIQ, "delegated", "direct", "relayed", nil},
+		{"delegated, privileged where it can be, unrestricted on ejabberd", ejabberd, harness.Grants{}, "delegated", ejabberd.push(), "relayed", []string{"own rosters"}},
+		{"delegated, unrestricted on ejabberd without privileged IQs", ejabberd, noIQ, "delegated", "direct", "relayed", []string{"own rosters"}},
 		{"delegated, unrestricted on ejabberd without presence", ejabberd, harness.Grants{NoPresence: true},
 			"delegated", ejabberd.push(), "server", []string{"presence between contacts"}},
-		{"delegated alone on Prosody", prosody, noIQ, "delegated", "exchange", "server", []string{"roster item exchange", "presence between contacts"}},
+		{"delegated alone on Prosody", prosody, noIQ, "delegated", "exchange", "server", []string{"roster item exchange"}},
 		{"delegated alone on ejabberd", stock(ejabberd), noIQ,
 			"delegated", "exchange", "server", []string{"roster item exchange", "presence between contacts"}},
 		{"plain Prosody", prosody, harness.Grants{Plain: true}, "plain", "exchange", "server", []string{"does not delegate"}},
@@ -94,7 +94,11 @@ func TestWays(t *testing.T) {
 			}
 			wantQuiet(ctx, t, romeo)
 			wantMissing(ctx, t, w, c.missing)
-			waitMetric(ctx, t, w.rosterd, way("example.org", c.query, c.push, c.presence), 1)
+			own := "none"
+			if strings.HasSuffix(c.name, "Prosody") && c.query == "delegated" {
+				own = "privilege"
+			}
+			waitMetric(ctx, t, w.rosterd, way("example.org", c.query, c.push, c.presence, own), 1)
 			wantOneStream(ctx, t, w)
 		})
 	}
@@ -264,9 +268,10 @@ func testHostsDiffer(t *testing.T, srv server) {
 	push := srv.push()
 	pushNet := map[string]string{"prosody": "exchange", "ejabberd": "direct"}[srv.name]
 	presence := map[string]string{"prosody": "server", "ejabberd": "relayed"}[srv.name]
-	waitMetric(ctx, t, w.rosterd, way("example.org", "delegated", push, presence), 1)
-	waitMetric(ctx, t, w.rosterd, way("example.net", "delegated", pushNet, "server"), 1)
-	waitMetric(ctx, t, w.rosterd, way("example.com", "plain", "exchange", "server"), 1)
+	own := map[string]string{"prosody": "privilege", "ejabberd": "none"}[srv.name]
+	waitMetric(ctx, t, w.rosterd, way("example.org", "delegated", push, presence, own), 1)
+	waitMetric(ctx, t, w.rosterd, way("example.net", "delegated", pushNet, "server", own), 1)
+	waitMetric(ctx, t, w.rosterd, way("example.com", "plain", "exchange", "server", "none"), 1)
 
 	// The backend of one fails, and the others are as they were.
 	other.Refuse()

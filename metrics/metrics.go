@@ -132,19 +132,19 @@ func counter(reg prometheus.Registerer, name, help string, value func() uint64) 
 
 // RegisterWays registers how each host is served, see component.Routes. ways is
 // called at each scrape, and calls add for each host.
-func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence string))) {
+func RegisterWays(reg prometheus.Registerer, ways func(add func(host, query, push, presence, serverRoster string))) {
 	reg.MustRegister(wayCollector(ways))
 }
 
-type wayCollector func(add func(host, query, push, presence string))
+type wayCollector func(add func(host, query, push, presence, serverRoster string))
 
 var wayDesc = prometheus.NewDesc("rosterd_host_way",
-	"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence"}, nil)
+	"1, with the ways that the server leaves for a host as labels.", []string{"host", "query", "push", "presence", "server_roster"}, nil)
 
 func (c wayCollector) Describe(ch chan<- *prometheus.Desc) { ch <- wayDesc }
 
 func (c wayCollector) Collect(ch chan<- prometheus.Metric) {
-	c(func(host, query, push, presence string) {
-		ch <- prometheus.MustNewConstMetric(wayDesc, prometheus.GaugeValue, 1, host, query, push, presence)
+	c(func(host, query, push, presence, serverRoster string) {
+		ch <- prometheus.MustNewConstMetric(wayDesc, prometheus.GaugeValue, 1, host, query, push, presence, serverRoster)
 	})
 }

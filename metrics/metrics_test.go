@@ -25,8 +25,8 @@ func TestMetrics(t *testing.T) {
 	m := New(registry)
 	RegisterBuildInfo(registry, "1.0", "abc")
 	RegisterSessions(registry, func() (int, int) { return 3, 2 })
-	RegisterWays(registry, func(add func(host, query, push, presence string)) {
-		add("example.org", "delegated", "privileged", "server")
+	RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
+		add("example.org", "delegated", "privileged", "server", "privilege")
 	})
 	for _, vec := range []*prometheus.CounterVec{m.Queries, m.Fetches, m.ItemsSkipped, m.FieldsIgnored, m.RefreshRequests, m.RefreshedUsers, m.ServerRosterItems} {
 		vec.WithLabelValues("x").Inc()
@@ -41,7 +41,7 @@ func TestMetrics(t *testing.T) {
 		`rosterd_fetches_total{result="x"} 1`, "rosterd_fetch_duration_seconds_count 0", "rosterd_fetches_in_flight 0", "rosterd_backend_circuit_open 0",
 		`rosterd_refresh_requests_total{code="x"} 1`, `rosterd_refreshed_users_total{result="x"} 1`,
 		`rosterd_pushes_total{action="added",result="ok"} 1`, `rosterd_items_skipped_total{reason="x"} 1`,
-		`rosterd_host_way{host="example.org",presence="server",push="privileged",query="delegated"} 1`, "rosterd_presences_relayed_total 0",
+		`rosterd_host_way{host="example.org",presence="server",push="privileged",query="delegated",server_roster="privilege"} 1`, "rosterd_presences_relayed_total 0",
 		`rosterd_server_roster_items_total{result="x"} 1`, "rosterd_server_roster_waiting_users 0", "rosterd_server_roster_write_seconds_total 0",
 		"rosterd_sessions 3", "rosterd_interested_resources 2", `rosterd_build_info{commit="abc",goversion="go`,
 		"go_goroutines ", "process_open_fds ",

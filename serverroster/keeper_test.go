@@ -580,7 +580,7 @@ func TestClose(t *testing.T) {
 			w.keep(juliet, many(100))
 			w.know(romeo, many(3))
 			waiting := make(chan struct{})
-			w.keeper.Keep(romeo, func() { close(waiting) })
+			w.keeper.Keep(romeo, func(bool) { close(waiting) })
 			time.Sleep(time.Second)
 			began := time.Now()
 			w.keeper.Close()

@@ -35,14 +35,14 @@ func (r *Reader) note(t tag) {
 }
 
 // Element decodes the stanza that Next returned last. An error is about this stanza
-// alone, [ErrTooLong] if it was longer than the limit. Then the element is the opening
+// alone, [ErrTooLong] if it was longer than max bytes, or than the limit. Then the element is the opening
 // tag alone, or nil if not even that can be decoded.
 //
 // The texts of the element are parts of one copy of the stanza: clone them to keep them.
-func (r *Reader) Element() (*Element, error) {
+func (r *Reader) Element(max int) (*Element, error) {
 	data, whole := r.kept()
 	err := ErrTooLong
-	if whole {
+	if whole && len(data) <= max {
 		if e := r.plain(data); e != nil {
 			return e, nil
 		}

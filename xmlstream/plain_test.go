@@ -114,7 +114,7 @@ func BenchmarkDecode(b *testing.B) {
 			if _, _, err := r.Next(); err != nil {
 				b.Fatal(err)
 			}
-			if _, err := r.Element(); err != nil {
+			if _, err := r.Element(1 << 20); err != nil {
 				b.Fatal(err)
 			}
 		}

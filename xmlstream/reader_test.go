@@ -176,7 +176,7 @@ func FuzzReader(f *testing.F) {
 				if err := oneElement(stanza); err != nil && !hidesNoEnd.MatchString(err.Error()) {
 					t.Fatalf("%q is a stanza: %v", stanza, err)
 				}
-				e, err := frames.Element()
+				e, err := frames.Element(1 << 20)
 				want, wrong := Decode(stanza)
 				if (err == nil) != (wrong == nil) || err == nil && !sameElement(e, want) {
 					t.Fatalf("%q: %+v, %v, want %+v, %v", stanza, e, err, want, wrong)
