@@ -19,8 +19,10 @@ func (c *checker) host(w component.Routes, status component.Status, lacks bool) 
 	switch {
 	case w.Query == component.QueryNone:
 		return []finding{fail("%s", w.Missing[0]).mend("README.md, Set-up on other servers, has those that can be served")}
+	case w.Query == component.QueryServer:
+		return append([]finding{presence(w, m), serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
 	case w.Delegation || m.announced:
-		return append([]finding{delegation(w, m, follows), c.push(w, m), presence(w, m), blocking(w, m)}, c.ways(w)...)
+		return append([]finding{delegation(w, m, follows), c.push(w, m), presence(w, m), blocking(w, m), serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
 	case lacks:
 		return []finding{fail("%s: the server does not have this domain", w.Host).mend(
 			"xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")}
@@ -88,6 +90,38 @@ func blocking(w component.Routes, m missing) finding {
 	return warn("%s: does not say whom users have blocked (privilege iq, get, urn:xmpp:blocking): blocked contacts are sent their presence", w.Host).mend(m.lines()...)
 }
 
+// serverRoster says whether the server's own rosters are kept in step.
+func serverRoster(w component.Routes, m missing) finding {
+	m.roster = true
+	switch w.ServerRoster {
+	case component.ServerRosterOff:
+		return finding{}
+	case component.ServerRosterPrivilege:
+		return pass("%s: its own rosters can be kept in step (privilege roster, both)", w.Host)
+	case component.ServerRosterAPI:
+		return pass("%s: its own rosters can be kept in step (ejabberd.api)", w.Host)
+	}
+	what := "does not let its own rosters be kept in step (privilege roster, both)"
+	if w.RosterPermitted {
+		what = "says that its own rosters may be kept in step (privilege roster, both), but does not do it"
+	}
+	return warn("%s: %s: avatars, encryption keys and other PEP events do not pass between contacts", w.Host, what).mend(m.lines()...)
+}
+
+// subscriptions says whether users can change the server's own rosters.
+func subscriptions(w component.Routes, m missing) finding {
+	m.readOnly = true
+	switch {
+	case w.ServerRoster != component.ServerRosterPrivilege:
+		return finding{}
+	case w.Subscriptions == component.SubscriptionsRefused:
+		return pass("%s: refuses subscription requests, so its own rosters stay as rosterd writes them", w.Host)
+	case w.Subscriptions == component.SubscriptionsTaken:
+		return warn("%s: takes subscription requests, which change its own rosters until rosterd looks at them again", w.Host).mend(m.prosody()...)
+	}
+	return warn("%s: whether it refuses subscription requests, which change its own rosters, cannot be found out", w.Host).mend(m.prosody()...)
+}
+
 // inWords are the values of [component.Routes], behind what they are of.
 var inWords = map[string]string{
 	"query " + component.QueryDelegated: "roster queries are delegated",
@@ -111,6 +145,9 @@ var inWords = map[string]string{
 
 // ways says which ways will be used, and whom the users will see.
 func (c *checker) ways(w component.Routes) []finding {
+	if w.Query == component.QueryServer {
+		return []finding{pass("%s: the server answers roster queries, pushes changes and exchanges presence by its own rosters, which rosterd keeps", w.Host)}
+	}
 	found := []finding{pass("%s: %s; %s; %s; %s", w.Host, inWords["query "+w.Query], inWords["push "+w.Push],
 		inWords["presence "+w.Presence], inWords["roster "+w.ServerRoster])}
 	if w.Query == component.QueryUnknown {
@@ -136,9 +173,9 @@ func (c *checker) ways(w component.Routes) []finding {
 type missing struct {
 	host, domain string
 
-	delegation, push, presence, blocking bool
-	announced                            bool // privileges were, if not these
-	unrestricted                         bool
+	delegation, push, presence, blocking, roster, readOnly bool
+	announced                                              bool // privileges were, if not these
+	unrestricted                                           bool
 
 	// Some host has announced something, so that Prosody has the module loaded on
 	// the Component, too.
@@ -150,7 +187,7 @@ func (m missing) lines() []string { return append(m.prosody(), m.ejabberd()...) 
 
 func (m missing) prosody() []string {
 	const modules = `    modules_enabled = { "delegation", "privilege" }`
-	privileges := !m.announced && (m.push || m.presence)
+	privileges := !m.announced && (m.push || m.presence || m.roster)
 	lines := []string{"prosody.cfg.lua:", fmt.Sprintf("  VirtualHost %q", m.host)}
 	if m.delegation || privileges {
 		lines = append(lines, modules)
@@ -160,7 +197,11 @@ func (m missing) prosody() []string {
 	}
 	switch {
 	case privileges:
-		lines = append(lines, fmt.Sprintf(`    privileged_entities = { [%q] = { presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`, m.domain))
+		lines = append(lines, fmt.Sprintf(`    privileged_entities = { [%q] = { roster = "both"; presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`, m.domain))
+	case m.readOnly:
+		lines = append(lines, `    in modules_enabled: "rosterd_readonly", with deploy/prosody/mod_rosterd_readonly.lua in a folder of plugin_paths`)
+	case m.roster:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: roster = "both";`, m.domain))
 	case m.push:
 		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: iq = { ["jabber:iq:roster"] = "set" };`, m.domain))
 	case m.blocking:
@@ -193,6 +234,9 @@ func (m missing) ejabberd() []string {
 	if m.blocking {
 		lines = append(lines, `    in mod_privilege: iq: {"urn:xmpp:blocking": {get: rosterd}}`,
 			"  (ejabberd has this from 24.10 on, and answers in 26.07; before, nobody can know)")
+	}
+	if m.roster {
+		lines = append(lines, "  modules: mod_http_api, mod_admin_extra; and ejabberd.api.url in rosterd's configuration")
 	}
 	if push {
 		lines = append(lines, `    in mod_privilege: iq: {"jabber:iq:roster": {set: rosterd}}`,

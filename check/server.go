@@ -190,7 +190,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 // everything, or nothing will be announced any more. If the server ends the stream
 // because of an address, it waits for the next stream, as rosterd would.
 func observe(ctx context.Context, link *component.Component, patience time.Duration) component.Status {
-	var connected, refused time.Time
+	var connected, refused, announced time.Time
 	status := link.Status()
 	wait(ctx, func() bool {
 		status = link.Status()
@@ -206,7 +206,14 @@ func observe(ctx context.Context, link *component.Component, patience time.Durat
 		unknown := func(w component.Routes) bool {
 			return !w.Delegation || w.Privileges == "" || w.RosterPermitted && w.ServerRoster == component.ServerRosterNone
 		}
-		return time.Since(connected) > patience || !slices.ContainsFunc(status.Hosts, unknown) && status.Any != component.AnyUnproven
+		if slices.ContainsFunc(status.Hosts, unknown) || status.Any == component.AnyUnproven {
+			return time.Since(connected) > patience
+		}
+		if announced.IsZero() {
+			announced = time.Now()
+		}
+		unproven := func(w component.Routes) bool { return w.RosterPermitted && w.Subscriptions == "" }
+		return !slices.ContainsFunc(status.Hosts, unproven) || time.Since(announced) > localWait
 	})
 	return status
 }

@@ -34,6 +34,7 @@ type observed struct {
 	keeps   string     // the software that lets no roster query come here; "": none that is known
 	rosters ownRosters // whether its own rosters can be read and written
 	lists   bool       // whom a user has blocked was answered
+	asks    string     // SubscriptionsRefused, …; "": it cannot be found out
 
 	stamps      string    // how users' names are stamped; "": not known
 	absent      absence   // how it answers for a resource that is not there; outlives the stream
@@ -221,6 +222,13 @@ func (c *Component) serverRoster(s *stream, host string, g grant) (way, lacks st
 	return ServerRosterNone, ""
 }
 
+// What becomes of subscription requests (RFC 6121, section 3), which change the server's own
+// rosters.
+const (
+	SubscriptionsRefused = "refused"
+	SubscriptionsTaken   = "taken"
+)
+
 // Routes are the best that a host's grants permit.
 type Routes struct {
 	Host         string   `json:"host"`
@@ -237,12 +245,13 @@ type Routes struct {
 	PresencePermitted bool   `json:"presence_permitted"`   // presences are reported
 	BlockingPermitted bool   `json:"blocking_permitted"`   // block lists can be asked for
 	RosterPermitted   bool   `json:"roster_permitted"`     // its own rosters can be read and written
+	Subscriptions     string `json:"subscriptions,omitempty"`
 }
 
 // routes are those of a host at present, on a stream.
 func (c *Component) routes(s *stream, host string, g grant) Routes {
 	r := Routes{Host: host, Query: QueryDelegated, Push: c.pushRoute(g), Presence: PresenceServer,
-		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks, RosterPermitted: g.roster}
+		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks, RosterPermitted: g.roster, Subscriptions: g.asks}
 	missing := func(format string, args ...any) { r.Missing = append(r.Missing, fmt.Sprintf(format, args...)) }
 	var lacks string // why there is no way into the server's own rosters
 	r.ServerRoster, lacks = c.serverRoster(s, host, g)

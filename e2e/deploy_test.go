@@ -24,12 +24,19 @@ func TestDeployedFiles(t *testing.T) {
 	t.Run("prosody", func(t *testing.T) {
 		t.Parallel()
 		harness.Require(t.Context(), t)
-		prosody, err := harness.StartProsody(bounded(t), harness.ProsodyOptions{ServerOptions: options, GlobalLua: read(t, "../deploy/prosody.cfg.lua")})
+		prosody, err := harness.StartProsody(bounded(t), harness.ProsodyOptions{ServerOptions: options, GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(prosody.Close)
 		testDeployed(t, prosody, settings)
+		juliet := (&world{server: prosody}).login(bounded(t), t, gosrc, "juliet@example.org/hall")
+		send(t, juliet, "<presence type='subscribe' to='romeo@example.org' id='s'/>")
+		answer, err := juliet.WaitStanza(bounded(t), func(s harness.Stanza) bool { return s.Name == "presence" && s.ID == "s" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, answer, "not-allowed")
 	})
 	t.Run("ejabberd", func(t *testing.T) {
 		t.Parallel()

@@ -91,14 +91,14 @@ type Options struct {
 	// Broken is told of a way that says it does what it does not do. It is not used until
 	// [Keeper.Resume]. Broken does not block; nil: nobody is told.
 	Broken  func(host, why string)
-	Rate    int // users a second of each host who are looked at in the background
+	Rate    int // users a second who are looked at in the background
 	Logger  *slog.Logger
 	Metrics Metrics
 }
 
 // Keeper keeps the server's own rosters in step with the last known ones. There is one
-// worker for each host, which does one thing at a time and takes a fifth of the server's
-// time at most. What waits is an address for each user. Its methods are safe for concurrent
+// worker for each host, which does one thing at a time. Together they take a fifth of the
+// server's time at most. What waits is an address for each user. Its methods are safe for concurrent
 // use, and do not block, but for [Keeper.Close].
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
@@ -112,8 +112,9 @@ type Keeper struct {
 	workers  sync.WaitGroup
 	kept     sync.Map // by host: its rosters are kept
 
-	mu    sync.Mutex // guards all below, and of each host and job what says so
-	hosts map[string]*host
+	mu      sync.Mutex // guards all below, and of each host and job what says so
+	hosts   map[string]*host
+	allowed time.Time // when the next user may be looked at in the background
 }
 
 // host is what is known of a host, and who waits there.
@@ -123,7 +124,6 @@ type host struct {
 
 	// Touched by the worker alone.
 	free      time.Time // when the server may be used again
-	allowed   time.Time // when the next user may be looked at in the background
 	reported  time.Time // when progress was logged
 	reporting bool
 
@@ -168,8 +168,11 @@ type job struct {
 	again   bool // looked at again after this turn
 	fails   int
 
-	// Touched by the worker alone.
-	begun    bool
+	*progress // of the worker alone; nil: none yet
+}
+
+// progress is what turns of a job leave to the next one.
+type progress struct {
 	portion  int           // items that were written together last
 	took     time.Duration // of each
 	verify   bool          // what was written is to be seen
@@ -365,6 +368,16 @@ func (k *Keeper) Status() (all []Status) {
 	return all
 }
 
+// busy is how many hosts have something to do. k.mu is held.
+func (k *Keeper) busy() (n int) {
+	for _, h := range k.hosts {
+		if h.current != nil || h.urgent.Len() > 0 || h.background.Len() > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // spend counts time of the server's. k.mu is held.
 func (h *host) spend(took time.Duration) {
 	now := time.Now()
@@ -485,11 +498,11 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case first != nil:
 	case h.background.Len() > 0:
 		first = h.background.Front()
-		if !first.Value.(*job).begun {
-			if now.Before(h.allowed) {
-				return nil, nil, h.allowed.Sub(now)
+		if first.Value.(*job).progress == nil {
+			if now.Before(k.allowed) {
+				return nil, nil, k.allowed.Sub(now)
 			}
-			h.allowed = now.Add(time.Second / time.Duration(max(1, k.Rate)))
+			k.allowed = now.Add(time.Second / time.Duration(max(1, k.Rate)))
 		}
 	case h.broken != "":
 		return nil, nil, sweepEvery
@@ -507,6 +520,9 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	h.put(j, nil)
 	waiters, j.waiters, j.again = j.waiters, nil, false
 	h.current = j
+	if j.progress == nil {
+		j.progress = new(progress)
+	}
 	return j, waiters, 0
 }
 
@@ -564,15 +580,13 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	h.current = nil
 	waiters = append(waiters, k.place(h, j, done, err)...)
 	k.mu.Unlock()
-	release(waiters, done && err == nil)
+	release(waiters, t.inStep)
 }
 
 // place lets a job wait, or not, after its turn, and returns those who do not wait for it
 // any more. k.mu is held.
 func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waiter) {
 	switch {
-	case errors.Is(err, errStopping):
-		return nil
 	case h.jobs[j.user] != j: // the way is broken
 		return j.waiters
 	case err != nil:
@@ -607,15 +621,10 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	default:
 		k.drop(h, j)
 	}
-	if j.fails = 0; done {
-		j.reset()
+	if done {
+		j.fails, j.progress = 0, nil
 	}
 	return nil
-}
-
-// reset forgets what was of the turns before.
-func (j *job) reset() {
-	*j = job{user: j.user, in: j.in, place: j.place, waiters: j.waiters, look: j.look, again: j.again}
 }
 
 // backoff is how long is waited after so many failures.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,12 +89,41 @@ func TestPaced(t *testing.T) {
 				if each == 600*time.Microsecond && len(w.server.portions) > 20 {
 					t.Errorf("%d portions", len(w.server.portions))
 				}
+				if took := w.query(juliet, many(330)); took > 0 { // though it is known what the server has
+					t.Errorf("the second query waited for %v", took)
+				}
 				if share := float64(spent) / float64(elapsed); share > 0.21 {
 					t.Errorf("%.2f of the server's time", share)
 				}
 			})
 		})
 	}
+}
+
+// Hosts of one server share what may be taken of its time.
+func TestHostsShare(t *testing.T) {
+	test(t, func(w *world) {
+		hosts := []string{"example.org", "example.net", "example.com"}
+		w.server.each = 5 * time.Millisecond
+		for _, host := range hosts {
+			w.keeper.Resume(host)
+			w.keep(mustJID("juliet@"+host), many(1000))
+		}
+		time.Sleep(time.Second)
+		w.server.do(func() { w.server.portions = nil })
+		time.Sleep(30 * time.Second)
+		var spent time.Duration
+		users := make(map[jid.JID]bool)
+		w.server.do(func() {
+			for _, p := range w.server.portions {
+				spent += p.took
+				users[p.user] = true
+			}
+		})
+		if len(users) != len(hosts) || spent > 6500*time.Millisecond || spent < 4*time.Second {
+			t.Errorf("%v of 30 s for %d hosts", spent, len(users))
+		}
+	})
 }
 
 // Who has many contacts does not hold up others, and queries go first.
@@ -107,14 +137,14 @@ func TestTurns(t *testing.T) {
 			others = append(others, mustJID(fmt.Sprintf("user%d@example.org", n)))
 			w.keep(others[n], many(3))
 		}
-		if took := w.query(romeo, many(5)); took > 2*time.Second {
-			t.Errorf("a query waited for %v", took)
-		}
-		w.equal(romeo, many(5))
 		time.Sleep(2 * time.Minute)
 		for _, other := range others {
 			w.equal(other, many(3))
 		}
+		if took := w.query(romeo, many(5)); took > 2*time.Second {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.equal(romeo, many(5))
 		if has := w.server.has(juliet).Len(); has < 100 || has == 5000 {
 			t.Errorf("%d items of the large roster were written meanwhile", has)
 		}
@@ -158,10 +188,10 @@ func TestResume(t *testing.T) {
 		const users = 1200 // more than are read from the store at a time
 		user := func(n int) jid.JID { return mustJID(fmt.Sprintf("user%d@example.org", n)) }
 		for n := range users {
-			w.know(user(n), many(n%4))
+			w.put(user(n), many(n%4), nil)
 		}
-		w.know(mustJID("juliet@example.net"), many(3)) // of another host
-		w.keeper.Resume("example.org")                 // at once: nothing of it is on the disk
+		w.put(mustJID("juliet@example.net"), many(3), nil) // of another host
+		w.keeper.Resume("example.org")                     // at once: nothing of it is on the disk
 		w.settle()
 		for n := range users {
 			w.equal(user(n), many(n%4))
@@ -315,6 +345,68 @@ func TestFailures(t *testing.T) {
 	})
 }
 
+// One user who fails is no reason to leave the others alone, and is tried at once on a new
+// stream.
+func TestOneFails(t *testing.T) {
+	test(t, func(w *world) {
+		fail := true
+		w.server.fails = func(user jid.JID, _ string) error {
+			if fail && user == juliet {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		w.keep(juliet, many(3))
+		time.Sleep(2 * time.Hour)
+		w.query(romeo, many(3))
+		w.equal(romeo, many(3))
+		time.Sleep(10 * time.Minute)
+		tried := w.server.gets
+		for w.server.gets == tried {
+			time.Sleep(time.Second)
+		}
+		w.server.do(func() { fail = false })
+		w.keeper.Resume("example.org")
+		time.Sleep(time.Second)
+		w.equal(juliet, many(3))
+	})
+}
+
+// Who was in step does not wait to be looked at, and of very many, not all wait.
+func TestFewWait(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		w.server.silent = true
+		time.Sleep(time.Second)
+		w.keeper.Resume("example.org")
+		if took := w.ask(juliet); took > 0 {
+			t.Errorf("the query waited for %v", took)
+		}
+		began, waited := time.Now(), 0
+		var all sync.WaitGroup
+		all.Add(1000)
+		var mu sync.Mutex
+		for n := range 1000 {
+			user := mustJID(fmt.Sprintf("user%d@example.org", n))
+			w.know(user, many(2))
+			w.keeper.Keep(user, func(bool) {
+				defer all.Done()
+				mu.Lock()
+				defer mu.Unlock()
+				if time.Since(began) > 0 {
+					waited++
+				}
+			})
+		}
+		all.Wait()
+		if waited < maxWaiting || waited > maxWaiting+1 {
+			t.Errorf("%d queries waited", waited)
+		}
+		w.server.silent = false
+	})
+}
+
 // A server that does not answer keeps a query for 3 s.
 func TestSilent(t *testing.T) {
 	test(t, func(w *world) {
@@ -364,8 +456,8 @@ func TestRefused(t *testing.T) {
 		w.query(juliet, many(3))
 		w.settle()
 		w.equal(juliet, contacts("contact0@example.net both Contact0", "contact2@example.net both Contact2"))
-		if s := w.status(); s.Residue != 1 || s.Error != "" {
-			t.Errorf("%+v", s)
+		if s := w.status(); s.Residue != 1 || s.Error != "" || w.server.refusals != 1 {
+			t.Errorf("%+v after %d refusals", s, w.server.refusals)
 		}
 		if n := strings.Count(w.log.String(), "left as they are"); n != 1 || strings.Contains(w.log.String(), "contact1") {
 			t.Errorf("logged: %s", w.log.String())
@@ -402,6 +494,7 @@ func TestStoredOtherwise(t *testing.T) {
 					if w.server.prepare = prepare; with == "name" {
 						w.server.prepare, w.server.store = nil, shorten
 					}
+					w.query(romeo, contacts("paris@example.net both P")) // the way is proven
 					odd := contacts("strasse@example.net to Strasse").Items()
 					want := roster.New(append(many(others).Items(), odd...))
 					fits := func(want *roster.Roster) {
@@ -424,7 +517,7 @@ func TestStoredOtherwise(t *testing.T) {
 					w.keeper.Resume("example.org")
 					w.settle()
 					fits(want)
-					if writes := w.server.written(); writes > 4*want.Len() {
+					if writes := w.server.written(); writes > 2*want.Len()+10 { // some are seen in between
 						t.Errorf("%d items were written", writes)
 					}
 					for range 3 {
@@ -494,6 +587,25 @@ func TestLies(t *testing.T) {
 			})
 		})
 	}
+	// After a restart, too.
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.query(romeo, many(3))
+		w.settle()
+		w.server.lies = true
+		w.query(juliet, many(4))
+		w.query(romeo, many(4))
+		w.settle()
+		if len(w.broken) > 0 {
+			t.Error("what is proven is looked at each time")
+		}
+		time.Sleep(time.Second)
+		w.keeper.Resume("example.org")
+		w.settle()
+		if len(w.broken) != 1 {
+			t.Error("it was not found")
+		}
+	})
 	// Many items of one user are enough.
 	test(t, func(w *world) {
 		w.server.lies = true
@@ -570,6 +682,53 @@ func TestEdits(t *testing.T) {
 	})
 }
 
+// To look is not forgotten when it fails.
+func TestLookFails(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		fail := true
+		w.server.fails = func(jid.JID, string) error {
+			if fail {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		w.server.put(juliet, many(4))
+		w.keeper.Look(juliet)
+		time.Sleep(10 * time.Second)
+		w.server.do(func() { fail = false })
+		w.settle()
+		w.equal(juliet, many(3))
+	})
+}
+
+// What changes in the last moment is written, too.
+func TestChangedAtTheEnd(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.put(nurse, many(2))
+		w.know(nurse, many(1))
+		w.keeper.Keep(nurse, nil)
+		w.settle()
+		w.watcher.act = func(user jid.JID) {
+			if w.watcher.act = nil; user == juliet {
+				w.keep(juliet, many(5))
+			} else {
+				w.server.put(nurse, many(3))
+				w.keeper.Look(nurse)
+			}
+		}
+		again := w.watcher.act
+		w.keep(juliet, many(3))
+		w.settle()
+		w.equal(juliet, many(5))
+		w.watcher.act = again
+		w.keep(nurse, many(2))
+		w.settle()
+		w.equal(nurse, many(2))
+	})
+}
+
 // A stop waits for the portion under way, and lets nobody wait.
 func TestClose(t *testing.T) {
 	for _, silent := range []bool{false, true} {
@@ -579,15 +738,23 @@ func TestClose(t *testing.T) {
 			w.server.each = 300 * time.Millisecond
 			w.keep(juliet, many(100))
 			w.know(romeo, many(3))
-			waiting := make(chan struct{})
+			w.know(nurse, many(3))
+			waiting, behind := make(chan struct{}), make(chan struct{})
 			w.keeper.Keep(romeo, func(bool) { close(waiting) })
+			w.keeper.Keep(nurse, func(bool) { close(behind) })
 			time.Sleep(time.Second)
 			began := time.Now()
 			w.keeper.Close()
 			if took := time.Since(began); took > closeTakes {
 				t.Errorf("it took %v", took)
 			}
-			<-waiting
+			for _, c := range []chan struct{}{waiting, behind} {
+				select {
+				case <-c:
+				default:
+					t.Error("a query waits after the end")
+				}
+			}
 			if took := w.ask(nurse); took > 0 {
 				t.Errorf("a query waited for %v", took)
 			}
@@ -601,6 +768,22 @@ func TestClose(t *testing.T) {
 			w.equal(romeo, many(3))
 		})
 	}
+}
+
+// What is damaged is asked for, and kept anew.
+func TestDamaged(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		rows := w.store.(*memory).now.rows
+		row := rows[juliet.String()]
+		row.Roster, row.Version = []byte{1, 0xff}, "another"
+		rows[juliet.String()] = row
+		w.server.put(juliet, many(5))
+		w.query(juliet, many(3))
+		w.equal(juliet, many(3))
+		w.quiet(w.again)
+	})
 }
 
 // A user whom the store forgets loses what is kept of them, and nothing else.
