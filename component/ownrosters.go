@@ -33,7 +33,7 @@ const rosterQuery = "<query xmlns='" + nsRoster + "'/>"
 // does not block. COMPAT ejabberd, which announces the privilege, and sends the query back
 // to us while it delegates.
 func (c *Component) proveOwnRosters(s *stream, host string) {
-	if g := s.grants.of(host); c.opts.ServerRoster == "off" || !g.roster || g.rosters.broken {
+	if g := s.grants.of(host); c.opts.ServerRoster == "off" || !g.roster || g.rosters.broken || g.isEjabberd() {
 		return
 	}
 	for _, spelling := range c.names.candidates(host) {
@@ -108,7 +108,7 @@ func (c *Component) ownRostersLost(s *stream, host, why string) {
 			g.rosters.why = why
 		}
 	})
-	if before.rosters != after.rosters {
+	if before.rosters != after.rosters && !after.isEjabberd() {
 		c.opts.Logger.Warn("the server's own rosters cannot be kept", "host", host, "way", ServerRosterPrivilege, "err", why)
 	}
 }
