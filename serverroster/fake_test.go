@@ -130,6 +130,13 @@ func (s *fakeServer) written() int {
 	return s.sets + s.removals
 }
 
+// asked is how often the server was asked for a roster.
+func (s *fakeServer) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gets
+}
+
 func (s *fakeServer) wait(ctx context.Context, d time.Duration) error {
 	if s.silent {
 		<-ctx.Done()
@@ -599,4 +606,10 @@ func (w *world) status() Status {
 		w.t.Fatalf("the status of %d hosts", len(all))
 	}
 	return all[0]
+}
+
+// sleep lets time pass, and what follows from it happen.
+func (w *world) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }

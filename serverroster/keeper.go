@@ -149,7 +149,6 @@ type host struct {
 // need not wait for the others, then also for those who were not checked since a time.
 type scan struct {
 	on      bool
-	begun   time.Time
 	all     bool // the second time
 	after   string
 	checked time.Time
@@ -173,14 +172,13 @@ type job struct {
 
 // progress is what turns of a job leave to the next one.
 type progress struct {
-	portion  int           // items that were written together last
-	took     time.Duration // of each
-	verify   bool          // what was written is to be seen
-	rounds   int           // how often it was, and was not as written
-	suspects []string      // differences that were there before something was written again
-	wrote    bool          // something, since the server was asked last
-	tried    bool          // to prove the way
-	doubted  bool          // counted in doubters
+	portion  int      // items that are written together next
+	verify   bool     // what was written is to be seen
+	rounds   int      // how often it was, and was not as written
+	suspects []string // differences that were there before something was written again
+	wrote    bool     // something, since the server was asked last
+	tried    bool     // to prove the way
+	doubted  bool     // counted in doubters
 }
 
 // waiter is a query that waits.
@@ -345,7 +343,7 @@ func (k *Keeper) Resume(name string) {
 	now := time.Now()
 	h.resumed, h.paused, h.failures = now, time.Time{}, 0
 	h.proven, h.undone, h.doubters, h.broken = false, 0, 0, ""
-	h.scan = scan{on: true, begun: now, checked: now}
+	h.scan = scan{on: true, checked: now}
 	for _, j := range h.jobs {
 		if j.in == nil && j != h.current { // it failed
 			h.put(j, &h.background)
@@ -513,7 +511,7 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case now.Before(h.scan.next):
 		return nil, nil, h.scan.next.Sub(now)
 	default:
-		h.scan = scan{on: true, begun: now, checked: now.Add(-checkEvery), all: true}
+		h.scan = scan{on: true, checked: now.Add(-checkEvery), all: true}
 		return nil, nil, 0
 	}
 	j = first.Value.(*job)

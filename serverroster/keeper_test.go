@@ -26,22 +26,22 @@ func TestKept(t *testing.T) {
 			t.Errorf("the watcher was told %d times, of an exchange: %v", w.watcher.told(juliet), w.watcher.direct)
 		}
 		w.settle()
-		gets := w.server.gets
+		gets := w.server.asked()
 		w.quiet(func() {
 			if took := w.ask(juliet); took > 0 {
 				t.Errorf("a query waited for %v though nothing differs", took)
 			}
 			w.keeper.Keep(juliet, nil)
 		})
-		if w.server.gets != gets {
+		if w.server.asked() != gets {
 			t.Error("the server was asked though nothing changed")
 		}
 		// A change is written without asking.
 		want = contacts("romeo@example.org both Romeo Friends,Work")
 		w.query(juliet, want)
 		w.equal(juliet, want)
-		if w.server.gets != gets || w.server.removals != 2 || w.server.sets != 2 {
-			t.Errorf("%d gets, %d removals, %d sets", w.server.gets-gets, w.server.removals, w.server.sets)
+		if w.server.asked() != gets || w.server.removals != 2 || w.server.sets != 2 {
+			t.Errorf("%d gets, %d removals, %d sets", w.server.asked()-gets, w.server.removals, w.server.sets)
 		}
 		if s := w.status(); s.Written != 2 || s.Removed != 2 || s.Waiting != 0 || s.Error != "" || s.Residue != 0 {
 			t.Errorf("%+v", s)
@@ -109,9 +109,9 @@ func TestHostsShare(t *testing.T) {
 			w.keeper.Resume(host)
 			w.keep(mustJID("juliet@"+host), many(1000))
 		}
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.server.do(func() { w.server.portions = nil })
-		time.Sleep(30 * time.Second)
+		w.sleep(30 * time.Second)
 		var spent time.Duration
 		users := make(map[jid.JID]bool)
 		w.server.do(func() {
@@ -131,13 +131,13 @@ func TestTurns(t *testing.T) {
 	test(t, func(w *world) {
 		w.server.each = 20 * time.Millisecond // 5,000 items take 500 s
 		w.keep(juliet, many(5000))
-		time.Sleep(10 * time.Second)
+		w.sleep(10 * time.Second)
 		var others []jid.JID
 		for n := range 20 {
 			others = append(others, mustJID(fmt.Sprintf("user%d@example.org", n)))
 			w.keep(others[n], many(3))
 		}
-		time.Sleep(2 * time.Minute)
+		w.sleep(2 * time.Minute)
 		for _, other := range others {
 			w.equal(other, many(3))
 		}
@@ -148,11 +148,11 @@ func TestTurns(t *testing.T) {
 		if has := w.server.has(juliet).Len(); has < 100 || has == 5000 {
 			t.Errorf("%d items of the large roster were written meanwhile", has)
 		}
-		gets := w.server.gets
+		gets := w.server.asked()
 		w.settle()
 		w.equal(juliet, many(5000))
-		if w.server.gets != gets || w.server.sets != 5000+5+60 {
-			t.Errorf("%d gets and %d sets", w.server.gets-gets, w.server.sets)
+		if w.server.asked() != gets || w.server.sets != 5000+5+60 {
+			t.Errorf("%d gets and %d sets", w.server.asked()-gets, w.server.sets)
 		}
 	})
 }
@@ -204,7 +204,7 @@ func TestResume(t *testing.T) {
 			w.server.put(user(n), many(7))
 		}
 		w.know(user(1111), many(9))
-		w.quiet(func() { time.Sleep(time.Minute) }) // nobody knows yet
+		w.quiet(func() { w.sleep(time.Minute) }) // nobody knows yet
 		w.server.order = nil
 		w.keeper.Resume("example.org")
 		w.settle()
@@ -231,26 +231,26 @@ func TestSweep(t *testing.T) {
 		}
 		w.settle()
 		w.keeper.Rate = 10
-		w.server.gets = 0
-		time.Sleep(22 * time.Hour)
+		before := w.server.asked()
+		w.sleep(22 * time.Hour)
 		w.settle()
-		if w.server.gets > 0 {
-			t.Errorf("the server was asked %d times within a day", w.server.gets)
+		if w.server.asked() > before {
+			t.Errorf("the server was asked %d times within a day", w.server.asked()-before)
 		}
 		w.server.put(mustJID("user7@example.org"), many(2))
-		time.Sleep(2 * time.Hour)
-		for w.server.gets == 0 {
-			time.Sleep(time.Second)
+		w.sleep(2 * time.Hour)
+		for w.server.asked() == before {
+			w.sleep(time.Second)
 		}
-		time.Sleep(10 * time.Second)
-		if w.server.gets < 50 || w.server.gets > 120 {
-			t.Errorf("the server was asked %d times within 10 s", w.server.gets)
+		w.sleep(10 * time.Second)
+		if n := w.server.asked() - before; n < 50 || n > 120 {
+			t.Errorf("the server was asked %d times within 10 s", w.server.asked()-before)
 		}
-		time.Sleep(2 * time.Hour)
+		w.sleep(2 * time.Hour)
 		w.settle()
 		w.equal(mustJID("user7@example.org"), many(1))
-		if w.server.gets != users+1 { // what it has otherwise than it was left is seen after it was written
-			t.Errorf("the server was asked %d times", w.server.gets)
+		if w.server.asked()-before != users+1 { // what it has otherwise than it was left is seen after it was written
+			t.Errorf("the server was asked %d times", w.server.asked()-before)
 		}
 	})
 }
@@ -264,7 +264,7 @@ func TestNoWay(t *testing.T) {
 			t.Errorf("the query waited for %v", took)
 		}
 		w.keeper.Look(juliet)
-		w.quiet(func() { time.Sleep(time.Hour) })
+		w.quiet(func() { w.sleep(time.Hour) })
 		w.name = "api"
 		w.keeper.Resume("example.org")
 		w.settle()
@@ -281,12 +281,12 @@ func TestStreamLost(t *testing.T) {
 		w.server.each = 10 * time.Millisecond
 		w.keep(juliet, many(100))
 		w.keep(romeo, many(10))
-		time.Sleep(2 * time.Second)
+		w.sleep(2 * time.Second)
 		w.server.do(func() { w.server.gone = true })
 		if took := w.query(nurse, many(2)); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		w.server.do(func() { w.server.gone, w.server.rosters = false, make(map[jid.JID]map[jid.JID]roster.Item) })
 		w.keeper.Resume("example.org")
 		w.settle()
@@ -310,8 +310,8 @@ func TestFailures(t *testing.T) {
 		if took := w.query(juliet, many(3)); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		time.Sleep(time.Hour)
-		if n := w.server.gets; n < 15 || n > 25 { // 1, 2, 4 … 300 s
+		w.sleep(time.Hour)
+		if n := w.server.asked(); n < 15 || n > 25 { // 1, 2, 4 … 300 s
 			t.Errorf("tried %d times in an hour", n)
 		}
 		if s := w.status(); s.Error != "internal-server-error" || s.Waiting != 1 {
@@ -321,9 +321,9 @@ func TestFailures(t *testing.T) {
 		for n := range 1000 {
 			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(2))
 		}
-		before := w.server.gets
-		time.Sleep(time.Hour)
-		if n := w.server.gets - before; n > 40 {
+		before := w.server.asked()
+		w.sleep(time.Hour)
+		if n := w.server.asked() - before; n > 40 {
 			t.Errorf("tried %d times in an hour", n)
 		}
 		if took := w.query(nurse, many(1)); took > 0 {
@@ -357,17 +357,17 @@ func TestOneFails(t *testing.T) {
 			return nil
 		}
 		w.keep(juliet, many(3))
-		time.Sleep(2 * time.Hour)
+		w.sleep(2 * time.Hour)
 		w.query(romeo, many(3))
 		w.equal(romeo, many(3))
-		time.Sleep(10 * time.Minute)
-		tried := w.server.gets
-		for w.server.gets == tried {
-			time.Sleep(time.Second)
+		w.sleep(10 * time.Minute)
+		tried := w.server.asked()
+		for w.server.asked() == tried {
+			w.sleep(time.Second)
 		}
 		w.server.do(func() { fail = false })
 		w.keeper.Resume("example.org")
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.equal(juliet, many(3))
 	})
 }
@@ -378,7 +378,7 @@ func TestFewWait(t *testing.T) {
 		w.query(juliet, many(3))
 		w.settle()
 		w.server.silent = true
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.keeper.Resume("example.org")
 		if took := w.ask(juliet); took > 0 {
 			t.Errorf("the query waited for %v", took)
@@ -414,7 +414,7 @@ func TestSilent(t *testing.T) {
 		if took := w.query(juliet, many(3)); took != queryWaits {
 			t.Errorf("the query waited for %v", took)
 		}
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		w.server.silent = false
 		w.settle()
 		w.equal(juliet, many(3))
@@ -426,9 +426,9 @@ func TestNoAccount(t *testing.T) {
 		w.server.none[juliet] = true
 		w.query(juliet, many(3))
 		w.settle()
-		gets := w.server.gets
+		gets := w.server.asked()
 		w.quiet(func() { w.ask(juliet) })
-		if w.server.gets != gets {
+		if w.server.asked() != gets {
 			t.Error("the server was asked again")
 		}
 		if s := w.status(); s.Error != "" || s.Residue > 0 {
@@ -440,7 +440,7 @@ func TestNoAccount(t *testing.T) {
 		w.server.none[juliet] = true
 		w.query(juliet, many(5))
 		w.server.none[juliet] = false
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.keeper.Resume("example.org")
 		w.settle()
 		w.equal(juliet, many(5))
@@ -464,7 +464,7 @@ func TestRefused(t *testing.T) {
 		}
 		w.quiet(func() { w.ask(juliet) })
 		w.quiet(func() { w.again() })
-		w.quiet(func() { time.Sleep(48 * time.Hour) })
+		w.quiet(func() { w.sleep(48 * time.Hour) })
 		// The rest changes, and what was refused goes.
 		w.query(juliet, many(4))
 		w.settle()
@@ -513,7 +513,7 @@ func TestStoredOtherwise(t *testing.T) {
 					w.query(juliet, want)
 					w.settle()
 					fits(want)
-					time.Sleep(time.Second)
+					w.sleep(time.Second)
 					w.keeper.Resume("example.org")
 					w.settle()
 					fits(want)
@@ -524,7 +524,7 @@ func TestStoredOtherwise(t *testing.T) {
 						w.quiet(func() { w.again() })
 						fits(want)
 					}
-					w.quiet(func() { time.Sleep(48 * time.Hour) })
+					w.quiet(func() { w.sleep(48 * time.Hour) })
 					// The contact is renamed, and removed.
 					odd[0].Name = "Other"
 					want = roster.New(append(many(others).Items(), odd...))
@@ -573,7 +573,7 @@ func TestLies(t *testing.T) {
 						t.Errorf("a query waited for %v", took)
 					}
 					w.keeper.Look(juliet)
-					time.Sleep(48 * time.Hour)
+					w.sleep(48 * time.Hour)
 				})
 				w.server.lies, w.server.store = false, nil
 				w.keeper.Resume("example.org")
@@ -599,7 +599,7 @@ func TestLies(t *testing.T) {
 		if len(w.broken) > 0 {
 			t.Error("what is proven is looked at each time")
 		}
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.keeper.Resume("example.org")
 		w.settle()
 		if len(w.broken) != 1 {
@@ -632,21 +632,21 @@ func TestChangesMeanwhile(t *testing.T) {
 	onDisk(t, func(w *world) {
 		w.server.each = 5 * time.Millisecond
 		w.keep(juliet, many(100))
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		w.keep(juliet, many(10))
-		time.Sleep(200 * time.Millisecond)
+		w.sleep(200 * time.Millisecond)
 		w.query(juliet, contacts("contact1@example.net both Other"))
 		w.settle()
 		w.equal(juliet, contacts("contact1@example.net both Other"))
 		// And back to what it was.
 		w.keep(juliet, many(100))
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		w.keep(juliet, contacts("contact1@example.net both Other"))
 		w.settle()
 		w.equal(juliet, contacts("contact1@example.net both Other"))
 		// Though nobody says so.
 		w.keep(juliet, many(15))
-		time.Sleep(50 * time.Millisecond)
+		w.sleep(50 * time.Millisecond)
 		w.know(juliet, many(2))
 		w.settle()
 		w.equal(juliet, many(2))
@@ -659,7 +659,7 @@ func TestEdits(t *testing.T) {
 	test(t, func(w *world) {
 		w.server.each = 5 * time.Millisecond
 		w.keep(juliet, many(60))
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		w.server.do(func() {
 			delete(w.server.rosters[juliet], mustJID("contact0@example.net"))
 			w.server.rosters[juliet][romeo] = roster.Item{JID: romeo, Subscription: "none"}
@@ -696,7 +696,7 @@ func TestLookFails(t *testing.T) {
 		}
 		w.server.put(juliet, many(4))
 		w.keeper.Look(juliet)
-		time.Sleep(10 * time.Second)
+		w.sleep(10 * time.Second)
 		w.server.do(func() { fail = false })
 		w.settle()
 		w.equal(juliet, many(3))
@@ -742,7 +742,7 @@ func TestClose(t *testing.T) {
 			waiting, behind := make(chan struct{}), make(chan struct{})
 			w.keeper.Keep(romeo, func(bool) { close(waiting) })
 			w.keeper.Keep(nurse, func(bool) { close(behind) })
-			time.Sleep(time.Second)
+			w.sleep(time.Second)
 			began := time.Now()
 			w.keeper.Close()
 			if took := time.Since(began); took > closeTakes {
