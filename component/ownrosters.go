@@ -108,8 +108,8 @@ func (c *Component) ownRostersLost(s *stream, host, why string) {
 			g.rosters.why = why
 		}
 	})
-	if before.rosters != after.rosters && !after.isEjabberd() {
-		c.opts.Logger.Warn("the server's own rosters cannot be kept", "host", host, "way", ServerRosterPrivilege, "err", why)
+	if before.rosters != after.rosters { // it is warned of with what is missing
+		c.opts.Logger.Info("the server's own rosters cannot be kept", "host", host, "way", ServerRosterPrivilege, "err", why)
 	}
 }
 
