@@ -187,10 +187,11 @@ func TestCheck(t *testing.T) {
 	}{
 		{"prosody", startProsody, harness.ServerOptions{}, onGoodProsody},
 		{"prosody without delegation", startProsody, grants(harness.Grants{NoDelegation: true}), []misconfiguration{{
-			name: "delegation missing", works: true,
+			name: "delegation missing", works: true, settings: fixed(map[string]any{"xmpp.server_roster": "off"}),
 			complaints: []string{"warn example.org: does not delegate jabber:iq:roster to contacts.example.org"},
 			lines:      []string{linesHost, linesDelegations, linesModDelegate, "clients have to ask the component"},
-			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}}},
+			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}, {
+			name: "the server answers", works: true, lines: []string{"ok   example.org: does not delegate", "kept in step, by privilege"}}}},
 		{"prosody without iq", startProsody, grants(harness.Grants{NoPrivilegeIQ: true}), []misconfiguration{{
 			name: "privilege iq missing", works: true,
 			complaints: []string{"warn example.org: does not permit roster pushes"},
@@ -412,7 +413,7 @@ func testCheckOfWhatTheServerRefuses(t *testing.T, srv server) {
 	t.Cleanup(s.backend.Close)
 	s.backend.Set("juliet", contacts("Romeo"))
 	settings := s.settings(t)
-	settings["xmpp.unrestricted"], settings["xmpp.presence"] = true, "auto"
+	settings["xmpp.unrestricted"], settings["xmpp.presence"], settings["xmpp.server_roster"] = true, "auto", "off"
 	for key, value := range listen {
 		settings[key] = value
 	}

@@ -8,6 +8,7 @@ import (
 
 	"rosterd/e2e/harness"
 	"rosterd/internal/freeport"
+	"rosterd/serverroster"
 )
 
 // What an administrator installs works: deploy/prosody.cfg.lua as it is, and
@@ -43,6 +44,9 @@ func TestDeployedFiles(t *testing.T) {
 		address := freeport.Of(t)
 		_, port, _ := strings.Cut(address, ":")
 		file := strings.Replace(read(t, "../deploy/ejabberd.yml"), "5347", port, 1)
+		apiAddress := freeport.Of(t)
+		_, port, _ = strings.Cut(apiAddress, ":")
+		file = strings.Replace(file, "port: 5281", "port: "+port, 1)
 		if ejabberd.privilegedIQ {
 			commented := "    # iq:\n    #   \"jabber:iq:roster\":\n    #     set: rosterd\n"
 			if !strings.Contains(file, commented) {
@@ -53,7 +57,8 @@ func TestDeployedFiles(t *testing.T) {
 		options := options
 		options.ExtraHosts = []string{"example.org"}
 		server, err := harness.StartEjabberd(bounded(t), harness.EjabberdOptions{
-			ServerOptions: options, IncludedYAML: file,
+			ServerOptions: options, IncludedYAML: file, ReadOnlyRosters: true,
+			ModulesYAML: "  mod_admin_extra: {}\n  mod_http_api: {}", // as in Debian's ejabberd.yml
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -62,6 +67,10 @@ func TestDeployedFiles(t *testing.T) {
 		settings := maps.Clone(settings)
 		settings["xmpp.address"], settings["xmpp.unrestricted"] = address, true
 		testDeployed(t, server, settings)
+		api := apiAt(t, "http://"+apiAddress+"/api", serverroster.EjabberdLogin{}, "example.org")
+		if works, why := api.State("example.org"); !works {
+			t.Error(why)
+		}
 	})
 }
 
