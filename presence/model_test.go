@@ -412,6 +412,9 @@ func (m *model) step() {
 	case n < 83:
 		m.mu.Lock()
 		m.slow = []time.Duration{0, time.Millisecond, 100 * time.Millisecond, time.Second}[m.rand.IntN(4)]
+		if m.ownServer != nil && !*fierce {
+			m.slow = min(m.slow, 10*time.Millisecond)
+		}
 		m.note("a stanza takes %s", m.slow)
 		m.calm = time.Now()
 		m.mu.Unlock()
