@@ -352,7 +352,7 @@ func (h *Hub) takeContact(u *user, f ownFact, wants sight) {
 		case said || r.changed <= s.sent:
 		case r.gone():
 			h.clock++
-			r.changed, r.end = h.clock, untold
+			r.changed, r.end, r.missed = h.clock, untold, true
 		case s.end == lasts:
 			s.lost, s.hidden = true, true
 		}
