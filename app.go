@@ -216,7 +216,11 @@ func loginOf(c config.EjabberdAPI) serverroster.EjabberdLogin {
 // does not do by them; it may be nil.
 func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, hub *presence.Hub) {
 	options := serverroster.Options{
-		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: a.component.BrokenOwnRosters,
+		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: func(host, why string) {
+			if _, name := a.serverRosterWay(host); name == component.ServerRosterPrivilege {
+				a.component.BrokenOwnRosters(host, why)
+			}
+		},
 		Rate: cfg.Contacts.ResyncRate, Logger: log,
 		Metrics: serverroster.Metrics{Items: m.ServerRosterItems, Waiting: m.ServerRosterWaiting, Seconds: m.ServerRosterSeconds},
 	}

@@ -346,13 +346,15 @@ func (h *Hub) takeContact(u *user, f ownFact, wants sight) {
 				s.end = untold
 			}
 		}
-		if !r.gone() && r.early && s.relayed && r.changed > s.sent && s.end == lasts {
-			s.lost, s.hidden = true, true
-		}
-		// Its end may have overtaken what was relayed, or was not seen.
-		if r.gone() && (r.missed || r.early && s.relayed) && r.changed > s.sent {
+		// Did the server say so, and nothing that was relayed come later?
+		said := known && r.changed > was.seen && !r.missed && !(r.early && s.relayed)
+		switch {
+		case said || r.changed <= s.sent:
+		case r.gone():
 			h.clock++
-			r.changed, r.end = h.clock, untold
+			r.changed, r.end, r.missed = h.clock, untold, true
+		case s.end == lasts:
+			s.lost, s.hidden = true, true
 		}
 	}
 	h.mu.Unlock()

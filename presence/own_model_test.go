@@ -20,6 +20,7 @@ type ownServer struct {
 	line      context.Context            // of the stream
 	job       map[jid.JID]bool           // whose is being written
 	readies   map[jid.JID][]func()
+	relayed   map[[2]jid.JID]time.Time
 	unblocked map[jid.JID]time.Time // or blocked
 	work      sync.WaitGroup
 	ended     chan struct{}
@@ -30,7 +31,7 @@ type ownServer struct {
 
 func (m *model) ownRosters() {
 	m.ownServer = &ownServer{
-		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
+		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
 		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)),
 	}
 }
@@ -242,6 +243,12 @@ func (m *model) mayRelay(s Stanza) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.note("relays %s", text(s))
+	pair := [2]jid.JID{s.From.Bare(), s.To.Bare()}
+	last := m.relayed[pair]
+	m.relayed[pair] = time.Now()
+	if time.Since(last) < time.Minute {
+		return // the server's may have overtaken it
+	}
 	if s.Unavailable {
 		return
 	}

@@ -17,8 +17,34 @@
 //	                           if no more: unavailable (3.2.2)
 //	a new stream               once the server has reported:      which contacts are not
 //	                           all presence                       available, or not to be seen
+//	the server's own roster    only what the server has not sent  only what it was not asked for
 //
 // [decide] is the rule for one resource and one subscriber.
+//
+// # The server's own rosters
+//
+// Where they are kept in step (serverroster.Keeper), the server does the above by itself,
+// and the hub relays the rest (own.go):
+//
+//   - to a contact whom the server's own roster has got since the user's last presence:
+//     that, once, unless the server exchanges presence then;
+//   - to a new resource, what its own roster on the server does not ask for;
+//   - to a contact who was removed: unavailable, and again if the server has sent presence
+//     until its roster had followed.
+//
+// Which came first, a presence or a write, the clock of facts says: both are reported in the
+// order of the server. What is relayed may be overtaken by what the server sends: until a
+// mark behind it has come back ([Sender].Passed) such news is relayed, too.
+//
+// What a server has is certain when [Hub.InStep] has said so on this stream. Until then a
+// user's presence waits: on a new stream for Limits.Settle, as for the reports; of who comes
+// later until the Keeper is ready, Limits.Word at most. So nobody is sent twice, after a
+// restart of rosterd, what the server has sent. Then it is relayed as if the server did
+// nothing: to be told twice is better than not at all.
+//
+// For each subscriber this takes two bits, in what was padding; for each user, 64 bytes, and
+// a map of the contacts in whom the rosters differ, or were written in the last
+// Limits.Linger. Rosters are read without the lock. Without a Keeper none of it is used.
 //
 // # How it runs
 //
@@ -186,6 +212,10 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 	if r.gone() {
 		if r.end = lasts; !r.shown {
 			r.since = h.clock
+		}
+		// What an earlier rosterd has shown and what waits for a word may end unseen.
+		if b := h.before[bare]; h.keeper != nil && b != nil && slices.Contains(b.shown, full) {
+			r.since, r.shown = 0, true
 		}
 		if u.available++; u.available == 1 {
 			u.cameAt = h.clock

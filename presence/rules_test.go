@@ -214,6 +214,37 @@ func TestDecide(t *testing.T) {
 			t.Errorf("%s: %d and not %d", test.name, got, test.want)
 		}
 	}
+	var (
+		native   = server{native: true}
+		answered = server{answered: true}
+		hidden   = subscriber{sent: 10, end: told}
+	)
+	for _, test := range []struct {
+		name             string
+		r                resource
+		to               subscriber
+		available, fresh int
+		by               server
+		want             action
+	}{
+		{"the server has sent it", updated, sent, 1, 0, native, nothing},
+		{"and initial presence", initial, none, 1, 0, native, nothing},
+		{"and to whom nothing may have arrived", updated, lost, 1, 0, native, nothing},
+		{"and that it is gone", left, sent, 1, 0, native, nothing},
+		{"but the new resource was not answered", shown, sent, 2, 1, native, toResource},
+		{"nor were two", shown, sent, 3, 2, native, toBare},
+		{"it was answered", shown, sent, 2, 1, answered, nothing},
+		{"and it is the only one", updated, sent, 1, 1, answered, nothing},
+		{"but the others lack the news: the gap", updated, sent, 2, 1, answered, toBare},
+		{"both", updated, sent, 2, 1, server{true, true}, nothing},
+		{"who may not see it was sent it", updated, hidden, 1, 0, native, withdraw},
+		{"who may not see it was answered", shown, hidden, 1, 1, native, withdraw},
+		{"who may not see it was sent nothing new", shown, hidden, 1, 0, native, nothing},
+	} {
+		if got := decide(&test.r, true, &test.to, test.available, test.fresh, test.by); got != test.want {
+			t.Errorf("%s: %d and not %d", test.name, got, test.want)
+		}
+	}
 }
 
 // TestSubscriptions is who sees whom by each subscription (RFC 6121, section 2.1.2.5).

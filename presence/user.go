@@ -65,7 +65,7 @@ type resource struct {
 	heard   time.Duration // when the server, or the resource, last gave a sign of it
 	again   bool          // its next presence counts as its initial one
 	early   bool          // its last presence came when something relayed may not have passed the server
-	missed  bool          // it ended while there was no stream, nobody knows when
+	missed  bool          // the server may not have said that it ended, or nobody knows when
 	shown   bool          // somebody was sent that it is available
 	end     end
 }

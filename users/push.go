@@ -105,7 +105,11 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		}
 		pushes = append(pushes, u.prepare(d, s))
 	}
+	lags := !u.inStep() // the server's own roster
 	then := func() {
+		if lags && len(queries) == 0 {
+			u.m.serverRosters.Keep(u.jid, nil)
+		}
 		sent := u.answer(queries, roster.Answer{Roster: now}, same)
 		for _, p := range pushes {
 			sent = u.push(p) || sent
@@ -122,10 +126,7 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		s.settled(nil)
 		u.correct()
 	}
-	lags := !u.inStep()
-	if u.waits = lags && len(queries) > 0; lags && !u.waits {
-		u.m.serverRosters.Keep(u.jid, nil)
-	}
+	u.waits = lags && len(queries) > 0
 	if old != now || len(pushes) > 0 || u.waits {
 		for i, q := range queries {
 			if !same[i] {
