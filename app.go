@@ -164,15 +164,9 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	a.stops = append(a.stops, a.stopStream)
 	a.fetcher.Recovered(a.manager.Hasten)
-	if cfg.XMPP.ServerRoster != "off" {
-		a.keepServerRosters(cfg, log, m)
-	}
-	metrics.RegisterRosters(registry, func() metrics.Rosters {
-		c := a.manager.Counts()
-		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
-	})
+	var hub *presence.Hub // nil: no presence is relayed
 	if cfg.XMPP.Unrestricted && cfg.XMPP.Presence != "off" {
-		hub := presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
+		hub = presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
 		hub.Recall(sessions.Shown())
 		hub.Barrier(func() {
 			kept := make(chan struct{})
@@ -182,6 +176,13 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.manager.Watch(hub)
 		a.component.Relay(hub)
 	}
+	if cfg.XMPP.ServerRoster != "off" {
+		a.keepServerRosters(cfg, log, m, hub)
+	}
+	metrics.RegisterRosters(registry, func() metrics.Rosters {
+		c := a.manager.Counts()
+		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
+	})
 	return a.startHTTP(cfg, log, registry, m)
 }
 
@@ -211,13 +212,21 @@ func loginOf(c config.EjabberdAPI) serverroster.EjabberdLogin {
 	return serverroster.EjabberdLogin{Token: c.Token.Reveal(), User: c.User, Password: c.Password.Reveal()}
 }
 
-// keepServerRosters has the server's own rosters kept in step.
-func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics) {
-	a.serverRosters = serverroster.New(serverroster.Options{
+// keepServerRosters has the server's own rosters kept in step. hub relays what the server
+// does not do by them; it may be nil.
+func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, hub *presence.Hub) {
+	options := serverroster.Options{
 		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: a.component.BrokenOwnRosters,
 		Rate: cfg.Contacts.ResyncRate, Logger: log,
 		Metrics: serverroster.Metrics{Items: m.ServerRosterItems, Waiting: m.ServerRosterWaiting, Seconds: m.ServerRosterSeconds},
-	})
+	}
+	if hub != nil {
+		options.Watcher = hub
+	}
+	a.serverRosters = serverroster.New(options)
+	if hub != nil {
+		hub.Keeper(a.serverRosters)
+	}
 	a.manager.KeepServerRosters(a.serverRosters)
 	a.stops = append(a.stops, a.serverRosters.Close)
 	if a.ejabberd != nil {

@@ -105,6 +105,13 @@ func speaks(stanzas string) func(net.Conn) {
 			if strings.HasPrefix(tag, "<iq type='result'") && to == "contacts.example.org/rosterd" {
 				_, _ = io.WriteString(conn, tag+"</iq>") // as servers do that take every address
 			}
+			if strings.HasPrefix(tag, "<presence type='subscribe'") {
+				answer := "<presence type='unavailable' from='%s' to='contacts.example.org'/>"
+				if strings.HasSuffix(stanzas, readOnly) {
+					answer = "<presence type='error' from='%s' to='contacts.example.org'><error type='cancel'><not-allowed xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></presence>"
+				}
+				fmt.Fprintf(conn, answer, to)
+			}
 			if id == "" || !strings.HasPrefix(tag, "<iq type='get'") {
 				continue
 			}
@@ -115,6 +122,8 @@ func speaks(stanzas string) func(net.Conn) {
 				answer = refusal("not-allowed")
 			case strings.Contains(payload, nsRoster) && strings.HasSuffix(stanzas, dropping):
 				continue
+			case strings.Contains(payload, nsRoster) && attribute(tag, "from") == "contacts.example.org":
+				answer = "<iq type='result' id='%s' from='%s' to='contacts.example.org'><query xmlns='jabber:iq:roster'/></iq>"
 			case strings.Contains(payload, nsRoster) && delegates(stanzas, host): // a probe comes back
 				fmt.Fprintf(conn, "<iq type='set' id='D' from='%s' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>"+
 					"<iq xmlns='jabber:client' type='get' id='%s' from='%s' to='%s'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", host, id, attribute(tag, "from"), to)
@@ -143,6 +152,9 @@ const jabberd = "<presence from='example.org' to='contacts.example.org'/>"
 
 // dropping is what a server announces at last that drops probes: nothing.
 const dropping = "<presence from='example.org/dropping' to='contacts.example.org'/>"
+
+// readOnly is what a server announces at last that refuses subscription requests: nothing.
+const readOnly = "<presence from='example.org/read-only' to='contacts.example.org'/>"
 
 // older is the probe of another rosterd, which has been connected for long.
 const older = "<iq type='set' id='D0' from='example.org' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
@@ -186,6 +198,7 @@ func announced(host, delegated, permissions string) string {
 const (
 	permBlocking = "<perm access='iq'><namespace ns='urn:xmpp:blocking' type='get'/></perm>"
 	permIQ       = "<perm access='iq'><namespace ns='jabber:iq:roster' type='set'/></perm>"
+	permRoster   = "<perm access='roster' type='both'/>"
 	permPresence = "<perm access='presence' type='managed_entity'/>"
 	nsRoster     = "jabber:iq:roster"
 )
@@ -205,7 +218,7 @@ func settings(t *testing.T, server string) map[string]map[string]any {
 	}))
 	t.Cleanup(backend.Close)
 	return map[string]map[string]any{
-		"xmpp":     {"address": server, "domain": "contacts.example.org", "secret": secret, "hosts": []string{"example.org"}, "presence": "off"},
+		"xmpp":     {"address": server, "domain": "contacts.example.org", "secret": secret, "hosts": []string{"example.org"}, "presence": "off", "server_roster": "off"},
 		"contacts": {"url": backend.URL + "/contacts/%s?key=" + secret, "token": secret},
 		"refresh":  {"listen": freeport.Of(t), "token": secret}, "metrics": {"listen": freeport.Of(t)},
 	}
@@ -308,6 +321,14 @@ func TestServer(t *testing.T) {
 			want: []string{"warn example.org: users see every contact offline"}, lines: []string{"xmpp.unrestricted: true", "xmpp.presence: off"}},
 		{name: "nobody can relay presence", serve: speaks(announced("example.org", nsRoster, permIQ)), ok: true, xmpp: map[string]any{"unrestricted": true, "presence": "relay"},
 			want: []string{"warn example.org: does not report who comes and goes", "warn example.org: users see every contact offline"}, lines: []string{`presence = "managed_entity"`}},
+		{name: "own rosters", serve: speaks(announced("example.org", nsRoster, permIQ+permPresence+permRoster) + readOnly), ok: true, xmpp: map[string]any{"presence": "auto", "server_roster": "auto"},
+			lines: []string{"ok   example.org: its own rosters can be kept in step (privilege roster, both)", "ok   example.org: refuses subscription requests"}},
+		{name: "own rosters, without delegation", serve: speaks(announced("example.org", "", permPresence+permRoster) + readOnly), ok: true, xmpp: map[string]any{"presence": "auto", "server_roster": "auto"},
+			lines: []string{"the server answers roster queries, pushes changes"}},
+		{name: "own rosters that users change", serve: speaks(announced("example.org", nsRoster, permIQ+permPresence+permRoster)), ok: true, xmpp: map[string]any{"presence": "auto", "server_roster": "auto"},
+			want: []string{"warn example.org: takes subscription requests"}, lines: []string{`"rosterd_readonly"`}},
+		{name: "own rosters that cannot be kept", serve: speaks(all), ok: true, xmpp: map[string]any{"presence": "auto", "server_roster": "auto"},
+			want: []string{"warn example.org: does not let its own rosters be kept in step", "warn example.org: users see every contact offline"}, lines: []string{`roster = "both"`, "ejabberd.api.url"}},
 		{name: "no presence", serve: speaks(announced("example.org", nsRoster, permIQ)), ok: true,
 			want: []string{"warn example.org: does not report who comes and goes"}},
 		{name: "nothing", serve: speaks(""), ok: true, want: []string{"warn example.org: announces nothing"},
@@ -377,7 +398,7 @@ func status(t *testing.T, s component.Status) string {
 
 func TestRunning(t *testing.T) {
 	good := component.Routes{Host: "example.org", Query: component.QueryDelegated, Push: component.PushPrivileged, Presence: component.PresenceServer,
-		Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true}
+		Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true, ServerRoster: component.ServerRosterOff}
 	other, relayed := good, good
 	other.Host = "example.net"
 	relayed.Presence, relayed.BlockingPermitted = component.PresenceRelayed, true

@@ -19,8 +19,10 @@ func (c *checker) host(w component.Routes, status component.Status, lacks bool) 
 	switch {
 	case w.Query == component.QueryNone:
 		return []finding{fail("%s", w.Missing[0]).mend("README.md, Set-up on other servers, has those that can be served")}
+	case w.Query == component.QueryServer:
+		return append([]finding{presence(w, m), serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
 	case w.Delegation || m.announced:
-		return append([]finding{delegation(w, m, follows), c.push(w, m), presence(w, m), blocking(w, m)}, c.ways(w)...)
+		return append([]finding{delegation(w, m, follows), c.push(w, m), presence(w, m), blocking(w, m), serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
 	case lacks:
 		return []finding{fail("%s: the server does not have this domain", w.Host).mend(
 			"xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")}
@@ -33,6 +35,8 @@ func (c *checker) host(w component.Routes, status component.Status, lacks bool) 
 func delegation(w component.Routes, m missing, follows string) finding {
 	m.delegation = true
 	switch {
+	case w.Query == component.QueryServer:
+		return pass("%s: does not delegate jabber:iq:roster to %s, and answers from its own rosters", w.Host, m.domain)
 	case !w.Delegation:
 		return warn("%s: does not delegate jabber:iq:roster to %s: %s", w.Host, m.domain, follows).mend(m.lines()...)
 	case w.Unproven:
@@ -86,30 +90,78 @@ func blocking(w component.Routes, m missing) finding {
 	return warn("%s: does not say whom users have blocked (privilege iq, get, urn:xmpp:blocking): blocked contacts are sent their presence", w.Host).mend(m.lines()...)
 }
 
-// inWords are the values of [component.Routes].
+// serverRoster says whether the server's own rosters are kept in step.
+func serverRoster(w component.Routes, m missing) finding {
+	m.roster = true
+	switch w.ServerRoster {
+	case component.ServerRosterOff:
+		return finding{}
+	case component.ServerRosterPrivilege:
+		return pass("%s: its own rosters can be kept in step (privilege roster, both)", w.Host)
+	case component.ServerRosterAPI:
+		return pass("%s: its own rosters can be kept in step (ejabberd.api)", w.Host)
+	}
+	what := "does not let its own rosters be kept in step (privilege roster, both)"
+	if w.RosterPermitted {
+		what = "says that its own rosters may be kept in step (privilege roster, both), but does not do it"
+	}
+	return warn("%s: %s: avatars, encryption keys and other PEP events do not pass between contacts", w.Host, what).mend(m.lines()...)
+}
+
+// subscriptions says whether users can change the server's own rosters.
+func subscriptions(w component.Routes, m missing) finding {
+	m.readOnly = true
+	switch {
+	case w.ServerRoster != component.ServerRosterPrivilege:
+		return finding{}
+	case w.Subscriptions == component.SubscriptionsRefused:
+		return pass("%s: refuses subscription requests, so its own rosters stay as rosterd writes them", w.Host)
+	case w.Subscriptions == component.SubscriptionsTaken:
+		return warn("%s: takes subscription requests, which change its own rosters until rosterd looks at them again", w.Host).mend(m.prosody()...)
+	}
+	return warn("%s: whether it refuses subscription requests, which change its own rosters, cannot be found out", w.Host).mend(m.prosody()...)
+}
+
+// inWords are the values of [component.Routes], behind what they are of.
 var inWords = map[string]string{
-	component.QueryDelegated: "roster queries are delegated",
-	component.QueryPlain:     "clients have to ask the component for their roster",
-	component.QueryUnknown:   "how roster queries arrive is not known yet",
+	"query " + component.QueryDelegated: "roster queries are delegated",
+	"query " + component.QueryServer:    "the server answers roster queries from its own rosters",
+	"query " + component.QueryPlain:     "clients have to ask the component for their roster",
+	"query " + component.QueryUnknown:   "how roster queries arrive is not known yet",
 
-	component.PushPrivileged: "changes are pushed by privileged IQ",
-	component.PushDirect:     "changes are pushed from the user's address",
-	component.PushExchange:   "changes are suggested by roster item exchange (XEP-0144), which few clients act on",
+	"push " + component.PushPrivileged: "changes are pushed by privileged IQ",
+	"push " + component.PushDirect:     "changes are pushed from the user's address",
+	"push " + component.PushServer:     "the server pushes changes",
+	"push " + component.PushExchange:   "changes are suggested by roster item exchange (XEP-0144), which few clients act on",
 
-	component.PresenceRelayed: "presence between contacts is relayed",
-	component.PresenceServer:  "presence is the server's affair, by its own rosters",
+	"presence " + component.PresenceRelayed: "presence between contacts is relayed",
+	"presence " + component.PresenceServer:  "presence is the server's affair, by its own rosters",
+
+	"roster " + component.ServerRosterPrivilege: "its own rosters are kept in step, by privilege",
+	"roster " + component.ServerRosterAPI:       "its own rosters are kept in step, by ejabberd's API",
+	"roster " + component.ServerRosterNone:      "its own rosters are not kept in step",
+	"roster " + component.ServerRosterOff:       "its own rosters are not to be kept in step",
 }
 
 // ways says which ways will be used, and whom the users will see.
 func (c *checker) ways(w component.Routes) []finding {
-	found := []finding{pass("%s: %s; %s; %s", w.Host, inWords[w.Query], inWords[w.Push], inWords[w.Presence])}
+	if w.Query == component.QueryServer {
+		return []finding{pass("%s: the server answers roster queries, pushes changes and exchanges presence by its own rosters, which rosterd keeps", w.Host)}
+	}
+	found := []finding{pass("%s: %s; %s; %s; %s", w.Host, inWords["query "+w.Query], inWords["push "+w.Push],
+		inWords["presence "+w.Presence], inWords["roster "+w.ServerRoster])}
 	if w.Query == component.QueryUnknown {
 		found[0].level = failed
 	}
-	if w.Presence != component.PresenceServer || w.Query != component.QueryDelegated || c.cfg.XMPP.Presence == "off" {
+	kept := w.ServerRoster == component.ServerRosterPrivilege || w.ServerRoster == component.ServerRosterAPI
+	if kept || w.Presence != component.PresenceServer || w.Query != component.QueryDelegated || c.cfg.XMPP.Presence == "off" {
 		return found
 	}
 	offline := warn("%s: users see every contact offline that is not in the server's own rosters, as nobody relays presence", w.Host)
+	if w.ServerRoster == component.ServerRosterNone {
+		offline = offline.mend("for rosterd to keep these in step:", "prosody.cfg.lua:", fmt.Sprintf("  VirtualHost %q", w.Host),
+			fmt.Sprintf(`    in privileged_entities, in [%q]: roster = "both";`, c.cfg.XMPP.Domain)).mend(apiLines("")...)
+	}
 	if !c.cfg.XMPP.Unrestricted {
 		offline = offline.mend("for rosterd to relay it: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
 			"or check_from: false on the listener ejabberd_service (ejabberd)")
@@ -121,9 +173,9 @@ func (c *checker) ways(w component.Routes) []finding {
 type missing struct {
 	host, domain string
 
-	delegation, push, presence, blocking bool
-	announced                            bool // privileges were, if not these
-	unrestricted                         bool
+	delegation, push, presence, blocking, roster, readOnly bool
+	announced                                              bool // privileges were, if not these
+	unrestricted                                           bool
 
 	// Some host has announced something, so that Prosody has the module loaded on
 	// the Component, too.
@@ -135,7 +187,7 @@ func (m missing) lines() []string { return append(m.prosody(), m.ejabberd()...) 
 
 func (m missing) prosody() []string {
 	const modules = `    modules_enabled = { "delegation", "privilege" }`
-	privileges := !m.announced && (m.push || m.presence)
+	privileges := !m.announced && (m.push || m.presence || m.roster)
 	lines := []string{"prosody.cfg.lua:", fmt.Sprintf("  VirtualHost %q", m.host)}
 	if m.delegation || privileges {
 		lines = append(lines, modules)
@@ -145,7 +197,11 @@ func (m missing) prosody() []string {
 	}
 	switch {
 	case privileges:
-		lines = append(lines, fmt.Sprintf(`    privileged_entities = { [%q] = { presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`, m.domain))
+		lines = append(lines, fmt.Sprintf(`    privileged_entities = { [%q] = { roster = "both"; presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`, m.domain))
+	case m.readOnly:
+		lines = append(lines, `    in modules_enabled: "rosterd_readonly", with deploy/prosody/mod_rosterd_readonly.lua in a folder of plugin_paths`)
+	case m.roster:
+		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: roster = "both";`, m.domain))
 	case m.push:
 		lines = append(lines, fmt.Sprintf(`    in privileged_entities, in [%q]: iq = { ["jabber:iq:roster"] = "set" };`, m.domain))
 	case m.blocking:
@@ -178,6 +234,9 @@ func (m missing) ejabberd() []string {
 	if m.blocking {
 		lines = append(lines, `    in mod_privilege: iq: {"urn:xmpp:blocking": {get: rosterd}}`,
 			"  (ejabberd has this from 24.10 on, and answers in 26.07; before, nobody can know)")
+	}
+	if m.roster {
+		lines = append(lines, "  modules: mod_http_api, mod_admin_extra; and ejabberd.api.url in rosterd's configuration")
 	}
 	if push {
 		lines = append(lines, `    in mod_privilege: iq: {"jabber:iq:roster": {set: rosterd}}`,

@@ -96,7 +96,7 @@ func TestRefreshTLS(t *testing.T) {
 			if tt.running != absent {
 				s["metrics"]["listen"] = status(t, component.Status{Connected: true, Domain: "contacts.example.org", Address: server.address(),
 					Hosts: []component.Routes{{Host: "example.org", Query: component.QueryDelegated, Push: component.PushPrivileged,
-						Presence: component.PresenceServer, Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true}}})
+						Presence: component.PresenceServer, Delegation: true, Privileges: "urn:xmpp:privilege:2", PushPermitted: true, PresencePermitted: true, ServerRoster: component.ServerRosterOff}}})
 				var certificates *refresh.Certificates
 				if tt.running != plain {
 					shown, clientCA := good, ""

@@ -170,7 +170,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 	timing.MinRetry, timing.MaxRetry = time.Second, time.Second // one is needed, see observe
 	link := component.New(component.Options{
 		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
-		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, ServerRoster: c.cfg.XMPP.ServerRoster, MaxStanza: c.cfg.XMPP.MaxStanzaBytes, Edits: c.cfg.Contacts.TakesEdits,
+		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, ServerRoster: c.cfg.XMPP.ServerRoster, MaxStanza: c.cfg.XMPP.MaxStanzaBytes, API: c.api, Edits: c.cfg.Contacts.TakesEdits,
 		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
 	}, session.NewTable())
 	streams, closeStream := context.WithCancel(ctx)
@@ -190,7 +190,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 // everything, or nothing will be announced any more. If the server ends the stream
 // because of an address, it waits for the next stream, as rosterd would.
 func observe(ctx context.Context, link *component.Component, patience time.Duration) component.Status {
-	var connected, refused time.Time
+	var connected, refused, announced time.Time
 	status := link.Status()
 	wait(ctx, func() bool {
 		status = link.Status()
@@ -203,8 +203,17 @@ func observe(ctx context.Context, link *component.Component, patience time.Durat
 		if connected.IsZero() {
 			connected = time.Now()
 		}
-		unknown := func(w component.Routes) bool { return !w.Delegation || w.Privileges == "" }
-		return time.Since(connected) > patience || !slices.ContainsFunc(status.Hosts, unknown) && status.Any != component.AnyUnproven
+		unknown := func(w component.Routes) bool {
+			return !w.Delegation || w.Privileges == "" || w.RosterPermitted && w.ServerRoster == component.ServerRosterNone
+		}
+		if slices.ContainsFunc(status.Hosts, unknown) || status.Any == component.AnyUnproven {
+			return time.Since(connected) > patience
+		}
+		if announced.IsZero() {
+			announced = time.Now()
+		}
+		unproven := func(w component.Routes) bool { return w.RosterPermitted && w.Subscriptions == "" }
+		return !slices.ContainsFunc(status.Hosts, unproven) || time.Since(announced) > localWait
 	})
 	return status
 }

@@ -162,7 +162,7 @@ func (c *Component) offer(s *stream, data []byte) {
 // stamp another. whole says that the presence can be read.
 func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) {
 	kind := e.Get("type")
-	if kind != "" && kind != "unavailable" || !c.isForComponent(e) {
+	if c.subscriptionTried(s, e) || kind != "" && kind != "unavailable" || !c.isForComponent(e) {
 		return
 	}
 	from := e.Get("from")

@@ -34,6 +34,7 @@ type observed struct {
 	keeps   string     // the software that lets no roster query come here; "": none that is known
 	rosters ownRosters // whether its own rosters can be read and written
 	lists   bool       // whom a user has blocked was answered
+	asks    string     // SubscriptionsRefused, …; "": it cannot be found out
 
 	stamps      string    // how users' names are stamped; "": not known
 	absent      absence   // how it answers for a resource that is not there; outlives the stream
@@ -56,6 +57,15 @@ const (
 func (g grant) delegated() bool {
 	return g.queries == queriesArrive || g.queries == queriesUnproven && g.delegation != ""
 }
+
+// isEjabberd reports whether the host is known to be one of ejabberd. COMPAT of the servers
+// known to us, ejabberd alone announces privileges in the older namespace, before 24.10.
+func (g grant) isEjabberd() bool { return g.unconfirmed || g.privilege == nsPrivilege1 }
+
+// writesRosters reports whether the server's own rosters can be kept by privilege. COMPAT
+// ejabberd answers the query that is to prove it as long as it does not delegate, and fails
+// at sets (23.01), or writes them without their subscriptions.
+func (g grant) writesRosters() bool { return g.roster && g.rosters.proven && !g.isEjabberd() }
 
 // grants are those of all served hosts. It is safe for concurrent use.
 type grants struct {
@@ -196,10 +206,12 @@ func (c *Component) serverRoster(s *stream, host string, g grant) (way, lacks st
 		return ServerRosterOff, ""
 	case api:
 		return ServerRosterAPI, ""
-	case g.roster && g.rosters.proven:
+	case g.writesRosters():
 		return ServerRosterPrivilege, ""
 	case c.opts.API != nil:
 		return ServerRosterNone, "ejabberd's API: " + why
+	case g.roster && g.isEjabberd():
+		return ServerRosterNone, "ejabberd writes no subscriptions by the privilege roster"
 	case g.roster && g.rosters.why != "":
 		return ServerRosterNone, g.rosters.why
 	case c.announcementsOver(s) && g.roster:
@@ -209,6 +221,13 @@ func (c *Component) serverRoster(s *stream, host string, g grant) (way, lacks st
 	}
 	return ServerRosterNone, ""
 }
+
+// What becomes of subscription requests (RFC 6121, section 3), which change the server's own
+// rosters.
+const (
+	SubscriptionsRefused = "refused"
+	SubscriptionsTaken   = "taken"
+)
 
 // Routes are the best that a host's grants permit.
 type Routes struct {
@@ -226,12 +245,13 @@ type Routes struct {
 	PresencePermitted bool   `json:"presence_permitted"`   // presences are reported
 	BlockingPermitted bool   `json:"blocking_permitted"`   // block lists can be asked for
 	RosterPermitted   bool   `json:"roster_permitted"`     // its own rosters can be read and written
+	Subscriptions     string `json:"subscriptions,omitempty"`
 }
 
 // routes are those of a host at present, on a stream.
 func (c *Component) routes(s *stream, host string, g grant) Routes {
 	r := Routes{Host: host, Query: QueryDelegated, Push: c.pushRoute(g), Presence: PresenceServer,
-		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks, RosterPermitted: g.roster}
+		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks, RosterPermitted: g.roster, Subscriptions: g.asks}
 	missing := func(format string, args ...any) { r.Missing = append(r.Missing, fmt.Sprintf(format, args...)) }
 	var lacks string // why there is no way into the server's own rosters
 	r.ServerRoster, lacks = c.serverRoster(s, host, g)

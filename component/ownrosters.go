@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"gosrc.io/xmpp/stanza"
@@ -15,6 +16,7 @@ import (
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/serverroster"
+	"rosterd/xmlstream"
 )
 
 // ownRosters is what was found out on this stream of the privilege to read and write a
@@ -31,7 +33,7 @@ const rosterQuery = "<query xmlns='" + nsRoster + "'/>"
 // does not block. COMPAT ejabberd, which announces the privilege, and sends the query back
 // to us while it delegates.
 func (c *Component) proveOwnRosters(s *stream, host string) {
-	if g := s.grants.of(host); c.opts.ServerRoster == "off" || !g.roster || g.rosters.broken {
+	if g := s.grants.of(host); c.opts.ServerRoster == "off" || !g.roster || g.rosters.broken || g.isEjabberd() {
 		return
 	}
 	for _, spelling := range c.names.candidates(host) {
@@ -61,12 +63,41 @@ func (c *Component) ownRostersProven(s *stream, host string) {
 		return
 	}
 	c.opts.Logger.Info("the server's own rosters can be kept", "host", host, "way", ServerRosterPrivilege)
+	c.trySubscription(s, host)
 	if c.announcementsOver(s) {
 		c.rosters.Resume(host)
 	}
 	if c.opts.ServerRosterReady != nil {
 		c.opts.ServerRosterReady(host)
 	}
+}
+
+// trySubscription asks for a subscription to a user who does not exist, which changes
+// nothing: a server that takes requests answers in the user's name (RFC 6121, section
+// 3.1.3), and one that refuses them with an error. Any other answer says nothing.
+func (c *Component) trySubscription(s *stream, host string) {
+	a := stanza.Attrs{Type: stanza.PresenceTypeSubscribe, From: s.domain, To: c.nobody + "@" + c.names.write(host)}
+	_ = s.out.offer(append(appendStart(nil, "presence", "", a), "</presence>"...))
+}
+
+// subscriptionTried notes the answer to that, if a presence is one.
+func (c *Component) subscriptionTried(s *stream, e *xmlstream.Element) bool {
+	domain, is := strings.CutPrefix(e.Get("from"), c.nobody+"@")
+	host, served := c.names.host(domain)
+	if !is || !served {
+		return false
+	}
+	is = e.Get("type") == "unavailable"
+	refused := isError(e) && map[string]bool{"forbidden": true, "not-acceptable": true, "not-allowed": true, "policy-violation": true}[errorCondition(e)]
+	s.grants.change(host, func(g *grant) {
+		switch {
+		case is && g.asks == "":
+			g.asks = SubscriptionsTaken
+		case refused:
+			g.asks = SubscriptionsRefused
+		}
+	})
+	return true
 }
 
 // ownRostersLost notes why a host's own rosters cannot be read or written.
@@ -77,8 +108,8 @@ func (c *Component) ownRostersLost(s *stream, host, why string) {
 			g.rosters.why = why
 		}
 	})
-	if before.rosters != after.rosters {
-		c.opts.Logger.Warn("the server's own rosters cannot be kept", "host", host, "way", ServerRosterPrivilege, "err", why)
+	if before.rosters != after.rosters { // it is warned of with what is missing
+		c.opts.Logger.Info("the server's own rosters cannot be kept", "host", host, "way", ServerRosterPrivilege, "err", why)
 	}
 }
 
@@ -103,8 +134,7 @@ func (c *Component) OwnRosters(host string) serverroster.Way {
 
 // ownRosters reports whether a host's own rosters can be read and written.
 func (s *stream) ownRosters(host string) bool {
-	g := s.grants.of(host)
-	return g.roster && g.rosters.proven
+	return s.grants.of(host).writesRosters()
 }
 
 // privilegeWay implements [serverroster.Way].

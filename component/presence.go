@@ -35,6 +35,15 @@ type presenceSender struct {
 	s *stream
 }
 
+// Passed implements presence.Sender: a ping behind what is relayed is answered.
+func (p presenceSender) Passed(reply func()) {
+	p.s.ping(p.c.nobodyAt(p.c.names.known(p.c.opts.Hosts)[0]), p.s.out.putLow, func(a answer) {
+		if a.iq != nil {
+			reply()
+		}
+	})
+}
+
 // Relay implements presence.Sender.
 func (p presenceSender) Relay(st presence.Stanza) error {
 	host := st.From.Domain()

@@ -97,6 +97,7 @@ func inUse() uint64 {
 func (c *crowd) Known(user jid.JID) (*roster.Roster, bool)      { return c.rosters[c.index[user]], true }
 func (c *crowd) Want(jid.JID)                                   {}
 func (c *crowd) Blocked(_ jid.JID, reply func([]jid.JID, bool)) { reply(nil, true) }
+func (c *crowd) Passed(reply func())                            { reply() }
 func (c *crowd) Relay(Stanza) error                             { c.sent++; return nil }
 
 // run does what the loop does until there is nothing to do.
@@ -304,5 +305,6 @@ type unknown struct{}
 
 func (unknown) Known(jid.JID) (*roster.Roster, bool)           { return nil, false }
 func (unknown) Want(jid.JID)                                   {}
+func (unknown) Passed(func())                                  {}
 func (unknown) Relay(Stanza) error                             { return nil }
 func (unknown) Blocked(_ jid.JID, reply func([]jid.JID, bool)) { reply(nil, false) }

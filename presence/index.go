@@ -56,7 +56,7 @@ func (h *Hub) tidy(id uint32) {
 
 // release forgets a user of whom there is nothing to do or to remember.
 func (h *Hub) release(u *user) {
-	if u.queued || u.expiring || u.fetching || u.resyncing || u.blocks.asking {
+	if u.queued || u.expiring || u.fetching || u.holding || u.resyncing || u.blocks.asking {
 		return
 	}
 	h.mu.Lock()
@@ -80,6 +80,7 @@ func (h *Hub) release(u *user) {
 func (h *Hub) setRoster(u *user, now *roster.Roster) {
 	changes := roster.SubscriptionChanges(u.roster, now)
 	u.roster = now
+	h.adaptOwn(u, changes)
 	h.adapt(u, changes, u.blocks.list)
 }
 
@@ -98,9 +99,16 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		i, kept := u.subscriber(id)
 		switch {
 		case is && kept:
-			u.subscribers[i].end, u.subscribers[i].lost = lasts, true
+			s := &u.subscribers[i]
+			if s.end, s.lost = lasts, true; opens(c.Before) {
+				s.unblocked(u.blocks.upTo)
+			}
 		case is && e.reachable():
-			added = append(added, subscriber{id: id})
+			s := subscriber{id: id, relayed: e.user != nil && e.user.absentAt > h.handled}
+			if opens(c.Before) {
+				s.unblocked(u.blocks.upTo)
+			}
+			added = append(added, s)
 			e.count++
 		case kept:
 			u.subscribers[i].end = untold
@@ -120,6 +128,12 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 	}
 }
 
+// unblocked notes that a user has unblocked a subscriber, before a fact. They may have been
+// told that the user is not to be seen.
+func (s *subscriber) unblocked(before uint64) {
+	s.sent, s.lost, s.hidden = max(s.sent, before), true, true
+}
+
 // unlist takes a user out of those whom a contact may see.
 func (h *Hub) unlist(u *user, contact uint32) {
 	e := &h.entries[contact]
@@ -127,6 +141,12 @@ func (h *Hub) unlist(u *user, contact uint32) {
 		e.subscribed = slices.Delete(e.subscribed, i, i+1)
 	}
 	h.tidy(contact)
+}
+
+// insert makes somebody a subscriber of a user.
+func (h *Hub) insert(u *user, i int, s subscriber) {
+	u.subscribers = slices.Insert(u.subscribers, i, s)
+	h.entries[s.id].count++
 }
 
 // unsubscribe forgets subscribers of a user.
@@ -148,11 +168,13 @@ func (h *Hub) unsubscribe(u *user, which func(subscriber) bool) {
 // They count as sent what was before they came, at a fact: that is for the new resource
 // alone.
 func (h *Hub) arrived(u *user, at uint64) {
+	if u.own != nil {
+		u.own.asked, u.own.ready = false, false
+	}
 	for _, id := range h.entries[u.id].subscribed {
 		other := h.entries[id].user
 		if i, is := other.subscriber(u.id); !is {
-			other.subscribers = slices.Insert(other.subscribers, i, subscriber{id: u.id, sent: at - 1})
-			h.entries[u.id].count++
+			h.insert(other, i, subscriber{id: u.id, sent: at - 1, relayed: u.absentAt > h.handled})
 		}
 	}
 }
@@ -176,6 +198,9 @@ func (h *Hub) forget(u *user, now time.Duration) {
 	}
 	h.unsubscribe(u, func(s subscriber) bool {
 		e := &h.entries[s.id]
+		if native, _ := u.own.shows(e.jid, false); native && e.reachable() {
+			return false
+		}
 		return s.end == expired || s.end != lasts && !e.elsewhere && away(e.user)
 	})
 	for i := range u.subscribers {
@@ -186,7 +211,7 @@ func (h *Hub) forget(u *user, now time.Duration) {
 			h.broadcast(u)
 		}
 	}
-	if more {
+	if u.own.forget(now-h.limits.Linger) || more {
 		h.expire(u)
 	}
 }

@@ -29,10 +29,16 @@ type loop struct {
 	wants     queue[deadline] // to ask Rosters.Want for
 	expiries  queue[deadline] // of whom something is to be forgotten after Limits.Linger
 	blockAsks queue[*user]    // to ask Sender.Blocked for
+	holds     queue[deadline] // of whom something waits for Limits.Word
+	keepAsks  queue[*user]    // to call Keeper.Keep for
 
 	before  map[jid.JID]*before // of users whom an earlier rosterd may have shown, by bare JID; since Recall
 	recalls queue[jid.JID]      // those of them of whom it is not known yet who saw them
 	absent  absent
+
+	relayers []*user // of whom something was relayed since Sender.Passed was called
+	marked   []*user // and before that
+	handled  uint64  // Hub.passed, as of late
 
 	settleAt time.Duration // when the server will have had the time to report
 	resyncAt time.Duration // Limits.Rate is kept by waiting until then
@@ -102,6 +108,7 @@ func (h *Hub) run(ctx context.Context, s Sender) error {
 			}
 		}
 		clear(batch) // the payloads
+		h.setMark(s)
 		if len(batch) > 0 || wait <= 0 {
 			continue
 		}
@@ -130,11 +137,14 @@ func (h *Hub) step(s Sender, batch []Stanza) ([]Stanza, time.Duration) {
 	for n := 0; n < maxUsers && len(h.blockAsks) > 0; n++ {
 		h.askBlocks(s, h.blockAsks.pop())
 	}
-	if more || len(h.ready)+len(h.recalls)+len(h.blockAsks) > 0 {
+	for n := 0; n < maxUsers && len(h.keepAsks) > 0; n++ {
+		h.askKeeper(h.keepAsks.pop())
+	}
+	if more || len(h.ready)+len(h.recalls)+len(h.blockAsks)+len(h.keepAsks) > 0 {
 		return batch, 0
 	}
 	due := now + time.Hour
-	for _, q := range [...]queue[deadline]{h.heldBack, h.expiries} {
+	for _, q := range [...]queue[deadline]{h.heldBack, h.expiries, h.holds} {
 		if len(q) > 0 {
 			due = min(due, q[0].at)
 		}
@@ -164,6 +174,9 @@ func (h *Hub) elapse(now time.Duration) {
 		h.forget(u, now)
 		h.release(u)
 	}
+	for len(h.holds) > 0 && h.holds[0].at <= now {
+		h.held(h.holds.pop().user)
+	}
 	for len(h.wants) > 0 && max(h.wants[0].at, h.wantAt) <= now {
 		h.want(h.wants.pop().user, now)
 	}
@@ -177,6 +190,7 @@ func (h *Hub) elapse(now time.Duration) {
 		h.readMailbox(time.Hour) // who was reported before
 		for _, e := range h.entries {
 			if e.user != nil {
+				e.user.unpark()
 				h.bringInLine(e.user)
 			}
 		}
@@ -235,6 +249,7 @@ func (h *Hub) readLetter() {
 	}
 	h.takeRoster(u)
 	h.fetch(u)
+	h.takeOwn(u)
 	h.release(u)
 }
 
@@ -351,6 +366,8 @@ func (h *Hub) streamEnds() {
 	h.streams++
 	h.settled, h.lost = false, max(h.now(), 1)
 	clear(h.blocking)
+	h.passed, h.marking = h.clock, false
+	h.clock++ // what is relayed from now on comes after
 	h.mu.Unlock()
 	h.readMailbox(time.Hour)
 	for i := range h.entries {
@@ -363,16 +380,18 @@ func (h *Hub) streamEnds() {
 		u.resyncing, u.resyncsLater = false, false
 		for i := range u.subscribers {
 			s := &u.subscribers[i]
+			s.relayed = false
 			if s.lost = s.end == lasts; !s.lost {
 				s.end = untold
 			}
 		}
 		u.broadcast = cursor{on: u.queued && u.broadcast.on}
+		u.own, u.unmarked = u.own.unsure(), false
 		h.mu.Lock()
 		u.aligned, u.wanted = false, false
 		for _, r := range u.resources {
 			if r.gone() {
-				r.changed, r.end = h.clock, untold
+				r.changed, r.end, r.missed = h.clock, untold, true
 			}
 		}
 		if u.lacksRoster() {
@@ -381,7 +400,8 @@ func (h *Hub) streamEnds() {
 		h.mu.Unlock()
 		h.release(u)
 	}
-	h.blockAsks, h.resyncs, h.absent = nil, nil, absent{}
+	h.relayers, h.marked = nil, nil
+	h.blockAsks, h.keepAsks, h.resyncs, h.absent = nil, nil, nil, absent{}
 	h.mu.Lock()
 	h.running = false
 	h.mu.Unlock()

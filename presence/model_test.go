@@ -17,13 +17,21 @@ import (
 	"rosterd/roster"
 )
 
+var fierce = flag.Bool("fierce", false, "let the model test of the server's own rosters do much at one moment, too")
+
 var modelSeed = flag.Uint64("seed", 0, "run the model test with this seed alone")
 
 // TestModel is the main proof: users come, go and change, rosters change, the
 // server reads slowly, streams, servers and rosterd itself are lost, all at
 // random. Whenever it has been quiet for a while, what each client was shown,
 // worked out from the stanzas alone, must be what is true.
-func TestModel(t *testing.T) {
+func TestModel(t *testing.T) { testModel(t, false) }
+
+// TestModelOwnRosters is the same where the server's own rosters are kept: it does by itself
+// what servers do by them, they follow at random moments, and presences are relayed late.
+func TestModelOwnRosters(t *testing.T) { testModel(t, true) }
+
+func testModel(t *testing.T, own bool) {
 	seeds := make([]uint64, 24)
 	for i := range seeds {
 		seeds[i] = rand.Uint64()
@@ -34,11 +42,11 @@ func TestModel(t *testing.T) {
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newModel(t, seed)
+				m := newModel(t, seed, own)
 				defer func() {
 					if t.Failed() {
-						t.Logf("again with: go test ./presence -run TestModel -seed %d\nthe last steps:\n\t%s",
-							seed, strings.Join(m.log[max(0, len(m.log)-60):], "\n\t"))
+						t.Logf("again with: go test ./presence -run %s -seed %d\nthe last steps:\n\t%s",
+							t.Name(), seed, strings.Join(m.log[max(0, len(m.log)-3000):], "\n\t"))
 					}
 				}()
 				m.begin()
@@ -51,6 +59,7 @@ func TestModel(t *testing.T) {
 					}
 				}
 				m.cut()
+				m.quit()
 			})
 		})
 	}
@@ -66,8 +75,11 @@ type model struct {
 	all   []jid.JID // bare JIDs of users, served and not
 	cut   func()    // ends the stream: what is on its way is lost
 	next  int       // payload
+	left  map[jid.JID]time.Time
 
-	mu      sync.Mutex
+	wire    sync.Mutex                     // what the server does, and says of it, is in one order
+	mu      sync.Mutex                     // inside wire
+	calm    time.Time                      // when slow was changed last
 	slow    time.Duration                  // how long the server takes for a stanza
 	there   map[jid.JID]string             // available resources -> payload
 	shown   map[jid.JID]map[jid.JID]string // clients (bare ones elsewhere) -> full JIDs -> payload
@@ -75,14 +87,16 @@ type model struct {
 	backend map[jid.JID]*roster.Roster     // what is true of the rosters
 	known   map[jid.JID]*roster.Roster     // what users.Manager knows
 	blocked map[jid.JID]map[jid.JID]bool   // user -> whom that user has blocked: bare JIDs, or a domain
+
+	*ownServer // nil: the server has no rosters
 }
 
-func newModel(t *testing.T, seed uint64) *model {
+func newModel(t *testing.T, seed uint64, own bool) *model {
 	m := &model{
 		t: t, rand: rand.New(rand.NewPCG(seed, seed)), waits: rand.New(rand.NewPCG(seed, 1)), cut: func() {},
 		there: make(map[jid.JID]string), shown: make(map[jid.JID]map[jid.JID]string), doubt: make(map[[2]jid.JID]bool),
 		backend: make(map[jid.JID]*roster.Roster), known: make(map[jid.JID]*roster.Roster),
-		blocked: make(map[jid.JID]map[jid.JID]bool),
+		blocked: make(map[jid.JID]map[jid.JID]bool), left: make(map[jid.JID]time.Time),
 	}
 	for i := range 8 {
 		m.all = append(m.all, address(fmt.Sprintf("u%d", i)))
@@ -97,6 +111,9 @@ func newModel(t *testing.T, seed uint64) *model {
 	}
 	for _, user := range m.all[:11] {
 		m.backend[user] = m.roster()
+	}
+	if own {
+		m.ownRosters()
 	}
 	m.restart()
 	return m
@@ -128,19 +145,39 @@ func (m *model) restart() {
 		}
 	}
 	clear(m.known)
+	var shown []jid.JID
+	if m.hub != nil {
+		shown = m.hub.Unheard(time.Now().Add(time.Hour))
+		for full, at := range m.left {
+			if _, there := m.there[full]; !there && time.Since(at) < 10*time.Minute {
+				shown = append(shown, full)
+			}
+		}
+	}
 	m.hub = New([]string{"a.example", "b.example"}, m, Limits{Resources: 8})
+	if m.ownServer != nil {
+		m.hub.Recall(shown)
+		m.hub.Keeper(m)
+	}
 }
 
 // line is one stream to the server: it takes some stanzas before it blocks.
 type line struct {
 	m    *model
 	ctx  context.Context
-	sent chan Stanza
+	sent chan func() // what the server does with it; wire and mu are held
 }
 
 func (l *line) Relay(s Stanza) error {
+	l.m.mayRelay(s)
+	return l.send(func() { l.m.deliver(s) })
+}
+
+func (l *line) Passed(reply func()) { l.send(reply) }
+
+func (l *line) send(do func()) error {
 	select {
-	case l.sent <- s:
+	case l.sent <- do:
 		return nil
 	case <-l.ctx.Done():
 		return errGone
@@ -178,6 +215,7 @@ func (m *model) block() {
 	} else {
 		m.blocked[user][whom] = true
 	}
+	m.showsAfterBlock(user, whom)
 	m.mu.Unlock()
 	for _, full := range m.resources() {
 		if full.Bare() == user {
@@ -207,11 +245,13 @@ func (l *line) serve() {
 		select {
 		case <-l.ctx.Done():
 			return
-		case s := <-l.sent:
+		case do := <-l.sent:
+			l.m.wire.Lock()
 			l.m.mu.Lock()
-			l.m.deliver(s)
+			do()
 			slow := l.m.slow
 			l.m.mu.Unlock()
+			l.m.wire.Unlock()
 			select {
 			case <-time.After(slow):
 			case <-l.ctx.Done():
@@ -244,7 +284,7 @@ func (m *model) deliver(s Stanza) {
 func (m *model) begin() {
 	m.note("stream")
 	ctx, cancel := context.WithCancel(m.t.Context())
-	l := &line{m, ctx, make(chan Stanza, m.rand.IntN(50))}
+	l := &line{m, ctx, make(chan func(), m.rand.IntN(50))}
 	var work sync.WaitGroup
 	work.Go(func() { run(ctx, m.hub, l) })
 	work.Go(l.serve)
@@ -253,6 +293,7 @@ func (m *model) begin() {
 		work.Wait()
 	}
 	m.hub.Blocking("a.example", true)
+	m.resume(ctx)
 	synctest.Wait()
 }
 
@@ -275,6 +316,7 @@ func (m *model) learn(hub *Hub, user jid.JID) {
 	m.known[user] = r
 	m.mu.Unlock()
 	hub.Told(user, r)
+	m.keep(user, nil)
 }
 
 func (m *model) payload() string {
@@ -286,10 +328,14 @@ func (m *model) payload() string {
 func (m *model) available(full jid.JID, report bool) {
 	payload := m.payload()
 	m.note("%s available: %s (reported: %t)", name(full), payload, report)
+	m.wire.Lock()
+	defer m.wire.Unlock()
 	m.mu.Lock()
+	m.broadcast(full, payload)
 	m.there[full] = payload
 	if m.shown[full] == nil {
 		m.shown[full] = make(map[jid.JID]string)
+		m.answer(full)
 	}
 	m.mu.Unlock()
 	if report {
@@ -299,7 +345,10 @@ func (m *model) available(full jid.JID, report bool) {
 
 func (m *model) gone(full jid.JID, report bool) {
 	m.note("%s gone (reported: %t)", name(full), report)
+	m.wire.Lock()
+	defer m.wire.Unlock()
 	m.mu.Lock()
+	m.broadcast(full, "")
 	delete(m.there, full)
 	delete(m.shown, full)
 	maps.DeleteFunc(m.doubt, func(d [2]jid.JID, _ bool) bool { return d[0] == full })
@@ -307,11 +356,15 @@ func (m *model) gone(full jid.JID, report bool) {
 	if !report {
 		return
 	}
+	m.left[full] = time.Now()
 	m.hub.Unavailable(full, []byte(m.payload()))
 	connected := m.hub.Unheard(time.Now().Add(time.Hour)) // as users.Manager would be told
 	if !slices.ContainsFunc(connected, func(j jid.JID) bool { return j.Bare() == full.Bare() }) {
 		m.mu.Lock()
 		delete(m.known, full.Bare())
+		if m.ownServer != nil {
+			delete(m.inStep, full.Bare())
+		}
 		m.mu.Unlock()
 	}
 }
@@ -340,6 +393,9 @@ func (m *model) comeAndGo(report bool) {
 }
 
 func (m *model) step() {
+	if m.ownServer != nil && !*fierce {
+		time.Sleep(time.Duration(m.rand.IntN(4000)) * time.Millisecond)
+	}
 	switch n := m.rand.IntN(100); {
 	case n < 60:
 		m.comeAndGo(true)
@@ -357,6 +413,7 @@ func (m *model) step() {
 		m.mu.Lock()
 		m.slow = []time.Duration{0, time.Millisecond, 100 * time.Millisecond, time.Second}[m.rand.IntN(4)]
 		m.note("a stanza takes %s", m.slow)
+		m.calm = time.Now()
 		m.mu.Unlock()
 	case n < 85:
 		m.lose()

@@ -63,6 +63,9 @@ type Sender interface {
 	// (XEP-0191). reply is called once, from any goroutine: with what was answered,
 	// or not ok if that was nothing of use. Blocked may block as Relay does.
 	Blocked(user jid.JID, reply func(list []jid.JID, ok bool))
+	// Passed has reply called once the server has handled all that was relayed before, on
+	// the goroutine that reports presences, or never. Passed may block as Relay does.
+	Passed(reply func())
 }
 
 // Rosters knows the rosters. Its methods do not block; users are bare JIDs.
@@ -86,6 +89,7 @@ type Limits struct {
 	BlockAge  time.Duration // how old a block list may be by which a user is shown to who comes online; 1 min
 	Burst     int           // how often a user's presence is sent at once, each time less than Calm after the last; 10
 	Calm      time.Duration // how long a user's presence is held back after that; 2 s
+	Word      time.Duration // how long a user's presence waits for what the server's own roster has; 1 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -93,7 +97,7 @@ func (l Limits) withDefaults() Limits {
 	l.Rate, l.Burst = cmp.Or(l.Rate, 2000), cmp.Or(l.Burst, 10)
 	l.WantAfter, l.Settle = cmp.Or(l.WantAfter, time.Second), cmp.Or(l.Settle, 10*time.Second)
 	l.Linger, l.BlockAge = cmp.Or(l.Linger, time.Minute), cmp.Or(l.BlockAge, time.Minute)
-	l.Calm = cmp.Or(l.Calm, 2*time.Second)
+	l.Calm, l.Word = cmp.Or(l.Calm, 2*time.Second), cmp.Or(l.Word, time.Second)
 	return l
 }
 
@@ -106,12 +110,16 @@ type Hub struct {
 	born    time.Time     // times are kept as durations since then
 	wake    chan struct{} // 1: there may be something to do for the loop
 	barrier func()        // see Barrier; nil: nothing is waited for
+	keeper  Keeper        // see Keeper; nil: the hub waits for no word
 
 	mu       sync.Mutex // guards what follows and the first part of each user
 	clock    uint64     // counts the facts; the first is 1
 	users    map[jid.JID]*user
 	mailbox  queue[*user]    // of whom something has changed, each once
 	blocking map[string]bool // hosts whose block lists can be asked for, on this stream
+	passed   uint64          // what was relayed up to this fact the server has handled
+	absentAt uint64          // the last fact by which somebody was told who is absent
+	marking  bool            // Sender.Passed was called, and has not replied
 	running  bool            // a stream is up
 	streams  uint64          // counts those that have ended
 	settled  bool            // the server had the time to report who is there
@@ -171,6 +179,7 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 	if initial {
 		r.joined, r.again = h.clock, false
 	}
+	r.early = max(u.relayed, h.absentAt) > h.passed
 	if replay {
 		return
 	}
@@ -226,8 +235,11 @@ func (h *Hub) unavailable(u *user, r *resource, payload []byte) {
 		// Nobody may look for changes of the roster while its user is away.
 		u.known, u.outdated, u.wanted = false, true, false
 	}
-	if r.shown {
-		r.payload, r.changed, r.end, u.changed = payload, h.clock, untold, h.clock
+	// What the loop has not seen yet the server may have shown by itself.
+	if r.shown || h.keeps(u) || len(u.facts) > 0 {
+		r.payload, r.changed, r.end, r.shown, u.changed = payload, h.clock, untold, true, h.clock
+		r.early = max(u.relayed, h.absentAt) > h.passed
+		r.missed = r.heard < h.lost
 		u.news = true
 	} else {
 		u.resources = slices.DeleteFunc(u.resources, func(one *resource) bool { return one == r })

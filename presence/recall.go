@@ -99,13 +99,25 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 			shown = b.shown
 		}
 	}
+	before := len(batch)
 	for _, full := range shown {
 		if _, r := h.available(full); r == nil || !visible {
 			batch = append(batch, Stanza{From: full, To: to.jid, Unavailable: true})
 		}
 	}
-	if len(shown) == 0 && !visible {
+	// Where the server's own roster is known it has told of those who are not there.
+	if told, _ := to.own.asks(contact, roster.SubscriptionTo); len(shown) == 0 && !visible && (u != nil && u.available > 0 || !told) {
 		batch = append(batch, Stanza{From: contact, To: to.jid, Unavailable: true})
+	}
+	if len(batch) > before {
+		h.relayed(to)
+		to.absentAt, h.absentAt = h.clock, h.clock
+	}
+	if u != nil && len(batch) > before {
+		if i, is := u.subscriber(to.id); is { // what the server sends of the contact may overtake it
+			u.subscribers[i].relayed = true
+			h.relayed(u)
+		}
 	}
 	return batch
 }

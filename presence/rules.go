@@ -25,28 +25,42 @@ const (
 	withdraw           // unavailable presence that says nothing
 )
 
+// server is what the user's server has done by itself, by its own rosters.
+type server struct {
+	native   bool // it has sent the subscriber what the resource said last
+	answered bool // it has sent the fresh resources of the subscriber that
+}
+
 // decide is the rule of RFC 6121, section 4, for one resource and one subscriber. certain:
 // the user's roster is known, and the resource was reported on this stream, if its end may
 // have been missed. available are the subscriber's resources, none of one who is
 // elsewhere; fresh are those of them that came after what the subscriber was sent.
-func decide(r *resource, certain bool, to *subscriber, available, fresh int) action {
-	news := r.changed > to.sent
+func decide(r *resource, certain bool, to *subscriber, available, fresh int, by server) action {
+	news, lost := r.changed > to.sent, to.lost
 	switch {
 	case to.end != lasts: // no subscriber any more
-		if r.shown && r.since <= to.sent && (news || !r.gone()) {
+		if to.end == untold && r.shown && r.since <= to.sent && (news || !r.gone()) || by.native && (news || fresh > 0) && !r.gone() {
 			return withdraw
 		}
 		return nothing
 	case r.gone(): // who was sent that it is available is told, once
-		if news && r.since <= to.sent {
+		if news && r.since <= to.sent && !by.native {
 			return unavailable
 		}
 		return nothing
 	case !certain:
 		return later
-	case fresh == 1 && !to.lost && (!news || to.sent > 0 && available == 1):
+	}
+	if by.native || by.answered && fresh == available {
+		news, lost = false, false
+	}
+	if by.answered {
+		fresh = 0
+	}
+	switch {
+	case fresh == 1 && !lost && (!news || to.sent > 0 && available == 1):
 		return toResource // section 4.3.2: the answer is for who asks
-	case to.lost || news || fresh > 1:
+	case lost || news || fresh > 1:
 		return toBare
 	}
 	return nothing

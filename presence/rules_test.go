@@ -210,7 +210,7 @@ func TestDecide(t *testing.T) {
 		{"no more, and nobody was sent it", resource{since: 5, changed: 8}, false, former, 1, 0, nothing},
 	}
 	for _, test := range tests {
-		if got := decide(&test.r, !test.uncertain, &test.to, test.available, test.fresh); got != test.want {
+		if got := decide(&test.r, !test.uncertain, &test.to, test.available, test.fresh, server{}); got != test.want {
 			t.Errorf("%s: %d and not %d", test.name, got, test.want)
 		}
 	}

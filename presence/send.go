@@ -7,13 +7,14 @@ import "slices"
 func (h *Hub) sendNews(batch []Stanza) []Stanza {
 	for n := 0; n < maxUsers && len(h.ready) > 0 && len(batch) < maxBatch; n++ {
 		u := h.ready.pop()
+		asked := h.askedByServer(u)
 		h.mu.Lock()
 		// A roster in the mailbox may say that somebody is no subscriber any more.
 		current := u.told == nil
-		parked := false
-		if current {
+		parked := current && h.parkForOwn(u, &h.ready)
+		if current && !parked {
 			if batch, parked = h.sendSubscribers(u, batch, maxBatch, &h.ready); !parked {
-				batch = h.answerProbe(u, batch)
+				batch = h.answerProbe(u, batch, asked)
 			}
 		}
 		h.mu.Unlock()
@@ -39,8 +40,10 @@ func (h *Hub) sendResync(batch []Stanza, limit int) (_ []Stanza, asked int) {
 			h.mu.Unlock()
 			break
 		}
-		var parked bool
-		batch, parked = h.sendSubscribers(u, batch, limit, &h.resyncs)
+		parked := h.parkForOwn(u, &h.resyncs)
+		if !parked {
+			batch, parked = h.sendSubscribers(u, batch, limit, &h.resyncs)
+		}
 		known := u.known
 		h.mu.Unlock()
 		more := u.broadcast.on
@@ -62,6 +65,16 @@ func (h *Hub) sendResync(batch []Stanza, limit int) (_ []Stanza, asked int) {
 	return batch, asked
 }
 
+// parkForOwn parks a user whose presence has to wait for the word on the server's own
+// roster. mu is held.
+func (h *Hub) parkForOwn(u *user, from *queue[*user]) bool {
+	if h.knowsOwn(u) {
+		return false
+	}
+	u.blocks.parked = append(u.blocks.parked, from)
+	return true
+}
+
 // sendSubscribers goes a step on through those who can be sent a user's presence. If the
 // block list has to be asked for before, the user is parked: put back into from once it is
 // answered. mu is held.
@@ -69,9 +82,13 @@ func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int, from *queue[*u
 	if !u.broadcast.on {
 		return batch, false
 	}
-	if !h.knowsBlocks(u) {
+	park := func() ([]Stanza, bool) {
 		u.blocks.parked = append(u.blocks.parked, from)
 		return batch, true
+	}
+	// What the server does by itself needs no list, if nobody was blocked.
+	if (u.own == nil || len(u.blocks.list) > 0) && !h.knowsBlocks(u) {
+		return park()
 	}
 	i, _ := u.subscriber(u.broadcast.next)
 	for n := 0; i < len(u.subscribers); i, n = i+1, n+1 {
@@ -79,10 +96,20 @@ func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int, from *queue[*u
 			return batch, false
 		}
 		s := &u.subscribers[i]
-		u.broadcast.next = s.id + 1
-		if h.entries[s.id].reachable() {
-			batch = h.sync(u, s, batch)
+		e := &h.entries[s.id]
+		if u.own != nil && !h.silent(u, s) && !h.knowsBlocks(u) {
+			return park()
 		}
+		u.broadcast.next = s.id + 1
+		if !e.reachable() {
+			continue
+		}
+		if h.probes(u, s) { // it is worked out there whom the server answers
+			e.user.probe.start()
+			h.enqueue(e.user)
+			continue
+		}
+		batch = h.sync(u, s, asked{}, batch)
 	}
 	if u.broadcast.through(); !u.broadcast.on && !u.news {
 		for _, r := range u.resources {
@@ -94,9 +121,27 @@ func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int, from *queue[*u
 	return batch, false
 }
 
+// silent reports whether a subscriber need be relayed nothing, for the server does it all.
+// mu is held.
+func (h *Hub) silent(u *user, s *subscriber) bool {
+	native, since := u.own.shows(h.entries[s.id].jid, s.end == lasts)
+	return native && since == 0 && !s.relayed && !s.hidden && s.end == lasts
+}
+
+// probes reports whether a subscriber has a resource that the server may have answered what
+// a user said last. mu is held.
+func (h *Hub) probes(u *user, s *subscriber) bool {
+	e := &h.entries[s.id]
+	if native, _ := u.own.shows(e.jid, s.end == lasts); !native || s.end != lasts {
+		return false
+	}
+	f := e.user.fresh(s.sent)
+	return f.n > 0 && slices.ContainsFunc(u.resources, func(r *resource) bool { return !r.gone() && r.changed < f.last })
+}
+
 // answerProbe goes a step on through those whose presence a user may see (RFC 6121,
 // section 4.3.2). mu is held.
-func (h *Hub) answerProbe(u *user, batch []Stanza) []Stanza {
+func (h *Hub) answerProbe(u *user, batch []Stanza, byServer []asked) []Stanza {
 	if !u.probe.on {
 		return batch
 	}
@@ -106,54 +151,81 @@ func (h *Hub) answerProbe(u *user, batch []Stanza) []Stanza {
 		if len(batch) >= maxBatch || n == maxSubscribers {
 			return batch
 		}
+		var by asked
+		if byServer != nil {
+			by = byServer[n]
+		}
 		u.probe.next = subscribed[i] + 1
 		other := h.entries[subscribed[i]].user
 		j, is := other.subscriber(u.id)
 		switch {
 		case !is:
-		case other.told != nil || !h.knowsBlocks(other): // they are sent it once that is known
+		case other.told != nil || !h.knowsOwn(other) ||
+			!(by.is && h.silent(other, &other.subscribers[j])) && !h.knowsBlocks(other): // they are sent it once that is known
 			h.broadcast(other)
 		default:
-			batch = h.sync(other, &other.subscribers[j], batch)
+			batch = h.sync(other, &other.subscribers[j], by, batch)
 		}
 	}
 	u.probe.through()
 	return batch
 }
 
-// sync adds to batch what a subscriber must be sent of a user, and takes it for sent. mu
-// is held.
-func (h *Hub) sync(u *user, s *subscriber, batch []Stanza) []Stanza {
-	if s.end > untold {
+// sync adds to batch what a subscriber must be sent of a user, and takes it for sent. probe
+// says whether the server asks the user by itself for the subscriber's new resources. mu is
+// held.
+func (h *Hub) sync(u *user, s *subscriber, probe asked, batch []Stanza) []Stanza {
+	e := &h.entries[s.id]
+	native, since := u.own.shows(e.jid, s.end == lasts)
+	if s.end > untold && !native {
 		return batch
 	}
-	e := &h.entries[s.id]
-	one, fresh := e.user.fresh(s.sent)
-	available, incomplete := 0, false
+	f := e.user.fresh(s.sent)
+	available, incomplete, before := 0, false, len(batch)
 	if e.user != nil {
 		available = e.user.available
 	}
+	answered := native && probe.is && !s.relayed && max(since, probe.since) < f.first
+	hidden := false
 	for _, r := range u.resources {
 		p := Stanza{From: r.full, To: e.jid, Payload: r.payload}
-		switch decide(r, u.known && (h.settled || r.heard >= h.lost), s, available, fresh) {
+		news := r.changed > s.sent
+		var by server
+		by.native = native && (s.end != lasts || r.changed > since && !(r.missed && r.gone()) &&
+			(!news && !s.hidden || news && !(s.relayed && r.early)))
+		r.shown = r.shown || by.native && !r.gone()
+		by.answered = f.n > 0 && (r.changed < f.first && answered || r.changed > f.last && by.native || by.native && answered)
+		certain := u.known && (h.settled || r.heard >= h.lost) && !u.own.awaits(e.jid, h.now())
+		switch decide(r, certain, s, available, f.n, by) {
 		case nothing:
 			continue
 		case later:
 			incomplete = true
 			continue
 		case toResource:
-			p.To, r.shown = one.full, true
+			p.To, r.shown = f.one.full, true
 		case toBare:
 			r.shown = true
 		case unavailable:
 			p.Unavailable = true
 		case withdraw:
 			p.Unavailable, p.Payload = true, nil
+			hidden = true
 		}
 		batch = append(batch, p)
 	}
-	if s.sent, s.lost = h.clock, incomplete; s.end == untold {
+	if incomplete && u.own != nil && len(batch) == before {
+		return batch // whom the server has answered is found out later
+	}
+	s.sent, s.lost, s.hidden = h.clock, incomplete, hidden || incomplete || s.hidden && s.end != lasts
+	if s.end == untold {
 		s.end = told
+	}
+	if len(batch) > before {
+		s.relayed = true
+		h.relayed(u)
+	} else if s.relayed && u.relayed <= h.passed {
+		s.relayed = false
 	}
 	return batch
 }

@@ -20,6 +20,8 @@ type user struct {
 	changed   uint64         // the last fact that must not be shown by an older block list
 	told      *roster.Roster // to become the user's roster
 	answer    *blockAnswer   // to become the user's block list
+	relayed   uint64         // the last fact by which somebody was relayed something
+	facts     []ownFact      // of the server's own roster, in their order, to become part of own
 	news      bool           // subscribers are to be sent something
 	initial   bool           // a resource has sent initial presence
 	outdated  bool           // told is from before they were last away
@@ -27,6 +29,7 @@ type user struct {
 	wanted    bool           // Rosters.Want was called, on this stream, while they were available
 	align     bool           // to be brought in line, as Align says
 	aligned   bool           // Align has said so, on this stream
+	ready     bool           // Keeper.Keep has nothing more to wait for
 	posted    bool           // in the mailbox
 
 	// What follows from it. It is of the loop alone.
@@ -36,11 +39,15 @@ type user struct {
 	roster       *roster.Roster
 	subscribers  []subscriber // those who can be sent something now, ascending by id
 	blocks       blocks
+	own          *own   // what is known of the server's own roster; nil: nothing, as a rule
 	broadcast    cursor // over the subscribers, who are sent what they were not
 	probe        cursor // over whom the user is subscribed to: the user is sent their presence
 	queued       bool   // in ready or heldBack, or waits for a block list
 	expiring     bool   // in expiries
 	fetching     bool   // in wants
+	holding      bool   // in holds
+	unmarked     bool   // in relayers
+	absentAt     uint64 // the last fact by which they were told who is absent
 	resyncing    bool   // in resyncs, or waits for a block list
 	resyncsLater bool   // once the roster is known
 	burst        int    // how often they got into ready, each time less than Calm after the last
@@ -57,6 +64,8 @@ type resource struct {
 	joined  uint64        // the fact of its initial presence; it was sent nothing before
 	heard   time.Duration // when the server, or the resource, last gave a sign of it
 	again   bool          // its next presence counts as its initial one
+	early   bool          // its last presence came when something relayed may not have passed the server
+	missed  bool          // it ended while there was no stream, nobody knows when
 	shown   bool          // somebody was sent that it is available
 	end     end
 }
@@ -67,10 +76,12 @@ func (r *resource) gone() bool { return r.end != lasts }
 // leaves is kept for a while: what is on its way to them is delivered if they come back,
 // and must then be taken back if it is not true.
 type subscriber struct {
-	id   uint32
-	lost bool   // whatever sent says, nothing may have arrived: the stream was lost
-	end  end    // of the subscription
-	sent uint64 // they were sent all facts of the user up to this one; 0: none
+	id      uint32
+	lost    bool   // whatever sent says, nothing may have arrived: the stream was lost
+	hidden  bool   // something was withdrawn last, whatever the server has sent before
+	relayed bool   // what was sent last may still be on its way to the server
+	end     end    // of the subscription
+	sent    uint64 // they were sent all facts of the user up to this one; 0: none
 }
 
 // end is how far the news of an end has got, that of a resource or a subscription. They
@@ -110,18 +121,29 @@ func (u *user) find(full jid.JID) *resource {
 	return nil
 }
 
-// fresh counts the available resources whose initial presence came after a fact; one is
-// the last of them. The nil user has none.
-func (u *user) fresh(after uint64) (one *resource, n int) {
-	if u != nil {
-		for _, r := range u.resources {
-			if !r.gone() && r.joined > after {
-				one = r
-				n++
-			}
-		}
+// fresh are resources that have become available of late.
+type fresh struct {
+	one         *resource // one of them
+	n           int
+	first, last uint64 // the facts of their initial presences
+}
+
+// fresh are the available resources whose initial presence came after a fact. The nil user
+// has none.
+func (u *user) fresh(after uint64) (f fresh) {
+	if u == nil {
+		return f
 	}
-	return one, n
+	for _, r := range u.resources {
+		if r.gone() || r.joined <= after {
+			continue
+		}
+		if f.n == 0 || r.joined < f.first {
+			f.first = r.joined
+		}
+		f.one, f.n, f.last = r, f.n+1, max(f.last, r.joined)
+	}
+	return f
 }
 
 // tell notes the roster that is to become the user's.

@@ -15,7 +15,8 @@ type EjabberdOptions struct {
 	// API has the HTTP API run at [Server.APIURL], with the commands for rosters alone. It
 	// says who may call them, as YAML of api_permissions: [ByAddress] or [ByAccount].
 	API string
-	// ReadOnlyRosters refuses what users change of their rosters (mod_roster: access: none).
+	// ReadOnlyRosters sets mod_roster up as deploy/ejabberd.yml says: what users change of
+	// their rosters is refused (access: none).
 	ReadOnlyRosters bool
 
 	// Lines of YAML at the end of the configuration, and of the modules, which
@@ -42,7 +43,7 @@ func (o EjabberdOptions) config(s *Server) string {
 	}
 	access := "all"
 	if o.ReadOnlyRosters {
-		access = "none"
+		access = "none, store_current_id: true"
 	}
 	fmt.Fprintf(&b, `# A throw-away ejabberd for end-to-end tests: no TLS, no federation.
 loglevel: info

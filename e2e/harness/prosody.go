@@ -2,7 +2,9 @@ package harness
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -21,6 +23,14 @@ func (o ProsodyOptions) setUp(s *Server) error {
 	}
 	if err := s.write("mod_harness_rosters.lua", rostersModule); err != nil {
 		return err
+	}
+	for name, text := range o.Files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(s.dir, name)), 0o700); err != nil {
+			return err
+		}
+		if err := s.write(name, text); err != nil {
+			return err
+		}
 	}
 	return s.write("prosody.cfg.lua", o.config(s))
 }

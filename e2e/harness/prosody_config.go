@@ -20,6 +20,9 @@ type ProsodyOptions struct {
 	// Lines of Lua at the end of the global section, of every host's and of
 	// the component's.
 	GlobalLua, HostLua, ComponentLua string
+
+	// Files are written into the server's folder, by their paths. Modules are found there.
+	Files map[string]string
 }
 
 // config is the configuration file.
