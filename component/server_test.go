@@ -158,7 +158,7 @@ func (k *link) probed(stanza string) bool {
 		}
 		return true
 	}
-	if triesAddress(stanza) {
+	if triesAddress(stanza) || strings.HasPrefix(stanza, "<presence type='subscribe'") { // which is tried where there is a way
 		return true
 	}
 	for _, id := range ids.FindAllStringSubmatch(stanza, -1) {
