@@ -181,9 +181,16 @@ func heard(client harness.Client, from, text string) bool {
 // in all that it decides by its rosters.
 func wantContacts(ctx context.Context, t *testing.T, a, b harness.Client, text string) {
 	t.Helper()
+	// Whoever publishes is to have the other's presence: ejabberd sends events to those
+	// whom it knows to be there by then, and no others.
 	for _, side := range [][2]harness.Client{{a, b}, {b, a}} {
 		from, to := side[0], side[1]
 		waitSeen(ctx, t, to, from.JID(), "available")
+		show(t, from, "chat")
+		waitSeen(ctx, t, to, from.JID(), "chat")
+	}
+	for _, side := range [][2]harness.Client{{a, b}, {b, a}} {
+		from, to := side[0], side[1]
 		publish(ctx, t, from, text+bareOf(from))
 		waitEvents(ctx, t, to, bareOf(from), text+bareOf(from))
 		wantFetched(ctx, t, to, bareOf(from), text+bareOf(from))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -125,12 +126,14 @@ func (w *world) waitOwnItems(ctx context.Context, t *testing.T, user string, n i
 	return has
 }
 
-// writes is how often an item was written to a roster of the server since its start.
+// writes is how often juliet's roster of the server was written to since its start, by
+// items of Prosody's and calls of ejabberd's, of which a removal takes two.
 func (w *world) writes() int {
 	log := w.server.Log()
-	return strings.Count(log, "Roster set from allowed privileged entity") + // Prosody
-		strings.Count(log, "API call add_rosteritem") + strings.Count(log, "API call delete_rosteritem")
+	return strings.Count(log, "Roster set from allowed privileged entity") + len(apiCall.FindAllString(log, -1))
 }
+
+var apiCall = regexp.MustCompile(`<<"localuser">>,\s*<<"juliet">>`)
 
 // lists has the backend list these users as each other's contacts.
 func (w *world) lists(names ...string) {
@@ -341,8 +344,8 @@ func testServerRosterManyContacts(t *testing.T, srv server) {
 	w.backend.Set("juliet", list)
 	w.refresh(ctx, t, "juliet")
 	w.waitOwn(ctx, t, "juliet", slices.Delete(slices.Clone(items), 7, 8)...)
-	if got := w.writes() - before; got != 1 {
-		t.Errorf("%d writes for one change", got)
+	if got, want := w.writes()-before, map[string]int{"prosody": 1, "ejabberd": 2}[srv.name]; got != want {
+		t.Errorf("%d writes for one change, want %d", got, want)
 	}
 }
 
@@ -397,8 +400,12 @@ func testServerRosterRemovedOffline(t *testing.T, srv server) {
 			waitEvents(ctx, t, nurse, bareOf(juliet), "tomb")
 			wantForbidden(ctx, t, romeo, bareOf(juliet), "tomb")
 			wantNothing(ctx, t, romeo, juliet, "tomb")
-			if got := seen(romeo, juliet.JID()); got != "" {
-				t.Errorf("romeo sees her as %q: %q", got, presences(romeo))
+			for _, s := range romeo.Stanzas() {
+				// COMPAT ejabberd says unavailable of a resource that was not available yet,
+				// when it takes away the subscription.
+				if s.Name == "presence" && s.From == juliet.JID() && s.Type != "unavailable" {
+					t.Errorf("romeo is told %s", s.XML)
+				}
 			}
 			w.waitOwn(ctx, t, "juliet", own("Nurse"))
 			w.waitOwn(ctx, t, "romeo", own("Juliet"), own("Nurse")) // as the backend says
@@ -457,9 +464,9 @@ func TestServerRosterOvertaken(t *testing.T) { onKept(t, testServerRosterOvertak
 func testServerRosterOvertaken(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := startKept(t, setup{server: srv})
-	first, _ := many(120, "first")
-	second, _ := many(60, "second")
-	last, items := many(40, "last")
+	first, _ := many(60, "first")
+	second, _ := many(30, "second")
+	last, items := many(25, "last")
 	last[items[3].JID] = harness.Contact{Name: "Somebody", Subscription: "to", Groups: map[string]bool{"A": true, "B & C": true}}
 	items[3] = harness.Item{JID: items[3].JID, Name: "Somebody", Subscription: "to", Groups: []string{"A", "B & C"}}
 	for jid, c := range first {
@@ -519,10 +526,11 @@ func testServerRosterLarge(t *testing.T, srv server) {
 	if err := w.server.SetOwnItems(ctx, "juliet@example.org", had...); err != nil {
 		t.Fatal(err)
 	}
+	before := w.writes()
 	juliet := w.login(ctx, t, gosrc, julietFull)
 	roster(ctx, t, juliet)
 	w.waitOwn(ctx, t, "juliet", items...)
-	if writes := w.writes() - map[string]int{"ejabberd": 5000}[srv.name]; writes > 5 {
+	if writes := w.writes() - before; writes > 6 {
 		t.Errorf("%d writes for five differences", writes)
 	}
 }
