@@ -42,7 +42,7 @@ func base(contactsURL, dir string) settings {
 	return settings{
 		"xmpp.domain": domain, "xmpp.secret": secret, "xmpp.hosts": []string{host}, "xmpp.presence": "off",
 		"xmpp.server_roster": "off", // but where it is measured
-		"contacts.url": contactsURL, "log.level": "warn",
+		"contacts.url":       contactsURL, "log.level": "warn",
 		"state.path":           filepath.Join(dir, "rosterd.db"),
 		"limits.queries_burst": 1000000, "limits.queries_per_second": 1000000,
 	}
