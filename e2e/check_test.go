@@ -187,11 +187,12 @@ func TestCheck(t *testing.T) {
 	}{
 		{"prosody", startProsody, harness.ServerOptions{}, onGoodProsody},
 		{"prosody without delegation", startProsody, grants(harness.Grants{NoDelegation: true}), []misconfiguration{{
-			name: "delegation missing", works: true, settings: fixed(map[string]any{"xmpp.server_roster": "off"}),
+			name: "delegation missing", works: true,
 			complaints: []string{"warn example.org: does not delegate jabber:iq:roster to contacts.example.org"},
 			lines:      []string{linesHost, linesDelegations, linesModDelegate, "clients have to ask the component"},
 			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}, {
-			name: "the server answers", works: true, lines: []string{"ok   example.org: does not delegate", "kept in step, by privilege"}}}},
+			name: "the server answers", works: true, settings: fixed(map[string]any{"xmpp.server_roster": "auto"}), complaints: []string{"warn example.org: takes subscription requests"},
+			lines: []string{"ok   example.org: its own rosters can be kept in step (privilege roster, both)", "the server answers roster queries"}}}},
 		{"prosody without iq", startProsody, grants(harness.Grants{NoPrivilegeIQ: true}), []misconfiguration{{
 			name: "privilege iq missing", works: true,
 			complaints: []string{"warn example.org: does not permit roster pushes"},

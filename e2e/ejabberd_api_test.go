@@ -278,7 +278,7 @@ func TestCheckEjabberdAPI(t *testing.T) {
 		srv := withAPI(c.who)
 		w := start(t, setup{server: srv, later: true})
 		settings := (&site{w.server, w.backend}).settings(t)
-		settings["xmpp.unrestricted"] = true
+		settings["xmpp.unrestricted"], settings["xmpp.server_roster"] = true, "auto"
 		settings["ejabberd.api"] = map[string]string{"url": w.server.APIURL(), "token": ""}
 		output, code := check(t, settings)
 		if code != c.code || slices.ContainsFunc(c.lines, func(line string) bool { return !strings.Contains(output, line) }) {

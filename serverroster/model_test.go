@@ -17,9 +17,9 @@ import (
 // Whatever happens, and in whatever order: once it is quiet, the server's rosters are the
 // last known ones, but for what the server makes of them, and nothing is written any more.
 func TestModel(t *testing.T) {
-	seeds := 400
+	seeds := 100
 	if testing.Short() {
-		seeds = 40
+		seeds = 20
 	}
 	for seed := range seeds {
 		path := ""
