@@ -411,3 +411,20 @@ func TestNoOwnRostersOnEjabberd(t *testing.T) {
 	k.send("%s", delegationOnly+strings.Replace(rostersOnly, nsPrivilege2, nsPrivilege1, 1)) // before 24.10
 	r.noWay(t, k, "ejabberd writes no subscriptions")
 }
+
+// Only the server's answer for the user who does not exist says what becomes of requests.
+func TestSubscriptionsAreTried(t *testing.T) {
+	for _, test := range []struct{ answer, want string }{
+		{"<presence type='unavailable' from='%s'/>", SubscriptionsTaken},
+		{"<presence type='error' from='%s'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/></error></presence>", SubscriptionsRefused},
+		{"<presence type='error' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/></error></presence>", ""},
+		{"<presence type='unsubscribed' from='%s'/><presence type='unavailable' from='juliet@example.org/x'/>", ""},
+	} {
+		r, k, _ := own(t, delegationOnly+rostersOnly)
+		k.send("%s", strings.ReplaceAll(test.answer, "%s", r.nobody+"@example.org"))
+		k.quiet()
+		if got := r.Status().Hosts[0].Subscriptions; got != test.want {
+			t.Errorf("%s: got %q", test.answer, got)
+		}
+	}
+}

@@ -90,7 +90,7 @@ func TestNoDelegation(t *testing.T) { onServers(t, testNoDelegation) }
 
 func testNoDelegation(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: srv, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}}, unready: true})
+	w := start(t, setup{server: srv, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true, NoRoster: true}}, unready: true})
 	w.waitLog(ctx, t, "privileges announced")
 	waitReadyz(ctx, t, w.rosterd, http.StatusServiceUnavailable, "example.org")
 	romeo := w.login(ctx, t, gosrc, "romeo@example.org/street")
