@@ -82,6 +82,8 @@ type app struct {
 	fetcher          *fetcher.Fetcher
 	component        *component.Component
 	manager          *users.Manager
+	ejabberd         *serverroster.Ejabberd // nil: its API is not used
+	serverRosters    *serverroster.Keeper   // nil: they are not kept
 	state            *store.Store
 	refresh, metrics *http.Server
 
@@ -140,10 +142,15 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	api, err := a.newEjabberd(cfg, log)
+	if err != nil {
+		return err
+	}
 	a.component = component.New(component.Options{
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
+		API: api, ServerRosterReady: func(host string) { a.serverRosters.Resume(host) },
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
@@ -157,12 +164,9 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	a.stops = append(a.stops, a.stopStream)
 	a.fetcher.Recovered(a.manager.Hasten)
-	metrics.RegisterRosters(registry, func() metrics.Rosters {
-		c := a.manager.Counts()
-		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
-	})
+	var hub *presence.Hub // nil: no presence is relayed
 	if cfg.XMPP.Unrestricted && cfg.XMPP.Presence != "off" {
-		hub := presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
+		hub = presence.New(cfg.XMPP.Hosts, a.manager, presence.Limits{})
 		hub.Recall(sessions.Shown())
 		hub.Barrier(func() {
 			kept := make(chan struct{})
@@ -172,7 +176,75 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.manager.Watch(hub)
 		a.component.Relay(hub)
 	}
+	if cfg.XMPP.ServerRoster != "off" {
+		a.keepServerRosters(cfg, log, m, hub)
+	}
+	metrics.RegisterRosters(registry, func() metrics.Rosters {
+		c := a.manager.Counts()
+		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
+	})
 	return a.startHTTP(cfg, log, registry, m)
+}
+
+// newEjabberd makes what calls ejabberd's API; nil: nothing does.
+func (a *app) newEjabberd(cfg config.Config, log *slog.Logger) (component.API, error) {
+	c := cfg.Ejabberd.API
+	if c.URL == "" || cfg.XMPP.ServerRoster == "off" {
+		return nil, nil
+	}
+	var err error
+	a.ejabberd, err = serverroster.NewEjabberd(serverroster.EjabberdOptions{
+		URL: c.URL, Login: loginOf(c), Hosts: cfg.XMPP.Hosts, Logger: log,
+		Changed: func(host string) {
+			if a.ejabberd.Way(host) != nil {
+				a.serverRosters.Resume(host)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a.ejabberd, nil
+}
+
+// loginOf is how ejabberd is shown who calls its API.
+func loginOf(c config.EjabberdAPI) serverroster.EjabberdLogin {
+	return serverroster.EjabberdLogin{Token: c.Token.Reveal(), User: c.User, Password: c.Password.Reveal()}
+}
+
+// keepServerRosters has the server's own rosters kept in step. hub relays what the server
+// does not do by them; it may be nil.
+func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, hub *presence.Hub) {
+	options := serverroster.Options{
+		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: a.component.BrokenOwnRosters,
+		Rate: cfg.Contacts.ResyncRate, Logger: log,
+		Metrics: serverroster.Metrics{Items: m.ServerRosterItems, Waiting: m.ServerRosterWaiting, Seconds: m.ServerRosterSeconds},
+	}
+	if hub != nil {
+		options.Watcher = hub
+	}
+	a.serverRosters = serverroster.New(options)
+	if hub != nil {
+		hub.Keeper(a.serverRosters)
+	}
+	a.manager.KeepServerRosters(a.serverRosters)
+	a.stops = append(a.stops, a.serverRosters.Close)
+	if a.ejabberd != nil {
+		ctx, stop := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { a.ejabberd.Run(ctx) })
+		a.stops = append(a.stops, func() { stop(); running.Wait() })
+	}
+}
+
+// serverRosterWay is the way to the server's own rosters of a host, and its name.
+func (a *app) serverRosterWay(host string) (serverroster.Way, string) {
+	if a.ejabberd != nil {
+		if way := a.ejabberd.Way(host); way != nil {
+			return way, component.ServerRosterAPI
+		}
+	}
+	return a.component.OwnRosters(host), component.ServerRosterPrivilege
 }
 
 // startHTTP begins to listen and to serve.
@@ -271,8 +343,12 @@ func (a *app) stopStream() {
 func (a *app) status() any {
 	s := struct {
 		component.Status
-		State string `json:"state,omitempty"` // why it is not being written
+		State         string                `json:"state,omitempty"` // why it is not being written
+		ServerRosters []serverroster.Status `json:"server_rosters,omitempty"`
 	}{Status: a.component.Status()}
+	if a.serverRosters != nil {
+		s.ServerRosters = a.serverRosters.Status()
+	}
 	if err := a.state.Err(); err != nil {
 		s.State = err.Error()
 	}

@@ -36,6 +36,9 @@ func (a *app) tryReload(file string) error {
 	a.component.Renew(now.XMPP.Secret.Reveal(), serverTLS)
 	a.fetcher.SetHeader(headerOf(now.Contacts))
 	a.fetcher.SetTLS(backendTLS)
+	if a.ejabberd != nil {
+		a.ejabberd.Renew(loginOf(now.Ejabberd.API))
+	}
 	a.tokens.Set(tokensOf(now.Refresh)...)
 	a.cfg = now
 	warn(a.log, warnings)

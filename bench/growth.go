@@ -25,7 +25,7 @@ func (b *bench) growth() part {
 	g.kept = b.row("  who are pushed a change after it, of 100", "", "100", 1, true)
 	g.refresh = b.row(fmt.Sprintf("processor time of refreshing one of %d", g.many), "µs", fmt.Sprintf("one of %d", g.few), 1.3, false)
 	g.items = b.row("processor time of an item, roster of 10000", "µs", "roster of 1000", 1.2, false)
-	return part{"growth", g.run}
+	return part{name: "growth", run: g.run}
 }
 
 func (g *growthRows) run(ctx context.Context) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,8 @@ type bench struct {
 type part struct {
 	name string
 	run  func(context.Context) error
+	long time.Duration // that it may take, once; 0: stepTime
+	once bool          // it takes so long that it is run once
 }
 
 // stepTime is how long a part may take, once.
@@ -100,7 +103,7 @@ func (b *bench) parts() ([]part, error) {
 			names = append(names, name)
 			all[name] = func() part { return b.onServer(name, v) }
 		}
-		names, all["tags"] = append(names, "tags"), b.tags
+		names, all["tags"], all["rosters"] = append(names, "tags", "rosters"), b.tags, b.serverRosters
 	default:
 		return nil, fmt.Errorf("-server: %q is neither prosody nor ejabberd", b.server)
 	}
@@ -119,11 +122,11 @@ func (b *bench) runAll(ctx context.Context, parts []part) error {
 	var errs []error
 	for run := range b.runs {
 		for i, p := range parts {
-			if p.run == nil {
+			if p.run == nil || p.once && run > 0 {
 				continue
 			}
 			began := time.Now()
-			limited, cancel := context.WithTimeout(ctx, stepTime)
+			limited, cancel := context.WithTimeout(ctx, cmp.Or(p.long, stepTime))
 			err := p.run(limited)
 			cancel()
 			if ctx.Err() != nil {

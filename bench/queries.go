@@ -25,7 +25,7 @@ func (b *bench) queries() part {
 	q.version = b.row("queries with the current version, within max_age", "/s", "echo, empty", 0.9, true)
 	q.versionSame = b.row("  the same, 304 from the backend", "/s", "get -conditional", 0, true)
 	q.bytes = b.row("  bytes of such an answer", "", "300", 1, false)
-	return part{"queries", q.run}
+	return part{name: "queries", run: q.run}
 }
 
 // passes is how often the fast rows go over all users, and manyPasses those that

@@ -27,7 +27,7 @@ func (b *bench) refreshes() part {
 	for _, contacts := range changeSizes {
 		r.one[contacts] = b.row(fmt.Sprintf("one change, POST to push, %d contacts", contacts), "ms", "one GET and one echo", 1.5, false)
 	}
-	return part{"refreshes", r.run}
+	return part{name: "refreshes", run: r.run}
 }
 
 func (r *refreshRows) run(ctx context.Context) error {

@@ -17,7 +17,7 @@ type relayRows struct {
 func (b *bench) relays() part {
 	p := &relayRows{b: b, users: b.pick(200, 50)}
 	p.cost = b.row("processor time of relaying a presence, 1000 of 1000 contacts online", "µs", "100 online", 1.2, false)
-	return part{"relays", p.run}
+	return part{name: "relays", run: p.run}
 }
 
 // settles is how long rosterd waits on a new stream for what the server

@@ -41,6 +41,7 @@ type rosterd struct {
 func base(contactsURL, dir string) settings {
 	return settings{
 		"xmpp.domain": domain, "xmpp.secret": secret, "xmpp.hosts": []string{host}, "xmpp.presence": "off",
+		"xmpp.server_roster": "off", // but where it is measured
 		"contacts.url": contactsURL, "log.level": "warn",
 		"state.path":           filepath.Join(dir, "rosterd.db"),
 		"limits.queries_burst": 1000000, "limits.queries_per_second": 1000000,
@@ -49,7 +50,8 @@ func base(contactsURL, dir string) settings {
 
 // optional are the keys of base that older versions lack, where it makes no
 // difference to the measurement.
-var optional = map[string]bool{"state.path": true, "limits.queries_burst": true, "limits.queries_per_second": true, "xmpp.max_stanza_bytes": true}
+var optional = map[string]bool{"state.path": true, "limits.queries_burst": true, "limits.queries_per_second": true, "xmpp.max_stanza_bytes": true,
+	"xmpp.server_roster": true}
 
 // startRosterd starts rosterd against a fake server of its own.
 func (b *bench) startRosterd(ctx context.Context, more settings) (*rosterd, error) {

@@ -34,7 +34,7 @@ func (b *bench) onServer(name string, v variant) part {
 	s := &serverRows{b: b, v: v, few: b.pick(100, 20), many: b.pick(500, 100), online: b.pick(1_000, 100),
 		cold: make(map[int][2]*row), again: make(map[int][2]*row)}
 	s.makeRows()
-	return part{name, s.run}
+	return part{name: name, run: s.run}
 }
 
 // pair makes a row beside the bare component, and one beside the module if it

@@ -17,6 +17,7 @@ import (
 type subject struct {
 	server  *harness.Server
 	refresh *http.Request // its users are the body
+	metrics string        // host:port of rosterd's; "": it is another
 	stop    func()
 }
 
@@ -34,15 +35,17 @@ type variant struct {
 	// What rosterd is to reach beside the module: of its time, of its chat's
 	// 99th percentile.
 	refresh, chat float64
+	// keeps has rosterd keep the server's own rosters.
+	keeps bool
 }
 
 const generational = `gc = { mode = "generational" }` + "\n"
 
 var variants = map[string][]variant{
 	"prosody": {
-		{"", "", 1. / 4, 1. / 30},
-		{", generational gc", generational, 1. / 2, 1. / 10},
-		{", generational gc, network_settings", generational + "network_settings = { min_wait = 1e-6; read_size = 65536; nagle = false }\n", 0, 0},
+		{refresh: 1. / 4, chat: 1. / 30},
+		{name: ", generational gc", lua: generational, refresh: 1. / 2, chat: 1. / 10},
+		{name: ", generational gc, network_settings", lua: generational + "network_settings = { min_wait = 1e-6; read_size = 65536; nagle = false }\n"},
 	},
 	"ejabberd": {{}},
 }
@@ -52,6 +55,7 @@ func (b *bench) startServer(ctx context.Context, v variant, accounts []user, cha
 	options := harness.ServerOptions{Host: host, Component: domain, Secret: secret, Users: map[string]string{}}
 	if b.server == "ejabberd" {
 		options.AnyFromAddress = true // the way to pushes there
+		options.OwnRosters = v.keeps
 		e, err := harness.StartEjabberd(ctx, harness.EjabberdOptions{
 			ServerOptions: options,
 			ModulesYAML:   "  mod_register: {ip_access: all, access: all, password_strength: 0}",
@@ -127,9 +131,16 @@ func (b *bench) startReal(ctx context.Context, v variant, accounts []user) (*sub
 		return nil, err
 	}
 	s := &subject{server: server}
-	r, err := b.prepare(settings{"xmpp.address": server.ComponentAddress(), "xmpp.unrestricted": b.server == "ejabberd"})
+	more := settings{"xmpp.address": server.ComponentAddress(), "xmpp.unrestricted": b.server == "ejabberd"}
+	if v.keeps {
+		more["xmpp.server_roster"] = "auto"
+		if b.server == "ejabberd" {
+			more["ejabberd.api"] = map[string]any{"url": server.APIURL()}
+		}
+	}
+	r, err := b.prepare(more)
 	if err == nil {
-		s.stop = r.close
+		s.stop, s.metrics = r.close, r.metrics
 		err = r.launch(ctx)
 	}
 	if err == nil {

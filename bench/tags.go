@@ -47,7 +47,7 @@ func (b *bench) tags() part {
 	add("a name of 30 kB", user{'n', 30_000, 0}, "id")
 	add("a name of 5 kB, 32 kB as XML", user{'q', 5_400, 0}, "id")
 	add("a query's id of 6 kB", user{'n', 10, 1}, strings.Repeat("i", 6_000))
-	return part{"tags", t.run}
+	return part{name: "tags", run: t.run}
 }
 
 // waits are what one kind of roster gave, one for each.

@@ -43,6 +43,7 @@ func Run(ctx context.Context, o Options) bool {
 		c.Timing.Announce = announce
 	}
 	if c.report(c.configuration()...) {
+		c.report(c.ejabberd(ctx)...)
 		c.server(ctx)
 		c.contacts(ctx)
 		c.report(c.metricsListener())
@@ -64,8 +65,9 @@ func Run(ctx context.Context, o Options) bool {
 type checker struct {
 	Options
 	cfg     config.Config
-	tls     *tls.Config // to the server; nil: none
-	running running     // what answers on metrics.listen
+	tls     *tls.Config   // to the server; nil: none
+	running running       // what answers on metrics.listen
+	api     component.API // nil: none is configured
 
 	failures, warnings int // reported so far
 }

@@ -35,6 +35,8 @@ func (c *checker) host(w component.Routes, status component.Status, lacks bool) 
 func delegation(w component.Routes, m missing, follows string) finding {
 	m.delegation = true
 	switch {
+	case w.Query == component.QueryServer:
+		return pass("%s: does not delegate jabber:iq:roster to %s, and answers from its own rosters", w.Host, m.domain)
 	case !w.Delegation:
 		return warn("%s: does not delegate jabber:iq:roster to %s: %s", w.Host, m.domain, follows).mend(m.lines()...)
 	case w.Unproven:
@@ -120,18 +122,25 @@ func subscriptions(w component.Routes, m missing) finding {
 	return warn("%s: whether it refuses subscription requests, which change its own rosters, cannot be found out", w.Host).mend(m.prosody()...)
 }
 
-// inWords are the values of [component.Routes].
+// inWords are the values of [component.Routes], behind what they are of.
 var inWords = map[string]string{
-	component.QueryDelegated: "roster queries are delegated",
-	component.QueryPlain:     "clients have to ask the component for their roster",
-	component.QueryUnknown:   "how roster queries arrive is not known yet",
+	"query " + component.QueryDelegated: "roster queries are delegated",
+	"query " + component.QueryServer:    "the server answers roster queries from its own rosters",
+	"query " + component.QueryPlain:     "clients have to ask the component for their roster",
+	"query " + component.QueryUnknown:   "how roster queries arrive is not known yet",
 
-	component.PushPrivileged: "changes are pushed by privileged IQ",
-	component.PushDirect:     "changes are pushed from the user's address",
-	component.PushExchange:   "changes are suggested by roster item exchange (XEP-0144), which few clients act on",
+	"push " + component.PushPrivileged: "changes are pushed by privileged IQ",
+	"push " + component.PushDirect:     "changes are pushed from the user's address",
+	"push " + component.PushServer:     "the server pushes changes",
+	"push " + component.PushExchange:   "changes are suggested by roster item exchange (XEP-0144), which few clients act on",
 
-	component.PresenceRelayed: "presence between contacts is relayed",
-	component.PresenceServer:  "presence is the server's affair, by its own rosters",
+	"presence " + component.PresenceRelayed: "presence between contacts is relayed",
+	"presence " + component.PresenceServer:  "presence is the server's affair, by its own rosters",
+
+	"roster " + component.ServerRosterPrivilege: "its own rosters are kept in step, by privilege",
+	"roster " + component.ServerRosterAPI:       "its own rosters are kept in step, by ejabberd's API",
+	"roster " + component.ServerRosterNone:      "its own rosters are not kept in step",
+	"roster " + component.ServerRosterOff:       "its own rosters are not to be kept in step",
 }
 
 // ways says which ways will be used, and whom the users will see.
@@ -139,15 +148,20 @@ func (c *checker) ways(w component.Routes) []finding {
 	if w.Query == component.QueryServer {
 		return []finding{pass("%s: the server answers roster queries, pushes changes and exchanges presence by its own rosters, which rosterd keeps", w.Host)}
 	}
-	found := []finding{pass("%s: %s; %s; %s", w.Host, inWords[w.Query], inWords[w.Push], inWords[w.Presence])}
+	found := []finding{pass("%s: %s; %s; %s; %s", w.Host, inWords["query "+w.Query], inWords["push "+w.Push],
+		inWords["presence "+w.Presence], inWords["roster "+w.ServerRoster])}
 	if w.Query == component.QueryUnknown {
 		found[0].level = failed
 	}
 	kept := w.ServerRoster == component.ServerRosterPrivilege || w.ServerRoster == component.ServerRosterAPI
-	if w.Presence != component.PresenceServer || w.Query != component.QueryDelegated || c.cfg.XMPP.Presence == "off" || kept {
+	if kept || w.Presence != component.PresenceServer || w.Query != component.QueryDelegated || c.cfg.XMPP.Presence == "off" {
 		return found
 	}
 	offline := warn("%s: users see every contact offline that is not in the server's own rosters, as nobody relays presence", w.Host)
+	if w.ServerRoster == component.ServerRosterNone {
+		offline = offline.mend("for rosterd to keep these in step:", "prosody.cfg.lua:", fmt.Sprintf("  VirtualHost %q", w.Host),
+			fmt.Sprintf(`    in privileged_entities, in [%q]: roster = "both";`, c.cfg.XMPP.Domain)).mend(apiLines("")...)
+	}
 	if !c.cfg.XMPP.Unrestricted {
 		offline = offline.mend("for rosterd to relay it: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
 			"or check_from: false on the listener ejabberd_service (ejabberd)")

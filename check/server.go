@@ -170,7 +170,7 @@ func (c *checker) connect(ctx context.Context) []finding {
 	timing.MinRetry, timing.MaxRetry = time.Second, time.Second // one is needed, see observe
 	link := component.New(component.Options{
 		Address: c.cfg.XMPP.Address, TLS: c.tls, Domain: c.cfg.XMPP.Domain, Secret: c.cfg.XMPP.Secret.Reveal(), Hosts: c.cfg.XMPP.Hosts,
-		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, ServerRoster: c.cfg.XMPP.ServerRoster, MaxStanza: c.cfg.XMPP.MaxStanzaBytes, Edits: c.cfg.Contacts.TakesEdits,
+		Unrestricted: c.cfg.XMPP.Unrestricted, Presence: c.cfg.XMPP.Presence, ServerRoster: c.cfg.XMPP.ServerRoster, MaxStanza: c.cfg.XMPP.MaxStanzaBytes, API: c.api, Edits: c.cfg.Contacts.TakesEdits,
 		Version: c.Version, Timing: timing, Logger: slog.New(slog.DiscardHandler), Metrics: metrics.New(prometheus.NewRegistry()),
 	}, session.NewTable())
 	streams, closeStream := context.WithCancel(ctx)
@@ -203,7 +203,9 @@ func observe(ctx context.Context, link *component.Component, patience time.Durat
 		if connected.IsZero() {
 			connected = time.Now()
 		}
-		unknown := func(w component.Routes) bool { return !w.Delegation || w.Privileges == "" }
+		unknown := func(w component.Routes) bool {
+			return !w.Delegation || w.Privileges == "" || w.RosterPermitted && w.ServerRoster == component.ServerRosterNone
+		}
 		if slices.ContainsFunc(status.Hosts, unknown) || status.Any == component.AnyUnproven {
 			return time.Since(connected) > patience
 		}

@@ -58,6 +58,15 @@ func (g grant) delegated() bool {
 	return g.queries == queriesArrive || g.queries == queriesUnproven && g.delegation != ""
 }
 
+// isEjabberd reports whether the host is known to be one of ejabberd. COMPAT of the servers
+// known to us, ejabberd alone announces privileges in the older namespace, before 24.10.
+func (g grant) isEjabberd() bool { return g.unconfirmed || g.privilege == nsPrivilege1 }
+
+// writesRosters reports whether the server's own rosters can be kept by privilege. COMPAT
+// ejabberd answers the query that is to prove it as long as it does not delegate, and fails
+// at sets (23.01), or writes them without their subscriptions.
+func (g grant) writesRosters() bool { return g.roster && g.rosters.proven && !g.isEjabberd() }
+
 // grants are those of all served hosts. It is safe for concurrent use.
 type grants struct {
 	mu    sync.Mutex
@@ -197,10 +206,12 @@ func (c *Component) serverRoster(s *stream, host string, g grant) (way, lacks st
 		return ServerRosterOff, ""
 	case api:
 		return ServerRosterAPI, ""
-	case g.roster && g.rosters.proven:
+	case g.writesRosters():
 		return ServerRosterPrivilege, ""
 	case c.opts.API != nil:
 		return ServerRosterNone, "ejabberd's API: " + why
+	case g.roster && g.isEjabberd():
+		return ServerRosterNone, "ejabberd writes no subscriptions by the privilege roster"
 	case g.roster && g.rosters.why != "":
 		return ServerRosterNone, g.rosters.why
 	case c.announcementsOver(s) && g.roster:

@@ -33,7 +33,7 @@ const rosterQuery = "<query xmlns='" + nsRoster + "'/>"
 // does not block. COMPAT ejabberd, which announces the privilege, and sends the query back
 // to us while it delegates.
 func (c *Component) proveOwnRosters(s *stream, host string) {
-	if g := s.grants.of(host); c.opts.ServerRoster == "off" || !g.roster || g.rosters.broken {
+	if g := s.grants.of(host); c.opts.ServerRoster == "off" || !g.roster || g.rosters.broken || g.isEjabberd() {
 		return
 	}
 	for _, spelling := range c.names.candidates(host) {
@@ -108,8 +108,8 @@ func (c *Component) ownRostersLost(s *stream, host, why string) {
 			g.rosters.why = why
 		}
 	})
-	if before.rosters != after.rosters {
-		c.opts.Logger.Warn("the server's own rosters cannot be kept", "host", host, "way", ServerRosterPrivilege, "err", why)
+	if before.rosters != after.rosters { // it is warned of with what is missing
+		c.opts.Logger.Info("the server's own rosters cannot be kept", "host", host, "way", ServerRosterPrivilege, "err", why)
 	}
 }
 
@@ -134,8 +134,7 @@ func (c *Component) OwnRosters(host string) serverroster.Way {
 
 // ownRosters reports whether a host's own rosters can be read and written.
 func (s *stream) ownRosters(host string) bool {
-	g := s.grants.of(host)
-	return g.roster && g.rosters.proven
+	return s.grants.of(host).writesRosters()
 }
 
 // privilegeWay implements [serverroster.Way].

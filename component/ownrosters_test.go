@@ -377,3 +377,19 @@ func TestRoutesOfAPI(t *testing.T) {
 		}
 	}
 }
+
+// COMPAT ejabberd gives a roster by the privilege as long as it does not delegate, and
+// writes none that is worth it.
+func TestNoOwnRostersOnEjabberd(t *testing.T) {
+	const why = "ejabberd writes no subscriptions"
+	r := fault(t, only)
+	k := r.server.serve()
+	k.rosters = hasRosters
+	k.send("%s", delegationOnly+strings.Replace(rostersOnly, nsPrivilege2, nsPrivilege1, 1)) // before 24.10
+	r.noWay(t, k, why)
+
+	r, k, _ = own(t, delegationOnly+rostersOnly)
+	k.send("<iq type='get' id='rr-1795917753286-18177856028218782505-UBV/z5a9JV8dxgDRv5Ggt+ezDuI=-70306884' from='example.org' to='contacts.example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
+	k.next() // the answer
+	r.noWay(t, k, why)
+}

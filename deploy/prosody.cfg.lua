@@ -1,7 +1,8 @@
 -- rosterd on Prosody, from 0.12, which Debian 12 has, to 13.0 (packages prosody
 -- and prosody-modules). Put it into /etc/prosody/conf.d/rosterd.cfg.lua, with your
--- own domains and secret, and restart Prosody. README.md, "Set-up on Prosody",
--- goes through it.
+-- own domains and secret, and deploy/prosody/mod_rosterd_readonly.lua into a
+-- folder of plugin_paths (Debian: /usr/lib/prosody/modules), and restart Prosody.
+-- README.md, "Set-up on Prosody", goes through it.
 --
 -- If the VirtualHost is configured in another file already, put the lines
 -- between "begin" and "end" into its section there. An option that is set in
@@ -12,17 +13,19 @@ VirtualHost "example.org"
 
   -- These are added to the global modules_enabled. There, "roster" stays: it
   -- announces roster versioning (RFC 6121, section 2.6) to the clients.
-  modules_enabled = { "delegation", "privilege" }
+  -- rosterd_readonly refuses subscription requests, which would change Prosody's
+  -- own rosters.
+  modules_enabled = { "delegation", "privilege", "rosterd_readonly" }
 
   -- The users' roster queries go to rosterd (XEP-0355).
   delegations = {
     ["jabber:iq:roster"] = { jid = "contacts.example.org" };
   }
 
-  -- What rosterd may do (XEP-0356). It needs two things: to hear which users
-  -- come and go (presence), and to send roster pushes in their names (iq). If it
-  -- relays presence, it also asks whom they have blocked. It does not use the
-  -- other two.
+  -- What rosterd may do (XEP-0356): hear which users come and go (presence), send
+  -- roster pushes in their names (iq), and keep Prosody's own rosters in step with
+  -- the backend (roster), by which Prosody sends presence and PEP events. If it
+  -- relays presence, it also asks whom they have blocked.
   privileged_entities = {
     ["contacts.example.org"] = {
       presence = "managed_entity";
@@ -31,7 +34,6 @@ VirtualHost "example.org"
         ["urn:xmpp:blocking"] = "get";
       };
       roster = "both";
-      message = "outgoing";
     };
   }
 
@@ -42,8 +44,8 @@ Component "contacts.example.org"
   component_secret = "change-me"
   -- Here, too, or nothing is announced to rosterd.
   modules_enabled = { "delegation", "privilege" }
-  -- For rosterd to relay presence between contacts: take away the dashes before
-  -- the next line, and set xmpp.unrestricted: true in rosterd's configuration.
-  -- Prosody then takes stanzas from every address, those of the users included,
-  -- from who has the secret.
+  -- Not needed with roster = "both". For rosterd to relay presence between contacts
+  -- by itself: take away the dashes before the next line, and set
+  -- xmpp.unrestricted: true in rosterd's configuration. Prosody then takes stanzas
+  -- from every address, those of the users included, from who has the secret.
   -- validate_from_addresses = false

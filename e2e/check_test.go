@@ -103,6 +103,9 @@ var onGoodProsody = []misconfiguration{
 		complaints: []string{"FAIL server: the name in xmpp.address xmpp.invalid:5347 has no address (DNS)"}},
 	{name: "unrestricted, and the server is not", settings: onEjabberd,
 		complaints: []string{"FAIL xmpp.unrestricted is on, and the server ends the stream", seenOffline}, lines: []string{"validate_from_addresses = false"}},
+	{name: "users change the server's own rosters", settings: fixed(map[string]any{"xmpp.presence": "auto", "xmpp.server_roster": "auto"}), works: true,
+		complaints: []string{"warn example.org: takes subscription requests"},
+		lines:      []string{"ok   example.org: its own rosters can be kept in step (privilege roster, both)", `in modules_enabled: "rosterd_readonly"`}},
 	{name: "nobody relays presence", settings: fixed(map[string]any{"xmpp.presence": "auto"}), works: true,
 		complaints: []string{seenOffline}, lines: []string{"xmpp.unrestricted: true", "validate_from_addresses = false", "presence is the server's affair"}},
 	{name: "a secret that ends in a space", settings: fixed(map[string]any{"xmpp.secret": planted + " component secret ", "xmpp.address": "127.0.0.1:1"}),
@@ -154,7 +157,7 @@ const (
 	linesComponent   = `  Component "contacts.example.org"`
 	linesPushes      = `    in privileged_entities, in ["contacts.example.org"]: iq = { ["jabber:iq:roster"] = "set" };`
 	linesPresence    = `    in privileged_entities, in ["contacts.example.org"]: presence = "managed_entity";`
-	linesEntities    = `    privileged_entities = { ["contacts.example.org"] = { presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`
+	linesEntities    = `    privileged_entities = { ["contacts.example.org"] = { roster = "both"; presence = "managed_entity"; iq = { ["jabber:iq:roster"] = "set" } } }`
 	linesModDelegate = `    mod_delegation: {namespaces: {"jabber:iq:roster": {access: rosterd}}}`
 	linesModPresence = `    mod_privilege: {presence: {managed_entity: rosterd}}`
 	linesCheckFrom   = `on the listener ejabberd_service, check_from: false`
@@ -187,7 +190,9 @@ func TestCheck(t *testing.T) {
 			name: "delegation missing", works: true,
 			complaints: []string{"warn example.org: does not delegate jabber:iq:roster to contacts.example.org"},
 			lines:      []string{linesHost, linesDelegations, linesModDelegate, "clients have to ask the component"},
-			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}}},
+			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}, {
+			name: "the server answers", works: true, settings: fixed(map[string]any{"xmpp.server_roster": "auto"}), complaints: []string{"warn example.org: takes subscription requests"},
+			lines: []string{"ok   example.org: its own rosters can be kept in step (privilege roster, both)", "the server answers roster queries"}}}},
 		{"prosody without iq", startProsody, grants(harness.Grants{NoPrivilegeIQ: true}), []misconfiguration{{
 			name: "privilege iq missing", works: true,
 			complaints: []string{"warn example.org: does not permit roster pushes"},
@@ -306,7 +311,7 @@ func (s *site) settings(t *testing.T) map[string]any {
 	options := s.server.Options()
 	return map[string]any{
 		"xmpp.address": s.server.ComponentAddress(), "xmpp.domain": options.Component,
-		"xmpp.secret": options.Secret, "xmpp.hosts": options.Hosts(), "xmpp.presence": "off",
+		"xmpp.secret": options.Secret, "xmpp.hosts": options.Hosts(), "xmpp.presence": "off", "xmpp.server_roster": "off",
 		"contacts.url": s.backend.URL() + "?key=" + planted, "contacts.token": planted + "-contacts-token",
 		"contacts.headers": map[string]string{"x-api-key": planted},
 		"refresh.listen":   freeport.Of(t), "refresh.token": planted + "-refresh-token", "metrics.listen": freeport.Of(t),
@@ -409,7 +414,7 @@ func testCheckOfWhatTheServerRefuses(t *testing.T, srv server) {
 	t.Cleanup(s.backend.Close)
 	s.backend.Set("juliet", contacts("Romeo"))
 	settings := s.settings(t)
-	settings["xmpp.unrestricted"], settings["xmpp.presence"] = true, "auto"
+	settings["xmpp.unrestricted"], settings["xmpp.presence"], settings["xmpp.server_roster"] = true, "auto", "off"
 	for key, value := range listen {
 		settings[key] = value
 	}

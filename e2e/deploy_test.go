@@ -8,6 +8,7 @@ import (
 
 	"rosterd/e2e/harness"
 	"rosterd/internal/freeport"
+	"rosterd/serverroster"
 )
 
 // What an administrator installs works: deploy/prosody.cfg.lua as it is, and
@@ -23,12 +24,19 @@ func TestDeployedFiles(t *testing.T) {
 	t.Run("prosody", func(t *testing.T) {
 		t.Parallel()
 		harness.Require(t.Context(), t)
-		prosody, err := harness.StartProsody(bounded(t), harness.ProsodyOptions{ServerOptions: options, GlobalLua: read(t, "../deploy/prosody.cfg.lua")})
+		prosody, err := harness.StartProsody(bounded(t), harness.ProsodyOptions{ServerOptions: options, GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(prosody.Close)
 		testDeployed(t, prosody, settings)
+		juliet := (&world{server: prosody}).login(bounded(t), t, gosrc, "juliet@example.org/hall")
+		send(t, juliet, "<presence type='subscribe' to='romeo@example.org' id='s'/>")
+		answer, err := juliet.WaitStanza(bounded(t), func(s harness.Stanza) bool { return s.Name == "presence" && s.ID == "s" })
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, answer, "not-allowed")
 	})
 	t.Run("ejabberd", func(t *testing.T) {
 		t.Parallel()
@@ -36,6 +44,9 @@ func TestDeployedFiles(t *testing.T) {
 		address := freeport.Of(t)
 		_, port, _ := strings.Cut(address, ":")
 		file := strings.Replace(read(t, "../deploy/ejabberd.yml"), "5347", port, 1)
+		apiAddress := freeport.Of(t)
+		_, port, _ = strings.Cut(apiAddress, ":")
+		file = strings.Replace(file, "port: 5281", "port: "+port, 1)
 		if ejabberd.privilegedIQ {
 			commented := "    # iq:\n    #   \"jabber:iq:roster\":\n    #     set: rosterd\n"
 			if !strings.Contains(file, commented) {
@@ -46,7 +57,8 @@ func TestDeployedFiles(t *testing.T) {
 		options := options
 		options.ExtraHosts = []string{"example.org"}
 		server, err := harness.StartEjabberd(bounded(t), harness.EjabberdOptions{
-			ServerOptions: options, IncludedYAML: file,
+			ServerOptions: options, IncludedYAML: file, ReadOnlyRosters: true,
+			ModulesYAML: "  mod_admin_extra: {}\n  mod_http_api: {}", // as in Debian's ejabberd.yml
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -55,6 +67,10 @@ func TestDeployedFiles(t *testing.T) {
 		settings := maps.Clone(settings)
 		settings["xmpp.address"], settings["xmpp.unrestricted"] = address, true
 		testDeployed(t, server, settings)
+		api := apiAt(t, "http://"+apiAddress+"/api", serverroster.EjabberdLogin{}, "example.org")
+		if works, why := api.State("example.org"); !works {
+			t.Error(why)
+		}
 	})
 }
 

@@ -111,6 +111,9 @@ func start(t *testing.T, s setup) *world {
 		w.link = newLink(t, w.server.ComponentAddress())
 		settings["xmpp.address"] = w.link.address()
 	}
+	if s.options.OwnRosters && s.server.name == "ejabberd" {
+		settings["ejabberd.api"] = map[string]any{"url": w.server.APIURL()}
+	}
 	for key, value := range s.settings {
 		settings[key] = value
 	}

@@ -60,10 +60,15 @@ func mustJID(t *testing.T, s string) jid.JID {
 	return j
 }
 
+// readOnlyModule is our module, to be put into Prosody's folder.
+func readOnlyModule(t *testing.T) map[string]string {
+	const module = "mod_rosterd_readonly.lua"
+	return map[string]string{module: read(t, "../deploy/prosody/"+module)}
+}
+
 // readOnly is Prosody as README.md recommends it.
 func readOnly(t *testing.T, options harness.ServerOptions) harness.ProsodyOptions {
-	const module = "mod_rosterd_readonly.lua"
-	return harness.ProsodyOptions{ServerOptions: options, Files: map[string]string{module: read(t, "../deploy/prosody/"+module)}, HostLua: `  modules_enabled = { "delegation", "privilege", "rosterd_readonly" }`}
+	return harness.ProsodyOptions{ServerOptions: options, Files: readOnlyModule(t), HostLua: `  modules_enabled = { "delegation", "privilege", "rosterd_readonly" }`}
 }
 
 func startProsodyWith(t *testing.T, options harness.ProsodyOptions) *harness.Server {

@@ -219,7 +219,7 @@ func TestInstalled(t *testing.T) {
 	t.Parallel()
 	harness.Require(t.Context(), t)
 	ctx := bounded(t)
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{GlobalLua: read(t, "../deploy/prosody.cfg.lua"),
+	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t),
 		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true}}})
 	if err != nil {
 		t.Fatal(err)

@@ -211,13 +211,12 @@ const foreign = "invalid"
 
 // prove finds out how ejabberd spells a host, and whether the commands are permitted.
 //
-// COMPAT get_roster is an empty list for users of a domain that ejabberd does not have. So
-// an item that is not there is deleted from the roster of the host itself, which is
-// "internal_error" if there is no such host: before 25, a host that is set up with A-labels
-// has no other name.
+// COMPAT get_roster is an empty list for users of a domain that ejabberd does not have, and
+// to write there is "internal_error". Before 25, a host that is set up with A-labels has no
+// other name.
 func (e *Ejabberd) prove(ctx context.Context, host string) (spelling string, err error) {
 	for _, spelling = range slices.Compact([]string{host, jid.ASCIIDomain(host)}) {
-		err = e.do(ctx, "delete_rosteritem", map[string]any{"localuser": "", "localhost": spelling, "user": "", "host": foreign})
+		err = e.tryWriting(ctx, spelling)
 		if !isStatus(err, http.StatusInternalServerError) {
 			break
 		}
@@ -249,6 +248,11 @@ func (e *Ejabberd) prove(ctx context.Context, host string) (spelling string, err
 	return "", err
 }
 
+// tryWriting deletes an item that is not there from the roster of a host itself.
+func (e *Ejabberd) tryWriting(ctx context.Context, host string) error {
+	return e.do(ctx, "delete_rosteritem", map[string]any{"localuser": "", "localhost": host, "user": "", "host": foreign})
+}
+
 // ejabberdWay is the [Way] of [Ejabberd].
 type ejabberdWay struct{ e *Ejabberd }
 
@@ -262,40 +266,30 @@ func (w ejabberdWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, err
 	return r, w.e.failed(ctx, err)
 }
 
-// Set implements [Way]. It goes on after an item with which ejabberd had a fault of its
-// own: if it then takes the next one, it is the item that it cannot store.
+// Set implements [Way]. An item with which ejabberd had a fault of its own is refused, if
+// ejabberd can write at all: the items behind it do not wait for it.
 func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
 	var refused RefusedError
-	var fault error // of the change before
-	var faulty jid.JID
-	refuse := func(contact jid.JID, why string) {
-		refused.Contacts = append(refused.Contacts, contact)
-		refused.Why = cmp.Or(refused.Why, why)
-	}
 	for _, c := range changes {
 		err := w.set(ctx, user, c)
+		why := ""
 		switch {
+		case err == nil, isMessage(err, "'user'") && c.Action == roster.Removed: // it is not there
+			written(c)
+			continue
 		case isMessage(err, "'localuser'"):
 			return ErrNoAccount
-		case isMessage(err, "'user'") && c.Action != roster.Removed: // it is not there
-			refuse(c.Item.JID, "ejabberd does not take the JID")
-			continue
-		case isStatus(err, http.StatusInternalServerError) && fault == nil:
-			fault, faulty = err, c.Item.JID
-			continue
-		case err != nil && !isMessage(err, "'user'"):
+		case isMessage(err, "'user'"):
+			why = "ejabberd does not take the JID"
+		case isStatus(err, http.StatusInternalServerError) && w.e.tryWriting(ctx, w.e.spell(user.Domain())) == nil:
+			why = err.Error()
+		default:
 			return w.e.failed(ctx, err)
 		}
-		if fault != nil {
-			refuse(faulty, fault.Error())
-			fault = nil
-		}
-		written(c)
+		refused.Contacts = append(refused.Contacts, c.Item.JID)
+		refused.Why = cmp.Or(refused.Why, why)
 	}
-	switch {
-	case fault != nil:
-		return w.e.failed(ctx, fault)
-	case refused.Contacts != nil:
+	if refused.Contacts != nil {
 		return &refused
 	}
 	return nil

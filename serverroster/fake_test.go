@@ -66,25 +66,25 @@ func many(n int) *roster.Roster {
 
 // fakeServer has rosters of its own, and is a Way to them.
 type fakeServer struct {
-	mu        sync.Mutex
-	rosters   map[jid.JID]map[jid.JID]roster.Item
-	gone      bool // the stream is
-	none      map[jid.JID]bool
-	each      time.Duration                         // an item takes so long
-	prepare   func(jid.JID) jid.JID                 // how the server writes an address; nil: as it is
-	store     func(roster.Item) roster.Item         // what it makes of an item; nil: what it is
-	refuses   map[jid.JID]bool                      // contacts
-	fails     func(user jid.JID, item string) error // item "": a get
-	lies      bool                                  // it confirms and does nothing
-	swallows  bool                                  // it does not even confirm
-	silent    bool                                  // it does not answer
-	onSet     func(user jid.JID)                    // before an item is written
-	gets      int
-	removals  int
-	sets      int // items, without removals
-	portions  []portion
-	order     []string // what was done to whom
-	confirmed map[jid.JID]map[jid.JID]roster.Item
+	mu       sync.Mutex
+	rosters  map[jid.JID]map[jid.JID]roster.Item
+	gone     bool // the stream is
+	none     map[jid.JID]bool
+	each     time.Duration                         // an item takes so long
+	prepare  func(jid.JID) jid.JID                 // how the server writes an address; nil: as it is
+	store    func(roster.Item) roster.Item         // what it makes of an item; nil: what it is
+	refuses  map[jid.JID]bool                      // contacts
+	fails    func(user jid.JID, item string) error // item "": a get
+	lies     bool                                  // it confirms and does nothing
+	swallows bool                                  // it does not even confirm
+	silent   bool                                  // it does not answer
+	onSet    func(user jid.JID)                    // before an item is written
+	gets     int
+	removals int
+	refusals int
+	sets     int // items, without removals
+	portions []portion
+	order    []string // what was done to whom
 }
 
 // portion is a call of Set.
@@ -128,6 +128,13 @@ func (s *fakeServer) written() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.sets + s.removals
+}
+
+// asked is how often the server was asked for a roster.
+func (s *fakeServer) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gets
 }
 
 func (s *fakeServer) wait(ctx context.Context, d time.Duration) error {
@@ -207,6 +214,7 @@ func (s *fakeServer) set(ctx context.Context, user jid.JID, c roster.Change) err
 	case s.none[user]:
 		return ErrNoAccount
 	case s.refuses[c.Item.JID]:
+		s.refusals++
 		return &RefusedError{}
 	}
 	if s.fails != nil {
@@ -258,6 +266,7 @@ type fakeWatcher struct {
 	inStep map[jid.JID]int
 	direct bool // an exchange was said
 	lost   []string
+	act    func(user jid.JID) // when they are in step; nil: nothing
 }
 
 func newFakeWatcher() *fakeWatcher {
@@ -277,6 +286,9 @@ func (w *fakeWatcher) Written(user jid.JID, c roster.Change, exchanges bool) {
 }
 
 func (w *fakeWatcher) InStep(user jid.JID, now *roster.Roster) {
+	if w.act != nil {
+		w.act(user)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.inStep[user]++
@@ -351,6 +363,17 @@ func (m *memory) DeleteUser(user string) {
 }
 
 func (m *memory) Sync(done func()) { m.do(func() {}, done) }
+
+func (m *memory) HasServerRosters(domain string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for user := range m.kept.rows {
+		if strings.HasSuffix(user, "@"+domain) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
 
 func (m *memory) Close() error {
 	m.Sync(func() {})
@@ -503,12 +526,16 @@ func (w *world) kill() {
 
 // know says what the last known roster of a user is.
 func (w *world) know(user jid.JID, r *roster.Roster) {
+	kept := make(chan struct{})
+	w.put(user, r, func() { close(kept) })
+	<-kept
+}
+
+func (w *world) put(user jid.JID, r *roster.Roster, done func()) {
 	w.rosters.mu.Lock()
 	w.rosters.known[user] = r
 	w.rosters.mu.Unlock()
-	kept := make(chan struct{})
-	w.store.PutUser(store.User{JID: user.String(), Version: r.Version(), Items: r.Len(), Roster: r.Packed()}, true, func() { close(kept) })
-	<-kept
+	w.store.PutUser(store.User{JID: user.String(), Version: r.Version(), Items: r.Len(), Roster: r.Packed()}, true, done)
 }
 
 // keep is know and Keep, without a query.
@@ -525,7 +552,13 @@ func (w *world) query(user jid.JID, r *roster.Roster) time.Duration {
 
 func (w *world) ask(user jid.JID) time.Duration {
 	began, ready := time.Now(), make(chan struct{})
-	w.keeper.Keep(user, func(bool) { close(ready) })
+	w.keeper.Keep(user, func(inStep bool) {
+		defer close(ready)
+		known, ok := w.rosters.Known(user)
+		if row, err := w.store.ServerRoster(user.String()); inStep && (!ok || err != nil || row.Writing || row.Version != known.Version()) {
+			w.t.Errorf("%s is said to be in step, and is not: %v", user, err)
+		}
+	})
 	<-ready
 	return time.Since(began)
 }
@@ -573,4 +606,10 @@ func (w *world) status() Status {
 		w.t.Fatalf("the status of %d hosts", len(all))
 	}
 	return all[0]
+}
+
+// sleep lets time pass, and what follows from it happen.
+func (w *world) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }

@@ -91,14 +91,14 @@ type Options struct {
 	// Broken is told of a way that says it does what it does not do. It is not used until
 	// [Keeper.Resume]. Broken does not block; nil: nobody is told.
 	Broken  func(host, why string)
-	Rate    int // users a second of each host who are looked at in the background
+	Rate    int // users a second who are looked at in the background
 	Logger  *slog.Logger
 	Metrics Metrics
 }
 
 // Keeper keeps the server's own rosters in step with the last known ones. There is one
-// worker for each host, which does one thing at a time and takes a fifth of the server's
-// time at most. What waits is an address for each user. Its methods are safe for concurrent
+// worker for each host, which does one thing at a time. Together they take a fifth of the
+// server's time at most. What waits is an address for each user. Its methods are safe for concurrent
 // use, and do not block, but for [Keeper.Close].
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
@@ -112,8 +112,9 @@ type Keeper struct {
 	workers  sync.WaitGroup
 	kept     sync.Map // by host: its rosters are kept
 
-	mu    sync.Mutex // guards all below, and of each host and job what says so
-	hosts map[string]*host
+	mu      sync.Mutex // guards all below, and of each host and job what says so
+	hosts   map[string]*host
+	allowed time.Time // when the next user may be looked at in the background
 }
 
 // host is what is known of a host, and who waits there.
@@ -123,7 +124,6 @@ type host struct {
 
 	// Touched by the worker alone.
 	free      time.Time // when the server may be used again
-	allowed   time.Time // when the next user may be looked at in the background
 	reported  time.Time // when progress was logged
 	reporting bool
 
@@ -149,7 +149,6 @@ type host struct {
 // need not wait for the others, then also for those who were not checked since a time.
 type scan struct {
 	on      bool
-	begun   time.Time
 	all     bool // the second time
 	after   string
 	checked time.Time
@@ -168,16 +167,18 @@ type job struct {
 	again   bool // looked at again after this turn
 	fails   int
 
-	// Touched by the worker alone.
-	begun    bool
-	portion  int           // items that were written together last
-	took     time.Duration // of each
-	verify   bool          // what was written is to be seen
-	rounds   int           // how often it was, and was not as written
-	suspects []string      // differences that were there before something was written again
-	wrote    bool          // something, since the server was asked last
-	tried    bool          // to prove the way
-	doubted  bool          // counted in doubters
+	*progress // of the worker alone; nil: none yet
+}
+
+// progress is what turns of a job leave to the next one.
+type progress struct {
+	portion  int      // items that are written together next
+	verify   bool     // what was written is to be seen
+	rounds   int      // how often it was, and was not as written
+	suspects []string // differences that were there before something was written again
+	wrote    bool     // something, since the server was asked last
+	tried    bool     // to prove the way
+	doubted  bool     // counted in doubters
 }
 
 // waiter is a query that waits.
@@ -342,7 +343,7 @@ func (k *Keeper) Resume(name string) {
 	now := time.Now()
 	h.resumed, h.paused, h.failures = now, time.Time{}, 0
 	h.proven, h.undone, h.doubters, h.broken = false, 0, 0, ""
-	h.scan = scan{on: true, begun: now, checked: now}
+	h.scan = scan{on: true, checked: now}
 	for _, j := range h.jobs {
 		if j.in == nil && j != h.current { // it failed
 			h.put(j, &h.background)
@@ -363,6 +364,16 @@ func (k *Keeper) Status() (all []Status) {
 		all = append(all, s)
 	}
 	return all
+}
+
+// busy is how many hosts have something to do. k.mu is held.
+func (k *Keeper) busy() (n int) {
+	for _, h := range k.hosts {
+		if h.current != nil || h.urgent.Len() > 0 || h.background.Len() > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // spend counts time of the server's. k.mu is held.
@@ -485,11 +496,11 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case first != nil:
 	case h.background.Len() > 0:
 		first = h.background.Front()
-		if !first.Value.(*job).begun {
-			if now.Before(h.allowed) {
-				return nil, nil, h.allowed.Sub(now)
+		if first.Value.(*job).progress == nil {
+			if now.Before(k.allowed) {
+				return nil, nil, k.allowed.Sub(now)
 			}
-			h.allowed = now.Add(time.Second / time.Duration(max(1, k.Rate)))
+			k.allowed = now.Add(time.Second / time.Duration(max(1, k.Rate)))
 		}
 	case h.broken != "":
 		return nil, nil, sweepEvery
@@ -500,13 +511,16 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case now.Before(h.scan.next):
 		return nil, nil, h.scan.next.Sub(now)
 	default:
-		h.scan = scan{on: true, begun: now, checked: now.Add(-checkEvery), all: true}
+		h.scan = scan{on: true, checked: now.Add(-checkEvery), all: true}
 		return nil, nil, 0
 	}
 	j = first.Value.(*job)
 	h.put(j, nil)
 	waiters, j.waiters, j.again = j.waiters, nil, false
 	h.current = j
+	if j.progress == nil {
+		j.progress = new(progress)
+	}
 	return j, waiters, 0
 }
 
@@ -564,15 +578,13 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	h.current = nil
 	waiters = append(waiters, k.place(h, j, done, err)...)
 	k.mu.Unlock()
-	release(waiters, done && err == nil)
+	release(waiters, t.inStep)
 }
 
 // place lets a job wait, or not, after its turn, and returns those who do not wait for it
 // any more. k.mu is held.
 func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waiter) {
 	switch {
-	case errors.Is(err, errStopping):
-		return nil
 	case h.jobs[j.user] != j: // the way is broken
 		return j.waiters
 	case err != nil:
@@ -607,15 +619,10 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	default:
 		k.drop(h, j)
 	}
-	if j.fails = 0; done {
-		j.reset()
+	if done {
+		j.fails, j.progress = 0, nil
 	}
 	return nil
-}
-
-// reset forgets what was of the turns before.
-func (j *job) reset() {
-	*j = job{user: j.user, in: j.in, place: j.place, waiters: j.waiters, look: j.look, again: j.again}
 }
 
 // backoff is how long is waited after so many failures.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,22 +26,22 @@ func TestKept(t *testing.T) {
 			t.Errorf("the watcher was told %d times, of an exchange: %v", w.watcher.told(juliet), w.watcher.direct)
 		}
 		w.settle()
-		gets := w.server.gets
+		gets := w.server.asked()
 		w.quiet(func() {
 			if took := w.ask(juliet); took > 0 {
 				t.Errorf("a query waited for %v though nothing differs", took)
 			}
 			w.keeper.Keep(juliet, nil)
 		})
-		if w.server.gets != gets {
+		if w.server.asked() != gets {
 			t.Error("the server was asked though nothing changed")
 		}
 		// A change is written without asking.
 		want = contacts("romeo@example.org both Romeo Friends,Work")
 		w.query(juliet, want)
 		w.equal(juliet, want)
-		if w.server.gets != gets || w.server.removals != 2 || w.server.sets != 2 {
-			t.Errorf("%d gets, %d removals, %d sets", w.server.gets-gets, w.server.removals, w.server.sets)
+		if w.server.asked() != gets || w.server.removals != 2 || w.server.sets != 2 {
+			t.Errorf("%d gets, %d removals, %d sets", w.server.asked()-gets, w.server.removals, w.server.sets)
 		}
 		if s := w.status(); s.Written != 2 || s.Removed != 2 || s.Waiting != 0 || s.Error != "" || s.Residue != 0 {
 			t.Errorf("%+v", s)
@@ -88,6 +89,9 @@ func TestPaced(t *testing.T) {
 				if each == 600*time.Microsecond && len(w.server.portions) > 20 {
 					t.Errorf("%d portions", len(w.server.portions))
 				}
+				if took := w.query(juliet, many(330)); took > 0 { // though it is known what the server has
+					t.Errorf("the second query waited for %v", took)
+				}
 				if share := float64(spent) / float64(elapsed); share > 0.21 {
 					t.Errorf("%.2f of the server's time", share)
 				}
@@ -96,33 +100,59 @@ func TestPaced(t *testing.T) {
 	}
 }
 
+// Hosts of one server share what may be taken of its time.
+func TestHostsShare(t *testing.T) {
+	test(t, func(w *world) {
+		hosts := []string{"example.org", "example.net", "example.com"}
+		w.server.each = 5 * time.Millisecond
+		for _, host := range hosts {
+			w.keeper.Resume(host)
+			w.keep(mustJID("juliet@"+host), many(1000))
+		}
+		w.sleep(time.Second)
+		w.server.do(func() { w.server.portions = nil })
+		w.sleep(30 * time.Second)
+		var spent time.Duration
+		users := make(map[jid.JID]bool)
+		w.server.do(func() {
+			for _, p := range w.server.portions {
+				spent += p.took
+				users[p.user] = true
+			}
+		})
+		if len(users) != len(hosts) || spent > 6500*time.Millisecond || spent < 4*time.Second {
+			t.Errorf("%v of 30 s for %d hosts", spent, len(users))
+		}
+	})
+}
+
 // Who has many contacts does not hold up others, and queries go first.
 func TestTurns(t *testing.T) {
 	test(t, func(w *world) {
 		w.server.each = 20 * time.Millisecond // 5,000 items take 500 s
 		w.keep(juliet, many(5000))
-		time.Sleep(10 * time.Second)
+		w.sleep(10 * time.Second)
 		var others []jid.JID
 		for n := range 20 {
 			others = append(others, mustJID(fmt.Sprintf("user%d@example.org", n)))
 			w.keep(others[n], many(3))
 		}
+		w.sleep(2 * time.Minute)
+		for _, other := range others {
+			w.equal(other, many(3))
+		}
 		if took := w.query(romeo, many(5)); took > 2*time.Second {
 			t.Errorf("a query waited for %v", took)
 		}
 		w.equal(romeo, many(5))
-		time.Sleep(2 * time.Minute)
-		for _, other := range others {
-			w.equal(other, many(3))
-		}
 		if has := w.server.has(juliet).Len(); has < 100 || has == 5000 {
 			t.Errorf("%d items of the large roster were written meanwhile", has)
 		}
-		gets := w.server.gets
+		gets := w.server.asked()
 		w.settle()
 		w.equal(juliet, many(5000))
-		if w.server.gets != gets || w.server.sets != 5000+5+60 {
-			t.Errorf("%d gets and %d sets", w.server.gets-gets, w.server.sets)
+		if w.server.asked() != gets || w.server.sets != 5000+5+60 {
+			t.Errorf("%d gets and %d sets", w.server.asked()-gets, w.server.sets)
 		}
 	})
 }
@@ -158,10 +188,10 @@ func TestResume(t *testing.T) {
 		const users = 1200 // more than are read from the store at a time
 		user := func(n int) jid.JID { return mustJID(fmt.Sprintf("user%d@example.org", n)) }
 		for n := range users {
-			w.know(user(n), many(n%4))
+			w.put(user(n), many(n%4), nil)
 		}
-		w.know(mustJID("juliet@example.net"), many(3)) // of another host
-		w.keeper.Resume("example.org")                 // at once: nothing of it is on the disk
+		w.put(mustJID("juliet@example.net"), many(3), nil) // of another host
+		w.keeper.Resume("example.org")                     // at once: nothing of it is on the disk
 		w.settle()
 		for n := range users {
 			w.equal(user(n), many(n%4))
@@ -174,7 +204,7 @@ func TestResume(t *testing.T) {
 			w.server.put(user(n), many(7))
 		}
 		w.know(user(1111), many(9))
-		w.quiet(func() { time.Sleep(time.Minute) }) // nobody knows yet
+		w.quiet(func() { w.sleep(time.Minute) }) // nobody knows yet
 		w.server.order = nil
 		w.keeper.Resume("example.org")
 		w.settle()
@@ -201,26 +231,26 @@ func TestSweep(t *testing.T) {
 		}
 		w.settle()
 		w.keeper.Rate = 10
-		w.server.gets = 0
-		time.Sleep(22 * time.Hour)
+		before := w.server.asked()
+		w.sleep(22 * time.Hour)
 		w.settle()
-		if w.server.gets > 0 {
-			t.Errorf("the server was asked %d times within a day", w.server.gets)
+		if w.server.asked() > before {
+			t.Errorf("the server was asked %d times within a day", w.server.asked()-before)
 		}
 		w.server.put(mustJID("user7@example.org"), many(2))
-		time.Sleep(2 * time.Hour)
-		for w.server.gets == 0 {
-			time.Sleep(time.Second)
+		w.sleep(2 * time.Hour)
+		for w.server.asked() == before {
+			w.sleep(time.Second)
 		}
-		time.Sleep(10 * time.Second)
-		if w.server.gets < 50 || w.server.gets > 120 {
-			t.Errorf("the server was asked %d times within 10 s", w.server.gets)
+		w.sleep(10 * time.Second)
+		if n := w.server.asked() - before; n < 50 || n > 120 {
+			t.Errorf("the server was asked %d times within 10 s", w.server.asked()-before)
 		}
-		time.Sleep(2 * time.Hour)
+		w.sleep(2 * time.Hour)
 		w.settle()
 		w.equal(mustJID("user7@example.org"), many(1))
-		if w.server.gets != users+1 { // what it has otherwise than it was left is seen after it was written
-			t.Errorf("the server was asked %d times", w.server.gets)
+		if w.server.asked()-before != users+1 { // what it has otherwise than it was left is seen after it was written
+			t.Errorf("the server was asked %d times", w.server.asked()-before)
 		}
 	})
 }
@@ -234,7 +264,7 @@ func TestNoWay(t *testing.T) {
 			t.Errorf("the query waited for %v", took)
 		}
 		w.keeper.Look(juliet)
-		w.quiet(func() { time.Sleep(time.Hour) })
+		w.quiet(func() { w.sleep(time.Hour) })
 		w.name = "api"
 		w.keeper.Resume("example.org")
 		w.settle()
@@ -251,12 +281,12 @@ func TestStreamLost(t *testing.T) {
 		w.server.each = 10 * time.Millisecond
 		w.keep(juliet, many(100))
 		w.keep(romeo, many(10))
-		time.Sleep(2 * time.Second)
+		w.sleep(2 * time.Second)
 		w.server.do(func() { w.server.gone = true })
 		if took := w.query(nurse, many(2)); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		w.server.do(func() { w.server.gone, w.server.rosters = false, make(map[jid.JID]map[jid.JID]roster.Item) })
 		w.keeper.Resume("example.org")
 		w.settle()
@@ -280,8 +310,8 @@ func TestFailures(t *testing.T) {
 		if took := w.query(juliet, many(3)); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		time.Sleep(time.Hour)
-		if n := w.server.gets; n < 15 || n > 25 { // 1, 2, 4 … 300 s
+		w.sleep(time.Hour)
+		if n := w.server.asked(); n < 15 || n > 25 { // 1, 2, 4 … 300 s
 			t.Errorf("tried %d times in an hour", n)
 		}
 		if s := w.status(); s.Error != "internal-server-error" || s.Waiting != 1 {
@@ -291,9 +321,9 @@ func TestFailures(t *testing.T) {
 		for n := range 1000 {
 			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(2))
 		}
-		before := w.server.gets
-		time.Sleep(time.Hour)
-		if n := w.server.gets - before; n > 40 {
+		before := w.server.asked()
+		w.sleep(time.Hour)
+		if n := w.server.asked() - before; n > 40 {
 			t.Errorf("tried %d times in an hour", n)
 		}
 		if took := w.query(nurse, many(1)); took > 0 {
@@ -315,6 +345,68 @@ func TestFailures(t *testing.T) {
 	})
 }
 
+// One user who fails is no reason to leave the others alone, and is tried at once on a new
+// stream.
+func TestOneFails(t *testing.T) {
+	test(t, func(w *world) {
+		fail := true
+		w.server.fails = func(user jid.JID, _ string) error {
+			if fail && user == juliet {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		w.keep(juliet, many(3))
+		w.sleep(2 * time.Hour)
+		w.query(romeo, many(3))
+		w.equal(romeo, many(3))
+		w.sleep(10 * time.Minute)
+		tried := w.server.asked()
+		for w.server.asked() == tried {
+			w.sleep(time.Second)
+		}
+		w.server.do(func() { fail = false })
+		w.keeper.Resume("example.org")
+		w.sleep(time.Second)
+		w.equal(juliet, many(3))
+	})
+}
+
+// Who was in step does not wait to be looked at, and of very many, not all wait.
+func TestFewWait(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		w.server.silent = true
+		w.sleep(time.Second)
+		w.keeper.Resume("example.org")
+		if took := w.ask(juliet); took > 0 {
+			t.Errorf("the query waited for %v", took)
+		}
+		began, waited := time.Now(), 0
+		var all sync.WaitGroup
+		all.Add(1000)
+		var mu sync.Mutex
+		for n := range 1000 {
+			user := mustJID(fmt.Sprintf("user%d@example.org", n))
+			w.know(user, many(2))
+			w.keeper.Keep(user, func(bool) {
+				defer all.Done()
+				mu.Lock()
+				defer mu.Unlock()
+				if time.Since(began) > 0 {
+					waited++
+				}
+			})
+		}
+		all.Wait()
+		if waited < maxWaiting || waited > maxWaiting+1 {
+			t.Errorf("%d queries waited", waited)
+		}
+		w.server.silent = false
+	})
+}
+
 // A server that does not answer keeps a query for 3 s.
 func TestSilent(t *testing.T) {
 	test(t, func(w *world) {
@@ -322,7 +414,7 @@ func TestSilent(t *testing.T) {
 		if took := w.query(juliet, many(3)); took != queryWaits {
 			t.Errorf("the query waited for %v", took)
 		}
-		time.Sleep(time.Minute)
+		w.sleep(time.Minute)
 		w.server.silent = false
 		w.settle()
 		w.equal(juliet, many(3))
@@ -334,9 +426,9 @@ func TestNoAccount(t *testing.T) {
 		w.server.none[juliet] = true
 		w.query(juliet, many(3))
 		w.settle()
-		gets := w.server.gets
+		gets := w.server.asked()
 		w.quiet(func() { w.ask(juliet) })
-		if w.server.gets != gets {
+		if w.server.asked() != gets {
 			t.Error("the server was asked again")
 		}
 		if s := w.status(); s.Error != "" || s.Residue > 0 {
@@ -348,7 +440,7 @@ func TestNoAccount(t *testing.T) {
 		w.server.none[juliet] = true
 		w.query(juliet, many(5))
 		w.server.none[juliet] = false
-		time.Sleep(time.Second)
+		w.sleep(time.Second)
 		w.keeper.Resume("example.org")
 		w.settle()
 		w.equal(juliet, many(5))
@@ -364,15 +456,15 @@ func TestRefused(t *testing.T) {
 		w.query(juliet, many(3))
 		w.settle()
 		w.equal(juliet, contacts("contact0@example.net both Contact0", "contact2@example.net both Contact2"))
-		if s := w.status(); s.Residue != 1 || s.Error != "" {
-			t.Errorf("%+v", s)
+		if s := w.status(); s.Residue != 1 || s.Error != "" || w.server.refusals != 1 {
+			t.Errorf("%+v after %d refusals", s, w.server.refusals)
 		}
 		if n := strings.Count(w.log.String(), "left as they are"); n != 1 || strings.Contains(w.log.String(), "contact1") {
 			t.Errorf("logged: %s", w.log.String())
 		}
 		w.quiet(func() { w.ask(juliet) })
 		w.quiet(func() { w.again() })
-		w.quiet(func() { time.Sleep(48 * time.Hour) })
+		w.quiet(func() { w.sleep(48 * time.Hour) })
 		// The rest changes, and what was refused goes.
 		w.query(juliet, many(4))
 		w.settle()
@@ -402,6 +494,7 @@ func TestStoredOtherwise(t *testing.T) {
 					if w.server.prepare = prepare; with == "name" {
 						w.server.prepare, w.server.store = nil, shorten
 					}
+					w.query(romeo, contacts("paris@example.net both P")) // the way is proven
 					odd := contacts("strasse@example.net to Strasse").Items()
 					want := roster.New(append(many(others).Items(), odd...))
 					fits := func(want *roster.Roster) {
@@ -420,18 +513,18 @@ func TestStoredOtherwise(t *testing.T) {
 					w.query(juliet, want)
 					w.settle()
 					fits(want)
-					time.Sleep(time.Second)
+					w.sleep(time.Second)
 					w.keeper.Resume("example.org")
 					w.settle()
 					fits(want)
-					if writes := w.server.written(); writes > 4*want.Len() {
+					if writes := w.server.written(); writes > 2*want.Len()+10 { // some are seen in between
 						t.Errorf("%d items were written", writes)
 					}
 					for range 3 {
 						w.quiet(func() { w.again() })
 						fits(want)
 					}
-					w.quiet(func() { time.Sleep(48 * time.Hour) })
+					w.quiet(func() { w.sleep(48 * time.Hour) })
 					// The contact is renamed, and removed.
 					odd[0].Name = "Other"
 					want = roster.New(append(many(others).Items(), odd...))
@@ -480,7 +573,7 @@ func TestLies(t *testing.T) {
 						t.Errorf("a query waited for %v", took)
 					}
 					w.keeper.Look(juliet)
-					time.Sleep(48 * time.Hour)
+					w.sleep(48 * time.Hour)
 				})
 				w.server.lies, w.server.store = false, nil
 				w.keeper.Resume("example.org")
@@ -494,6 +587,25 @@ func TestLies(t *testing.T) {
 			})
 		})
 	}
+	// After a restart, too.
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.query(romeo, many(3))
+		w.settle()
+		w.server.lies = true
+		w.query(juliet, many(4))
+		w.query(romeo, many(4))
+		w.settle()
+		if len(w.broken) > 0 {
+			t.Error("what is proven is looked at each time")
+		}
+		w.sleep(time.Second)
+		w.keeper.Resume("example.org")
+		w.settle()
+		if len(w.broken) != 1 {
+			t.Error("it was not found")
+		}
+	})
 	// Many items of one user are enough.
 	test(t, func(w *world) {
 		w.server.lies = true
@@ -520,21 +632,21 @@ func TestChangesMeanwhile(t *testing.T) {
 	onDisk(t, func(w *world) {
 		w.server.each = 5 * time.Millisecond
 		w.keep(juliet, many(100))
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		w.keep(juliet, many(10))
-		time.Sleep(200 * time.Millisecond)
+		w.sleep(200 * time.Millisecond)
 		w.query(juliet, contacts("contact1@example.net both Other"))
 		w.settle()
 		w.equal(juliet, contacts("contact1@example.net both Other"))
 		// And back to what it was.
 		w.keep(juliet, many(100))
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		w.keep(juliet, contacts("contact1@example.net both Other"))
 		w.settle()
 		w.equal(juliet, contacts("contact1@example.net both Other"))
 		// Though nobody says so.
 		w.keep(juliet, many(15))
-		time.Sleep(50 * time.Millisecond)
+		w.sleep(50 * time.Millisecond)
 		w.know(juliet, many(2))
 		w.settle()
 		w.equal(juliet, many(2))
@@ -547,7 +659,7 @@ func TestEdits(t *testing.T) {
 	test(t, func(w *world) {
 		w.server.each = 5 * time.Millisecond
 		w.keep(juliet, many(60))
-		time.Sleep(500 * time.Millisecond)
+		w.sleep(500 * time.Millisecond)
 		w.server.do(func() {
 			delete(w.server.rosters[juliet], mustJID("contact0@example.net"))
 			w.server.rosters[juliet][romeo] = roster.Item{JID: romeo, Subscription: "none"}
@@ -570,6 +682,53 @@ func TestEdits(t *testing.T) {
 	})
 }
 
+// To look is not forgotten when it fails.
+func TestLookFails(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		fail := true
+		w.server.fails = func(jid.JID, string) error {
+			if fail {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		w.server.put(juliet, many(4))
+		w.keeper.Look(juliet)
+		w.sleep(10 * time.Second)
+		w.server.do(func() { fail = false })
+		w.settle()
+		w.equal(juliet, many(3))
+	})
+}
+
+// What changes in the last moment is written, too.
+func TestChangedAtTheEnd(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.put(nurse, many(2))
+		w.know(nurse, many(1))
+		w.keeper.Keep(nurse, nil)
+		w.settle()
+		w.watcher.act = func(user jid.JID) {
+			if w.watcher.act = nil; user == juliet {
+				w.keep(juliet, many(5))
+			} else {
+				w.server.put(nurse, many(3))
+				w.keeper.Look(nurse)
+			}
+		}
+		again := w.watcher.act
+		w.keep(juliet, many(3))
+		w.settle()
+		w.equal(juliet, many(5))
+		w.watcher.act = again
+		w.keep(nurse, many(2))
+		w.settle()
+		w.equal(nurse, many(2))
+	})
+}
+
 // A stop waits for the portion under way, and lets nobody wait.
 func TestClose(t *testing.T) {
 	for _, silent := range []bool{false, true} {
@@ -579,15 +738,23 @@ func TestClose(t *testing.T) {
 			w.server.each = 300 * time.Millisecond
 			w.keep(juliet, many(100))
 			w.know(romeo, many(3))
-			waiting := make(chan struct{})
-			w.keeper.Keep(romeo, func() { close(waiting) })
-			time.Sleep(time.Second)
+			w.know(nurse, many(3))
+			waiting, behind := make(chan struct{}), make(chan struct{})
+			w.keeper.Keep(romeo, func(bool) { close(waiting) })
+			w.keeper.Keep(nurse, func(bool) { close(behind) })
+			w.sleep(time.Second)
 			began := time.Now()
 			w.keeper.Close()
 			if took := time.Since(began); took > closeTakes {
 				t.Errorf("it took %v", took)
 			}
-			<-waiting
+			for _, c := range []chan struct{}{waiting, behind} {
+				select {
+				case <-c:
+				default:
+					t.Error("a query waits after the end")
+				}
+			}
 			if took := w.ask(nurse); took > 0 {
 				t.Errorf("a query waited for %v", took)
 			}
@@ -601,6 +768,22 @@ func TestClose(t *testing.T) {
 			w.equal(romeo, many(3))
 		})
 	}
+}
+
+// What is damaged is asked for, and kept anew.
+func TestDamaged(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(3))
+		w.settle()
+		rows := w.store.(*memory).now.rows
+		row := rows[juliet.String()]
+		row.Roster, row.Version = []byte{1, 0xff}, "another"
+		rows[juliet.String()] = row
+		w.server.put(juliet, many(5))
+		w.query(juliet, many(3))
+		w.equal(juliet, many(3))
+		w.quiet(w.again)
+	})
 }
 
 // A user whom the store forgets loses what is kept of them, and nothing else.

@@ -74,8 +74,9 @@ func newModel(w *world, seed uint64) *model {
 			}
 		}
 	}
+	failures := rand.New(rand.NewPCG(seed, 2)) // guarded by the server's mutex
 	s.fails = func(jid.JID, string) error {
-		if m.failing && m.r.IntN(4) == 0 {
+		if m.failing && failures.IntN(4) == 0 {
 			return errors.New("internal-server-error")
 		}
 		return nil

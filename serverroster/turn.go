@@ -15,10 +15,10 @@ import (
 
 const (
 	// A portion takes about portionTakes of the server's time, and has maxPortion items at
-	// most. After each call, pauses times what it took is waited.
+	// most. All of them take 1/share of it.
 	portionTakes = 20 * time.Millisecond
 	maxPortion   = 50
-	pauses       = 4
+	share        = 5
 	// maxRounds is how often what was written is looked at, and was not as written, before
 	// the rest is left as it is.
 	maxRounds = 3
@@ -43,6 +43,7 @@ type turn struct {
 	row        store.ServerRoster
 	kept       store.ServerRoster // row, as the store has it
 	have, want *roster.Roster
+	inStep     bool            // at the end
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
 }
@@ -57,7 +58,7 @@ func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
 	defer k.mu.Unlock()
 	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, look: j.look, resumed: h.resumed, proven: h.proven, began: time.Now(),
 		refused: make(map[jid.JID]bool)}
-	j.look, j.begun = false, true
+	j.look = false
 	return t
 }
 
@@ -217,7 +218,7 @@ func (t *turn) judge(changes []roster.Change, name string) {
 func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	if !t.row.Writing { // a kill does not lose that
 		t.row.Writing = true
-		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue, Roster: []byte{}}
+		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue}
 		kept := make(chan struct{})
 		t.Store.PutServerRoster(t.kept, func() { close(kept) })
 		<-kept
@@ -298,11 +299,12 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	began := time.Now()
 	err = f(ctx)
 	took = time.Since(began)
-	t.h.free = time.Now().Add(min(pauses*took, callTakes))
 	t.Metrics.Seconds.Add(took.Seconds())
 	t.mu.Lock()
 	t.h.spend(took)
+	pause := time.Duration(share*max(1, t.busy())-1) * took // the hosts are on one server
 	t.mu.Unlock()
+	t.h.free = time.Now().Add(min(pause, callTakes))
 	var refusal *RefusedError
 	switch {
 	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
@@ -342,6 +344,7 @@ func (t *turn) finish() {
 	if k := t.kept; k.Version != row.Version || k.Residue != row.Residue || !k.Checked.Equal(row.Checked) {
 		t.Store.PutServerRoster(row, nil)
 	}
+	t.inStep = true
 	t.count(func(s *Status) { s.InStep++ })
 	if t.Watcher != nil {
 		t.Watcher.InStep(t.j.user, t.have)

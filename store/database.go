@@ -189,6 +189,9 @@ func (c *change) write(exec execute) error {
 	case Resource:
 		return exec(resources.put, append(key, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))...)
 	case ServerRoster:
+		if v.Roster == nil {
+			v.Roster = []byte{} // nil would be NULL
+		}
 		return exec(serverRosters.put, v.JID, v.Version, v.Items, text(v.Checked), v.Writing, v.Residue, v.Roster, checksum(v.JID, v.Roster))
 	case doubtful:
 		return exec(doubt, text(v.since))

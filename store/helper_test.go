@@ -53,6 +53,10 @@ func child(path string) error {
 			done := make(chan struct{})
 			s.PutUser(User{JID: key, Version: data, Roster: []byte(data)}, true, func() { close(done) })
 			<-done
+		case "server": // a server's roster, and waits until it is written
+			done := make(chan struct{})
+			s.PutServerRoster(ServerRoster{JID: key, Version: data, Writing: true, Roster: []byte(data)}, func() { close(done) })
+			<-done
 		case "later": // a user
 			s.PutUser(User{JID: key, Version: data, Roster: []byte(data)}, true, nil)
 		case "resource":

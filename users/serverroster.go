@@ -17,6 +17,9 @@ type ServerRosters interface {
 	// query waits: ready is called once, from any goroutine, with whether the server's
 	// roster is in step, or when it is not worth waiting for.
 	Keep(user jid.JID, ready func(inStep bool))
+	// Resume says that the server may have been restarted since: what is known of a
+	// domain's is in doubt.
+	Resume(domain string)
 }
 
 // step is a roster that the server's own was in step with at a time.

@@ -21,6 +21,8 @@ type server struct {
 
 func (s *server) Keeps(domain string) bool { return domain == "example.org" }
 
+func (s *server) Resume(string) {}
+
 func (s *server) Keep(user jid.JID, ready func(bool)) {
 	now, _ := s.m.Known(user)
 	s.mu.Lock()

@@ -451,14 +451,13 @@ func (m *Manager) Gone(full jid.JID) {
 	}
 }
 
-// Came says that a resource has become available whose roster the server gave by itself: its
-// user is fetched, so that the server's own roster is what the backend says now.
-func (m *Manager) Came(full jid.JID) { m.Want(full.Bare()) }
-
 // Resume says that a domain's users can be told something, on a stream that began. They
 // are brought up to date in the background, as some may have missed something.
 func (m *Manager) Resume(domain string) {
 	m.resumed.Store(domain, time.Now())
+	if m.keeps(domain) {
+		m.serverRosters.Resume(domain)
+	}
 	m.queue.resync(domain, m.Sessions.Users(domain))
 }
 

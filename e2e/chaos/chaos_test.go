@@ -137,7 +137,7 @@ func onReal(t *testing.T, kind Kind, seeds uint64, total *Figures) {
 		}
 	}
 	h, _ := kind.habit()
-	options := harness.ServerOptions{Host: host, Component: component, Secret: secret, Users: users, AnyFromAddress: !h.privileged}
+	options := harness.ServerOptions{Host: host, Component: component, Secret: secret, Users: users, AnyFromAddress: !h.privileged, OwnRosters: true}
 	var server *harness.Server
 	var err error
 	if kind == Prosody {

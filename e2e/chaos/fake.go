@@ -25,6 +25,10 @@ type fake struct {
 	// that all is well: to show that the checks can fail.
 	sabotage func(full string, push bool, list []Item) (instead []Item, deliver bool)
 
+	// What the backend says, to check what is written to the server's own rosters.
+	truth   *truth
+	figures *Figures
+
 	mu       sync.Mutex
 	rng      *rand.Rand // guarded by mu, as all below
 	isUp     bool
@@ -32,6 +36,9 @@ type fake struct {
 	sessions map[string]*fakeSession // by full JID
 	queries  map[string]*fakeQuery   // that were delegated, by the id of the IQ
 	nextID   int
+	rosters  map[string]items // the server's own, by user
+
+	forgetful bool // the next restart loses rosters
 }
 
 // fakeSession is a client's session.
@@ -63,7 +70,7 @@ func startFake(h habit, j *journal, rng *rand.Rand) (*fake, error) {
 		return nil, err
 	}
 	f := &fake{habit: h, journal: j, listener: l, rng: rng, isUp: true,
-		sessions: map[string]*fakeSession{}, queries: map[string]*fakeQuery{}}
+		sessions: map[string]*fakeSession{}, queries: map[string]*fakeQuery{}, rosters: map[string]items{}}
 	f.tasks.Go(func() {
 		for {
 			conn, err := l.Accept()
@@ -101,6 +108,9 @@ func (f *fake) restart(_ context.Context, pause time.Duration) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.isUp = true
+	if f.forgetful {
+		f.rosters, f.forgetful = map[string]items{}, false
+	}
 	return nil
 }
 

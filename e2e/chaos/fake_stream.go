@@ -229,6 +229,10 @@ func (f *fake) handle(s *fakeStream, e *element, detour *mailbox) {
 		f.answer(e, detour)
 	case kind == "set" && e.payload(f.habit.privilege) != nil && f.habit.privileged:
 		f.pushPrivileged(e)
+	case f.habit.setsRosters && e.get("from") == component && e.payload(nsRoster) != nil && kind == "get":
+		f.getOwn(to, id)
+	case f.habit.setsRosters && e.get("from") == component && e.payload(nsRoster) != nil && kind == "set":
+		f.setOwn(e)
 	case kind == "set" && e.payload(nsRoster) != nil && !f.habit.privileged:
 		if bare, _, _ := strings.Cut(to, "/"); bare != e.get("from") {
 			f.journal.violation("a push from %s to %s", e.get("from"), to)

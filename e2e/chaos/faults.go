@@ -40,11 +40,35 @@ func (p *plan) rosterdFault(rng *rand.Rand, at time.Duration, _ Kind) (step, tim
 	}}, full + 1500*time.Millisecond
 }
 
+// losing is the fault of a server that keeps its rosters nowhere but in memory.
+const losing = "the server is restarted and has lost its rosters"
+
+// apiFault is the next fault of the server's HTTP API, where there is one. The calls that
+// fail are counted, each.
+func (p *plan) apiFault(rng *rand.Rand, at time.Duration, _ Kind) (step, time.Duration) {
+	fault, share := apiFaults[rng.IntN(len(apiFaults))], []float64{1, 0.5, 0.1}[rng.IntN(3)]
+	long := between(rng, 50*time.Millisecond, 1500*time.Millisecond)
+	return step{at: at, what: "the API: " + fault, do: func(ctx context.Context, w *world) {
+		if w.api != nil {
+			w.api.setFault(fault, share)
+			sleep(ctx, long)
+			w.api.setFault("", 0)
+		}
+	}}, long
+}
+
 // serverFault restarts the server.
-func (p *plan) serverFault(rng *rand.Rand, at time.Duration, _ Kind) (step, time.Duration) {
+func (p *plan) serverFault(rng *rand.Rand, at time.Duration, kind Kind) (step, time.Duration) {
 	down := between(rng, 0, 800*time.Millisecond)
-	return step{at: at, fault: "the server is restarted", do: func(ctx context.Context, w *world) {
+	fault := "the server is restarted"
+	if _, real := kind.habit(); !real && rng.IntN(3) == 0 {
+		fault = losing
+	}
+	return step{at: at, fault: fault, do: func(ctx context.Context, w *world) {
 		w.journal.note("server: goes down")
+		if f, isFake := w.server.(*fake); isFake && fault == losing {
+			f.loseRosters()
+		}
 		err := w.server.restart(ctx, down)
 		w.journal.note("server: is up again")
 		if err != nil && ctx.Err() == nil {

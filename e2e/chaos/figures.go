@@ -30,6 +30,7 @@ type Figures struct {
 	Unanswered int           // that a client gave up
 	Pushes     int           // that clients have received
 	Removed    int           // of these, removals
+	Written    int           // items of the server's own rosters, as far as they were counted
 	Slowest    time.Duration // from when it was quiet until every client was in line
 	SlowestIn  string        // the run
 	Violations int
@@ -71,7 +72,7 @@ func (f *Figures) Add(o *Figures) {
 
 func (f *Figures) counts() []*int {
 	return []*int{&f.Runs, &f.Changes, &f.Refreshes, &f.Lost, &f.Doubled, &f.Fetches, &f.Logins, &f.Logouts, &f.Cuts,
-		&f.Queries, &f.Answers, &f.Refused, &f.Unanswered, &f.Pushes, &f.Removed, &f.Violations}
+		&f.Queries, &f.Answers, &f.Refused, &f.Unanswered, &f.Pushes, &f.Removed, &f.Written, &f.Violations}
 }
 
 // Print writes the figures for people.
@@ -91,6 +92,6 @@ func (f *Figures) Print(w io.Writer, title string) {
 		f.Changes, f.Refreshes, f.Lost, f.Doubled, f.Fetches)
 	fmt.Fprintf(w, "  %d logins, %d logouts, %d sessions cut; %d queries: %d answered with a roster, %d with an error, %d not\n",
 		f.Logins, f.Logouts, f.Cuts, f.Queries, f.Answers, f.Refused, f.Unanswered)
-	fmt.Fprintf(w, "  %d pushes, of which %d removals\n", f.Pushes, f.Removed)
+	fmt.Fprintf(w, "  %d pushes, of which %d removals; %d items of the server's own rosters written\n", f.Pushes, f.Removed, f.Written)
 	fmt.Fprintf(w, "  slowest convergence %s (%s)\n", f.Slowest.Round(time.Millisecond), f.SlowestIn)
 }

@@ -12,6 +12,10 @@ type habit struct {
 	// pushes from any address of its users.
 	privileged bool
 
+	// setsRosters lets the component read and write the server's own rosters by IQ
+	// (XEP-0356, section 5). Otherwise there is an HTTP API for it.
+	setsRosters bool
+
 	// replays sends the presences of those who are online to a component that
 	// connects.
 	replays bool
@@ -42,7 +46,7 @@ type habit struct {
 var (
 	likeProsody = habit{
 		name: "like-prosody", delegation: "urn:xmpp:delegation:2", privilege: "urn:xmpp:privilege:2",
-		privileged: true, replays: true, tellsEnds: true,
+		privileged: true, setsRosters: true, replays: true, tellsEnds: true,
 	}
 	// 32 s for an answer are 4 s here.
 	likeEjabberd = habit{

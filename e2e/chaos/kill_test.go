@@ -38,7 +38,7 @@ func TestKillUnderRefresh(t *testing.T) {
 			accounts[user] = password
 		}
 		server, err := harness.StartProsody(t.Context(), harness.ProsodyOptions{ServerOptions: harness.ServerOptions{
-			Host: host, Component: component, Secret: secret, Users: accounts}})
+			Host: host, Component: component, Secret: secret, Users: accounts, OwnRosters: true}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,9 +117,9 @@ func killUnderRefresh(t *testing.T, o Options, n, pushes int) {
 
 // awaitLine waits until all clients are in line, or something is wrong.
 func awaitLine(ctx context.Context, w *world) {
-	for limit := time.Now().Add(patience); len(w.late(1)) > 0 && len(w.journal.broken()) == 0 && ctx.Err() == nil; sleep(ctx, 20*time.Millisecond) {
+	for limit := time.Now().Add(patience); len(w.late(ctx, 1)) > 0 && len(w.journal.broken()) == 0 && ctx.Err() == nil; sleep(ctx, 20*time.Millisecond) {
 		if time.Now().After(limit) {
-			w.journal.violation("not in line to begin with: %s", w.late(1)[0])
+			w.journal.violation("not in line to begin with: %s", w.late(ctx, 1)[0])
 			return
 		}
 	}

@@ -81,6 +81,7 @@ func newPlan(o Options) *plan {
 	}{
 		{"rosterd", (*plan).rosterdFault, 2}, {"server", (*plan).serverFault, 3}, {"link", (*plan).linkFault, 2},
 		{"backend", (*plan).backendFault, 2}, {"link to the backend", (*plan).backendLinkFault, 3},
+		{"api", (*plan).apiFault, 2},
 	} {
 		if chosen := rng.IntN(track.of) == 0; chosen {
 			p.faults(chance(o.Seed, track.name), track.name, o.Kind, track.steps)

@@ -38,6 +38,19 @@ func (s *realServer) restart(ctx context.Context, pause time.Duration) error {
 	return err
 }
 
+func (s *realServer) ownRoster(ctx context.Context, user string) (items, error) {
+	list, err := s.server.OwnRoster(ctx, user+"@"+host)
+	roster := items{}
+	for _, it := range list {
+		item := Item{JID: it.JID, Name: it.Name, Subscription: it.Subscription}
+		for _, group := range it.Groups {
+			item.Groups += group + "\n"
+		}
+		roster[it.JID] = item
+	}
+	return roster, err
+}
+
 // client is a client's session on a real server: just so much of RFC 6120 and
 // RFC 6121 as it takes.
 type client struct {

@@ -22,6 +22,7 @@ type reports struct {
 	journal  *journal
 	figures  *Figures
 	happened func(occasion)
+	known    func(user string) // whose report was answered
 
 	mu      sync.Mutex
 	rng     *rand.Rand           // guarded by mu, as all below
@@ -139,6 +140,9 @@ func (r *reports) call(ctx context.Context, users []string) {
 	defer r.mu.Unlock()
 	r.calls--
 	if answered {
+		for _, user := range users {
+			r.known(user)
+		}
 		return
 	}
 	for _, user := range users {

@@ -23,6 +23,8 @@ type server interface {
 	// restart ends the server and all sessions, and starts it again after a
 	// pause at least.
 	restart(ctx context.Context, pause time.Duration) error
+	// ownRoster is the server's own roster of a user.
+	ownRoster(ctx context.Context, user string) (items, error)
 }
 
 // session is what a client does in a session that has begun. None of its methods

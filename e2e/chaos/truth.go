@@ -151,8 +151,12 @@ func (i items) json() []byte {
 func (t *truth) wants(user string, has items) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return differs(t.accounts[user].now, has)
+}
+
+func differs(want, has items) string {
 	var differs []string
-	for jid, item := range t.accounts[user].now {
+	for jid, item := range want {
 		if got, ok := has[jid]; !ok {
 			differs = append(differs, fmt.Sprintf("lacks %q", item.Name))
 		} else if got != item {
@@ -160,7 +164,7 @@ func (t *truth) wants(user string, has items) string {
 		}
 	}
 	for jid, item := range has {
-		if _, ok := t.accounts[user].now[jid]; !ok {
+		if _, ok := want[jid]; !ok {
 			differs = append(differs, fmt.Sprintf("still has %q", item.Name))
 		}
 	}

@@ -101,6 +101,7 @@ func (v *visit) replace(id string, list []Item) {
 		}
 	}
 	v.roster, v.answered = now, true
+	w.known(v.device.user)
 }
 
 // vanished checks whether a contact that this client has had was to vanish.

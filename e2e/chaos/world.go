@@ -24,6 +24,9 @@ type world struct {
 	daemon  *daemon
 	devices []*device
 
+	api    *api     // nil: there is none
+	toKeep sync.Map // users whose roster of the server is to be kept
+
 	toServer  *harness.Relay // from rosterd
 	toBackend *harness.Relay
 	maxStanza int  // xmpp.max_stanza_bytes, 0: so large that it does not matter
@@ -74,15 +77,27 @@ func build(o Options, p *plan) (w *world, err error) {
 		w.server = &realServer{server: o.Server, prefix: o.Prefix}
 		options = o.Server.Options()
 		w.slowStart = !h.replays
+		if !h.setsRosters {
+			w.api, err = startAPI(pass(o.Server.APIURL()), w.figures, chance(o.Seed, "api"))
+		}
 	} else {
 		f, err := startFake(h, w.journal, chance(o.Seed, "server"))
 		if err != nil {
 			return nil, err
 		}
-		f.sabotage = o.sabotage
+		f.sabotage, f.truth, f.figures = o.sabotage, w.truth, w.figures
 		w.server = f
+		if !h.setsRosters {
+			w.api, err = startAPI(f.call, w.figures, chance(o.Seed, "api"))
+		}
 		closers = append(closers, f.close)
 		options = harness.ServerOptions{Host: host, Component: component, Secret: secret}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if w.api != nil {
+		closers = append(closers, w.api.close)
 	}
 	if w.backend, err = startBackend(w.truth, w.journal, w.figures, chance(o.Seed, "backend")); err != nil {
 		return nil, err
@@ -108,7 +123,7 @@ func build(o Options, p *plan) (w *world, err error) {
 	}}
 	closers = append(closers, w.daemon.close)
 	w.reports = newReports(w.daemon.current, w.journal, w.figures, chance(o.Seed, "reports"))
-	w.reports.happened = w.moments.happened
+	w.reports.happened, w.reports.known = w.moments.happened, w.known
 	return w, nil
 }
 
@@ -122,6 +137,9 @@ func (w *world) settings(options harness.ServerOptions, h habit, p *plan) map[st
 		"xmpp.hosts": []string{options.Host}, "xmpp.unrestricted": !h.privileged,
 		"contacts.timeout": "1s", "contacts.confirm_after": "200ms", "contacts.resync_rate": 1000,
 		"state.path": filepath.Join(w.dir, "state.db"), "log.level": "debug",
+	}
+	if w.api != nil {
+		settings["ejabberd.api"] = map[string]any{"url": w.api.url()}
 	}
 	if p.maxStanza > 0 {
 		settings["xmpp.max_stanza_bytes"] = p.maxStanza
@@ -238,6 +256,9 @@ func (w *world) follow(ctx context.Context, p *plan) {
 // mend ends all faults.
 func (w *world) mend() {
 	w.backend.setFault(nil)
+	if w.api != nil {
+		w.api.setFault("", 0)
+	}
 	w.toServer.Resume()
 	w.toBackend.Resume()
 	for _, relay := range []*harness.Relay{w.toServer, w.toBackend} {
@@ -273,12 +294,12 @@ func (w *world) converge(ctx context.Context, o Options) error {
 			reported = time.Now()
 		}
 		switch {
-		case left == 0 && len(w.late(1)) == 0:
+		case left == 0 && len(w.late(ctx, 1)) == 0:
 			w.figures.Slowest = time.Since(began)
 			w.journal.note("all clients are in line, %v after the last fault", w.figures.Slowest.Round(time.Millisecond))
 			return w.linger(ctx)
 		case time.Since(reported) > limit:
-			for _, line := range w.late(maxViolations) {
+			for _, line := range w.late(ctx, maxViolations) {
 				w.journal.violation("not in line %v after the last fault: %s", limit, line)
 			}
 			return nil
@@ -297,17 +318,21 @@ func (w *world) converge(ctx context.Context, o Options) error {
 	}
 }
 
-// late says of devices that are not in line how they differ, of so many at most.
-func (w *world) late(most int) []string {
+// late says of devices that are not in line, and then of the server's own rosters, how
+// they differ, of so many at most.
+func (w *world) late(ctx context.Context, most int) []string {
 	var late []string
 	for _, d := range w.devices {
 		if differs := d.differs(); differs != "" {
 			if late = append(late, d.String()+" "+differs); len(late) == most {
-				break
+				return late
 			}
 		}
 	}
-	return late
+	if late != nil {
+		return late
+	}
+	return w.lateRosters(ctx, most)
 }
 
 // linger waits a little for what is not to come, and looks once more.
@@ -317,7 +342,7 @@ func (w *world) linger(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	for _, line := range w.late(maxViolations) {
+	for _, line := range w.late(ctx, maxViolations) {
 		w.journal.violation("was in line, and is not any more: %s", line)
 	}
 	return nil

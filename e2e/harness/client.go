@@ -3,17 +3,26 @@ package harness
 import (
 	"cmp"
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
 
-const nsRoster = "jabber:iq:roster"
+const (
+	nsRoster    = "jabber:iq:roster"
+	nsDiscoInfo = "http://jabber.org/protocol/disco#info"
+)
 
 // Client is a user's session through a client library, the same for all of
 // them. A client logs in once. Its methods are for one goroutine at a time.
 type Client interface {
+	// JID is the full one that was asked for.
+	JID() string
+
 	// Login connects, authenticates, binds the resource and sends initial
 	// presence.
 	Login(ctx context.Context) error
@@ -59,6 +68,27 @@ type Client interface {
 	Close()
 }
 
+// Publisher is a [Client] whose library knows PEP (XEP-0163), nicknames (XEP-0172) and
+// avatars (XEP-0084): slixmpp's, if it was opened with Notify.
+type Publisher interface {
+	Client
+	PublishNick(ctx context.Context, nick string) error
+	// PublishAvatar publishes an image and its metadata, and returns its id.
+	PublishAvatar(ctx context.Context, image []byte) (id string, err error)
+	// Avatar fetches an image that a user (a bare JID) has published. An error that
+	// was answered is a *StanzaError.
+	Avatar(ctx context.Context, of, id string) ([]byte, error)
+	// WaitEvent waits for an event that matches among those that the library has
+	// understood since login.
+	WaitEvent(ctx context.Context, match func(Event) bool) (Event, error)
+}
+
+// Event is what a user (a bare JID) has published, as a client library understood it:
+// of a nickname the name, of an avatar the id, of other nodes the item's XML.
+type Event struct {
+	From, Node, Text string
+}
+
 // ClientOptions say who logs in, and how.
 type ClientOptions struct {
 	Address  string // host:port of the server
@@ -72,6 +102,14 @@ type ClientOptions struct {
 
 	// IgnorePushes never answers a roster push. The same holds.
 	IgnorePushes bool
+
+	// Notify are the nodes whose events the client wants (XEP-0163, section 4.3.2):
+	// it announces them as real ones do (XEP-0115).
+	Notify []string
+
+	// Invisible has Login send no presence, so that the roster can be asked for
+	// before, as real clients do. Only slixmpp can do that.
+	Invisible bool
 
 	// Unpadded sends and receives as it is, without the blanks that have long
 	// tags parsed whatever libexpat there is.
@@ -122,6 +160,9 @@ func newSession(opts ClientOptions) (*session, error) {
 	}
 	return &session{opts: opts, wire: wire, pushes: newFeed[push]()}, nil
 }
+
+// JID implements [Client].
+func (s *session) JID() string { return s.opts.JID }
 
 func (s *session) bare() string {
 	bare, _, _ := strings.Cut(s.opts.JID, "/")
@@ -204,14 +245,46 @@ func (s *session) nextID(prefix string) string {
 }
 
 // presenceXML is the stanza of Presence of [Client].
-func presenceXML(show string) string {
-	switch show {
-	case "":
-		return "<presence/>"
-	case "unavailable":
+func (s *session) presenceXML(show string) string {
+	switch {
+	case show == "unavailable":
 		return "<presence type='unavailable'/>"
+	case show != "":
+		show = "<show>" + escape(show) + "</show>"
 	}
-	return "<presence><show>" + escape(show) + "</show></presence>"
+	return "<presence>" + show + s.caps() + "</presence>"
+}
+
+// capsNode names the clients of the harness that announce what they can.
+const capsNode = "urn:rosterd:harness"
+
+// caps announces the features (XEP-0115, section 4), if there are any.
+func (s *session) caps() string {
+	if s.opts.Notify == nil {
+		return ""
+	}
+	sum := sha1.Sum([]byte("client/pc//<" + strings.Join(s.features(), "<") + "<")) // section 5.1
+	return "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='" + capsNode + "' ver='" + base64.StdEncoding.EncodeToString(sum[:]) + "'/>"
+}
+
+// features are what the client answers to disco#info, sorted.
+func (s *session) features() []string {
+	features := []string{nsDiscoInfo}
+	for _, node := range s.opts.Notify {
+		features = append(features, node+"+notify")
+	}
+	slices.Sort(features)
+	return features
+}
+
+// discoXML is the payload of that answer.
+func (s *session) discoXML(node string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "<query xmlns='%s' node='%s'><identity category='client' type='pc'/>", nsDiscoInfo, escape(node))
+	for _, feature := range s.features() {
+		fmt.Fprintf(&b, "<feature var='%s'/>", escape(feature))
+	}
+	return b.String() + "</query>"
 }
 
 // errNotLoggedIn is returned by methods that need a login first.

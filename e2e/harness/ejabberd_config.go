@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -14,7 +15,8 @@ type EjabberdOptions struct {
 	// API has the HTTP API run at [Server.APIURL], with the commands for rosters alone. It
 	// says who may call them, as YAML of api_permissions: [ByAddress] or [ByAccount].
 	API string
-	// ReadOnlyRosters refuses what users change of their rosters (mod_roster: access: none).
+	// ReadOnlyRosters sets mod_roster up as deploy/ejabberd.yml says: what users change of
+	// their rosters is refused (access: none).
 	ReadOnlyRosters bool
 
 	// Lines of YAML at the end of the configuration, and of the modules, which
@@ -36,9 +38,12 @@ const (
 // config is the configuration file. Values are written as JSON, which is YAML.
 func (o EjabberdOptions) config(s *Server) string {
 	var b strings.Builder
+	if o.OwnRosters {
+		o.API, o.ReadOnlyRosters = cmp.Or(o.API, ByAddress), o.ReadOnlyRosters || !o.Edits
+	}
 	access := "all"
 	if o.ReadOnlyRosters {
-		access = "none"
+		access = "none, store_current_id: true"
 	}
 	fmt.Fprintf(&b, `# A throw-away ejabberd for end-to-end tests: no TLS, no federation.
 loglevel: info
@@ -63,8 +68,17 @@ modules:
   mod_blocking: {}
 %s
 `, yaml(o.Hosts()), s.c2s, s.service, !o.AnyFromAddress, yaml(o.Component), yaml(o.Secret), o.api(s), yaml(o.Component), access, o.ModulesYAML)
-	if o.API != "" {
-		fmt.Fprintf(&b, "  mod_admin_extra: {}\n  mod_http_api: {}\n")
+	for _, more := range []struct {
+		on      bool
+		modules string
+	}{
+		{o.API != "", "  mod_admin_extra: {}\n  mod_http_api: {}"},
+		{o.PEP, "  mod_caps: {}\n  mod_pubsub: {plugins: [flat, pep]}"},
+		{o.BlockStrangers, "  mod_block_strangers: {allow_local_users: false}"},
+	} {
+		if more.on {
+			fmt.Fprintln(&b, more.modules)
+		}
 	}
 	fmt.Fprintln(&b, "append_host_config:")
 	for _, host := range o.Hosts() {
@@ -110,7 +124,11 @@ func (g Grants) modules(version string) []string {
 		if g.NoPrivilegeIQ || version < "24.10" {
 			iq = ""
 		}
-		modules = append(modules, "mod_privilege: {roster: {both: contacts_component}, "+presence+iq+"message: {outgoing: contacts_component}}")
+		roster := "roster: {both: contacts_component}, "
+		if g.NoRoster {
+			roster = ""
+		}
+		modules = append(modules, "mod_privilege: {"+roster+presence+iq+"message: {outgoing: contacts_component}}")
 	}
 	return modules
 }

@@ -25,6 +25,9 @@ type gosrcClient struct {
 // NewGosrcClient makes a client that uses gosrc.io/xmpp. The caller has to
 // Close it.
 func NewGosrcClient(opts ClientOptions) (Client, error) {
+	if opts.Invisible {
+		return nil, errors.New("gosrc.io/xmpp sends presence by itself")
+	}
 	session, err := newSession(opts)
 	if err != nil {
 		return nil, err
@@ -32,6 +35,9 @@ func NewGosrcClient(opts ClientOptions) (Client, error) {
 	c := &gosrcClient{session: session, router: xmpp.NewRouter(), ended: make(chan struct{})}
 	c.end = sync.OnceFunc(func() { close(c.ended) })
 	c.router.NewRoute().IQNamespaces(nsRoster).StanzaType("set").HandlerFunc(c.handlePush)
+	if opts.Notify != nil {
+		c.router.NewRoute().IQNamespaces(nsDiscoInfo).StanzaType("get").HandlerFunc(c.handleDisco)
+	}
 	return c, nil
 }
 
@@ -53,6 +59,9 @@ func (c *gosrcClient) Login(ctx context.Context) error {
 		return errors.Join(err, context.Cause(ctx))
 	}
 	c.client = client
+	if c.opts.Notify != nil {
+		return c.Presence("") // that of the library announces nothing
+	}
 	return nil
 }
 
@@ -130,8 +139,17 @@ func (c *gosrcClient) handlePush(s xmpp.Sender, p stanza.Packet) {
 	}
 }
 
+// handleDisco says what the client can (XEP-0030), which the library does not know.
+func (c *gosrcClient) handleDisco(s xmpp.Sender, p stanza.Packet) {
+	if iq, ok := p.(*stanza.IQ); ok {
+		if query, ok := iq.Payload.(*stanza.DiscoInfo); ok {
+			_ = s.SendRaw("<iq type='result' id='" + escape(iq.Id) + "' to='" + escape(iq.From) + "'>" + c.discoXML(query.Node) + "</iq>")
+		}
+	}
+}
+
 // Presence implements [Client].
-func (c *gosrcClient) Presence(show string) error { return c.SendRaw(presenceXML(show)) }
+func (c *gosrcClient) Presence(show string) error { return c.SendRaw(c.presenceXML(show)) }
 
 // SendRaw implements [Client].
 func (c *gosrcClient) SendRaw(xml string) error {

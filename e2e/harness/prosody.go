@@ -21,6 +21,9 @@ func (o ProsodyOptions) setUp(s *Server) error {
 	if err := o.writeAccounts(s.dir + "/data"); err != nil {
 		return err
 	}
+	if err := s.write("mod_harness_rosters.lua", rostersModule); err != nil {
+		return err
+	}
 	for name, text := range o.Files {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(s.dir, name)), 0o700); err != nil {
 			return err

@@ -1,11 +1,17 @@
 package harness
 
 import (
+	_ "embed" // the module
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 )
+
+// rostersModule is Prosody's end of [Server.OwnRoster].
+//
+//go:embed prosody_rosters.lua
+var rostersModule string
 
 // ProsodyOptions say how a Prosody is set up.
 type ProsodyOptions struct {
@@ -22,6 +28,16 @@ type ProsodyOptions struct {
 // config is the configuration file.
 func (o ProsodyOptions) config(s *Server) string {
 	var b strings.Builder
+	http, modules := "", ""
+	if o.PEP {
+		modules += `, "pep"`
+	}
+	if o.BlockStrangers {
+		modules += `, "block_strangers"`
+	}
+	if o.OwnRosters {
+		http, modules = fmt.Sprint(s.api), modules+`, "harness_rosters"`
+	}
 	fmt.Fprintf(&b, `-- A throw-away Prosody for end-to-end tests: no TLS, no federation.
 data_path = %s
 pidfile = %s
@@ -31,19 +47,23 @@ c2s_ports = { %d }
 component_ports = { %d }
 component_interfaces = { "127.0.0.1" }
 s2s_ports = {}
-http_ports = {}
+http_ports = { %s }
 https_ports = {}
+http_interfaces = { "127.0.0.1" }
 run_as_root = true
-modules_enabled = { "roster", "saslauth", "disco", "ping", "blocklist" }
+modules_enabled = { "roster", "saslauth", "disco", "ping", "blocklist"%s }
 modules_disabled = { "s2s", "tls" }
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
 log = { { levels = { min = "debug" }, to = "console" } }
-`, luaString(s.path("data")), luaString(s.path("prosody.pid")), luaString(s.path("")), luaString(prosodyModules), s.c2s, s.service)
+`, luaString(s.path("data")), luaString(s.path("prosody.pid")), luaString(s.path("")), luaString(prosodyModules), s.c2s, s.service, http, modules)
 	fmt.Fprintln(&b, o.GlobalLua)
 	for _, host := range o.Hosts() {
 		fmt.Fprintf(&b, "\nVirtualHost %s\n%s%s\n", luaString(host), o.grants(host).lua(o.Component), o.HostLua)
+		if o.OwnRosters {
+			fmt.Fprintf(&b, "  http_host = \"127.0.0.1\"\n")
+		}
 	}
 	// The modules are enabled on the component too, or nothing is announced.
 	fmt.Fprintf(&b, "\nComponent %s\n  component_secret = %s\n  modules_enabled = { \"delegation\", \"privilege\" }\n",
@@ -66,7 +86,11 @@ func (g Grants) lua(to string) string {
 	if !g.NoDelegation {
 		fmt.Fprintf(&b, "  delegations = { [\"jabber:iq:roster\"] = { jid = %s } }\n", component)
 	}
-	fmt.Fprintf(&b, "  privileged_entities = { [%s] = {\n    roster = \"both\", message = \"outgoing\",\n", component)
+	roster := "both"
+	if g.NoRoster {
+		roster = "none"
+	}
+	fmt.Fprintf(&b, "  privileged_entities = { [%s] = {\n    roster = %q, message = \"outgoing\",\n", component, roster)
 	if !g.NoPresence {
 		fmt.Fprintln(&b, `    presence = "managed_entity",`)
 	}

@@ -25,7 +25,7 @@ type Server struct {
 	dir      string // of all its files
 	c2s      int    // port
 	service  int    // port, for components
-	api      int    // port, of ejabberd's HTTP API
+	api      int    // port, of ejabberd's HTTP API and of the module for [Server.OwnRoster]
 	process  *process
 }
 
@@ -164,6 +164,15 @@ type ServerOptions struct {
 	Grants         Grants            // of every host
 	HostGrants     map[string]Grants // of the hosts that differ
 	AnyFromAddress bool              // the component may send in the name of any address
+
+	// OwnRosters has the server's own rosters be read and written past the
+	// component, see [Server.OwnRoster]. ejabberd gets its HTTP API for it, and
+	// refuses what users change of their rosters, unless Edits is set.
+	OwnRosters, Edits bool
+	// PEP has users publish (XEP-0163).
+	PEP bool
+	// BlockStrangers has users get no messages but of their contacts.
+	BlockStrangers bool
 }
 
 // Grants are what a host does not let the component do. The zero value lets it
@@ -173,6 +182,7 @@ type Grants struct {
 	NoPrivilegeIQ bool // do not allow privileged IQs (XEP-0356, section 6)
 	NoPresence    bool // do not forward presence (XEP-0356, section 7)
 	NoBlocking    bool // do not let block lists be asked for by privileged IQ (XEP-0191)
+	NoRoster      bool // do not let the server's own rosters be read or written (XEP-0356, section 5)
 
 	// Plain is a host that knows neither XEP: it announces nothing at all.
 	Plain bool

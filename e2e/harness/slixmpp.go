@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	_ "embed" // the driver
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type slixmppClient struct {
 	process *process
 	stdin   io.WriteCloser
 	answers *feed[slixmppLine]
+	events  *feed[Event]
 	serial  atomic.Uint64
 }
 
@@ -35,6 +37,9 @@ type slixmppLine struct {
 	Error       string        `json:"error"`
 	StanzaError *StanzaError  `json:"stanza_error"`
 	Unchanged   bool          `json:"unchanged"`
+	From        string        `json:"from"` // of an event of PEP
+	Node        string        `json:"node"`
+	Text        string        `json:"text"`
 }
 
 type slixmppItem struct {
@@ -56,7 +61,7 @@ func NewSlixmppClient(opts ClientOptions) (Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &slixmppClient{session: session, answers: newFeed[slixmppLine]()}
+	c := &slixmppClient{session: session, answers: newFeed[slixmppLine](), events: newFeed[Event]()}
 	cmd := exec.Command(python, "-c", slixmppDriver)
 	cmd.Stdout = &lineWriter{emit: c.handleLine}
 	if c.stdin, err = cmd.StdinPipe(); err == nil {
@@ -75,8 +80,12 @@ func (c *slixmppClient) handleLine(line string) {
 	if err := json.Unmarshal([]byte(line), &l); err != nil {
 		return // not the driver's: what is missing will be missed
 	}
-	if l.Event == "push" {
+	switch l.Event {
+	case "push":
 		c.pushes.add(push{id: l.IQ, items: itemsOfSlixmpp(l.Items)})
+		return
+	case "pep":
+		c.events.add(Event{l.From, l.Node, l.Text})
 		return
 	}
 	c.answers.add(l)
@@ -124,6 +133,7 @@ func (c *slixmppClient) command(ctx context.Context, op string, args any) (slixm
 func (c *slixmppClient) Login(ctx context.Context) error {
 	_, err := c.command(ctx, "login", map[string]any{
 		"jid": c.opts.JID, "password": c.opts.Password, "port": c.wire.port(),
+		"notify": append([]string{}, c.opts.Notify...), "invisible": c.opts.Invisible,
 	})
 	return err
 }
@@ -142,8 +152,50 @@ func (c *slixmppClient) Roster(ctx context.Context) ([]Item, error) {
 	return itemsOfSlixmpp(answer.Items), nil
 }
 
-// Presence implements [Client].
-func (c *slixmppClient) Presence(show string) error { return c.SendRaw(presenceXML(show)) }
+// Presence implements [Client]. The library adds what the client can.
+func (c *slixmppClient) Presence(show string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err := c.command(ctx, "presence", map[string]any{"show": show})
+	return err
+}
+
+// PublishNick implements [Publisher].
+func (c *slixmppClient) PublishNick(ctx context.Context, nick string) error {
+	_, err := c.pep(ctx, "publish_nick", map[string]any{"nick": nick})
+	return err
+}
+
+// PublishAvatar implements [Publisher].
+func (c *slixmppClient) PublishAvatar(ctx context.Context, image []byte) (id string, err error) {
+	return c.pep(ctx, "publish_avatar", map[string]any{"image": image})
+}
+
+// Avatar implements [Publisher].
+func (c *slixmppClient) Avatar(ctx context.Context, of, id string) ([]byte, error) {
+	text, err := c.pep(ctx, "avatar", map[string]any{"of": of, "avatar": id})
+	if err != nil {
+		return nil, err
+	}
+	return base64.StdEncoding.DecodeString(text)
+}
+
+func (c *slixmppClient) pep(ctx context.Context, op string, args any) (text string, err error) {
+	answer, err := c.command(ctx, op, args)
+	if err == nil && answer.StanzaError != nil {
+		err = answer.StanzaError
+	}
+	return answer.Text, err
+}
+
+// WaitEvent implements [Publisher].
+func (c *slixmppClient) WaitEvent(ctx context.Context, match func(Event) bool) (Event, error) {
+	event, _, err := c.events.wait(ctx, 0, match)
+	if err != nil {
+		err = fmt.Errorf("no such event for %s: %w", c.opts.JID, err)
+	}
+	return event, err
+}
 
 // SendRaw implements [Client].
 func (c *slixmppClient) SendRaw(xml string) error {

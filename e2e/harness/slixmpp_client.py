@@ -6,8 +6,10 @@ The end of standard input ends the program.
 """
 
 import asyncio
+import base64
 import json
 import sys
+from xml.etree import ElementTree
 
 import slixmpp
 from slixmpp.exceptions import IqError, IqTimeout
@@ -43,11 +45,15 @@ class Session:
             self.empty.add(stanza["id"])
         return stanza
 
-    async def login(self, jid, password, port):
+    async def login(self, jid, password, port, notify, invisible):
         self.xmpp = xmpp = slixmpp.ClientXMPP(jid, password, sasl_mech="PLAIN")
         xmpp["feature_mechanisms"].unencrypted_plain = True
         xmpp.add_event_handler("roster_update", self.roster_update)
         xmpp.add_filter("in", self.arrived)
+        if notify:
+            for plugin in ("xep_0030", "xep_0060", "xep_0115", "xep_0163", "xep_0084", "xep_0172"):
+                xmpp.register_plugin(plugin)
+            xmpp.add_event_handler("pubsub_publish", self.published)
         done = asyncio.get_running_loop().create_future()
 
         def finish(error):
@@ -62,8 +68,62 @@ class Session:
         error = await done
         if error:
             return {"error": error}
-        xmpp.send_presence()
+        if notify:
+            xmpp["xep_0163"].add_interest(notify)
+            await xmpp["xep_0115"].update_caps(broadcast=False)
+        if not invisible:
+            xmpp.send_presence()
         return {}
+
+    async def presence(self, show):
+        if show == "unavailable":
+            self.xmpp.send_presence(ptype=show)
+        else:
+            self.xmpp.send_presence(pshow=show or None)
+        return {}
+
+    def published(self, message):
+        """Called with what slixmpp understood of an event."""
+        items = message["pubsub_event"]["items"]
+        for item in items["substanzas"]:
+            if items["node"] == "http://jabber.org/protocol/nick":
+                text = item["nick"]["nick"]
+            elif items["node"] == "urn:xmpp:avatar:metadata":
+                text = item["avatar_metadata"]["items"][0]["id"]
+            else:
+                text = ElementTree.tostring(item.xml, encoding="unicode")
+            tell(event="pep", **{"from": message["from"].bare, "node": items["node"], "text": text})
+
+    async def ask(self, answer):
+        """What a future of slixmpp brings, as text or as the error."""
+        try:
+            return {"text": (await answer) or ""}
+        except IqError as e:
+            return {"stanza_error": {"type": e.etype, "condition": e.condition, "text": e.text}}
+
+    async def publish_nick(self, nick):
+        async def publish():
+            await self.xmpp["xep_0172"].publish_nick(nick)
+
+        return await self.ask(publish())
+
+    async def publish_avatar(self, image):
+        async def publish():
+            data = base64.b64decode(image)
+            id = self.xmpp["xep_0084"].generate_id(data)
+            await self.xmpp["xep_0084"].publish_avatar(data)
+            await self.xmpp["xep_0084"].publish_avatar_metadata([{"id": id, "type": "image/png", "bytes": len(data)}])
+            return id
+
+        return await self.ask(publish())
+
+    async def avatar(self, of, avatar):
+        async def fetch():
+            answer = await self.xmpp["xep_0084"].retrieve_avatar(of, avatar)
+            for item in answer["pubsub"]["items"]["substanzas"]:
+                return base64.b64encode(item["avatar_data"]["value"]).decode()
+
+        return await self.ask(fetch())
 
     def roster_update(self, iq):
         """Called after slixmpp has checked a push's sender; it answers by itself."""
@@ -95,7 +155,7 @@ class Session:
 
     async def run(self, id, op, args):
         try:
-            answer = await {"login": self.login, "roster": self.roster, "send": self.send, "close": self.close}[op](**args)
+            answer = await getattr(self, op)(**args)
         except Exception as e:  # told to the driver, whatever it is
             answer = {"error": f"{type(e).__name__}: {e}"}
         tell(id=id, **answer)

@@ -1,0 +1,598 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rosterd/e2e/harness"
+)
+
+// onKept runs a test on each server, whose own rosters rosterd keeps, with no other
+// power: not that of any address (xmpp.unrestricted).
+func onKept(t *testing.T, test func(*testing.T, server)) {
+	t.Helper()
+	onServers(t, func(t *testing.T, srv server) { test(t, stock(srv)) })
+}
+
+// startKept starts a world for such a test. rosterd's state outlives it.
+func startKept(t *testing.T, s setup) *world {
+	t.Helper()
+	s.options = keeping(s.options)
+	settings := map[string]any{"state.path": filepath.Join(t.TempDir(), "rosterd.db"), "contacts.resync_rate": 1000}
+	for key, value := range s.settings {
+		settings[key] = value
+	}
+	s.settings = settings
+	return start(t, s)
+}
+
+// again ends rosterd, by kill -9, and starts it with the same state.
+func (w *world) again(ctx context.Context, t *testing.T) {
+	t.Helper()
+	w.rosterd.Kill()
+	w.connect(ctx, t)
+}
+
+// many are n contacts, with groups.
+func many(n int, of string) (harness.Contacts, []harness.Item) {
+	list, items := harness.Contacts{}, make([]harness.Item, 0, n)
+	for i := range n {
+		it := harness.Item{JID: fmt.Sprintf("%s%04d@example.org", of, i), Name: fmt.Sprint("Number ", i), Subscription: "both",
+			Groups: []string{fmt.Sprint("Group ", i%7)}}
+		list[it.JID] = harness.Contact{Name: it.Name, Groups: map[string]bool{it.Groups[0]: true}}
+		items = append(items, it)
+	}
+	return list, items
+}
+
+// differs says how the server's own roster of a user differs from what it should be,
+// or is empty.
+func (w *world) differs(ctx context.Context, user string, want []harness.Item) string {
+	items, err := w.server.OwnRoster(ctx, user+"@example.org")
+	if err != nil {
+		return err.Error()
+	}
+	has := map[string]harness.Item{}
+	for _, it := range items {
+		has[it.JID] = plain(it)
+	}
+	var differs []string
+	for _, it := range want {
+		if got, there := has[it.JID]; !there {
+			differs = append(differs, "lacks "+it.JID)
+		} else if !reflect.DeepEqual(got, plain(it)) {
+			differs = append(differs, fmt.Sprintf("has %+v, not %+v", got, it))
+		}
+		delete(has, it.JID)
+	}
+	for jid := range has {
+		differs = append(differs, "still has "+jid)
+	}
+	if differs == nil {
+		return ""
+	}
+	return fmt.Sprintf("the server's own roster of %s, %d items, differs %d times: %s", user, len(items), len(differs), differs[0])
+}
+
+// plain is an item without what the server alone knows.
+func plain(it harness.Item) harness.Item {
+	it.Ask, it.Approved = "", false
+	if len(it.Groups) == 0 {
+		it.Groups = nil
+	}
+	slices.Sort(it.Groups)
+	return it
+}
+
+// waitOwn waits until the server's own roster of a user is this one.
+func (w *world) waitOwn(ctx context.Context, t *testing.T, user string, want ...harness.Item) {
+	t.Helper()
+	for last := ""; ; {
+		if last = w.differs(ctx, user, want); last == "" {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal(last)
+		}
+	}
+}
+
+// wantOwn wants that it is so now.
+func (w *world) wantOwn(ctx context.Context, t *testing.T, user string, want ...harness.Item) {
+	t.Helper()
+	if differs := w.differs(ctx, user, want); differs != "" {
+		t.Error(differs)
+	}
+}
+
+// waitOwnItems waits until the server's own roster of a user has n items at least,
+// and returns how many it has.
+func (w *world) waitOwnItems(ctx context.Context, t *testing.T, user string, n int) (has int) {
+	t.Helper()
+	poll(ctx, t, func() bool {
+		items, err := w.server.OwnRoster(ctx, user+"@example.org")
+		has = len(items)
+		return err == nil && has >= n
+	}, func() string { return fmt.Sprintf("the server's own roster of %s has %d items, not %d", user, has, n) })
+	return has
+}
+
+// writes is how often an item was written to a roster of the server since its start.
+func (w *world) writes() int {
+	log := w.server.Log()
+	return strings.Count(log, "Roster set from allowed privileged entity") + // Prosody
+		strings.Count(log, "API call add_rosteritem") + strings.Count(log, "API call delete_rosteritem")
+}
+
+// lists has the backend list these users as each other's contacts.
+func (w *world) lists(names ...string) {
+	for i, name := range names {
+		others := slices.Delete(slices.Clone(names), i, i+1)
+		w.backend.Set(strings.ToLower(name), contacts(others...))
+	}
+}
+
+// juliets and romeos are who logs in.
+const (
+	julietFull = "juliet@example.org/balcony"
+	romeoFull  = "romeo@example.org/street"
+)
+
+// pair logs in juliet and romeo.
+func (w *world) pair(ctx context.Context, t *testing.T) (juliet, romeo harness.Client) {
+	t.Helper()
+	return w.loginPEP(ctx, t, slixmpp, julietFull), w.loginPEP(ctx, t, slixmpp, romeoFull)
+}
+
+// leave ends sessions, and waits for their end.
+func leave(clients ...harness.Client) {
+	for _, c := range clients {
+		c.Close()
+	}
+}
+
+// Two users whom the backend lists are contacts to the server: they get each other's
+// events, fetch what the other has published, see each other come and go, and their
+// messages pass where those of strangers do not; while rosterd is away, too, after
+// its restart, and after the server's. After a removal they lose all of it.
+func TestServerRosterContacts(t *testing.T) { onKept(t, testServerRosterContacts) }
+
+func testServerRosterContacts(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, own: true})
+	w.lists("Juliet", "Romeo")
+	w.backend.Set("mercutio", harness.Contacts{})
+	w.refresh(ctx, t, "juliet", "romeo") // who are offline
+	w.waitOwn(ctx, t, "juliet", own("Romeo"))
+	w.waitOwn(ctx, t, "romeo", own("Juliet"))
+	juliet, romeo := w.pair(ctx, t)
+	mercutio := w.loginPEP(ctx, t, gosrc, "mercutio@example.org/street")
+	wantContacts(ctx, t, juliet, romeo, "listed")
+	for _, c := range []harness.Client{juliet, romeo} {
+		wantForbidden(ctx, t, mercutio, bareOf(c), "listed"+bareOf(c))
+		say(ctx, t, mercutio, c, "listed")
+		wantNothing(ctx, t, c, mercutio, "listed")
+		wantNothing(ctx, t, mercutio, c, "listed")
+		wantUnseen(t, mercutio, bareOf(c))
+	}
+
+	w.rosterd.Kill()
+	wantContacts(ctx, t, juliet, romeo, "away")
+	w.connect(ctx, t)
+	leave(juliet, romeo)
+	juliet, romeo = w.pair(ctx, t)
+	wantContacts(ctx, t, juliet, romeo, "restarted")
+	leave(juliet, romeo)
+	if err := w.server.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	waitReadyz(ctx, t, w.rosterd, 200, "")
+	juliet, romeo = w.pair(ctx, t)
+	wantContacts(ctx, t, juliet, romeo, "server restarted")
+
+	w.backend.Set("juliet", harness.Contacts{})
+	w.backend.Set("romeo", harness.Contacts{})
+	w.refresh(ctx, t, "juliet", "romeo")
+	w.waitOwn(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "romeo")
+	for _, side := range [][2]harness.Client{{juliet, romeo}, {romeo, juliet}} {
+		publish(ctx, t, side[0], "removed"+bareOf(side[0]))
+		wantForbidden(ctx, t, side[1], bareOf(side[0]), "removed"+bareOf(side[0]))
+		say(ctx, t, side[0], side[1], "removed")
+		wantNothing(ctx, t, side[1], side[0], "removed")
+	}
+	leave(juliet, romeo)
+	juliet, romeo = w.pair(ctx, t)
+	wantStrangers(ctx, t, juliet, romeo, "gone")
+	w.wantOwn(ctx, t, "juliet")
+	w.wantOwn(ctx, t, "romeo")
+
+	// Listed again while both are online: what the server does at once, and what with
+	// the next presence.
+	w.lists("Juliet", "Romeo")
+	w.refresh(ctx, t, "juliet", "romeo")
+	w.waitOwn(ctx, t, "juliet", own("Romeo"))
+	w.waitOwn(ctx, t, "romeo", own("Juliet"))
+	show(t, juliet, "")
+	show(t, romeo, "")
+	wantContacts(ctx, t, juliet, romeo, "again")
+}
+
+// The library's own events, avatars and nicknames: nothing of it is the test's.
+func TestServerRosterLibrary(t *testing.T) { onKept(t, testServerRosterLibrary) }
+
+func testServerRosterLibrary(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv})
+	w.lists("Juliet", "Romeo")
+	w.refresh(ctx, t, "juliet", "romeo")
+	w.waitOwn(ctx, t, "juliet", own("Romeo"))
+	w.waitOwn(ctx, t, "romeo", own("Juliet"))
+	wantLibrary(ctx, t, w)
+}
+
+// wantLibrary has two clients of slixmpp publish and take each other's nickname and
+// avatar.
+func wantLibrary(ctx context.Context, t *testing.T, w *world) {
+	t.Helper()
+	one, other := w.pair(ctx, t)
+	juliet, romeo := one.(harness.Publisher), other.(harness.Publisher)
+	for _, side := range [][2]harness.Publisher{{juliet, romeo}, {romeo, juliet}} {
+		from, to := side[0], side[1]
+		waitSeen(ctx, t, to, from.JID(), "available")
+		if err := from.PublishNick(ctx, "Nick of "+bareOf(from)); err != nil {
+			t.Fatal(err)
+		}
+		id, err := from.PublishAvatar(ctx, []byte("image of "+bareOf(from)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []harness.Event{{From: bareOf(from), Node: nodeNick, Text: "Nick of " + bareOf(from)}, {From: bareOf(from), Node: nodeMetadata, Text: id}} {
+			if _, err := to.WaitEvent(ctx, func(e harness.Event) bool { return e == want }); err != nil {
+				t.Fatalf("%+v: %v", want, err)
+			}
+		}
+		if image, err := to.Avatar(ctx, bareOf(from), id); err != nil || string(image) != "image of "+bareOf(from) {
+			t.Errorf("the avatar of %s: %q, %v", from.JID(), image, err)
+		}
+	}
+}
+
+// At their first login users are in step before they are available, if they have few
+// contacts, and nobody was refreshed before: each in turn.
+func TestServerRosterFirstLogin(t *testing.T) { onKept(t, testServerRosterFirstLogin) }
+
+func testServerRosterFirstLogin(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv})
+	few, items := many(19, "few")
+	few["romeo@example.org"] = harness.Contact{Name: "Romeo"}
+	w.backend.Set("juliet", few)
+	w.backend.Set("romeo", contacts("Juliet"))
+	juliet := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: julietFull, Notify: nodes, Invisible: true})
+	wantRoster(ctx, t, juliet, append(items, item("Romeo"))...)
+	w.wantOwn(ctx, t, "juliet", append(items, own("Romeo"))...)
+	show(t, juliet, "")
+	romeo := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: romeoFull, Notify: nodes, Invisible: true})
+	wantRoster(ctx, t, romeo, item("Juliet"))
+	w.wantOwn(ctx, t, "romeo", own("Juliet"))
+	show(t, romeo, "")
+	waitSeen(ctx, t, juliet, romeoFull, "available")
+	waitSeen(ctx, t, romeo, julietFull, "available")
+	wantContacts(ctx, t, juliet, romeo, "first")
+	// What each one's login made of the other's item, whose roster the server did not
+	// have yet, is put right, or was prevented.
+	w.waitOwn(ctx, t, "juliet", append(items, own("Romeo"))...)
+	w.waitOwn(ctx, t, "romeo", own("Juliet"))
+
+	leave(juliet)
+	juliet = w.loginPEP(ctx, t, slixmpp, julietFull)
+	waitSeen(ctx, t, juliet, romeoFull, "available")
+	wantContacts(ctx, t, juliet, romeo, "second")
+}
+
+// A client that sends presence before it has asked for anything sees its contacts with
+// its next presence at the latest.
+func TestServerRosterPresenceFirst(t *testing.T) { onKept(t, testServerRosterPresenceFirst) }
+
+func testServerRosterPresenceFirst(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv})
+	w.lists("Juliet", "Romeo")
+	juliet := w.loginPEP(ctx, t, gosrc, julietFull)
+	romeo := w.loginPEP(ctx, t, gosrc, romeoFull)
+	w.waitOwn(ctx, t, "juliet", own("Romeo"))
+	w.waitOwn(ctx, t, "romeo", own("Juliet"))
+	show(t, juliet, "")
+	show(t, romeo, "")
+	wantContacts(ctx, t, juliet, romeo, "first")
+}
+
+// Many contacts are answered at once, and brought to the server afterwards.
+func TestServerRosterManyContacts(t *testing.T) { onKept(t, testServerRosterManyContacts) }
+
+func testServerRosterManyContacts(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv})
+	list, items := many(150, "c")
+	w.backend.Set("juliet", list)
+	juliet := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: julietFull, Invisible: true})
+	wantRoster(ctx, t, juliet, items...)
+	w.waitOwn(ctx, t, "juliet", items...)
+	wantRoster(ctx, t, juliet, items...)
+	wantQuietCopy(ctx, t, juliet, items)
+
+	// Nothing is written while nothing changes: neither by a refresh, nor a login, nor a
+	// restart of rosterd.
+	before := w.writes()
+	w.refresh(ctx, t, "juliet")
+	roster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/phone"))
+	w.again(ctx, t)
+	wantRoster(ctx, t, juliet, items...)
+	delete(list, items[7].JID)
+	w.backend.Set("juliet", list)
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet", slices.Delete(slices.Clone(items), 7, 8)...)
+	if got := w.writes() - before; got != 1 {
+		t.Errorf("%d writes for one change", got)
+	}
+}
+
+// wantQuietCopy wants that whatever a client was pushed agrees with the roster that it
+// was answered: the server may push what is written to its own roster.
+func wantQuietCopy(ctx context.Context, t *testing.T, client harness.Client, want []harness.Item) {
+	t.Helper()
+	handled(ctx, t, client)
+	listed := map[string]bool{}
+	for _, it := range want {
+		listed[it.JID] = true
+	}
+	for _, push := range client.PendingPushes() {
+		if strings.Contains(push, "remove") {
+			t.Errorf("a push takes away: %s", push)
+		}
+	}
+}
+
+// A contact that the backend has removed while the user was offline gets no presence
+// from the user's next login, reported or not.
+func TestServerRosterRemovedOffline(t *testing.T) { onKept(t, testServerRosterRemovedOffline) }
+
+func testServerRosterRemovedOffline(t *testing.T, srv server) {
+	for name, reported := range map[string]bool{"reported": true, "not reported": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			w := startKept(t, setup{server: srv})
+			w.lists("Juliet", "Romeo", "Nurse")
+			w.refresh(ctx, t, "juliet", "romeo", "nurse")
+			w.waitOwn(ctx, t, "juliet", own("Nurse"), own("Romeo"))
+			w.waitOwn(ctx, t, "romeo", own("Juliet"), own("Nurse"))
+			w.waitOwn(ctx, t, "nurse", own("Juliet"), own("Romeo"))
+			romeo := w.loginPEP(ctx, t, slixmpp, romeoFull)
+			nurse := w.loginPEP(ctx, t, slixmpp, "nurse@example.org/kitchen")
+			juliet := w.loginPEP(ctx, t, slixmpp, julietFull)
+			waitSeen(ctx, t, romeo, julietFull, "available")
+			leave(juliet)
+			waitSeen(ctx, t, romeo, julietFull, "unavailable")
+			waitSeen(ctx, t, nurse, julietFull, "unavailable")
+
+			w.backend.Set("juliet", contacts("Nurse")) // romeo's own list still has her
+			if reported {
+				w.refresh(ctx, t, "juliet")
+			}
+			juliet = w.loginPEP(ctx, t, slixmpp, "juliet@example.org/tomb")
+			waitSeen(ctx, t, nurse, juliet.JID(), "available")
+			show(t, juliet, "away")
+			waitSeen(ctx, t, nurse, juliet.JID(), "away")
+			publish(ctx, t, juliet, "tomb")
+			waitEvents(ctx, t, nurse, bareOf(juliet), "tomb")
+			wantForbidden(ctx, t, romeo, bareOf(juliet), "tomb")
+			wantNothing(ctx, t, romeo, juliet, "tomb")
+			if got := seen(romeo, juliet.JID()); got != "" {
+				t.Errorf("romeo sees her as %q: %q", got, presences(romeo))
+			}
+			w.waitOwn(ctx, t, "juliet", own("Nurse"))
+			w.waitOwn(ctx, t, "romeo", own("Juliet"), own("Nurse")) // as the backend says
+		})
+	}
+}
+
+// What an import was interrupted by does not matter for how it ends.
+func TestServerRosterInterrupted(t *testing.T) { onKept(t, testServerRosterInterrupted) }
+
+func testServerRosterInterrupted(t *testing.T, srv server) {
+	for name, interrupt := range map[string]func(context.Context, *testing.T, *world){
+		"rosterd is killed": func(ctx context.Context, t *testing.T, w *world) { w.again(ctx, t) },
+		"rosterd is stopped": func(ctx context.Context, t *testing.T, w *world) {
+			if code, err := w.rosterd.Stop(ctx); code != 0 || err != nil {
+				t.Errorf("exit code %d, %v", code, err)
+			}
+			w.connect(ctx, t)
+		},
+		"the server is restarted": func(ctx context.Context, t *testing.T, w *world) {
+			if err := w.server.Restart(ctx); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the server is killed": func(ctx context.Context, t *testing.T, w *world) {
+			w.server.Kill()
+			if err := w.server.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the stream is cut": func(ctx context.Context, t *testing.T, w *world) {
+			w.link.cut()
+			waitReadyz(ctx, t, w.rosterd, 503, "not connected")
+			w.link.mend()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			w := startKept(t, setup{server: srv, own: true, link: true})
+			list, items := many(200, "c")
+			w.backend.Set("juliet", list)
+			w.refresh(ctx, t, "juliet")
+			if has := w.waitOwnItems(ctx, t, "juliet", 15); has == 200 {
+				t.Log("the import was over before")
+			}
+			interrupt(ctx, t, w)
+			w.waitOwn(ctx, t, "juliet", items...)
+		})
+	}
+}
+
+// Lists that come faster than they are written end as the last one.
+func TestServerRosterOvertaken(t *testing.T) { onKept(t, testServerRosterOvertaken) }
+
+func testServerRosterOvertaken(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv})
+	first, _ := many(120, "first")
+	second, _ := many(60, "second")
+	last, items := many(40, "last")
+	last[items[3].JID] = harness.Contact{Name: "Somebody", Subscription: "to", Groups: map[string]bool{"A": true, "B & C": true}}
+	items[3] = harness.Item{JID: items[3].JID, Name: "Somebody", Subscription: "to", Groups: []string{"A", "B & C"}}
+	for jid, c := range first {
+		second[jid] = c
+	}
+	w.backend.Set("juliet", first)
+	w.refresh(ctx, t, "juliet")
+	w.waitOwnItems(ctx, t, "juliet", 5)
+	w.backend.Set("juliet", second)
+	w.refresh(ctx, t, "juliet")
+	w.backend.Set("juliet", last)
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet", items...)
+}
+
+// What users do to their server's roster themselves, where they can, is put right at
+// the next look, which a restart of the server brings.
+func TestServerRosterEdited(t *testing.T) { onKept(t, testServerRosterEdited) }
+
+func testServerRosterEdited(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, own: true, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}, Edits: true}})
+	list, items := many(60, "c")
+	w.backend.Set("juliet", list)
+	juliet := w.login(ctx, t, gosrc, julietFull)
+	w.refresh(ctx, t, "juliet")
+	w.waitOwnItems(ctx, t, "juliet", 5)
+	for id, it := range map[string]string{
+		"adds":    "<item jid='paris@example.org' name='Count'/>",
+		"renames": "<item jid='" + items[2].JID + "' name='Renamed'/>",
+		"removes": "<item jid='" + items[1].JID + "' subscription='remove'/>",
+	} {
+		if answer := request(ctx, t, juliet, id, iq("set", id, "", "<query xmlns='jabber:iq:roster'>"+it+"</query>")); answer.Type != "result" {
+			t.Logf("%s: %s", id, answer.XML) // the item may not be there yet
+		}
+	}
+	w.waitOwnItems(ctx, t, "juliet", len(items)-1)
+	juliet.Close()
+	if err := w.server.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.waitOwn(ctx, t, "juliet", items...)
+}
+
+// Five thousand contacts are compared, and what differs is written.
+func TestServerRosterLarge(t *testing.T) { onKept(t, testServerRosterLarge) }
+
+func testServerRosterLarge(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv})
+	list, items := many(5000, "c")
+	w.backend.Set("juliet", list)
+	// The server has most of it, from a rosterd whose state is lost.
+	had := slices.Clone(items)
+	had[4000].Name, had[4001].Groups, had[4002].Subscription = "Another", []string{"Another"}, "from"
+	had[4003].JID = "somebody@else.example"
+	if err := w.server.SetOwnItems(ctx, "juliet@example.org", had...); err != nil {
+		t.Fatal(err)
+	}
+	juliet := w.login(ctx, t, gosrc, julietFull)
+	roster(ctx, t, juliet)
+	w.waitOwn(ctx, t, "juliet", items...)
+	if writes := w.writes() - map[string]int{"ejabberd": 5000}[srv.name]; writes > 5 {
+		t.Errorf("%d writes for five differences", writes)
+	}
+}
+
+// Contacts that the server stores otherwise than they were sent, or not at all, are not
+// written again and again, and keep no other from being written.
+func TestServerRosterStoredOtherwise(t *testing.T) { onKept(t, testServerRosterStoredOtherwise) }
+
+func testServerRosterStoredOtherwise(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, own: true})
+	odd := map[string]harness.Contact{
+		"straße@example.org":               {Name: "Nodeprep writes strasse"},
+		"Upper@Example.ORG":                {Name: "In lower case"},
+		`d\27artagnan@example.org`:         {Name: "Escaped"},
+		"juliet@example.org":               {Name: "Herself"},
+		"gateway.example.org":              {Name: "No localpart"},
+		"羅密歐@例え.example":                   {Name: "罗密欧"},
+		"semicolon@example.org":            {Name: "Groups", Groups: map[string]bool{"A;B": true, " blank ": true, "": true}},
+		"noname@example.org":               {},
+		"blanks@example.org":               {Name: "  two  blanks  "},
+		"markup@example.org":               {Name: `<b>&"'`},
+		"long@example.org":                 {Name: strings.Repeat("long ", 400)},
+		"none@example.org":                 {Name: "None", Subscription: "none"},
+		"to@example.org":                   {Name: "To", Subscription: "to", Ask: "subscribe"},
+		"from@example.org":                 {Name: "From", Subscription: "from", Approved: true},
+		"comma,semicolon@example.org":      {Name: "a,b;c"},
+		strings.Repeat("l", 900) + "@x.io": {Name: "Long"},
+	}
+	list, items := many(12, "c")
+	for jid, c := range odd {
+		list[jid] = c
+	}
+	w.backend.Set("juliet", list)
+	juliet := w.login(ctx, t, gosrc, julietFull)
+	answered := roster(ctx, t, juliet)
+	poll(ctx, t, func() bool { // all that it takes are there
+		has, err := w.server.OwnRoster(ctx, "juliet@example.org")
+		return err == nil && len(has) >= len(items)+len(odd)-4
+	}, func() string { return w.differs(ctx, "juliet", answered) })
+	w.settled(ctx, t)
+	before := w.writes()
+	for range 3 {
+		w.refresh(ctx, t, "juliet")
+		roster(ctx, t, juliet)
+	}
+	w.again(ctx, t)
+	roster(ctx, t, juliet)
+	w.refresh(ctx, t, "juliet")
+	w.settled(ctx, t)
+	if got := w.writes() - before; got > 2 {
+		t.Errorf("%d writes though nothing has changed; %s", got, w.differs(ctx, "juliet", answered))
+	}
+	for jid := range odd {
+		delete(list, jid)
+	}
+	w.backend.Set("juliet", list)
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet", items...)
+}
+
+// settled waits until nothing more is written.
+func (w *world) settled(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for last := -1; last != w.writes(); {
+		last = w.writes()
+		select {
+		case <-time.After(2 * time.Second): // nothing tells that nothing comes
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		}
+	}
+}
