@@ -152,7 +152,7 @@ func (o *own) asks(contact jid.JID, in roster.Subscription) (is bool, since uint
 
 // awaits reports whether the server's own roster of a user is about to get a subscriber.
 func (o *own) awaits(contact jid.JID, now time.Duration) bool {
-	if o == nil || now >= o.until {
+	if now >= o.until {
 		return false
 	}
 	c, ok := o.contacts[contact]

@@ -195,7 +195,7 @@ func (h *Hub) sync(u *user, s *subscriber, probe asked, batch []Stanza) []Stanza
 			(!news && !s.hidden || news && !(s.relayed && r.early)))
 		r.shown = r.shown || by.native && !r.gone()
 		by.answered = f.n > 0 && (r.changed < f.first && answered || r.changed > f.last && by.native || by.native && answered)
-		certain := u.known && (h.settled || r.heard >= h.lost) && !u.own.awaits(e.jid, h.now())
+		certain := u.known && (h.settled || r.heard >= h.lost) && (u.own == nil || !u.own.awaits(e.jid, h.now()))
 		switch decide(r, certain, s, available, f.n, by) {
 		case nothing:
 			continue
