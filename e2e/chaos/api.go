@@ -179,13 +179,16 @@ func (f *fake) call(w http.ResponseWriter, r *http.Request, body []byte) {
 		for _, group := range args.Groups {
 			item.Groups += group + "\n"
 		}
-		if had, there := f.rosters[args.LocalUser][contact]; there && item.Name == "" && item.Subscription == "none" {
+		if had, there := f.rosters[args.LocalUser][contact]; item.Subscription == "none" && !f.truth.wasOwnItem(args.LocalUser, item) {
 			// rosterd does so before it removes: see the package serverroster.
-			f.rosters[args.LocalUser][contact] = Item{JID: contact, Name: had.Name, Subscription: "none"}
+			if there {
+				had.Subscription = "none"
+				f.rosters[args.LocalUser][contact] = had
+			}
 		} else {
 			f.written(args.LocalUser, item)
-			f.pushOwn(args.LocalUser, item)
 		}
+		f.pushOwn(args.LocalUser, item)
 		_, _ = io.WriteString(w, "0")
 	case command == "delete_rosteritem":
 		if _, there := f.rosters[args.LocalUser][contact]; there {

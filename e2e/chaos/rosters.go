@@ -36,6 +36,13 @@ func (w *world) lateRosters(ctx context.Context, most int) []string {
 	return late
 }
 
+// byServer says whether a push may be the server's own: ejabberd pushes what is written
+// to its roster, where nobody has asked or approved anything, and a contact is without a
+// subscription before it is removed.
+func (w *world) byServer(user string, item Item) bool {
+	return w.api != nil && (w.truth.wasOwnItem(user, item) || item.Subscription == "none")
+}
+
 // own is an item without what no server takes from others.
 func (i Item) own() Item {
 	i.Ask, i.Approved = false, false

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"rosterd/internal/freeport"
 )
@@ -86,12 +87,18 @@ func (o EjabberdOptions) ownRoster(ctx context.Context, s *Server, user string) 
 }
 
 func (o EjabberdOptions) setOwnItems(ctx context.Context, s *Server, user string, items []Item) error {
-	for _, item := range items {
-		if err := o.setOwnItem(ctx, s, user, item); err != nil {
-			return err
-		}
+	// Some at a time: each call takes a while, and there is no order among them.
+	var calls sync.WaitGroup
+	errs := make([]error, 8)
+	for n := range errs {
+		calls.Go(func() {
+			for i := n; i < len(items) && errs[n] == nil; i += len(errs) {
+				errs[n] = o.setOwnItem(ctx, s, user, items[i])
+			}
+		})
 	}
-	return nil
+	calls.Wait()
+	return errors.Join(errs...)
 }
 
 func (o EjabberdOptions) setOwnItem(ctx context.Context, s *Server, user string, item Item) error {
