@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"syscall"
+
+	"rosterd/roster"
 )
 
 // The results of a fetch, as label values.
@@ -56,6 +59,11 @@ func (e *Error) Unwrap() error { return e.cause }
 
 // errTimeout is the cause of a context that ended by the fetch's own timeout.
 var errTimeout = errors.New("fetch timeout")
+
+// Is reports whether the failure is target: [roster.ErrUnknownUser] if the status is 404.
+func (e *Error) Is(target error) bool {
+	return target == roster.ErrUnknownUser && e.Status == http.StatusNotFound
+}
 
 func circuitOpen() *Error {
 	return &Error{Result: resultOpen, text: "the backend is down and not asked for the moment"}

@@ -16,6 +16,9 @@ var (
 	ErrStopping     = errors.New("rosterd is stopping")
 )
 
+// ErrUnknownUser is what the error of a fetch is if the backend knows no such user.
+var ErrUnknownUser = errors.New("the backend knows no such user")
+
 // Request asks the backend for a user's roster.
 type Request struct {
 	User  jid.JID // bare

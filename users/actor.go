@@ -397,7 +397,12 @@ func (u *user) received(e fetchedEvent) {
 		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
 		b = backoff{confirm, confirm}
 	}
-	u.fetchLater(err, b)
+	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
+		m.queue.done(u.jid, f.generation, 0)
+		u.outdated, u.dirty = true, true
+	} else {
+		u.fetchLater(err, b)
+	}
 	for _, c := range f.calls {
 		c.finish(u.jid, err)
 	}

@@ -1,6 +1,8 @@
 package users
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -148,6 +150,31 @@ func TestRefreshOfAnOfflineUserReachesTheServersRoster(t *testing.T) {
 		}
 		if marked, resyncs := w.queue.counts(); marked+resyncs != 0 {
 			t.Errorf("%d marked, %d to be brought in line", marked, resyncs)
+		}
+	})
+}
+
+// Whom the backend does not know any more is not tried for ever.
+func TestRefreshOfAnUnknownOfflineUser(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		w.backend.fail(fmt.Errorf("404: %w", roster.ErrUnknownUser))
+		for range 2 {
+			if err := w.refreshJuliet(); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		if marked, resyncs := w.queue.counts(); marked+resyncs != 0 {
+			t.Errorf("%d marked, %d to be brought in line", marked, resyncs)
+		}
+		w.backend.fail(errors.New("down"))
+		w.refreshJuliet()
+		synctest.Wait()
+		w.backend.fail(nil)
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		time.Sleep(2 * time.Hour)
+		if n := s.has(mustJID(t, "juliet@example.org")).Len(); n != 1 {
+			t.Errorf("the server has %d contacts", n)
 		}
 	})
 }

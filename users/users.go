@@ -327,11 +327,12 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	var fetched, away []jid.JID
 	for _, user := range users {
 		switch {
+		case !m.Sessions.HasConnected(user) && m.keeps(user.Domain()):
+			m.reports.note(user)
+			away = append(away, user)
 		case !m.Sessions.HasConnected(user) && !m.busy(user):
 			m.reports.note(user)
-			if m.keeps(user.Domain()) {
-				away = append(away, user)
-			} else if m.debugs() {
+			if m.debugs() {
 				m.Logger.Debug("not fetched, no client of the user is connected", "user", user)
 			}
 		case !connected:
