@@ -66,7 +66,7 @@ type setup struct {
 	path     string         // of the contacts URL, default /contacts/%s
 	link     bool           // rosterd connects through world.link
 	own      bool           // no server that other tests have used: it is stopped
-	counts   bool           // the test counts fetches: none are made for presence
+	counts   bool           // the test counts fetches: none are made for presence, or for the server's own rosters
 	unready  bool           // do not wait until rosterd is ready: it will not be
 	later    bool           // do not start rosterd: see world.connect
 }
@@ -105,7 +105,7 @@ func start(t *testing.T, s setup) *world {
 		settings["xmpp.unrestricted"] = true
 	}
 	if s.counts {
-		settings["xmpp.presence"] = "off"
+		settings["xmpp.presence"], settings["xmpp.server_roster"] = "off", "off"
 	}
 	if s.link {
 		w.link = newLink(t, w.server.ComponentAddress())

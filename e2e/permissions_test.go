@@ -118,7 +118,7 @@ func testNoDelegation(t *testing.T, srv server) {
 func TestNoPresence(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
-	w := start(t, setup{options: harness.ServerOptions{Grants: harness.Grants{NoPresence: true}}})
+	w := start(t, setup{counts: true, options: harness.ServerOptions{Grants: harness.Grants{NoPresence: true}}})
 	w.backend.Set("juliet", contacts("Romeo"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"))

@@ -538,7 +538,8 @@ func TestPresenceOff(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
-			w := start(t, setup{server: c.server, options: harness.ServerOptions{Grants: c.grants}, settings: map[string]any{"xmpp.presence": c.mode}})
+			w := start(t, setup{server: c.server, options: harness.ServerOptions{Grants: c.grants}, own: true,
+				settings: map[string]any{"xmpp.presence": c.mode, "xmpp.server_roster": "off"}})
 			w.backend.Set("juliet", contacts("Romeo"))
 			w.backend.Set("romeo", contacts("Juliet"))
 			juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
@@ -705,7 +706,8 @@ func testBlockListIsNotSaid(t *testing.T, srv server) {
 
 func testBlockedContact(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: srv, own: true}) // the server keeps whom juliet has blocked
+	// The server keeps whom juliet has blocked. What it relays by itself is its own affair.
+	w := start(t, setup{server: srv, own: true, settings: map[string]any{"xmpp.server_roster": "off"}})
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
 	w.backend.Set("romeo", contacts("Juliet"))
 	w.backend.Set("nurse", contacts("Juliet"))

@@ -69,7 +69,7 @@ func testServerRestarted(t *testing.T, srv server) {
 func TestServerKilled(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{counts: true, own: true})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("romeo", contacts("Nurse"))
 	wantRoster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/balcony"), item("Romeo"))
