@@ -150,7 +150,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
-		API: api, ServerRosterReady: func(host string) { a.serverRosters.Resume(host) },
+		API: api, ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
@@ -238,6 +238,13 @@ func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.
 		var running sync.WaitGroup
 		running.Go(func() { a.ejabberd.Run(ctx) })
 		a.stops = append(a.stops, func() { stop(); running.Wait() })
+	}
+}
+
+// noServerRosters says that there is no way to the server's own rosters of a host.
+func (a *app) noServerRosters(host string) {
+	if a.serverRosters != nil {
+		a.serverRosters.None(host)
 	}
 }
 

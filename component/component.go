@@ -44,6 +44,7 @@ type Options struct {
 	ServerRoster      string            // "off": they are not to be kept in step
 	API               API               // nil: none is configured
 	ServerRosterReady func(host string) // called when Component.OwnRosters has a way on a stream; it does not block
+	ServerRosterNone  func(host string) // called when it is known that there is no way, also not by API; it does not block
 
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB

@@ -285,6 +285,8 @@ func (c *Component) routes(s *stream, host string, g grant) Routes {
 	switch {
 	case r.Push == PushDirect && (r.Query == QueryPlain || r.Query == QueryNone):
 		r.Push = PushExchange
+	case r.Push == PushExchange && r.ServerRoster == ServerRosterAPI:
+		r.Push = PushServer // ejabberd pushes what is written, also while it delegates
 	case r.Push == PushExchange && r.Query == QueryDelegated:
 		missing("%s does not permit roster pushes, so changes are sent as roster item exchange (XEP-0144), on which few clients act; "+
 			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd from 24.10 on: iq: {\"%s\": {set: …}} in mod_privilege; before: check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster, nsRoster)

@@ -358,21 +358,25 @@ func (a api) State(string) (bool, string) { return a.why == "", a.why }
 
 func TestRoutesOfAPI(t *testing.T) {
 	for _, test := range []struct {
-		why, announced, way, missing string
+		why, announced, way, push string
+		unrestricted              bool
+		missing                   string
 	}{
-		{"", delegationOnly + mayPush, ServerRosterAPI, ""},
-		{"connection refused", delegationOnly + mayPush, ServerRosterNone, "ejabberd's API: connection refused"},
-		{"connection refused", delegationOnly + rostersOnly, ServerRosterPrivilege, ""},
-		{"", delegationOnly + rostersOnly, ServerRosterAPI, ""},
+		{"", delegationOnly + mayPush, ServerRosterAPI, PushPrivileged, true, ""},
+		{"connection refused", delegationOnly + mayPush, ServerRosterNone, PushPrivileged, true, "ejabberd's API: connection refused"},
+		{"connection refused", delegationOnly + rostersOnly, ServerRosterPrivilege, PushDirect, true, ""},
+		{"", delegationOnly + rostersOnly, ServerRosterAPI, PushDirect, true, ""},
+		{"", delegationOnly, ServerRosterAPI, PushServer, false, ""}, // ejabberd pushes what is written
+		{"connection refused", delegationOnly, ServerRosterNone, PushExchange, false, "roster item exchange"},
 	} {
-		r := start(t, only, func(o *Options) { o.API, o.Unrestricted = api{test.why}, true })
+		r := start(t, only, func(o *Options) { o.API, o.Unrestricted = api{test.why}, test.unrestricted })
 		k := r.server.serve()
 		k.rosters = hasRosters
 		k.send("%s", test.announced)
 		k.quiet()
 		k.quiet()
 		got := r.Status().Hosts[0]
-		if missing := strings.Join(got.Missing, " "); got.ServerRoster != test.way || (missing == "") != (test.missing == "") || !strings.Contains(missing, test.missing) {
+		if missing := strings.Join(got.Missing, " "); got.ServerRoster != test.way || got.Push != test.push || (missing == "") != (test.missing == "") || !strings.Contains(missing, test.missing) {
 			t.Errorf("%+v: got %+v", test, got)
 		}
 	}

@@ -323,6 +323,9 @@ func (c *Component) endAnnouncements(s *stream) {
 			c.warn(c.lacking, what, "a better way is missing", "host", host, "missing", what)
 		}
 		c.testAbsence(s, host)
+		if r.ServerRoster == ServerRosterNone && c.opts.API == nil && !g.roster && c.opts.ServerRosterNone != nil {
+			c.opts.ServerRosterNone(host)
+		}
 		if g.privilege == "" || r.Query == QueryServer {
 			c.rosters.Resume(host)
 		}

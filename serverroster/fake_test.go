@@ -364,17 +364,6 @@ func (m *memory) DeleteUser(user string) {
 
 func (m *memory) Sync(done func()) { m.do(func() {}, done) }
 
-func (m *memory) HasServerRosters(domain string) (bool, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for user := range m.kept.rows {
-		if strings.HasSuffix(user, "@"+domain) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 func (m *memory) Close() error {
 	m.Sync(func() {})
 	return nil

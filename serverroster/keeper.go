@@ -51,8 +51,6 @@ type Store interface {
 	// ServerRostersBehind are the users, of the first limit behind one, whose server roster
 	// may not be in step or was checked before a time, and behind whom to go on; "": no one.
 	ServerRostersBehind(checkedBefore time.Time, after string, limit int) (users []string, next string, err error)
-	// HasServerRosters reports whether some were kept of a domain's users.
-	HasServerRosters(domain string) (bool, error)
 	Sync(done func())
 }
 
@@ -227,9 +225,7 @@ func New(o Options) *Keeper {
 	k.calls, k.endCalls = context.WithCancel(context.Background())
 	k.stopping, k.stop = context.WithCancel(context.Background())
 	for _, host := range o.Hosts {
-		if kept, err := o.Store.HasServerRosters(host); kept || err != nil {
-			k.kept.Store(host, true)
-		}
+		k.kept.Store(host, true)
 	}
 	return k
 }
@@ -243,12 +239,15 @@ func (k *Keeper) Keep(user jid.JID, ready func(inStep bool)) {
 	}
 }
 
-// Keeps reports whether the rosters of a host's users are kept, as far as is known: also
-// before there is a way, if they were before.
+// Keeps reports whether the rosters of a host's users are kept: also before there is a way,
+// until [Keeper.None] says that there is none.
 func (k *Keeper) Keeps(host string) bool {
 	_, kept := k.kept.Load(host)
 	return kept
 }
+
+// None says that there is no way to a host's rosters. [Keeper.Resume] takes it back.
+func (k *Keeper) None(host string) { k.kept.Delete(host) }
 
 // keep reports whether ready is going to be called, if there is one, or else whether the
 // server's roster is in step.
@@ -641,7 +640,6 @@ func (k *Keeper) well(h *host) {
 // fail says that a way does not do what it says.
 func (k *Keeper) fail(h *host, why string) {
 	var released []*waiter
-	k.kept.Delete(h.name)
 	k.mu.Lock()
 	h.broken, h.scan = why, scan{}
 	for _, j := range h.jobs {

@@ -110,8 +110,7 @@ const (
 	selectGone = `SELECT users.jid, seen, 500 + coalesce(length(rosters.roster), 0) + coalesce(length(s.roster), 0)
 		FROM users LEFT JOIN rosters ON rosters.jid = users.jid LEFT JOIN server_rosters AS s ON s.jid = users.jid
 		WHERE NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid) ORDER BY seen DESC`
-	selectServer  = `SELECT jid, version, items, checked, writing, residue, roster, checksum FROM server_rosters WHERE jid = $1`
-	selectServers = "SELECT jid FROM server_rosters WHERE jid LIKE $1 LIMIT 1"
+	selectServer = `SELECT jid, version, items, checked, writing, residue, roster, checksum FROM server_rosters WHERE jid = $1`
 	// selectBehind looks at some users only, so that it does not take long.
 	selectBehind = `SELECT users.jid, users.version <> '' AND
 		(s.jid IS NULL OR s.version <> users.version OR s.writing OR s.checked < $1)

@@ -108,7 +108,7 @@ type Options struct {
 var ErrClosed = errors.New("the store is closed")
 
 // Store is safe for concurrent use. Its methods do not wait for the disk, but for User,
-// ServerRoster, ServerRostersBehind, HasServerRosters, Resources, Marks and Close, and for PutUser,
+// ServerRoster, ServerRostersBehind, Resources, Marks and Close, and for PutUser,
 // PutServerRoster and Sync with done, which may write what waits themselves.
 type Store struct {
 	options Options
@@ -246,12 +246,6 @@ func (s *Store) PutServerRoster(r ServerRoster, done func()) {
 // Sync.
 func (s *Store) ServerRostersBehind(checkedBefore time.Time, after string, limit int) (users []string, next string, err error) {
 	return s.db.behind(checkedBefore, after, limit)
-}
-
-// HasServerRosters reports whether there are server rosters of a domain's users, on disk.
-func (s *Store) HasServerRosters(domain string) (has bool, err error) {
-	err = s.db.query(func(row) error { has = true; return nil }, selectServers, "%@"+domain)
-	return has, err
 }
 
 // PutResource replaces what is kept of a resource: at once if soon, so that a kill
