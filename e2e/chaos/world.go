@@ -87,10 +87,12 @@ func build(o Options, p *plan) (w *world, err error) {
 		}
 		f.sabotage, f.truth, f.figures = o.sabotage, w.truth, w.figures
 		w.server = f
-		if !h.setsRosters {
-			w.api, err = startAPI(f.call, w.figures, chance(o.Seed, "api"))
-		}
 		closers = append(closers, f.close)
+		if !h.setsRosters {
+			if w.api, err = startAPI(f.call, w.figures, chance(o.Seed, "api")); err != nil {
+				return nil, err
+			}
+		}
 		options = harness.ServerOptions{Host: host, Component: component, Secret: secret}
 	}
 	if err != nil {
