@@ -21,6 +21,10 @@ var ownModel = flag.Bool("own", false, "run the model test of the server's own r
 
 var fierce = flag.Bool("fierce", false, "let the model test of the server's own rosters do much at one moment, too")
 
+var modelSeeds = flag.Int("seeds", 24, "run the model tests with so many random seeds")
+
+var modelLog = flag.Int("steps", 60, "how many of the last steps of a model test that fails are logged")
+
 var modelSeed = flag.Uint64("seed", 0, "run the model test with this seed alone")
 
 // TestModel is the main proof: users come, go and change, rosters change, the
@@ -41,7 +45,7 @@ func TestModelOwnRosters(t *testing.T) {
 }
 
 func testModel(t *testing.T, own bool) {
-	seeds := make([]uint64, 24)
+	seeds := make([]uint64, *modelSeeds)
 	for i := range seeds {
 		seeds[i] = rand.Uint64()
 	}
@@ -55,7 +59,7 @@ func testModel(t *testing.T, own bool) {
 				defer func() {
 					if t.Failed() {
 						t.Logf("again with: go test ./presence -run %s -seed %d\nthe last steps:\n\t%s",
-							t.Name(), seed, strings.Join(m.log[max(0, len(m.log)-60):], "\n\t"))
+							t.Name(), seed, strings.Join(m.log[max(0, len(m.log)-*modelLog):], "\n\t"))
 					}
 				}()
 				m.begin()
