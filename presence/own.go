@@ -385,10 +385,23 @@ func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 	s := &u.subscribers[i]
 	unended := func(r *resource) bool { return r.gone() && r.changed > s.sent && r.since <= s.sent }
 	switch {
-	case f.told && shows && s.end == lasts && !s.doubt && !(s.relayed && f.early) && !slices.ContainsFunc(u.resources, unended):
+	case known && f.told && shows && s.end == lasts && !s.doubt && !(s.relayed && f.early) && !slices.ContainsFunc(u.resources, unended):
 		s.sent, s.lost = max(s.sent, f.at), false
 	case f.told && shows != (s.end == lasts), !known, h.isPending(u, s):
 		s.doubted()
+	}
+}
+
+// unblocked has those taken back whom the server's own roster still has, who were shown the
+// user when they were unblocked.
+func (h *Hub) unblocked(u *user, blocked map[string]struct{}) {
+	if u.own == nil {
+		return
+	}
+	for contact, has := range u.own.contacts {
+		if listed(blocked, contact) && !listed(u.blocks.list, contact) {
+			h.changed(u, ownFact{contact: contact, has: has}, has&isSeen, false)
+		}
 	}
 }
 

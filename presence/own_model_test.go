@@ -30,10 +30,10 @@ type ownServer struct {
 	tells     bool      // a contact is told of what is written, as on ejabberd
 }
 
-func (m *model) ownRosters() {
+func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
 		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
-		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: m.rand.IntN(2) == 0,
+		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0,
 	}
 }
 
@@ -235,6 +235,7 @@ func (m *model) write(user jid.JID, c roster.Change) {
 	if !m.tells || shows == shown {
 		return
 	}
+	m.note("the server tells %s of %s: %t", name(c.Item.JID), name(user), shows)
 	for full, payload := range m.there {
 		for client, shown := range m.shown {
 			switch {

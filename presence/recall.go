@@ -113,10 +113,10 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 		h.relayed(to)
 		to.absentAt, h.absentAt = h.clock, h.clock
 	}
-	if u != nil && u.available > 0 && len(batch) > before { // what the server sends of the contact may overtake it
+	if u != nil && len(batch) > before { // what the server sends of the contact may overtake it
 		i, is := u.subscriber(to.id)
-		if !is && !visible {
-			h.insert(u, i, subscriber{id: to.id, end: told, sent: h.clock})
+		if !is && !visible && u.available > 0 {
+			h.insert(u, i, subscriber{id: to.id, end: told, doubt: true})
 			h.expire(u)
 			is = true
 		}

@@ -37,12 +37,13 @@ type server struct {
 // elsewhere; fresh are those of them that came after what the subscriber was sent.
 func decide(r *resource, certain bool, to *subscriber, available, fresh int, by server) action {
 	news, lost := r.changed > to.sent, to.lost || to.doubt
-	if to.doubt {
+	if to.doubt && to.end == lasts {
 		by = server{}
 	}
 	switch {
 	case to.end != lasts: // no subscriber any more
-		if to.end == untold && (news || !r.gone()) && (to.doubt || r.shown && r.since <= to.sent) || by.native && (news || fresh > 0) && !r.gone() {
+		mayShow := to.end == untold && (to.doubt || r.shown && r.since <= to.sent)
+		if mayShow && (news || !r.gone()) || by.native && (to.doubt || news || fresh > 0) && !r.gone() {
 			return withdraw
 		}
 		return nothing
