@@ -98,6 +98,7 @@ type own struct {
 	asked    bool              // Keeper.Keep was called
 	ready    bool              // nobody waits for the word any more
 	until    time.Duration     // nobody waits longer for what is to follow
+	unasked  uint64            // who came before this fact may not have been answered by a contact who was no subscriber yet
 	contacts map[jid.JID]sight // as the server's own roster has them
 }
 
@@ -361,8 +362,10 @@ func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 	e := &h.entries[id]
 	if what&f.has&isTold != 0 && e.user != nil {
 		// Who has just come was not answered, perhaps.
-		if i, is := e.user.subscriber(u.id); is && u.fresh(e.user.subscribers[i].sent).n > 0 {
-			e.user.subscribers[i].relayed = true
+		if i, is := e.user.subscriber(u.id); !is {
+			u.own.unasked = f.at
+		} else if s := &e.user.subscribers[i]; u.fresh(s.sent).n > 0 {
+			s.relayed = true
 			h.broadcast(e.user)
 		}
 	}
