@@ -100,11 +100,10 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		switch {
 		case is && kept:
 			s := &u.subscribers[i]
-			s.end, s.lost = lasts, true
-			h.mu.Lock()
+			h.mu.Lock() // what they were sent is taken back, or about to be
 			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return r.changed <= s.sent })
 			h.mu.Unlock()
-			if opens(c.Before) {
+			if s.end = lasts; opens(c.Before) {
 				s.unblocked(u.blocks.upTo)
 			}
 		case is && e.reachable():
@@ -135,7 +134,7 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 // unblocked notes that a user has unblocked a subscriber, before a fact. They may have been
 // told that the user is not to be seen.
 func (s *subscriber) unblocked(before uint64) {
-	s.sent, s.lost, s.doubt = max(s.sent, before), true, true
+	s.sent, s.doubt = max(s.sent, before), true
 }
 
 // unlist takes a user out of those whom a contact may see.

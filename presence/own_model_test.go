@@ -28,12 +28,13 @@ type ownServer struct {
 	up        time.Time // when the stream began
 	resumed   bool      // the Keeper has something to say
 	tells     bool      // a contact is told of what is written, as on ejabberd
+	calmly    bool      // seldom much at one moment
 }
 
 func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
 		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
-		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0,
+		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0, calmly: seed/2%2 == 0,
 	}
 }
 
