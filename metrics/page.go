@@ -8,12 +8,13 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-//go:embed page.html page.css page.js
+//go:embed page.html page.css page.js page.svg
 var pageFiles embed.FS
 
 // Overview is what the status page says of the program. Nothing of it names a user.
@@ -121,6 +122,11 @@ func (p page) Trouble() (trouble []string) {
 	return trouble
 }
 
+// Improvable reports whether some domain could be served better.
+func (p page) Improvable() bool {
+	return slices.ContainsFunc(p.Hosts, func(h HostOverview) bool { return h.Level == "warn" })
+}
+
 // chart is a line of the last hour, as SVG.
 type chart struct {
 	Title, Now, Most string
@@ -186,7 +192,7 @@ func ago(now, t time.Time) string {
 
 func (p Page) register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /{$}", p.serve)
-	for _, name := range []string{"page.css", "page.js"} {
+	for _, name := range []string{"page.css", "page.js", "page.svg"} {
 		mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, pageFiles, name) })
 	}
 }
@@ -204,7 +210,7 @@ func (p Page) serve(w http.ResponseWriter, _ *http.Request) {
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cache-Control", "no-store")
