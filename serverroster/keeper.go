@@ -260,7 +260,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 		return false, false
 	}
 	row, err := k.Store.ServerRoster(user.String())
-	inStep = err == nil && row.Version == want.Version() && !row.Writing
+	inStep = err == nil && row.Version == want.Version() && !row.Writing && row.Residue != noAccount
 	now := time.Now()
 	k.mu.Lock()
 	h := k.host(user.Domain())
@@ -306,7 +306,7 @@ func (k *Keeper) tellInStep(user jid.JID, row store.ServerRoster) {
 // isCurrent reports whether the server need not be asked again what it has.
 func isCurrent(row store.ServerRoster, resumed time.Time) bool {
 	age := time.Since(row.Checked)
-	return row.JID != "" && !row.Writing && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
+	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
 }
 
 // Look says that the server's roster of a user may have changed: the server is asked soon.
@@ -570,7 +570,7 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	t := k.newTurn(h, j, waiters)
 	done, err := t.run()
 	if errors.Is(err, ErrNoAccount) {
-		t.keepNoAccount()
+		t.leaveNoAccount()
 		done, err = true, nil
 	}
 	k.mu.Lock()

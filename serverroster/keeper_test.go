@@ -421,29 +421,56 @@ func TestSilent(t *testing.T) {
 	})
 }
 
+// A name without an account costs nothing but a try whenever somebody fetches: the account
+// may be made at any time, or be deleted and made again.
 func TestNoAccount(t *testing.T) {
-	test(t, func(w *world) {
-		w.server.none[juliet] = true
+	onDisk(t, func(w *world) {
+		none := func(is bool) { w.server.do(func() { w.server.none[juliet] = is }) }
+		none(true)
 		w.query(juliet, many(3))
 		w.settle()
+		if w.watcher.told(juliet) > 0 {
+			t.Error("the watcher was told that they are in step")
+		}
 		gets := w.server.asked()
+		w.quiet(func() { w.sleep(20 * time.Hour) })
+		if w.server.asked() != gets {
+			t.Error("the server was asked though nobody fetched")
+		}
 		w.quiet(func() { w.ask(juliet) })
+		if s := w.status(); s.Error != "" || s.Residue > 0 || s.InStep > 0 {
+			t.Errorf("%+v", s)
+		}
+		none(false) // a login
+		w.ask(juliet)
+		w.equal(juliet, many(3))
+		w.settle()
+		gets = w.server.asked()
+		w.ask(juliet)
 		if w.server.asked() != gets {
 			t.Error("the server was asked again")
 		}
-		if s := w.status(); s.Error != "" || s.Residue > 0 {
-			t.Errorf("%+v", s)
-		}
-		w.server.none[juliet] = false
-		w.query(juliet, many(4))
-		w.equal(juliet, many(4))
-		w.server.none[juliet] = true
+		none(true) // a refresh, which changes nothing
 		w.query(juliet, many(5))
-		w.server.none[juliet] = false
+		w.settle()
+		w.server.put(juliet, roster.New(nil))
+		none(false)
+		w.keeper.Keep(juliet, nil)
+		w.settle()
+		w.equal(juliet, many(5))
+		none(true) // once a day, whoever fetches
+		w.query(juliet, many(6))
+		w.settle()
+		none(false)
+		w.sleep(26 * time.Hour)
+		w.equal(juliet, many(6))
+		none(true) // and on a new stream
+		w.query(juliet, many(7))
+		none(false)
 		w.sleep(time.Second)
 		w.keeper.Resume("example.org")
 		w.settle()
-		w.equal(juliet, many(5))
+		w.equal(juliet, many(7))
 	})
 }
 
