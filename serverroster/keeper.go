@@ -23,6 +23,8 @@ const (
 	// queryWaits for how long.
 	fewItems   = 20
 	queryWaits = 3 * time.Second
+	// slowCall is how long a call takes at least of a server that is too slow to wait for.
+	slowCall = time.Second
 	// maxWaiting bounds the queries of a host that wait: one more is not let wait, as it
 	// would do so in vain.
 	maxWaiting = 256
@@ -139,6 +141,7 @@ type host struct {
 	failures   int       // in a row, of users
 	failed     jid.JID   // the last of them
 	paused     time.Time // until when nothing is tried, for that
+	slow       bool      // a query has waited in vain, and no call was quick since
 	status     Status
 	busyAt     time.Time // of status.Busy
 }
@@ -186,15 +189,30 @@ type waiter struct {
 	timer *time.Timer
 }
 
-func newWaiter(ready func(inStep bool)) *waiter {
+// newWaiter makes one. If it waits in vain, so do the others of the host.
+func (k *Keeper) newWaiter(h *host, ready func(inStep bool)) *waiter {
 	w := &waiter{ready: ready}
-	w.timer = time.AfterFunc(queryWaits, func() { w.release(false) })
+	w.timer = time.AfterFunc(queryWaits, func() {
+		if w.call(false) {
+			k.mu.Lock()
+			h.slow = true
+			others := h.letGo()
+			k.mu.Unlock()
+			release(others, false)
+		}
+	})
 	return w
 }
 
 func (w *waiter) release(inStep bool) {
-	w.once.Do(func() { w.ready(inStep) })
 	w.timer.Stop()
+	w.call(inStep)
+}
+
+// call calls ready, and reports whether nobody did before.
+func (w *waiter) call(inStep bool) (first bool) {
+	w.once.Do(func() { first = true; w.ready(inStep) })
+	return first
 }
 
 func release(waiters []*waiter, inStep bool) {
@@ -276,7 +294,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	}
 	defer k.mu.Unlock()
 	// What was in step most likely is: it is looked at, but nobody waits for that.
-	waits = ready != nil && (!inStep || j != nil && j == h.current) && !now.Before(h.paused) &&
+	waits = ready != nil && (!inStep || j != nil && j == h.current) && !h.slow && !now.Before(h.paused) &&
 		h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
 	if j == nil {
 		j = k.add(h, user)
@@ -284,7 +302,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	}
 	j.again = j == h.current
 	if waits {
-		j.waiters = append(j.waiters, newWaiter(ready))
+		j.waiters = append(j.waiters, k.newWaiter(h, ready))
 		if !j.again {
 			h.put(j, &h.urgent)
 		}
@@ -604,13 +622,7 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		if h.failures == failuresInA {
 			k.Logger.Warn("the server's rosters cannot be read or written at present", "host", h.name, "err", err)
 		}
-		for h.urgent.Len() > 0 {
-			other := h.urgent.Front().Value.(*job)
-			released = append(released, other.waiters...)
-			other.waiters = nil
-			h.put(other, &h.background)
-		}
-		return released
+		return append(released, h.letGo()...)
 	case len(j.waiters) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
@@ -624,13 +636,30 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	return nil
 }
 
+// letGo returns all who wait for jobs whose turn has not come. They wait no more. k.mu is
+// held.
+func (h *host) letGo() (waiters []*waiter) {
+	for h.urgent.Len() > 0 {
+		j := h.urgent.Front().Value.(*job)
+		waiters = append(waiters, j.waiters...)
+		j.waiters = nil
+		h.put(j, &h.background)
+	}
+	if j := h.current; j != nil { // who came since its turn began
+		waiters = append(waiters, j.waiters...)
+		j.waiters = nil
+	}
+	return waiters
+}
+
 // backoff is how long is waited after so many failures.
 func backoff(n int) time.Duration { return min(minBackoff<<min(n-1, 16), maxBackoff) }
 
-// well says that the way works.
-func (k *Keeper) well(h *host) {
+// well says that the way works: a call took so long.
+func (k *Keeper) well(h *host, took time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	h.slow = h.slow && took >= slowCall
 	if h.failures >= failuresInA {
 		k.Logger.Info("the server's rosters can be read and written again", "host", h.name)
 	}

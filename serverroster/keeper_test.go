@@ -421,6 +421,56 @@ func TestSilent(t *testing.T) {
 	})
 }
 
+// While a server does not answer, all queries together wait for 3 s, and later ones not at
+// all, until it has answered again.
+func TestSilentForMany(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(1)) // the way is proven
+		w.settle()
+		w.server.do(func() { w.server.silent = true })
+		began := time.Now()
+		var took [6]time.Duration
+		var all sync.WaitGroup
+		for n := range took {
+			if n == 4 {
+				w.sleep(queryWaits)
+			}
+			user := mustJID(fmt.Sprintf("user%d@example.org", n))
+			w.know(user, many(2))
+			asked := time.Now()
+			all.Add(1)
+			w.keeper.Keep(user, func(bool) { took[n] = time.Since(asked); all.Done() })
+			w.sleep(500 * time.Millisecond)
+		}
+		all.Wait()
+		for n, took := range took {
+			if at := max(0, queryWaits-time.Duration(n)*500*time.Millisecond); n < 4 && took != at || n >= 4 && took > 0 {
+				t.Errorf("query %d waited for %v", n, took)
+			}
+		}
+		if since := time.Since(began); since > 2*queryWaits+time.Second {
+			t.Errorf("it took %v", since)
+		}
+		w.sleep(5 * time.Minute)
+		if took := w.query(nurse, many(2)); took > 0 {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.server.do(func() { w.server.silent = false })
+		w.settle()
+		w.query(romeo, many(3))
+		w.equal(romeo, many(3))
+		// Slow is as bad as silent.
+		w.server.do(func() { w.server.each = 2 * time.Second })
+		for n := range 5 {
+			user := mustJID(fmt.Sprintf("other%d@example.org", n))
+			if took := w.query(user, many(2)); n == 0 && took != queryWaits || n > 0 && took > 0 {
+				t.Errorf("query %d of a slow server waited for %v", n, took)
+			}
+			w.sleep(10 * time.Second)
+		}
+	})
+}
+
 // A name without an account costs nothing but a try whenever somebody fetches: the account
 // may be made at any time, or be deleted and made again.
 func TestNoAccount(t *testing.T) {

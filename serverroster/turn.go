@@ -311,7 +311,7 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	var refusal *RefusedError
 	switch {
 	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
-		t.well(t.h)
+		t.well(t.h, took)
 	case t.calls.Err() != nil:
 		err = errStopping
 	}
