@@ -182,11 +182,15 @@ func (u *user) handleAll() bool {
 				go u.run()
 			}
 		}
-		if waits {
+		saved := done
+		if waits { // the server is given what is kept alone
 			left.Add(1)
-			u.bringInStep(done)
+			saved = func() {
+				go u.bringInStep(done)
+				done()
+			}
 		}
-		u.save(done) // from here on, the loop may run again
+		u.save(saved) // from here on, the loop may run again
 		if left.Add(-1) > 0 {
 			return false
 		}

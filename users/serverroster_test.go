@@ -97,6 +97,63 @@ func TestAnswerWaitsForTheServersRoster(t *testing.T) {
 	})
 }
 
+// What is undone, as nobody could be told, was never given to the server.
+func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		s.answer(true)
+		w.took()
+		refused := errors.New("the queue is full")
+		w.set(func() {
+			w.refuse = refused
+			w.refusing = func() { // another user's fetch, say, has the keeper look
+				if r, known := w.Known(juliet); !known || r.Len() != 1 {
+					t.Errorf("%d contacts are known before anybody was told", r.Len())
+				}
+			}
+		})
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		if err := w.refreshJuliet(); err != refused {
+			t.Errorf("refresh: %v", err)
+		}
+		if n := s.has(juliet).Len(); n != 1 {
+			t.Errorf("the server has %d contacts", n)
+		}
+		w.set(func() { w.refuse, w.refusing = nil, nil })
+		w.refreshJuliet()
+		if n := s.has(juliet).Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
+		}
+	})
+}
+
+// The server is not given what a kill could still lose.
+func TestServersRosterWaitsForTheStore(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		s.answer(true)
+		w.took()
+		w.kept.set(false, time.Second)
+		w.backend.set("juliet", "romeo@example.org R", "nurse@example.org Nurse")
+		w.ask("balcony")
+		synctest.Wait()
+		if r, _ := w.Known(juliet); r.Len() != 1 || s.has(juliet).Len() != 1 {
+			t.Error("the server was given what is not in the store")
+		}
+		time.Sleep(time.Second)
+		if n := s.has(juliet).Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
+		}
+		w.expect()
+		s.answer(true)
+		w.expect("reply balcony nurse Nurse, romeo R")
+	})
+}
+
 // So does one that needs no fetch.
 func TestAnswerWithinMaxAgeWaitsForTheServersRoster(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
