@@ -152,7 +152,8 @@ func (w *privilegeWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, e
 	var data []byte
 	done := make(chan answer, 1)
 	r := request{to: w.c.names.jid(user).String(), payload: rosterQuery}
-	id := w.s.request(r, w.s.out.put, func(a answer) {
+	put := func(data []byte) error { return w.s.out.putWithin(ctx, data) }
+	id := w.s.request(r, put, func(a answer) {
 		if a.iq != nil {
 			data = bytes.Clone(a.iq.Raw) // all of it: an Element has but MaxElements
 		}
@@ -227,6 +228,7 @@ func readRoster(data []byte) (items []roster.Item, unread int, err error) {
 // Prosody, which takes several items in one, and answers once for each.
 func (w *privilegeWay) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
 	set := &rosterSet{privilegeWay: w, written: written}
+	put := func(data []byte) error { return w.s.out.putWithin(ctx, data) }
 	var ids []string
 	spelled := w.c.names.changes(changes)
 	for i, change := range changes {
@@ -238,7 +240,7 @@ func (w *privilegeWay) Set(ctx context.Context, user jid.JID, changes []roster.C
 			continue
 		}
 		set.left.Add(1)
-		ids = append(ids, w.s.request(r, w.s.out.put, func(a answer) { set.answered(change, a) }))
+		ids = append(ids, w.s.request(r, put, func(a answer) { set.answered(change, a) }))
 		if set.failed() {
 			break
 		}

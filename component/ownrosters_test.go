@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rosterd/internal/leak"
@@ -133,6 +134,36 @@ func TestBrokenOwnRosters(t *testing.T) {
 	if err := receive(t, done); err != errNoOwnRosters {
 		t.Errorf("got %v", err)
 	}
+}
+
+// A call ends with its context though the queue to the server is full, and leaves nothing in
+// it.
+func TestOwnRostersWhileTheServerReadsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hosts := []string{"example.org"}
+		s := &stream{domain: "contacts.example.org", out: newWriter(100, 100, time.Minute), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts, nil), began: time.Now()}
+		if err := s.out.put(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		way := &privilegeWay{&Component{names: newNames(s.domain, hosts), opts: Options{MaxStanza: 1 << 18}}, s, "example.org"}
+		changes := roster.Diff(roster.New(nil), roster.New([]roster.Item{{JID: mustJID(t, "romeo@example.org"), Subscription: "both"}, {JID: mustJID(t, "nurse@example.org"), Subscription: "both"}}))
+		for name, call := range map[string]func(context.Context) error{
+			"get": func(ctx context.Context) error { _, err := way.Get(ctx, mustJID(t, "juliet@example.org")); return err },
+			"set": func(ctx context.Context) error {
+				return way.Set(ctx, mustJID(t, "juliet@example.org"), changes, func(roster.Change) { t.Error("something was confirmed") })
+			},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			began := time.Now()
+			if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+				t.Errorf("%s: %v after %v", name, err, time.Since(began))
+			}
+			cancel()
+		}
+		if q := &s.out.normal; q.held != 0 || len(q.waiting) != 0 || len(s.iqs.pending) != 0 {
+			t.Errorf("%d held, %d wait, %d pending", q.held, len(q.waiting), len(s.iqs.pending))
+		}
+	})
 }
 
 // get is one Get, which the test answers.
