@@ -417,10 +417,13 @@ func (u *user) received(e fetchedEvent) {
 // fetchLater marks the user: they are fetched again after a pause.
 func (u *user) fetchLater(why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
-	if b == soon && u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
-		b = seldom // nobody looks
+	reason := forFailure
+	if u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
+		if reason = forOffline; b == soon {
+			b = seldom // nobody looks
+		}
 	}
-	u.m.queue.mark(u.jid, why.Error(), b)
+	u.m.queue.mark(u.jid, why.Error(), b, reason)
 }
 
 // fail answers queries though the fetch failed, or is late: with the last known roster, if

@@ -247,8 +247,10 @@ func NewManager(o Options) (*Manager, error) {
 		case err != nil:
 		case why == offline:
 			m.queue.offline(user)
+		case !m.Sessions.HasConnected(user):
+			m.queue.mark(user, why, soon, forOffline)
 		default:
-			m.queue.mark(user, why, soon)
+			m.queue.mark(user, why, soon, forFailure)
 		}
 		return nil
 	})
@@ -337,7 +339,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			}
 		case !connected:
 			m.reports.note(user)
-			m.queue.mark(user, roster.ErrNotConnected.Error(), soon)
+			m.queue.mark(user, roster.ErrNotConnected.Error(), soon, forFailure)
 		default:
 			fetched = append(fetched, user)
 		}
@@ -444,7 +446,9 @@ func (m *Manager) Gone(full jid.JID) {
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	if !m.keeps(user.Domain()) {
+	if m.keeps(user.Domain()) {
+		m.queue.left(user)
+	} else {
 		m.queue.done(user, generation, 0)
 	}
 	if m.busy(user) {
