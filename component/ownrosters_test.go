@@ -333,6 +333,29 @@ func TestSetOwnRoster(t *testing.T) {
 		k.send(result, es[1].Get("id"), es[1].Get("to")) // written is not called any more: it would panic
 		k.quiet()
 	})
+	t.Run("no answer", func(t *testing.T) { // COMPAT Prosody, which fails at an address that it does not take
+		k.t, k.showProbes = t, true
+		done, written := make(chan error, 1), 0
+		odd := append(changes, roster.Change{Action: roster.Added, Item: item(t, "romeo@straße.example", "")}, roster.Change{Action: roster.Added, Item: item(t, "romeo@bücher.example", "")})
+		go func() { done <- way.Set(context.Background(), user, odd, func(roster.Change) { written++ }) }()
+		for i, want := range []string{"romeo@example.org", "nurse@example.org", "tybalt@example.org", "romeo@xn--strae-oqa.example", "romeo@bücher.example"} {
+			e := k.nextElement()
+			if got := e.Child(nsRoster, "query").Child(nsRoster, "item").Get("jid"); got != want {
+				t.Errorf("got %s", got)
+			}
+			if i > 0 && i < 4 {
+				k.send(result, e.Get("id"), e.Get("to"))
+			}
+		}
+		e := k.nextElement() // behind them
+		k.send(result, e.Get("id"), e.Get("to"))
+		refused, is := errors.AsType[*serverroster.RefusedError](receive(t, done))
+		if !is || len(refused.Contacts) != 2 || written != 3 {
+			t.Errorf("%+v, %d written", refused, written)
+		}
+		k.showProbes = false
+	})
+	k.t = t
 	t.Run("lost", func(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- way.Set(context.Background(), user, changes, func(roster.Change) {}) }()
