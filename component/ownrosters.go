@@ -173,6 +173,8 @@ func (w *privilegeWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, e
 		return nil, a.err
 	case !w.s.ownRosters(w.host): // COMPAT ejabberd, which gives us our own refusal
 		return nil, errNoOwnRosters
+	case isError(a.iq) && errorCondition(a.iq) == "item-not-found":
+		return nil, serverroster.ErrNoAccount
 	case isError(a.iq):
 		return nil, fmt.Errorf("the server's own roster: %s", errorCondition(a.iq))
 	}

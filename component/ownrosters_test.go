@@ -228,6 +228,10 @@ func TestGetOwnRoster(t *testing.T) {
 	if got, err := get(t, k, way, func(e *xmlstream.Element) { k.send(forbidden, e.Get("id"), e.Get("to")) }); err == nil {
 		t.Errorf("forbidden: %v", got)
 	}
+	notFound := strings.ReplaceAll(forbidden, "forbidden", "item-not-found")
+	if got, err := get(t, k, way, func(e *xmlstream.Element) { k.send(notFound, e.Get("id"), e.Get("to")) }); err != serverroster.ErrNoAccount {
+		t.Errorf("no account: %v, %v", got, err)
+	}
 	// Only the server answers for the account.
 	got, err = get(t, k, way, func(e *xmlstream.Element) {
 		k.send("<iq type='result' id='%s' from='juliet@example.org/x' to='contacts.example.org'><query xmlns='jabber:iq:roster'/></iq>", e.Get("id"))

@@ -372,6 +372,51 @@ func TestOneFails(t *testing.T) {
 	})
 }
 
+// A few users who always fail hold up nobody else.
+func TestSomeFail(t *testing.T) {
+	test(t, func(w *world) {
+		bad := make(map[jid.JID]bool)
+		for n := range 5 {
+			bad[mustJID(fmt.Sprintf("bad%d@example.org", n))] = true
+		}
+		w.server.fails = func(user jid.JID, _ string) error {
+			if bad[user] {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		for user := range bad {
+			w.keep(user, many(3))
+		}
+		w.sleep(10 * time.Minute) // nobody is known for whom it works
+		w.keep(juliet, many(3))
+		w.sleep(5 * time.Minute)
+		w.equal(juliet, many(3))
+		for n := range 200 {
+			user := mustJID(fmt.Sprintf("good%d@example.org", n))
+			if took := w.query(user, many(3)); took > time.Second {
+				t.Fatalf("query %d waited for %v", n, took)
+			}
+			w.equal(user, many(3))
+			w.sleep(time.Duration(17*n) * time.Second / 10)
+		}
+		before := w.server.asked()
+		w.sleep(time.Hour)
+		if n := w.server.asked() - before; n > 100 { // each of them is tried every five minutes
+			t.Errorf("tried %d times in an hour", n)
+		}
+		if s := w.status(); s.Error == "" || s.Waiting != len(bad) {
+			t.Errorf("%+v", s)
+		}
+		// The user who told whether it works for others may fail, too.
+		w.server.do(func() { bad[mustJID("good199@example.org")] = true })
+		w.sleep(time.Hour)
+		w.keep(romeo, many(3))
+		w.sleep(5 * time.Minute)
+		w.equal(romeo, many(3))
+	})
+}
+
 // Who was in step does not wait to be looked at, and of very many, not all wait.
 func TestFewWait(t *testing.T) {
 	test(t, func(w *world) {
