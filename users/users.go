@@ -248,8 +248,10 @@ func NewManager(o Options) (*Manager, error) {
 		case err != nil:
 		case why == offline:
 			m.queue.offline(user)
+		case !m.Sessions.HasConnected(user):
+			m.queue.mark(user, MarkedBefore, why, soon, forOffline)
 		default:
-			m.queue.mark(user, MarkedBefore, why, soon)
+			m.queue.mark(user, MarkedBefore, why, soon, forFailure)
 		}
 		return nil
 	})
@@ -338,7 +340,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			}
 		case !connected:
 			m.reports.note(user)
-			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon)
+			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon, forFailure)
 		default:
 			fetched = append(fetched, user)
 		}
@@ -405,7 +407,7 @@ func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
 			return known, true
 		}
 	}
-	s := m.read(name)
+	s, _ := m.read(name)
 	return s.last, s.last != nil
 }
 
@@ -445,7 +447,9 @@ func (m *Manager) Gone(full jid.JID) {
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	if !m.keeps(user.Domain()) {
+	if m.keeps(user.Domain()) {
+		m.queue.left(user)
+	} else {
 		m.queue.done(user, generation, 0)
 	}
 	if m.busy(user) {
