@@ -107,12 +107,12 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 	}
 	lags := !u.inStep() // the server's own roster
 	then := func() {
-		if lags && len(queries) == 0 {
-			u.m.serverRosters.Keep(u.jid, nil)
-		}
 		sent := u.answer(queries, roster.Answer{Roster: now}, same)
 		for _, p := range pushes {
 			sent = u.push(p) || sent
+		}
+		if lags && len(queries) == 0 { // behind them: they may be what is written
+			u.m.serverRosters.Keep(u.jid, nil)
 		}
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
