@@ -35,6 +35,9 @@ type observed struct {
 	rosters ownRosters // whether its own rosters can be read and written
 	lists   bool       // whom a user has blocked was answered
 	asks    string     // SubscriptionsRefused, …; "": it cannot be found out
+	// exchanges says that the server sends the presences that follow from what is written
+	// to its own rosters, as by our module for Prosody.
+	exchanges bool
 
 	stamps      string    // how users' names are stamped; "": not known
 	absent      absence   // how it answers for a resource that is not there; outlives the stream

@@ -462,17 +462,26 @@ func TestNoOwnRostersOnEjabberd(t *testing.T) {
 
 // Only the server's answer for the user who does not exist says what becomes of requests.
 func TestSubscriptionsAreTried(t *testing.T) {
-	for _, test := range []struct{ answer, want string }{
-		{"<presence type='unavailable' from='%s'/>", SubscriptionsTaken},
-		{"<presence type='error' from='%s'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/></error></presence>", SubscriptionsRefused},
-		{"<presence type='error' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/></error></presence>", ""},
-		{"<presence type='unsubscribed' from='%s'/><presence type='unavailable' from='juliet@example.org/x'/>", ""},
+	const exchanges = "<exchanges xmlns='" + nsExchanges + "'/>"
+	for _, test := range []struct {
+		answer, want string
+		exchanges    bool
+	}{
+		{"<presence type='unavailable' from='%s'/>", SubscriptionsTaken, false},
+		{"<presence type='error' from='%s'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/></error></presence>", SubscriptionsRefused, false},
+		{"<presence type='error' from='%s'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/>" + exchanges + "</error></presence>", SubscriptionsRefused, true},
+		{"<presence type='error' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/>" + exchanges + "</error></presence>", "", false},
+		{"<presence type='unsubscribed' from='%s'/><presence type='unavailable' from='juliet@example.org/x'/>", "", false},
+		{"<presence type='error' from='juliet@example.org'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/>" + exchanges + "</error></presence>", "", false},
 	} {
 		r, k, _ := own(t, delegationOnly+rostersOnly)
 		k.send("%s", strings.ReplaceAll(test.answer, "%s", r.nobody+"@example.org"))
 		k.quiet()
 		if got := r.Status().Hosts[0].Subscriptions; got != test.want {
 			t.Errorf("%s: got %q", test.answer, got)
+		}
+		if got := r.OwnRosters("example.org").(*privilegeWay).Exchanges(); got != test.exchanges {
+			t.Errorf("%s: exchanges presence: %v", test.answer, got)
 		}
 	}
 }

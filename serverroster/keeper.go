@@ -81,7 +81,8 @@ var Results = []string{resultWritten, resultRemoved, resultRefused, resultFailed
 type Options struct {
 	Hosts []string // prepared domains
 	// Ways is how a host's rosters are reached at present, and by which name; nil: they
-	// are not. It does not block. The way named "api" exchanges presence by itself.
+	// are not. It does not block. The way named "api" exchanges presence by itself, as
+	// does one that says so: see [Watcher].
 	Ways    func(host string) (way Way, name string)
 	Rosters Rosters // what is changed there is in Store before [Keeper.Keep] is called
 	Store   Store

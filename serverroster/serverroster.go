@@ -29,6 +29,13 @@ type Way interface {
 	Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error
 }
 
+// exchanger is a [Way] to a server that may exchange presence by itself.
+type exchanger interface {
+	// Exchanges reports whether the server sends the presences that follow from what is
+	// written, see [Watcher].Written. It does not block.
+	Exchanges() bool
+}
+
 // ErrNoAccount is returned by a [Way] if the server has no account of that name.
 var ErrNoAccount = errors.New("the server has no such account")
 

@@ -271,7 +271,7 @@ func (t *turn) set(portion []roster.Change) error {
 		}
 		confirmed = append(confirmed, c)
 		if t.Watcher != nil {
-			t.Watcher.Written(t.j.user, c, t.name == "api")
+			t.Watcher.Written(t.j.user, c, t.exchanges())
 		}
 	}
 	t.j.wrote = true
@@ -312,6 +312,12 @@ func (t *turn) set(portion []roster.Change) error {
 	}
 	t.j.portion = min(max(next, 1), maxPortion)
 	return err
+}
+
+// exchanges reports whether the server sends the presences that follow from what is written.
+func (t *turn) exchanges() bool {
+	way, tells := t.way.(exchanger)
+	return t.name == "api" || tells && way.Exchanges()
 }
 
 // call calls a way when the server may be used, and measures it.
