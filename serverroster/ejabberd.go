@@ -127,6 +127,10 @@ func (e *Ejabberd) State(host string) (works bool, why string) {
 	return s.spelling != "", s.why
 }
 
+// Probes reports whether contacts can be asked for presence in the names of a host's users:
+// whether send_stanza is permitted.
+func (e *Ejabberd) Probes(host string) bool { return e.state(host).probes }
+
 func (e *Ejabberd) state(host string) apiState {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -269,7 +273,7 @@ func (e *Ejabberd) sendProbe(ctx context.Context, from, to string) error {
 
 // Probe implements [prober].
 func (w ejabberdWay) Probe(ctx context.Context, user, contact jid.JID) (permitted bool, err error) {
-	if !w.e.state(user.Domain()).probes {
+	if !w.e.Probes(user.Domain()) {
 		return false, nil
 	}
 	return true, w.e.failed(ctx, w.e.sendProbe(ctx, w.e.written(user), w.e.written(contact)))
