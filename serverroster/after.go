@@ -4,7 +4,9 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -50,7 +52,15 @@ func (t *turn) touch(portion []roster.Change) {
 		c, before := portion[i], t.j.touched[contacts[i]]
 		sees := c.Action != roster.Removed && sees(c.Item) && (!sees(had) || before.sees)
 		t.j.touched[contacts[i]] = touched{open: true, sees: sees}
+		t.j.verify = t.j.verify || c.Action != roster.Removed && isOdd(c.Item)
 	}
+}
+
+// isOdd reports whether ejabberd may push something else than it was given, which is then to
+// be seen: it prepares addresses its own way, and before 24.02 it splits groups at ';'.
+func isOdd(i roster.Item) bool {
+	return strings.ContainsFunc(i.JID.String(), func(r rune) bool { return r > unicode.MaxASCII }) ||
+		slices.ContainsFunc(i.Groups, func(group string) bool { return strings.Contains(group, ";") })
 }
 
 func sees(i roster.Item) bool {

@@ -14,6 +14,9 @@ type serverPush struct {
 	settled  func(missing []jid.JID, err error)
 }
 
+// maxPushes bounds the calls of Push that wait for one user.
+const maxPushes = 64
+
 var (
 	errCannotPush = errors.New("the server cannot be made to push at present")
 	// ErrNotPushed is what the server did not take, and most likely will not.
@@ -44,6 +47,9 @@ func (k *Keeper) push(user jid.JID, p *serverPush) error {
 	j := h.jobs[user]
 	if j == nil {
 		j = k.add(h, user)
+	}
+	if len(j.pushes) >= maxPushes {
+		return errCannotPush
 	}
 	j.pushes = append(j.pushes, p)
 	if j.again = j == h.current; !j.again {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -104,6 +105,33 @@ func TestPushedIsCorrected(t *testing.T) {
 		if got := w.pushed.take(); len(got) > 0 && got[0] != "romeo@example.org" {
 			t.Error(got)
 		}
+	})
+}
+
+// What the server makes of an address, and pushes, is corrected, too.
+func TestPushedOtherwiseIsCorrected(t *testing.T) {
+	test(t, func(w *world) {
+		w.name = "api"
+		w.keep(juliet, contacts("nurse@example.org both Nurse"))
+		w.settle()
+		want(t, w.pushed)
+		w.server.do(func() {
+			w.server.prepare = func(contact jid.JID) jid.JID {
+				if contact == mustJID("müller@example.org") {
+					contact = mustJID("muller@example.org")
+				}
+				return contact
+			}
+			w.server.store = func(i roster.Item) roster.Item {
+				i.Groups = strings.Split(strings.Join(i.Groups, ";"), ";")
+				return i
+			}
+		})
+		w.keep(juliet, contacts("nurse@example.org both Nurse", "müller@example.org both S A", "paris@example.org both P A;B"))
+		w.settle()
+		want(t, w.pushed, "muller@example.org", "müller@example.org", "paris@example.org")
+		w.quiet(func() { w.keeper.Keep(juliet, nil) })
+		want(t, w.pushed)
 	})
 }
 
