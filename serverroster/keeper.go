@@ -83,14 +83,21 @@ var Results = []string{resultWritten, resultRemoved, resultRefused, resultFailed
 type Options struct {
 	Hosts []string // prepared domains
 	// Ways is how a host's rosters are reached at present, and by which name; nil: they
-	// are not. It does not block. The way named "api" exchanges presence by itself.
+	// are not. It does not block. The way named "api" exchanges presence by itself, as
+	// does one that says so: see [Watcher].
 	Ways    func(host string) (way Way, name string)
 	Rosters Rosters // what is changed there is in Store before [Keeper.Keep] is called
 	Store   Store
 	Watcher Watcher // nil: nobody
 	// Broken is told of a way that says it does what it does not do. It is not used until
 	// [Keeper.Resume]. Broken does not block; nil: nobody is told.
-	Broken  func(host, why string)
+	Broken func(host, why string)
+	// Pushed is told of contacts whose items the server has pushed to a user's clients by
+	// itself, or may have, otherwise than they are. It does not block; nil: nobody is told.
+	Pushed func(user jid.JID, contacts []jid.JID)
+	// Online reports whether a contact's presence is to be asked for in the name of a user
+	// who may see them from now on. It does not block; nil: never.
+	Online  func(user jid.JID) bool
 	Rate    int // users a second who are looked at in the background
 	Logger  *slog.Logger
 	Metrics Metrics
@@ -170,6 +177,7 @@ type job struct {
 	waiters []*waiter
 	look    bool // the server is to be asked
 	again   bool // looked at again after this turn
+	pushes  []*serverPush
 	fails   int
 
 	*progress // of the worker alone; nil: none yet
@@ -184,6 +192,9 @@ type progress struct {
 	wrote    bool     // something, since the server was asked last
 	tried    bool     // to prove the way
 	doubted  bool     // counted in doubters
+	began    bool     // there was a turn
+	owes     bool     // the clients are being told what is true
+	touched  map[jid.JID]touched
 }
 
 // waiter is a query that waits.
@@ -414,13 +425,16 @@ func (k *Keeper) Close() {
 	k.endCalls()
 	k.mu.Lock()
 	var waiting []*waiter
+	var pushes []*serverPush
 	for _, h := range k.hosts {
 		for _, j := range h.jobs {
 			waiting = append(waiting, j.waiters...)
 		}
+		pushes = append(pushes, h.takePushes()...)
 	}
 	k.mu.Unlock()
 	release(waiting, false)
+	failPushes(pushes)
 }
 
 // host is a host, whose worker runs; nil: the keeper is closed. k.mu is held.
@@ -458,6 +472,9 @@ func (k *Keeper) drop(h *host, j *job) {
 	delete(h.jobs, j.user)
 	k.Metrics.Waiting.Dec()
 }
+
+// isPaused reports whether nothing is tried at present. k.mu is held.
+func (h *host) isPaused() bool { return time.Now().Before(h.paused) }
 
 // put lets a job wait at the end of a list, or nowhere. k.mu is held.
 func (h *host) put(j *job, in *list.List) {
@@ -615,8 +632,16 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	k.mu.Lock()
 	h.current = nil
 	waiters = append(waiters, k.place(h, j, done, err)...)
+	var pushes []*serverPush // for which it may take long
+	if err != nil || h.jobs[j.user] != j {
+		pushes, j.pushes = j.pushes, nil
+	}
+	if h.isPaused() {
+		pushes = append(pushes, h.takePushes()...)
+	}
 	k.mu.Unlock()
 	release(waiters, t.inStep)
+	failPushes(pushes)
 }
 
 // place lets a job wait, or not, after its turn, and returns those who do not wait for it
@@ -649,15 +674,20 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		return released
 	}
 	if done {
-		j.fails, j.progress, h.good = 0, nil, j.user
+		h.good = j.user
 	}
 	switch {
-	case len(j.waiters) > 0:
+	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
 		h.put(j, h.rest(j))
+	case j.owes: // until that is kept
+		k.later(h, j, lookAfter)
 	default:
 		k.drop(h, j)
+	}
+	if done && !j.owes {
+		j.fails, j.progress = 0, nil
 	}
 	return nil
 }
@@ -733,12 +763,14 @@ func (k *Keeper) fail(h *host, why string) {
 	var released []*waiter
 	k.mu.Lock()
 	h.broken, h.scan = why, scan{}
+	pushes := h.takePushes()
 	for _, j := range h.jobs {
 		released = append(released, j.waiters...)
 		k.drop(h, j)
 	}
 	k.mu.Unlock()
 	release(released, false)
+	failPushes(pushes)
 	k.Logger.Error("the server's rosters are not kept in step: what was written is not there", "host", h.name, "why", why)
 	if k.Watcher != nil {
 		k.Watcher.Lost(h.name)

@@ -46,6 +46,12 @@ type turn struct {
 	inStep     bool            // at the end
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
+
+	tried     bool // something was to be written
+	killed    bool // the process was, while it wrote
+	toPush    []*serverPush
+	confirmed map[jid.JID]bool     // of what was written; nil: nothing is to be pushed
+	repeated  map[jid.JID]struct{} // written again for those
 }
 
 var (
@@ -57,8 +63,8 @@ func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, look: j.look, resumed: h.resumed, proven: h.proven, began: time.Now(),
-		refused: make(map[jid.JID]bool)}
-	j.look = false
+		refused: make(map[jid.JID]bool), toPush: j.pushes}
+	j.look, j.pushes = false, nil
 	return t
 }
 
@@ -70,6 +76,10 @@ func (t *turn) run() (done bool, err error) {
 		t.j.look = true // still
 		t.mu.Unlock()
 	}
+	if err != nil {
+		t.correctFailed()
+	}
+	t.settlePushes(done || err != nil, err)
 	if errors.Is(err, errBroken) {
 		return true, nil
 	}
@@ -85,7 +95,7 @@ func (t *turn) keep() (done bool, err error) {
 		return true, nil // a failure never empties a roster
 	}
 	ask := t.load()
-	if !ask && t.row.Version == t.want.Version() {
+	if !ask && t.row.Version == t.want.Version() && len(t.toPush) == 0 {
 		t.finish()
 		return true, nil
 	}
@@ -110,6 +120,17 @@ func (t *turn) keep() (done bool, err error) {
 				continue
 			}
 			if t.moved() {
+				continue
+			}
+			if again := t.pushAgain(); len(again) > 0 {
+				over, err := t.writeAgain(again)
+				if err != nil {
+					return false, err
+				}
+				if over {
+					t.leave()
+					return false, nil
+				}
 				continue
 			}
 			t.row.Residue = name
@@ -150,6 +171,8 @@ func (t *turn) load() (ask bool) {
 		t.Logger.Error("what was kept of the server's roster of a user cannot be read", "user", t.j.user, "err", err)
 		row = store.ServerRoster{}
 	}
+	t.killed = (row.Writing || row.JID != "" && row.Checked.IsZero()) && !t.j.began
+	t.j.began, t.j.owes = true, false
 	t.row, t.kept = row, row
 	t.row.JID = t.j.user.String()
 	if row.Residue == noAccount {
@@ -251,15 +274,17 @@ func (t *turn) set(portion []roster.Change) error {
 		}
 		confirmed = append(confirmed, c)
 		if t.Watcher != nil {
-			t.Watcher.Written(t.j.user, c, t.name == "api")
+			t.Watcher.Written(t.j.user, c, t.exchanges())
 		}
 	}
 	t.j.wrote = true
+	t.touch(portion)
 	took, err := t.call(func(ctx context.Context) error { return t.way.Set(ctx, t.j.user, portion, written) })
 	mu.Lock()
 	returned = true
 	mu.Unlock()
 	t.sent = append(t.sent, confirmed...)
+	t.confirm(confirmed)
 	refused := 0
 	var refusal *RefusedError
 	if errors.As(err, &refusal) {
@@ -290,6 +315,12 @@ func (t *turn) set(portion []roster.Change) error {
 	}
 	t.j.portion = min(max(next, 1), maxPortion)
 	return err
+}
+
+// exchanges reports whether the server sends the presences that follow from what is written.
+func (t *turn) exchanges() bool {
+	way, tells := t.way.(exchanger)
+	return t.name == "api" || tells && way.Exchanges()
 }
 
 // call calls a way when the server may be used, and measures it.
@@ -343,7 +374,8 @@ func (t *turn) over() bool {
 
 // finish keeps that the user is in step, but for what the server makes otherwise.
 func (t *turn) finish() {
-	row := store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}
+	t.correct()
+	row := store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Items: t.have.Len(), Checked: t.checked(), Residue: t.row.Residue, Roster: t.have.Packed()}
 	if k := t.kept; k.Version != row.Version || k.Residue != row.Residue || !k.Checked.Equal(row.Checked) {
 		t.Store.PutServerRoster(row, nil)
 	}
@@ -352,11 +384,13 @@ func (t *turn) finish() {
 	if t.Watcher != nil {
 		t.Watcher.InStep(t.j.user, t.have)
 	}
+	t.probe()
 }
 
 // leave keeps what the server has by now.
 func (t *turn) leave() {
-	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
+	t.correct()
+	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.checked(), Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
 }
 
 // noAccount is the residue of a user of whom the server has no account, at present: they are

@@ -110,6 +110,9 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		for _, p := range pushes {
 			sent = u.push(p) || sent
 		}
+		if lags && len(queries) == 0 { // behind them: they may be what is written
+			u.m.serverRosters.Keep(u.jid, nil)
+		}
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
 		}

@@ -42,7 +42,8 @@
 //	 and failed   they are missed, the epoch grows, the user is marked  (written behind)
 //	noted:
 //	 undelivered  the resource is in doubt, the user is marked          the resource in doubt
-//	 refused      the epoch grows; pushes what is true to that resource the contacts as missed
+//	 refused,     the epoch grows; pushes what is true to that resource the contacts as missed
+//	 or pushed by the server itself
 //	 gone         rests if nothing is to be done                        -
 //	stopping      answers what is left, tells nothing more              all that is known
 //
@@ -438,6 +439,24 @@ func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
 	if len(contacts) > 0 {
 		m.note(full.Bare(), func(n *notes) { n.addRefused(full, contacts) })
 	}
+}
+
+// Pushed says that the server has pushed these contacts' items to a user's clients by itself,
+// or may have, otherwise than they are: what is true is pushed after it.
+func (m *Manager) Pushed(user jid.JID, contacts []jid.JID) {
+	resources := m.Sessions.InterestedOf(user)
+	if len(resources) == 0 {
+		return // whoever asks is told what is true
+	}
+	m.note(user, func(n *notes) {
+		for _, full := range resources {
+			if len(contacts) > maxRefused {
+				n.addUndelivered(full, undelivered{})
+			} else {
+				n.addRefused(full, contacts)
+			}
+		}
+	})
 }
 
 // Gone says that a resource is no longer connected. A user without a connected resource is

@@ -1,13 +1,16 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +104,24 @@ func (b *Backend) Set(user string, contacts Contacts) {
 		panic(err) // strings and booleans: cannot be
 	}
 	b.SetBody(user, body)
+}
+
+// Items are the contacts of a user as a client has them, by JID, or none if they are not
+// the JSON of [Contacts].
+func (b *Backend) Items(user string) []Item {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var contacts Contacts
+	if json.Unmarshal(b.bodies[user], &contacts) != nil {
+		return nil
+	}
+	var items []Item
+	for _, jid := range slices.Sorted(maps.Keys(contacts)) {
+		c := contacts[jid]
+		items = append(items, Item{JID: jid, Name: c.Name, Ask: c.Ask, Approved: c.Approved,
+			Subscription: cmp.Or(c.Subscription, "both"), Groups: slices.Sorted(maps.Keys(c.Groups))})
+	}
+	return items
 }
 
 // SetBody replaces the contacts of a user with any bytes.
