@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -327,7 +328,9 @@ func (w *world) inStepSince(ctx context.Context, t *testing.T, began time.Time, 
 
 // A client that sends presence before it has asked for anything sees its contacts with
 // its next presence at the latest.
-func TestServerRosterPresenceFirst(t *testing.T) { onKeptAndProsodyAlone(t, testServerRosterPresenceFirst) }
+func TestServerRosterPresenceFirst(t *testing.T) {
+	onKeptAndProsodyAlone(t, testServerRosterPresenceFirst)
+}
 
 func testServerRosterPresenceFirst(t *testing.T, srv server) {
 	ctx := bounded(t)
@@ -627,4 +630,84 @@ func (w *world) settled(ctx context.Context, t *testing.T) {
 			t.Fatal(context.Cause(ctx))
 		}
 	}
+}
+
+// Users have rosters of their own on a server, made by themselves, when rosterd comes there.
+// Nothing is changed before the backend has said something of a user, whatever fails until
+// then; then their roster becomes what it says, and what did not change is not interrupted.
+func TestServerRosterMigration(t *testing.T) { onKept(t, testServerRosterMigration) }
+
+func testServerRosterMigration(t *testing.T, srv server) {
+	ctx := bounded(t)
+	// The server serves and takes changes, until rosterd is set up.
+	w := startKept(t, setup{server: srv, own: true, later: true, options: harness.ServerOptions{Edits: true, Grants: harness.Grants{NoDelegation: true}}})
+	clients := map[string]harness.Client{}
+	names := []string{"Juliet", "Romeo", "Nurse"}
+	for _, name := range names {
+		clients[name] = w.login(ctx, t, gosrc, own(name).JID+"/before")
+		roster(ctx, t, clients[name])
+	}
+	befriend := func(one, other string) {
+		t.Helper()
+		for _, side := range [][2]string{{one, other}, {other, one}} {
+			from, to := clients[side[0]], own(side[1]).JID
+			send(t, from, "<presence type='subscribe' to='"+to+"'/>")
+			if _, err := clients[side[1]].WaitStanza(ctx, func(s harness.Stanza) bool {
+				return s.Name == "presence" && s.Type == "subscribe" && s.From == bareOf(from)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			send(t, clients[side[1]], "<presence type='subscribed' to='"+bareOf(from)+"'/>")
+			waitSeen(ctx, t, from, to+"/before", "available")
+		}
+	}
+	befriend("Juliet", "Romeo")
+	befriend("Juliet", "Nurse")
+	wantDone(t, request(ctx, t, clients["Juliet"], "name", edit("name", "<item jid='romeo@example.org' name='My Romeo'><group>Mine</group></item>")))
+	hers := func() []harness.Item {
+		return []harness.Item{{JID: "nurse@example.org", Subscription: "both"}, {JID: "romeo@example.org", Name: "My Romeo", Subscription: "both", Groups: []string{"Mine"}}}
+	}
+	w.waitOwn(ctx, t, "juliet", hers()...)
+	theirs := harness.Item{JID: "juliet@example.org", Subscription: "both"}
+
+	// rosterd comes, and its backend does not work yet, then knows nobody.
+	w.backend.SetFault("", harness.Fault{Status: http.StatusInternalServerError})
+	w.connect(ctx, t)
+	late := w.login(ctx, t, slixmpp, "juliet@example.org/after")
+	show(t, late, "away")
+	waitSeen(ctx, t, clients["Romeo"], late.JID(), "away")
+	if err := w.backend.WaitRequests(ctx, "juliet", 1); err != nil {
+		t.Fatal(err)
+	}
+	w.wantFailedRefresh(ctx, t, "juliet")
+	w.backend.ClearFault("")
+	w.wantFailedRefresh(ctx, t, "juliet") // 404
+	w.backend.SetFault("juliet", harness.Fault{Status: http.StatusOK, Body: []byte("<html>")})
+	w.wantFailedRefresh(ctx, t, "juliet")
+	w.backend.ClearFault("juliet")
+	w.wantOwn(ctx, t, "juliet", hers()...)
+
+	from := len(clients["Romeo"].Stanzas())
+	w.backend.Set("juliet", contacts("Romeo", "Mercutio"))
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet", own("Mercutio"), own("Romeo"))
+	handled(ctx, t, clients["Romeo"])
+	if dropped(clients["Romeo"], from, late.JID()) || seen(clients["Romeo"], late.JID()) != "away" {
+		t.Errorf("romeo, who stays, has %q", presences(clients["Romeo"]))
+	}
+	w.wantOwn(ctx, t, "romeo", theirs) // of whom nothing is known
+	w.wantOwn(ctx, t, "nurse", theirs)
+	wantRoster(ctx, t, late, item("Mercutio"), item("Romeo"))
+	show(t, late, "dnd")
+	waitSeen(ctx, t, clients["Romeo"], late.JID(), "dnd")
+	show(t, clients["Romeo"], "xa")
+	waitSeen(ctx, t, late, clients["Romeo"].JID(), "xa")
+	handled(ctx, t, clients["Nurse"])
+	if got := seen(clients["Nurse"], late.JID()); got == "dnd" {
+		t.Errorf("the nurse, who is removed, sees %q", got)
+	}
+	// And the other way: nothing of rosterd's is needed to go on without it.
+	w.rosterd.Kill()
+	wantRoster(ctx, t, late, item("Mercutio"), item("Romeo"))
+	w.wantOwn(ctx, t, "juliet", own("Mercutio"), own("Romeo"))
 }
