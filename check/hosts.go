@@ -56,6 +56,8 @@ func (c *checker) push(w component.Routes, m missing) finding {
 	switch {
 	case w.PushPermitted:
 		return pass("%s: permits roster pushes (privilege iq, set, jabber:iq:roster)", w.Host)
+	case w.Push == component.PushServer:
+		return pass("%s: pushes what is written to its own rosters (ejabberd.api)", w.Host)
 	case m.unrestricted:
 		return pass("%s: roster pushes are sent from the users' addresses, as xmpp.unrestricted is on", w.Host)
 	case !m.announced:
