@@ -134,6 +134,8 @@ var pasted = map[string]string{
 	"docs/backend.md: curl -X POST -H":     "TestPastedTLS",
 	"docs/backend.md: curl -d":             "TestPasted",
 	"docs/operations.md: systemctl status": "TestInstalled",
+	"docs/operations.md: rosterd user":     "", // to be named
+	"docs/operations.md: rosterd held":     "",
 	"docs/operations.md: rosterd check":    "TestCheck",
 	"docs/reliability.md: sqlite3":         "TestPasted",
 	"docs/performance.md: make bench":      "", // it measures
