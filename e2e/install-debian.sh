@@ -41,6 +41,9 @@ command -v npm >/dev/null || missing="$missing npm"
 # The unit is looked at with systemd-analyze. It does not have to run.
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
 [ -x /bin/kill ] || missing="$missing procps"
+# The commands of the documents.
+command -v curl >/dev/null || missing="$missing curl"
+command -v sqlite3 >/dev/null || missing="$missing sqlite3"
 # The race detector needs cgo, and that a C compiler.
 cc=${CC:-gcc}
 command -v "${cc%% *}" >/dev/null || missing="$missing gcc libc6-dev"
