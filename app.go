@@ -155,7 +155,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
 		Source: a.fetcher, Editor: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
-		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
+		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: time.Duration(cfg.Contacts.ConfirmAfter), MaxAge: cfg.Contacts.MaxAge},
 		// A client that logs in never waits behind all other fetches.
 		Limits: users.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4), Resync: cfg.Contacts.ResyncRate},
 	})
@@ -181,7 +181,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
-		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
+		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held, Waiting: c.Waiting}
 	})
 	return a.startHTTP(cfg, log, registry, m)
 }
