@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/admin"
 	"rosterd/component"
 	"rosterd/config"
 	"rosterd/fetcher"
@@ -85,7 +86,9 @@ type app struct {
 	ejabberd         *serverroster.Ejabberd // nil: its API is not used
 	serverRosters    *serverroster.Keeper   // nil: they are not kept
 	state            *store.Store
+	sessions         *session.Table
 	refresh, metrics *http.Server
+	admin            *http.Server // nil: there is no socket
 
 	requests    context.Context // of all HTTP requests
 	endRequests context.CancelFunc
@@ -133,10 +136,10 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	if a.state, err = store.Open(cfg.State.Path, store.Options{Logger: log, Errors: m.StateErrors, ForgetAfter: cfg.State.ForgetAfter}); err != nil {
 		return fmt.Errorf("state.path: %w", err)
 	}
-	sessions, err := session.Load(a.state)
-	if err != nil {
+	if a.sessions, err = session.Load(a.state); err != nil {
 		return err
 	}
+	sessions := a.sessions
 	metrics.RegisterSessions(registry, sessions.Counts)
 	secured, err := cfg.XMPP.TLS.Client()
 	if err != nil {
@@ -284,10 +287,27 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 		}
 	})
 	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
+	a.listenAdmin(cfg.State.Path)
 	a.stops = append(a.stops, a.stopHTTP)
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
 	a.serveHTTP(a.metrics, metricsListener)
 	return nil
+}
+
+// listenAdmin lets those who may write the state file ask with rosterd user, approve and
+// reject. Rosters are served without that, too.
+func (a *app) listenAdmin(state string) {
+	if state == "" {
+		return
+	}
+	l, err := admin.Listen(admin.Path(state))
+	if err != nil {
+		a.log.Warn("rosterd user, approve and reject cannot ask this process", "err", err)
+		return
+	}
+	a.stops = append(a.stops, func() { _ = l.Close() })
+	a.admin = a.newServer(l, admin.Handler(a.manager, a.sessions, a.state))
+	a.serveHTTP(a.admin, l)
 }
 
 // listen listens on the address that a key of the configuration has.
@@ -326,8 +346,8 @@ func (a *app) stopHTTP() {
 	defer timer.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
 	defer cancel()
-	for _, server := range []*http.Server{a.refresh, a.metrics} {
-		if server.Shutdown(ctx) != nil {
+	for _, server := range []*http.Server{a.refresh, a.metrics, a.admin} {
+		if server != nil && server.Shutdown(ctx) != nil {
 			server.Close()
 		}
 	}

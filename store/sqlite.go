@@ -28,8 +28,8 @@ type sqlite struct {
 	path    string
 	lock    *os.File // is the file, see claim
 	files   *files
-	writer  pool // one connection
-	readers pool // some, or the writer
+	writer  pool   // one connection
+	readers pool   // some, or the writer
 	access  string // "": what is there may be changed; ro: it is read; immutable: and nobody else changes it
 	// alone says that there is one connection, which needs no index beside the file: for
 	// that there is no room, or it is in memory. Nobody can look in, and who reads waits.

@@ -79,7 +79,7 @@ type (
 		decided chan<- error // capacity 1
 	}
 	viewEvent     struct{ seen chan<- View } // somebody looks; capacity 1
-	notedEvent    struct{} // others said something, see notes
+	notedEvent    struct{}                   // others said something, see notes
 	stoppingEvent struct{}
 )
 
