@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rosterd/admin"
@@ -55,6 +56,11 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	log.Info("rosterd starts", "version", version, "commit", buildCommit(),
 		"refresh", a.refresh.Addr, "metrics", a.metrics.Addr, "hosts", cfg.XMPP.Hosts)
 	a.stream.Go(func() { a.component.Run(a.streams, a.manager) })
+	tellSystemd(log, daemon.SdNotifyReady)
+	beats, endBeats := context.WithCancel(context.Background())
+	var beating sync.WaitGroup
+	beating.Go(func() { watchdog(beats, log, a.alive) })
+	defer func() { endBeats(); beating.Wait() }()
 	for running := true; running; {
 		select {
 		case <-hangups:
@@ -66,6 +72,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 		}
 	}
 	log.Info("rosterd stops")
+	tellSystemd(log, daemon.SdNotifyStopping)
 	if failure := a.stop(); err == nil {
 		err = failure
 	}
@@ -368,6 +375,16 @@ func (a *app) stopStream() {
 	a.endStreams()
 	a.stream.Wait()
 	<-answered
+}
+
+// alive takes the locks that all work needs, and returns one line about the stream.
+func (a *app) alive() string {
+	a.manager.Counts()
+	a.sessions.Counts()
+	if _, err := a.component.Ready(); err != nil {
+		return err.Error()
+	}
+	return "connected to the XMPP server"
 }
 
 // status is the answer of /status.

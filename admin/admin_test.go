@@ -25,7 +25,9 @@ type fake struct {
 func (f *fake) View(_ context.Context, user jid.JID) (users.View, error) {
 	return users.View{User: user.String()}, f.err
 }
-func (f *fake) Held() []users.Held { return []users.Held{{User: "juliet@example.org", Removed: 3, Of: 4}} }
+func (f *fake) Held() []users.Held {
+	return []users.Held{{User: "juliet@example.org", Removed: 3, Of: 4}}
+}
 func (f *fake) Approve(_ context.Context, user jid.JID) error {
 	f.decided = append(f.decided, "approve "+user.String())
 	return f.err

@@ -233,6 +233,7 @@ type Counts struct {
 	Retries uint64 // of marked users, ever
 	Held    uint64 // rosters that were not believed at once, ever
 	Waiting int    // of those, that are not believed yet
+	Loaded  int    // users whose state is in memory
 }
 
 // NewManager makes a manager of what the store has kept, and starts its work in the
@@ -528,6 +529,9 @@ func (m *Manager) Hasten(domains []string) { m.queue.hasten(domains) }
 func (m *Manager) Counts() Counts {
 	c := Counts{Retries: m.queue.tried.Load(), Held: m.held.Load(), Waiting: m.guarded.count()}
 	c.Marked, c.Resync = m.queue.counts()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.Loaded = len(m.users)
 	return c
 }
 
