@@ -117,8 +117,7 @@ failed, and with 2 if the command line is wrong.`,
 // writeMan writes a page for each command.
 func writeMan(root *cobra.Command, dir string) error {
 	root.DisableAutoGenTag = true
-	date := time.Unix(0, 0).UTC() // the same sources give the same pages
-	return doc.GenManTree(root, &doc.GenManHeader{Title: "ROSTERD", Section: "8", Source: "rosterd " + version, Manual: "System Manager's Manual", Date: &date}, dir)
+	return doc.GenManTree(root, &doc.GenManHeader{Section: "8", Source: "rosterd " + version, Manual: "System Manager's Manual"}, dir)
 }
 
 // check is `rosterd check`.
