@@ -56,9 +56,12 @@ type Store interface {
 	Sync(done func())
 }
 
-// Rosters has the last known rosters: users.Manager. Known may read the store.
+// Rosters has the last known rosters: users.Manager. Its methods may read the store.
 type Rosters interface {
 	Known(user jid.JID) (*roster.Roster, bool)
+	// Believes reports whether the last known roster may replace what the server has of a
+	// user, of which nothing was known. If not yet, [Keeper.Keep] is called when it may.
+	Believes(user jid.JID, has *roster.Roster) bool
 }
 
 // Metrics are what a [Keeper] counts with.

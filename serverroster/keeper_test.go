@@ -181,6 +181,48 @@ func TestUnknown(t *testing.T) {
 	})
 }
 
+// What the server has is not replaced at the first look, if the removal guard says so.
+func TestDoubt(t *testing.T) {
+	onDisk(t, func(w *world) {
+		doubt := func(is bool) {
+			w.rosters.mu.Lock()
+			defer w.rosters.mu.Unlock()
+			w.rosters.doubt = map[jid.JID]bool{juliet: is}
+		}
+		doubt(true)
+		w.server.put(juliet, many(30))
+		w.quiet(func() {
+			if took := w.query(juliet, many(0)); took > time.Second {
+				t.Errorf("the query waited for %v", took)
+			}
+			w.keeper.Keep(juliet, nil)
+			w.sleep(3 * time.Hour)
+			w.again()
+			w.settle()
+		})
+		w.equal(juliet, many(30))
+		if w.watcher.told(juliet) > 0 {
+			t.Error("the watcher was told that they are in step")
+		}
+		doubt(false)
+		w.keeper.Keep(juliet, nil)
+		w.settle()
+		w.equal(juliet, many(0))
+		// From now on it is known what was written.
+		asked := w.rosters.asked
+		doubt(true)
+		w.query(juliet, many(3))
+		w.server.put(juliet, many(30))
+		w.sleep(time.Second)
+		w.again()
+		w.settle()
+		w.equal(juliet, many(3))
+		if w.rosters.asked != asked {
+			t.Error("what is known was doubted")
+		}
+	})
+}
+
 // After a restart of the server all are looked at again, those who differ first; after one
 // of rosterd, too.
 func TestResume(t *testing.T) {

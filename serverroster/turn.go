@@ -44,6 +44,7 @@ type turn struct {
 	kept       store.ServerRoster // row, as the store has it
 	have, want *roster.Roster
 	inStep     bool            // at the end
+	unknown    bool            // nothing is known of what the server has
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
 }
@@ -96,6 +97,10 @@ func (t *turn) keep() (done bool, err error) {
 				return false, err
 			}
 		}
+		if t.unknown && !t.Rosters.Believes(t.j.user, t.have) {
+			return true, nil // the backend is to say so again
+		}
+		t.unknown = false
 		changes := difference(t.have, t.want)
 		name := nameOf(changes, t.have)
 		if ask && complete {
@@ -150,7 +155,7 @@ func (t *turn) load() (ask bool) {
 		t.Logger.Error("what was kept of the server's roster of a user cannot be read", "user", t.j.user, "err", err)
 		row = store.ServerRoster{}
 	}
-	t.row, t.kept = row, row
+	t.row, t.kept, t.unknown = row, row, row.JID == "" || row.Residue == noAccount
 	t.row.JID = t.j.user.String()
 	if row.Residue == noAccount {
 		t.row.Residue = ""

@@ -16,8 +16,9 @@ import (
 type user struct {
 	m     *Manager
 	jid   jid.JID
-	known atomic.Pointer[roster.Roster] // the last known roster, for others
-	step  atomic.Pointer[step]          // the last one that the server's own was in step with
+	known atomic.Pointer[known]  // the last known roster, for others
+	sure  atomic.Pointer[string] // the version of the one that the guard has confirmed for the server's own
+	step  atomic.Pointer[step]   // the last one that the server's own was in step with
 	mail  mailbox
 
 	asking    atomic.Int32 // queries that are not answered
@@ -41,6 +42,7 @@ type user struct {
 	failed            bool           // the last try did, and the user is marked
 	fetchedGeneration *uint64        // of the last fetch that did not, and that the fetch queue has not been told of; nil: none
 	suspect           *suspect       // see guard
+	own               *roster.Roster // the server's, which may not be replaced yet: see guard
 	refused           refusals       // contacts that wait to be corrected
 	correcting        int            // contacts that are being corrected
 	edits             []edit         // that wait to be passed on
@@ -74,7 +76,8 @@ type (
 		edit
 		err error
 	}
-	notedEvent    struct{} // others said something, see notes
+	ownEvent      struct{ has *roster.Roster } // the server's own roster may not be replaced
+	notedEvent    struct{}                     // others said something, see notes
 	stoppingEvent struct{}
 )
 
@@ -234,6 +237,8 @@ func (u *user) handle(e event) {
 		u.edit()
 	case editedEvent:
 		u.passed(e)
+	case ownEvent:
+		u.protect(e.has)
 	case notedEvent:
 		u.noted()
 	}
@@ -340,6 +345,7 @@ func (u *user) permit(b *batch) {
 		b.skip()
 	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid) && !u.m.keeps(u.jid.Domain()):
 		u.m.queue.done(u.jid, b.generation, 0)
+		u.own = nil
 		b.skip()
 	default:
 		u.fetch(b)
@@ -398,13 +404,12 @@ func (u *user) received(e fetchedEvent) {
 	}
 	u.fail(queries, err)
 	b := soon
-	if held := (*heldError)(nil); errors.As(err, &held) {
-		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
-		b = backoff{confirm, confirm}
+	if errors.As(err, new(*heldError)) {
+		b = u.confirmation()
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
-		u.outdated, u.dirty = true, true
+		u.outdated, u.dirty, u.own = true, true, nil
 	} else {
 		u.fetchLater(err, b)
 	}
@@ -477,7 +482,7 @@ func (u *user) rest() {
 		u.save(nil)
 	}
 	if u.unread || u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
-		(u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
+		u.suspect != nil && u.own != nil || (u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}
 	u.last.Pack()

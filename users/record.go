@@ -91,7 +91,7 @@ func (u *user) load() {
 func (u *user) take(s state) {
 	u.state = s
 	u.kept, u.dated, u.saved = u.last, u.fetched, time.Now()
-	u.known.Store(u.last)
+	u.publish()
 }
 
 // reread reads what load could not. All resources are in doubt then: they were told
