@@ -30,7 +30,6 @@ const (
 	maxWaiting = 256
 
 	checkEvery   = 24 * time.Hour // the server is asked for what it has
-	lookAfter    = 2 * time.Second
 	sweepEvery   = time.Hour
 	chunk        = 500         // users that are looked up in the store at a time
 	turnTakes    = time.Second // then another user's turn has come
@@ -171,7 +170,6 @@ type job struct {
 	in      *list.List // where it waits; nil: the worker has it, or a timer
 	place   *list.Element
 	waiters []*waiter
-	look    bool // the server is to be asked
 	again   bool // looked at again after this turn
 	fails   int
 
@@ -332,25 +330,6 @@ func (k *Keeper) tellInStep(user jid.JID, row store.ServerRoster) {
 func isCurrent(row store.ServerRoster, resumed time.Time) bool {
 	age := time.Since(row.Checked)
 	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
-}
-
-// Look says that the server's roster of a user may have changed: the server is asked soon.
-func (k *Keeper) Look(user jid.JID) {
-	if way, _ := k.Ways(user.Domain()); way == nil {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	h := k.host(user.Domain())
-	if h == nil || h.broken != "" {
-		return
-	}
-	j := h.jobs[user]
-	if j == nil {
-		j = k.add(h, user)
-		k.later(h, j, lookAfter)
-	}
-	j.look, j.again = true, j == h.current
 }
 
 // Resume says that there is a way to a host's rosters, on a new stream or to a server that

@@ -164,8 +164,6 @@ func TestUnknown(t *testing.T) {
 		if took := w.ask(juliet); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		w.keeper.Look(juliet)
-		w.settle()
 		w.again()
 		w.settle()
 		w.equal(juliet, many(30))
@@ -174,7 +172,6 @@ func TestUnknown(t *testing.T) {
 		w.settle()
 		w.rosters.known = nil
 		w.server.put(juliet, many(30))
-		w.keeper.Look(juliet)
 		w.again()
 		w.settle()
 		w.equal(juliet, many(30))
@@ -305,7 +302,6 @@ func TestNoWay(t *testing.T) {
 		if took := w.query(juliet, many(3)); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		w.keeper.Look(juliet)
 		w.quiet(func() { w.sleep(time.Hour) })
 		w.name = "api"
 		w.keeper.Resume("example.org")
@@ -736,7 +732,6 @@ func TestLies(t *testing.T) {
 					if took := w.query(nurse, many(3)); took > 0 {
 						t.Errorf("a query waited for %v", took)
 					}
-					w.keeper.Look(juliet)
 					w.sleep(48 * time.Hour)
 				})
 				w.server.lies, w.server.store = false, nil
@@ -828,13 +823,14 @@ func TestEdits(t *testing.T) {
 			delete(w.server.rosters[juliet], mustJID("contact0@example.net"))
 			w.server.rosters[juliet][romeo] = roster.Item{JID: romeo, Subscription: "none"}
 		})
-		w.keeper.Look(juliet)
+		w.keeper.Resume("example.org")
 		w.settle()
 		w.equal(juliet, many(60))
 		for range 3 {
+			w.sleep(time.Second)
 			w.server.put(juliet, contacts("romeo@example.org none"))
 			for range 10 {
-				w.keeper.Look(juliet)
+				w.keeper.Resume("example.org")
 			}
 			w.settle()
 			w.equal(juliet, many(60))
@@ -843,27 +839,6 @@ func TestEdits(t *testing.T) {
 		if s := w.status(); s.Residue > 0 {
 			t.Errorf("%+v", s)
 		}
-	})
-}
-
-// To look is not forgotten when it fails.
-func TestLookFails(t *testing.T) {
-	test(t, func(w *world) {
-		w.query(juliet, many(3))
-		w.settle()
-		fail := true
-		w.server.fails = func(jid.JID, string) error {
-			if fail {
-				return errors.New("internal-server-error")
-			}
-			return nil
-		}
-		w.server.put(juliet, many(4))
-		w.keeper.Look(juliet)
-		w.sleep(10 * time.Second)
-		w.server.do(func() { fail = false })
-		w.settle()
-		w.equal(juliet, many(3))
 	})
 }
 
@@ -879,7 +854,8 @@ func TestChangedAtTheEnd(t *testing.T) {
 				w.keep(juliet, many(5))
 			} else {
 				w.server.put(nurse, many(3))
-				w.keeper.Look(nurse)
+				time.Sleep(time.Second)
+				w.keeper.Resume("example.org")
 			}
 		}
 		again := w.watcher.act
@@ -922,7 +898,6 @@ func TestClose(t *testing.T) {
 			if took := w.ask(nurse); took > 0 {
 				t.Errorf("a query waited for %v", took)
 			}
-			w.keeper.Look(nurse)
 			w.keeper.Resume("example.org")
 			w.keeper.Close()
 			w.server.silent = false

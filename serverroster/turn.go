@@ -35,7 +35,6 @@ type turn struct {
 	way     Way
 	name    string
 	waiters []*waiter
-	look    bool // the server is asked in any case
 	resumed time.Time
 	proven  bool
 	began   time.Time
@@ -57,20 +56,14 @@ var (
 func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, look: j.look, resumed: h.resumed, proven: h.proven, began: time.Now(),
+	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, resumed: h.resumed, proven: h.proven, began: time.Now(),
 		refused: make(map[jid.JID]bool)}
-	j.look = false
 	return t
 }
 
 // run goes on with the job, until it is done or another's turn has come.
 func (t *turn) run() (done bool, err error) {
 	done, err = t.keep()
-	if err != nil && t.look {
-		t.mu.Lock()
-		t.j.look = true // still
-		t.mu.Unlock()
-	}
 	if errors.Is(err, errBroken) {
 		return true, nil
 	}
@@ -160,7 +153,7 @@ func (t *turn) load() (ask bool) {
 	if row.Residue == noAccount {
 		t.row.Residue = ""
 	}
-	return t.look || !isCurrent(row, t.resumed)
+	return !isCurrent(row, t.resumed)
 }
 
 // moved reports whether the last known roster is another one by now.
@@ -188,7 +181,7 @@ func (t *turn) ask(first bool) error {
 	got = plain(got)
 	if first && t.have != nil && !got.Equal(t.have) { // it is not as it was left
 		t.j.verify = true
-		if t.row.Version == t.want.Version() && !t.look {
+		if t.row.Version == t.want.Version() {
 			t.j.suspects = append(t.j.suspects, nameOf(difference(got, t.want), got))
 		}
 	}
