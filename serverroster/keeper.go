@@ -34,7 +34,7 @@ const (
 	chunk        = 500         // users that are looked up in the store at a time
 	turnTakes    = time.Second // then another user's turn has come
 	callTakes    = 30 * time.Second
-	closeTakes   = time.Second // for what is under way
+	closeTakes   = 500 * time.Millisecond // for what is under way
 	minBackoff   = time.Second
 	maxBackoff   = 5 * time.Minute
 	failuresInA  = 3 // row, of different users, may be the way's and not theirs
@@ -386,7 +386,7 @@ func (h *host) spend(took time.Duration) {
 	h.busyAt = now
 }
 
-// Close waits for what is under way, which it ends after 1 s, and calls those who wait.
+// Close waits for what is under way, which it ends after 0.5 s, and calls those who wait.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	k.stop()
