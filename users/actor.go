@@ -261,7 +261,7 @@ func (u *user) ask(q query) {
 	if !told {
 		u.interested() // or, while nothing is fetched, those who are gone would be known for ever
 	}
-	q.never = !told || t.doubt && t.since.IsZero()
+	q.never = !told || t.never()
 	noted := u.shows(q) || told && !u.dirty && t.noted(q.version != nil)
 	if u.answersAtOnce() {
 		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }

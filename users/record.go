@@ -102,14 +102,16 @@ func (u *user) reread() {
 		u.fetchLater(err, soon)
 		return
 	}
-	now := u.state
+	now, began := u.state, u.saved
 	u.unread = false
 	u.take(before)
 	u.epoch = max(before.epoch, now.epoch) + 1
 	for full, t := range now.told {
-		if _, known := u.told[full]; !known {
-			u.set(full, t)
+		is, known := u.told[full]
+		if is.since.IsZero() && (!t.never() || known && !is.never()) {
+			is.since = began
 		}
+		u.set(full, told{versioned: is.versioned || t.versioned, doubt: true, since: is.since})
 	}
 	for full := range u.told {
 		u.doubt(full, false)
