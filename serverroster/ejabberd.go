@@ -357,9 +357,9 @@ func (e *Ejabberd) failed(ctx context.Context, err error) error {
 	return err
 }
 
-// spell is a domain as ejabberd has it.
+// spell is a domain as ejabberd has it, or takes it for what it is.
 func (e *Ejabberd) spell(domain string) string {
-	return cmp.Or(e.state(domain).spelling, domain)
+	return cmp.Or(e.state(domain).spelling, jid.StableDomain(domain))
 }
 
 // add calls add_rosteritem, which replaces the item if there is one.

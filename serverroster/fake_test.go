@@ -138,7 +138,10 @@ func (s *fakeServer) asked() int {
 }
 
 func (s *fakeServer) wait(ctx context.Context, d time.Duration) error {
-	if s.silent {
+	s.mu.Lock()
+	silent := s.silent
+	s.mu.Unlock()
+	if silent {
 		<-ctx.Done()
 		return ctx.Err()
 	}

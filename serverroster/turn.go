@@ -164,7 +164,7 @@ func (t *turn) keep() (done bool, err error) {
 // load reads what is kept, and reports whether the server is to be asked.
 func (t *turn) load() (ask bool) {
 	row, err := t.Store.ServerRoster(t.j.user.String())
-	if err == nil && row.JID != "" && !row.Writing {
+	if err == nil && row.JID != "" && !row.Writing && row.Residue != noAccount {
 		t.have, err = roster.Unpack(row.Roster, row.Items, "")
 	}
 	if err != nil {
@@ -175,6 +175,9 @@ func (t *turn) load() (ask bool) {
 	t.j.began, t.j.owes = true, false
 	t.row, t.kept = row, row
 	t.row.JID = t.j.user.String()
+	if row.Residue == noAccount {
+		t.row.Residue = ""
+	}
 	return t.look || !isCurrent(row, t.resumed)
 }
 
@@ -339,7 +342,7 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	var refusal *RefusedError
 	switch {
 	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
-		t.well(t.h)
+		t.well(t.h, took)
 	case t.calls.Err() != nil:
 		err = errStopping
 	}
@@ -390,10 +393,12 @@ func (t *turn) leave() {
 	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.checked(), Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
 }
 
-// keepNoAccount keeps that there is nothing to do as there is no such account.
-func (t *turn) keepNoAccount() {
-	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", t.began
-	t.finish()
+// noAccount is the residue of a user of whom the server has no account, at present: they are
+// tried again whenever they are fetched, as others are once a day.
+const noAccount = "no account"
+
+func (t *turn) leaveNoAccount() {
+	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Checked: t.began, Residue: noAccount}, nil)
 }
 
 // prove compares what the server has with what it has confirmed since it was asked last.

@@ -249,8 +249,10 @@ func NewManager(o Options) (*Manager, error) {
 		case err != nil:
 		case why == offline:
 			m.queue.offline(user)
+		case !m.Sessions.HasConnected(user):
+			m.queue.mark(user, MarkedBefore, why, soon, forOffline)
 		default:
-			m.queue.mark(user, MarkedBefore, why, soon)
+			m.queue.mark(user, MarkedBefore, why, soon, forFailure)
 		}
 		return nil
 	})
@@ -339,7 +341,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			}
 		case !connected:
 			m.reports.note(user)
-			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon)
+			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon, forFailure)
 		default:
 			fetched = append(fetched, user)
 		}
@@ -406,7 +408,7 @@ func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
 			return known, true
 		}
 	}
-	s := m.read(name)
+	s, _ := m.read(name)
 	return s.last, s.last != nil
 }
 
@@ -464,7 +466,9 @@ func (m *Manager) Gone(full jid.JID) {
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	if !m.keeps(user.Domain()) {
+	if m.keeps(user.Domain()) {
+		m.queue.left(user)
+	} else {
 		m.queue.done(user, generation, 0)
 	}
 	if m.busy(user) {
