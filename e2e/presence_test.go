@@ -47,6 +47,9 @@ func kept(s server) server {
 	s.rosters = rostersKept
 	if s.name == prosody.name {
 		s.start = func(ctx context.Context, o harness.ServerOptions) (*harness.Server, error) {
+			if o.Edits {
+				return startProsody(ctx, o)
+			}
 			module, err := os.ReadFile("../deploy/prosody/mod_rosterd_readonly.lua")
 			if err != nil {
 				return nil, err

@@ -25,6 +25,9 @@ const (
 	queryWaits = 3 * time.Second
 	// slowCall is how long a call takes at least of a server that is too slow to wait for.
 	slowCall = time.Second
+	// maxOwed is how long the server may be owed a rest for what queries wait for. Beyond,
+	// no query waits behind others: it is answered first.
+	maxOwed = 3 * time.Second
 	// maxWaiting bounds the queries of a host that wait: one more is not let wait, as it
 	// would do so in vain.
 	maxWaiting = 256
@@ -32,8 +35,8 @@ const (
 	checkEvery   = 24 * time.Hour // the server is asked for what it has
 	lookAfter    = 2 * time.Second
 	sweepEvery   = time.Hour
-	chunk        = 500         // users that are looked up in the store at a time
-	turnTakes    = time.Second // then another user's turn has come
+	chunk        = 500             // users that are looked up in the store at a time
+	turnTakes    = 5 * time.Second // then another user's turn has come
 	callTakes    = 30 * time.Second
 	closeTakes   = time.Second // for what is under way
 	minBackoff   = time.Second
@@ -105,8 +108,10 @@ type Options struct {
 
 // Keeper keeps the server's own rosters in step with the last known ones. There is one
 // worker for each host, which does one thing at a time. Together they take a fifth of the
-// server's time at most. What waits is an address for each user. Its methods are safe for concurrent
-// use, and do not block, but for [Keeper.Close].
+// server's time at most: after each portion the server rests for four times as long, but for
+// what queries wait for it does so afterwards. Queries go first, then changes of those whose
+// rosters the server has, then all others. What waits is an address for each user. Its
+// methods are safe for concurrent use, and do not block, but for [Keeper.Close].
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
 // written, it has that: after a kill, the server is asked what it has.
@@ -130,11 +135,13 @@ type host struct {
 	wake chan struct{} // capacity 1: something is to be done
 
 	// Touched by the worker alone.
-	free      time.Time // when the server may be used again
-	reported  time.Time // when progress was logged
-	reporting bool
+	reported   time.Time // when progress was logged
+	reporting  bool
+	portion    int // items that were, or are next, written together into a roster of portionFor
+	portionFor int
 
 	// Guarded by Keeper.mu.
+	free       time.Time // when the server has rested as long as it is owed
 	jobs       map[jid.JID]*job
 	urgent     list.List // of *job: queries wait for them
 	background list.List
@@ -185,7 +192,6 @@ type job struct {
 
 // progress is what turns of a job leave to the next one.
 type progress struct {
-	portion  int      // items that are written together next
 	verify   bool     // what was written is to be seen
 	rounds   int      // how often it was, and was not as written
 	suspects []string // differences that were there before something was written again
@@ -265,7 +271,8 @@ func New(o Options) *Keeper {
 
 // Keep says that a user's last known roster may have changed. If ready is not nil, a query
 // waits: ready is called once, from any goroutine or before Keep returns. That is when the
-// server's roster is in step, when more than 20 items differ, when it fails, and after 3 s.
+// server's roster is in step, when more than 20 items differ, when what others wait for has
+// taken too much of the server's time, when it fails, and after 3 s.
 func (k *Keeper) Keep(user jid.JID, ready func(inStep bool)) {
 	if waits, inStep := k.keep(user, ready); !waits && ready != nil {
 		ready(inStep)
@@ -310,10 +317,12 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	defer k.mu.Unlock()
 	// What was in step most likely is: it is looked at, but nobody waits for that.
 	waits = ready != nil && (!inStep || j != nil && j == h.current) && !h.slow && !now.Before(h.paused) &&
-		h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
+		h.free.Sub(now) <= maxOwed && h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
 	if j == nil {
 		j = k.add(h, user)
-		h.put(j, &h.background)
+		if h.put(j, &h.background); row.JID != "" { // a change need not wait for an import
+			h.background.MoveToFront(j.place)
+		}
 	}
 	j.again = j == h.current
 	if waits {
@@ -413,6 +422,19 @@ func (h *host) spend(took time.Duration) {
 	now := time.Now()
 	h.status.Busy = h.status.Busy*math.Exp(-float64(now.Sub(h.busyAt))/float64(busyOver)) + float64(took)/float64(busyOver)
 	h.busyAt = now
+}
+
+// owe lets the server rest for longer, and returns those who do not wait any more. k.mu is
+// held.
+func (h *host) owe(pause time.Duration) (released []*waiter) {
+	now := time.Now()
+	if h.free.Before(now) {
+		h.free = now
+	}
+	if h.free = h.free.Add(pause); h.free.Sub(now) <= maxOwed {
+		return nil
+	}
+	return h.letGo()
 }
 
 // Close waits for what is under way, which it ends after 1 s, and calls those who wait.

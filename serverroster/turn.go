@@ -14,11 +14,14 @@ import (
 )
 
 const (
-	// A portion takes about portionTakes of the server's time, and has maxPortion items at
-	// most. All of them take 1/share of it.
-	portionTakes = 20 * time.Millisecond
-	maxPortion   = 50
+	// A portion takes about portionTakes of the server's time, which is how long others
+	// wait behind it, and has maxPortion items at most. All of them take 1/share of it.
+	portionTakes = 5 * time.Millisecond
+	maxPortion   = 20
 	share        = 5
+	// smallRoster is the size up to which what an item takes hardly depends on the roster.
+	// Beyond, it may grow with it: Prosody saves the whole roster for each.
+	smallRoster = 50
 	// maxRounds is how often what was written is looked at, and was not as written, before
 	// the rest is left as it is.
 	maxRounds = 3
@@ -250,8 +253,13 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 		<-kept
 	}
 	from := len(t.sent)
-	for len(changes) > 0 && !over && err == nil && (t.proven || t.j.tried || len(t.sent) < manyUndone) {
-		n := min(max(1, t.j.portion), len(changes))
+	for len(changes) > 0 && !over && err == nil {
+		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))
+		if !t.proven && !t.j.tried {
+			if n = min(n, manyUndone-len(t.sent)); n <= 0 {
+				break
+			}
+		}
 		if err = t.set(changes[:n]); err == nil {
 			changes = changes[n:]
 			over = len(changes) > 0 && t.over()
@@ -309,12 +317,28 @@ func (t *turn) set(portion []roster.Change) error {
 		s.Removed += uint64(removed)
 		s.Written += uint64(len(confirmed) - removed)
 	})
-	next := 2 * len(portion)
-	if each := took / time.Duration(len(portion)); each > 0 {
+	t.h.measured(len(portion), took)
+	return err
+}
+
+// portionInto is how many items are written together into a roster of a size: as many as
+// last time, and fewer if it is larger than that one was.
+func (h *host) portionInto(size int) int {
+	size = max(size, smallRoster)
+	if h.portion == 0 {
+		h.portion, h.portionFor = 1, size
+	}
+	h.portion, h.portionFor = max(1, h.portion*min(h.portionFor, size)/size), size
+	return h.portion
+}
+
+// measured says how long it took to write some items of the last portion.
+func (h *host) measured(items int, took time.Duration) {
+	next := 2 * h.portion
+	if each := took / time.Duration(items); each > 0 {
 		next = min(next, int(portionTakes/each))
 	}
-	t.j.portion = min(max(next, 1), maxPortion)
-	return err
+	h.portion = min(max(next, 1), maxPortion)
 }
 
 // exchanges reports whether the server sends the presences that follow from what is written.
@@ -337,8 +361,9 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	t.mu.Lock()
 	t.h.spend(took)
 	pause := time.Duration(share*max(1, t.busy())-1) * took // the hosts are on one server
+	released := t.h.owe(min(pause, callTakes))
 	t.mu.Unlock()
-	t.h.free = time.Now().Add(min(pause, callTakes))
+	release(released, false)
 	var refusal *RefusedError
 	switch {
 	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
@@ -349,17 +374,29 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	return took, err
 }
 
-// rest waits until the server may be used. It returns false if the keeper is closed first.
+// rest waits until the server may be used: at once if a query waits, unless too much is
+// owed. It returns false if the keeper is closed first.
 func (t *turn) rest() bool {
-	if wait := time.Until(t.h.free); wait > 0 {
+	for t.stopping.Err() == nil {
+		t.mu.Lock()
+		until := t.h.free
+		if t.waiters != nil || t.h.urgent.Len() > 0 {
+			until = until.Add(-maxOwed)
+		}
+		t.mu.Unlock()
+		wait := time.Until(until)
+		if wait <= 0 {
+			return true
+		}
 		timer := time.NewTimer(wait)
-		defer timer.Stop()
 		select {
 		case <-timer.C:
+		case <-t.h.wake: // it may be that a query waits
 		case <-t.stopping.Done():
 		}
+		timer.Stop()
 	}
-	return t.stopping.Err() == nil
+	return false
 }
 
 // over reports whether another's turn has come.

@@ -121,7 +121,7 @@ func (u *user) reread() {
 		u.miss(contact)
 	}
 	u.former = append(u.former, now.former...)
-	u.fetchLater(MarkedState, errUndelivered, soon)
+	u.fetchLater(MarkedClient, errUndelivered, soon)
 }
 
 // read is what the store has of a user. If that is damaged, nothing is known of them: the

@@ -111,15 +111,26 @@ func (b *Backend) Set(user string, contacts Contacts) {
 func (b *Backend) Items(user string) []Item {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var contacts Contacts
+	var contacts map[string]struct {
+		Contact
+		Groups any `json:"groups"` // an edit has left an array
+	}
 	if json.Unmarshal(b.bodies[user], &contacts) != nil {
 		return nil
 	}
 	var items []Item
 	for _, jid := range slices.Sorted(maps.Keys(contacts)) {
 		c := contacts[jid]
-		items = append(items, Item{JID: jid, Name: c.Name, Ask: c.Ask, Approved: c.Approved,
-			Subscription: cmp.Or(c.Subscription, "both"), Groups: slices.Sorted(maps.Keys(c.Groups))})
+		it := Item{JID: jid, Name: c.Name, Ask: c.Ask, Approved: c.Approved, Subscription: cmp.Or(c.Subscription, "both")}
+		switch groups := c.Groups.(type) {
+		case map[string]any:
+			it.Groups = slices.Sorted(maps.Keys(groups))
+		case []any:
+			for _, group := range groups {
+				it.Groups = append(it.Groups, fmt.Sprint(group))
+			}
+		}
+		items = append(items, it)
 	}
 	return items
 }

@@ -170,7 +170,8 @@ type ServerOptions struct {
 
 	// OwnRosters has the server's own rosters be read and written past the
 	// component, see [Server.OwnRoster]. ejabberd gets its HTTP API for it, and
-	// refuses what users change of their rosters, unless Edits is set.
+	// refuses what users change of their rosters, unless Edits is set, as it is meant
+	// to be on Prosody, too.
 	OwnRosters, Edits bool
 	// PEP has users publish (XEP-0163).
 	PEP bool
