@@ -197,7 +197,7 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 		return
 	}
 	if c.sessions.Spelled(full) == u.bare { // else another session has its place by now
-		successor := s.grants.of(full.Domain()).isEjabberd() && c.sessions.IsInterested(full) && c.sessions.HeardSince(full, time.Now().Add(-succession))
+		successor := s.grants.of(full.Domain()).isEjabberd() && c.sessions.AskedAgainSince(full, time.Now().Add(-succession))
 		c.hub.Unavailable(full, says)
 		c.gone(full)
 		if successor {
@@ -206,8 +206,8 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 	}
 }
 
-// succession is how long after its client was heard of the end of a session may be that of
-// another one, before it.
+// succession is how long after a second query the end of a session may be that of the first
+// one's.
 const succession = 2 * time.Second
 
 // askSuccessor finds out whether there is a session in the place of one that has ended, and

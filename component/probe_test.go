@@ -407,6 +407,10 @@ func TestEndOfAnEarlierSession(t *testing.T) {
 	k.quiet()
 	s, _ := r.current()
 	s.grants.change("example.org", func(g *grant) { g.queries = queriesArrive })
+	k.send("<presence from='juliet@example.org/one' to='contacts.example.org'/>")
+	r.sessions.Interested(mustJID(t, "juliet@example.org/one")) // which is the only one
+	k.send("<presence type='unavailable' from='juliet@example.org/one' to='contacts.example.org'/>")
+	k.quiet()
 	for _, test := range []struct {
 		resource, answer string
 		told             bool
@@ -415,6 +419,7 @@ func TestEndOfAnEarlierSession(t *testing.T) {
 		{"gone", "<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/><text xmlns='" + nsStanzas + "'>User session not found</text></error></iq>", false},
 	} {
 		full := mustJID(t, "juliet@example.org/"+test.resource)
+		r.sessions.Interested(full)
 		r.sessions.Interested(full)
 		k.send("<presence from='%s' to='contacts.example.org'/><presence type='unavailable' from='%s' to='contacts.example.org'/>", full, full)
 		ping := k.nextElement()
