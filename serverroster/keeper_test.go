@@ -86,7 +86,7 @@ func TestPaced(t *testing.T) {
 						}
 					}
 				}
-				if each == 600*time.Microsecond && len(w.server.portions) > 50 {
+				if each == 600*time.Microsecond && len(w.server.portions) > 70 {
 					t.Errorf("%d portions", len(w.server.portions))
 				}
 				if took := w.query(juliet, many(330)); took > 0 { // though it is known what the server has
@@ -259,7 +259,8 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// Users are brought in step one after the other, and a change does not wait for all of them.
+// Users are brought in step one after the other, and neither a change nor who logs in waits
+// for all of them.
 func TestImport(t *testing.T) {
 	test(t, func(w *world) {
 		const users = 300
@@ -275,8 +276,18 @@ func TestImport(t *testing.T) {
 			t.Errorf("%d users are in step after a minute, want about 60", before)
 		}
 		w.keep(juliet, many(4))
-		w.sleep(5 * time.Second)
+		w.sleep(6 * time.Second)
 		w.equal(juliet, many(4))
+		if took := w.query(mustJID("user299@example.org"), many(200)); took > 0 {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.sleep(6 * time.Second)
+		w.equal(mustJID("user299@example.org"), many(200))
+		if took := w.query(romeo, many(600)); took > 0 { // has more than one turn
+			t.Errorf("a query waited for %v", took)
+		}
+		w.sleep(10 * time.Second)
+		w.equal(romeo, many(600))
 		w.settle()
 		for n := range users {
 			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
