@@ -36,7 +36,7 @@ const (
 	lookAfter    = 2 * time.Second
 	sweepEvery   = time.Hour
 	chunk        = 500             // users that are looked up in the store at a time
-	turnTakes    = 5 * time.Second // then another user's turn has come
+	turnTakes    = 5 * time.Second // then another's turn has come who does not wait for an import
 	callTakes    = 30 * time.Second
 	closeTakes   = time.Second // for what is under way
 	minBackoff   = time.Second
@@ -712,7 +712,9 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
-		h.put(j, h.rest(j))
+		if h.put(j, h.rest(j)); !done && j.in == &h.background { // one after the other
+			h.background.MoveToFront(j.place)
+		}
 	case j.owes: // until that is kept
 		k.later(h, j, lookAfter)
 	default:

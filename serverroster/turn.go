@@ -406,11 +406,15 @@ func (t *turn) over() bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.waiters == nil && t.h.urgent.Len() > 0 {
+	switch {
+	case t.waiters == nil && t.h.urgent.Len() > 0:
 		return true
+	case t.j.soon:
+		return t.h.soon.Len() > 0 && time.Since(t.began) > turnTakes
+	case t.j.fails > 0:
+		return t.h.soon.Len() > 0 || t.h.background.Len() > 0
 	}
-	others := t.h.soon.Len() > 0 || !t.j.soon && t.h.background.Len() > 0
-	return others && time.Since(t.began) > turnTakes
+	return t.h.soon.Len() > 0
 }
 
 // finish keeps that the user is in step, but for what the server makes otherwise.
