@@ -184,7 +184,7 @@ const (
 
 	PushPrivileged = "privileged" // roster push, sent by the server in the user's name (XEP-0356, section 6)
 	PushDirect     = "direct"     // roster push, sent from the user's bare JID
-	PushServer     = "server"     // by the server, when its own roster is written
+	PushServer     = "server"     // by the server, when its own roster is written, without what it has not (ask, approved)
 	PushExchange   = "exchange"   // message with a roster item exchange (XEP-0144), which the client may act on
 
 	PresenceRelayed = "relayed" // by rosterd

@@ -162,7 +162,8 @@ func (w *privilegeWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, e
 	var data []byte
 	done := make(chan answer, 1)
 	r := request{to: w.c.names.jid(user).String(), payload: rosterQuery}
-	id := w.s.request(r, w.s.out.put, func(a answer) {
+	put := func(data []byte) error { return w.s.out.putWithin(ctx, data) }
+	id := w.s.request(r, put, func(a answer) {
 		if a.iq != nil {
 			data = bytes.Clone(a.iq.Raw) // all of it: an Element has but MaxElements
 		}
@@ -182,6 +183,8 @@ func (w *privilegeWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, e
 		return nil, a.err
 	case !w.s.ownRosters(w.host): // COMPAT ejabberd, which gives us our own refusal
 		return nil, errNoOwnRosters
+	case isError(a.iq) && errorCondition(a.iq) == "item-not-found":
+		return nil, serverroster.ErrNoAccount
 	case isError(a.iq):
 		return nil, fmt.Errorf("the server's own roster: %s", errorCondition(a.iq))
 	}
@@ -234,13 +237,16 @@ func readRoster(data []byte) (items []roster.Item, unread int, err error) {
 
 // Set implements serverroster.Way. Each change is an IQ of its own (RFC 6121, section
 // 2.1.5), and they are sent in a row: those behind one that fails may be written. COMPAT
-// Prosody, which takes several items in one, and answers once for each.
+// Prosody, which takes several items in one, and answers once for each; and which fails
+// without an answer at an address that it does not take. That is known by the answer to
+// what was sent behind it.
 func (w *privilegeWay) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
 	set := &rosterSet{privilegeWay: w, written: written}
-	var ids []string
-	spelled := w.c.names.changes(changes)
-	for i, change := range changes {
-		it := spelled[i]
+	put := func(data []byte) error { return w.s.out.putWithin(ctx, data) }
+	sent := make(map[string]roster.Change, len(changes))
+	for _, change := range changes {
+		it := change
+		it.Item.JID = w.c.names.contact(it.Item.JID)
 		it.Version, it.Item.Ask, it.Item.Approved = "", false, false
 		r := request{kind: stanza.IQTypeSet, to: w.c.names.jid(user).String(), payload: string(appendChange(nil, it))}
 		if len(r.payload)+maxQuery > w.c.opts.MaxStanza {
@@ -248,13 +254,22 @@ func (w *privilegeWay) Set(ctx context.Context, user jid.JID, changes []roster.C
 			continue
 		}
 		set.left.Add(1)
-		ids = append(ids, w.s.request(r, w.s.out.put, func(a answer) { set.answered(change, a) }))
+		id := w.s.request(r, put, func(a answer) { set.answered(change, a) })
+		sent[id] = change
 		if set.failed() {
 			break
 		}
 	}
+	w.s.ping("behind-"+w.c.nobodyAt(w.c.names.write(w.host)), put, func(a answer) {
+		for id, change := range sent {
+			if a.iq != nil && w.s.iqs.cancel(id) {
+				set.refuse(change, "no answer")
+				set.left.Done()
+			}
+		}
+	})
 	stop := context.AfterFunc(ctx, func() {
-		for _, id := range ids {
+		for id := range sent {
 			if w.s.iqs.cancel(id) {
 				set.answered(roster.Change{}, answer{err: ctx.Err()})
 			}

@@ -363,6 +363,39 @@ func testPresenceRefresh(t *testing.T, srv server) {
 	wantOneStream(ctx, t, w)
 }
 
+// Romeo lists juliet all the time, and is there when she comes. When she lists him, too,
+// she sees him, though he says nothing, and he sees her, with each of her clients.
+func TestPresenceListedLater(t *testing.T) { onBothWays(t, testPresenceListedLater) }
+
+func testPresenceListedLater(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := start(t, setup{server: srv})
+	const balcony, phone, street = "juliet@example.org/balcony", "juliet@example.org/phone", "romeo@example.org/street"
+	w.backend.Set("juliet", contacts())
+	w.backend.Set("romeo", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo")
+	romeo := w.login(ctx, t, slixmpp, street)
+	roster(ctx, t, romeo)
+	show(t, romeo, "dnd")
+	first, second := w.login(ctx, t, gosrc, balcony), w.login(ctx, t, slixmpp, phone)
+	for _, client := range []harness.Client{first, second} {
+		roster(ctx, t, client)
+		handled(ctx, t, client)
+	}
+	wantUnseen(t, romeo, "juliet@example.org")
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.refresh(ctx, t, "juliet")
+	for _, client := range []harness.Client{first, second} {
+		waitSeen(ctx, t, client, street, "dnd")
+	}
+	waitSeen(ctx, t, romeo, balcony, "available")
+	waitSeen(ctx, t, romeo, phone, "available")
+	show(t, romeo, "unavailable")
+	for _, client := range []harness.Client{first, second} {
+		waitSeen(ctx, t, client, street, "unavailable")
+	}
+}
+
 // Whose presence goes to whom is in the roster of the one whose presence it is:
 // juliet lists romeo, who does not list her. The nurse, who is listed by all,
 // hears all, and so tells when enough has been waited for.

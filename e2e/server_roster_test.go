@@ -632,6 +632,48 @@ func (w *world) settled(ctx context.Context, t *testing.T) {
 	}
 }
 
+// A contact's domain reaches the server so that it means the same to it, whichever spelling
+// the backend uses: A-labels where its preparation would make another domain of U-labels
+// (RFC 3491 beside RFC 5895). Nothing is written in circles.
+func TestServerRosterDomains(t *testing.T) { onKept(t, testServerRosterDomains) }
+
+func testServerRosterDomains(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, own: true})
+	list, want := harness.Contacts{}, []harness.Item{}
+	for domain, has := range map[string]string{ // as the backend has it, and as the server is to
+		"xn--bcher-kva.example":                    "bücher.example",
+		"bücher2.example":                          "bücher2.example",
+		"xn--zckzah.example":                       "テスト.example",
+		"xn--strae-oqa.example":                    "xn--strae-oqa.example", // not strasse
+		"faß.example":                              "xn--fa-hia.example",
+		"xn--nxasmm1c.example":                     "xn--nxasmm1c.example",     // a final sigma
+		"xn--ls8h.example":                         "xn--ls8h.example",         // younger than nameprep
+		"xn--mgba3gch31f060k.test":                 "xn--mgba3gch31f060k.test", // a zero width non-joiner
+		"xn--4dbcagdahymbxekheh6e0a7fei0b.example": "xn--4dbcagdahymbxekheh6e0a7fei0b.example",
+	} {
+		list["romeo@"+domain] = harness.Contact{Name: domain}
+		want = append(want, harness.Item{JID: "romeo@" + has, Name: domain, Subscription: "both"})
+	}
+	w.backend.Set("juliet", list)
+	juliet := w.login(ctx, t, gosrc, julietFull)
+	if answered := roster(ctx, t, juliet); len(answered) != len(want) {
+		t.Errorf("%d contacts", len(answered))
+	}
+	w.waitOwn(ctx, t, "juliet", want...)
+	writes := w.writes()
+	w.again(ctx, t) // the server is asked
+	roster(ctx, t, juliet)
+	w.settled(ctx, t)
+	w.wantOwn(ctx, t, "juliet", want...)
+	if now := w.writes(); writes != len(want) || now != writes {
+		t.Errorf("%d writes, and then %d", writes, now-writes)
+	}
+	w.backend.Set("juliet", harness.Contacts{})
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet")
+}
+
 // Users have rosters of their own on a server, made by themselves, when rosterd comes there.
 // Nothing is changed before the backend has said something of a user, whatever fails until
 // then; then their roster becomes what it says, and what did not change is not interrupted.
