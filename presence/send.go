@@ -181,7 +181,7 @@ func (h *Hub) sync(u *user, s *subscriber, probe bool, batch []Stanza) []Stanza 
 	if e.user != nil {
 		available = e.user.available
 	}
-	answered := native && probe && !s.relayed
+	answered := native && probe && !s.relayed && f.first > e.user.own.unasked
 	for _, r := range u.resources {
 		p := Stanza{From: r.full, To: e.jid, Payload: r.payload}
 		var by server
