@@ -17,8 +17,6 @@ import (
 	"rosterd/roster"
 )
 
-var fierce = flag.Bool("fierce", false, "let the model test of the server's own rosters do much at one moment, too")
-
 var modelSeeds = flag.Int("seeds", 24, "run the model tests with so many random seeds")
 
 var modelLog = flag.Int("steps", 60, "how many of the last steps of a model test that fails are logged")
@@ -397,7 +395,7 @@ func (m *model) comeAndGo(report bool) {
 }
 
 func (m *model) step() {
-	if m.ownServer != nil && !*fierce {
+	if m.ownServer != nil && m.calmly {
 		time.Sleep(time.Duration(m.rand.IntN(4000)) * time.Millisecond)
 	}
 	switch n := m.rand.IntN(100); {
@@ -418,7 +416,7 @@ func (m *model) step() {
 	case n < 83:
 		m.mu.Lock()
 		m.slow = []time.Duration{0, time.Millisecond, 100 * time.Millisecond, time.Second}[m.rand.IntN(4)]
-		if m.ownServer != nil && !*fierce {
+		if m.ownServer != nil && m.calmly {
 			m.slow = min(m.slow, 10*time.Millisecond)
 		}
 		m.note("a stanza takes %s", m.slow)

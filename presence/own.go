@@ -363,11 +363,13 @@ func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 	e := &h.entries[id]
 	if what&f.has&isTold != 0 && e.user != nil {
 		// Who has just come was not answered, perhaps.
-		if i, is := e.user.subscriber(u.id); !is {
-			u.own.unasked = f.at
-		} else if s := &e.user.subscribers[i]; u.fresh(s.sent).n > 0 {
-			s.relayed = true
+		i, is := e.user.subscriber(u.id)
+		switch {
+		case is && u.fresh(e.user.subscribers[i].sent).n > 0:
+			e.user.subscribers[i].relayed = true
 			h.broadcast(e.user)
+		case !is && (!e.user.known || e.user.native(u.jid, &subscriber{end: told})):
+			u.own.unasked = f.at
 		}
 	}
 	if what&isSeen == 0 {

@@ -36,6 +36,7 @@ type Kind string
 const (
 	LikeProsody  Kind = "like-prosody" // a fake one
 	LikeEjabberd Kind = "like-ejabberd"
+	PushesAlone  Kind = "pushes-alone" // like ejabberd, with check_from: true
 	Prosody      Kind = "prosody"
 	Ejabberd     Kind = "ejabberd"
 )
@@ -43,6 +44,8 @@ const (
 // habit is how a server of the kind behaves, and whether it is a real one.
 func (k Kind) habit() (h habit, real bool) {
 	switch k {
+	case PushesAlone:
+		return pushesAlone, false
 	case LikeEjabberd:
 		return likeEjabberd, false
 	case Prosody:
