@@ -13,8 +13,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/admin"
 	"rosterd/component"
 	"rosterd/config"
 	"rosterd/fetcher"
@@ -44,9 +46,10 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	if err != nil {
 		return err
 	}
-	log, level := newLogger(cfg.Log, logs)
+	events := new(metrics.Events)
+	log, level := newLogger(cfg.Log, logs, events)
 	warn(log, warnings)
-	a, err := assemble(cfg, log)
+	a, err := assemble(cfg, log, events)
 	if err != nil {
 		return err
 	}
@@ -54,6 +57,11 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	log.Info("rosterd starts", "version", version, "commit", buildCommit(),
 		"refresh", a.refresh.Addr, "metrics", a.metrics.Addr, "hosts", cfg.XMPP.Hosts)
 	a.stream.Go(func() { a.component.Run(a.streams, a.manager) })
+	tellSystemd(log, daemon.SdNotifyReady)
+	beats, endBeats := context.WithCancel(context.Background())
+	var beating sync.WaitGroup
+	beating.Go(func() { watchdog(beats, log, a.alive) })
+	defer func() { endBeats(); beating.Wait() }()
 	for running := true; running; {
 		select {
 		case <-hangups:
@@ -65,6 +73,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 		}
 	}
 	log.Info("rosterd stops")
+	tellSystemd(log, daemon.SdNotifyStopping)
 	if failure := a.stop(); err == nil {
 		err = failure
 	}
@@ -85,7 +94,11 @@ type app struct {
 	ejabberd         *serverroster.Ejabberd // nil: its API is not used
 	serverRosters    *serverroster.Keeper   // nil: they are not kept
 	state            *store.Store
+	sessions         *session.Table
+	events           *metrics.Events
+	started          time.Time
 	refresh, metrics *http.Server
+	admin            *http.Server // nil: there is no socket
 
 	requests    context.Context // of all HTTP requests
 	endRequests context.CancelFunc
@@ -98,8 +111,8 @@ type app struct {
 
 // assemble makes the parts, connects them, and begins to listen. If it fails,
 // nothing is left running.
-func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
-	a := &app{cfg: cfg, log: log, tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
+func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app, error) {
+	a := &app{cfg: cfg, log: log, events: events, started: time.Now(), tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
 	a.requests, a.endRequests = context.WithCancel(context.Background())
 	a.streams, a.endStreams = context.WithCancel(context.Background())
 	a.stops = append(a.stops, a.endRequests, a.endStreams)
@@ -133,10 +146,10 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	if a.state, err = store.Open(cfg.State.Path, store.Options{Logger: log, Errors: m.StateErrors, ForgetAfter: cfg.State.ForgetAfter}); err != nil {
 		return fmt.Errorf("state.path: %w", err)
 	}
-	sessions, err := session.Load(a.state)
-	if err != nil {
+	if a.sessions, err = session.Load(a.state); err != nil {
 		return err
 	}
+	sessions := a.sessions
 	metrics.RegisterSessions(registry, sessions.Counts)
 	secured, err := cfg.XMPP.TLS.Client()
 	if err != nil {
@@ -150,12 +163,15 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
-		API: api, ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
+		API: api, ServerPush: func(user jid.JID, contacts []jid.JID, settled func([]jid.JID, error)) {
+			a.serverRosters.Push(user, contacts, settled)
+		},
+		ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
 		Source: a.fetcher, Editor: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
-		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
+		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: time.Duration(cfg.Contacts.ConfirmAfter), MaxAge: cfg.Contacts.MaxAge},
 		// A client that logs in never waits behind all other fetches.
 		Limits: users.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4), Resync: cfg.Contacts.ResyncRate},
 	})
@@ -177,11 +193,11 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.component.Relay(hub)
 	}
 	if cfg.XMPP.ServerRoster != "off" {
-		a.keepServerRosters(cfg, log, m, hub)
+		a.keepServerRosters(cfg, log, m, sessions, hub)
 	}
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
-		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
+		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held, Waiting: c.Waiting}
 	})
 	return a.startHTTP(cfg, log, registry, m)
 }
@@ -214,11 +230,16 @@ func loginOf(c config.EjabberdAPI) serverroster.EjabberdLogin {
 
 // keepServerRosters has the server's own rosters kept in step. hub relays what the server
 // does not do by them; it may be nil.
-func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, hub *presence.Hub) {
+func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, sessions *session.Table, hub *presence.Hub) {
 	options := serverroster.Options{
 		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: func(host, why string) {
 			if _, name := a.serverRosterWay(host); name == component.ServerRosterPrivilege {
 				a.component.BrokenOwnRosters(host, why)
+			}
+		},
+		Pushed: func(user jid.JID, contacts []jid.JID) {
+			if !a.component.PushesByServer(user.Domain()) { // or it would push the same again
+				a.manager.Pushed(user, contacts)
 			}
 		},
 		Rate: cfg.Contacts.ResyncRate, Logger: log,
@@ -226,6 +247,8 @@ func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.
 	}
 	if hub != nil {
 		options.Watcher = hub
+	} else {
+		options.Online = sessions.HasAvailable
 	}
 	a.serverRosters = serverroster.New(options)
 	if hub != nil {
@@ -283,11 +306,31 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
 		}
 	})
-	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
+	history := metrics.NewHistory(registry)
+	a.stops = append(a.stops, history.Close)
+	page := metrics.Page{Overview: a.overview, History: history, Events: a.events}
+	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }, page))
+	a.listenAdmin(cfg.State.Path)
 	a.stops = append(a.stops, a.stopHTTP)
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
 	a.serveHTTP(a.metrics, metricsListener)
 	return nil
+}
+
+// listenAdmin lets those who may write the state file ask with rosterd user, approve and
+// reject. Rosters are served without that, too.
+func (a *app) listenAdmin(state string) {
+	if state == "" {
+		return
+	}
+	l, err := admin.Listen(admin.Path(state))
+	if err != nil {
+		a.log.Warn("rosterd user, approve and reject cannot ask this process", "err", err)
+		return
+	}
+	a.stops = append(a.stops, func() { _ = l.Close() })
+	a.admin = a.newServer(l, admin.Handler(a.manager, a.sessions, a.state))
+	a.serveHTTP(a.admin, l)
 }
 
 // listen listens on the address that a key of the configuration has.
@@ -326,8 +369,8 @@ func (a *app) stopHTTP() {
 	defer timer.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
 	defer cancel()
-	for _, server := range []*http.Server{a.refresh, a.metrics} {
-		if server.Shutdown(ctx) != nil {
+	for _, server := range []*http.Server{a.refresh, a.metrics, a.admin} {
+		if server != nil && server.Shutdown(ctx) != nil {
 			server.Close()
 		}
 	}
@@ -350,20 +393,14 @@ func (a *app) stopStream() {
 	<-answered
 }
 
-// status is the answer of /status.
-func (a *app) status() any {
-	s := struct {
-		component.Status
-		State         string                `json:"state,omitempty"` // why it is not being written
-		ServerRosters []serverroster.Status `json:"server_rosters,omitempty"`
-	}{Status: a.component.Status()}
-	if a.serverRosters != nil {
-		s.ServerRosters = a.serverRosters.Status()
+// alive takes the locks that all work needs, and returns one line about the stream.
+func (a *app) alive() string {
+	a.manager.Counts()
+	a.sessions.Counts()
+	if _, err := a.component.Ready(); err != nil {
+		return err.Error()
 	}
-	if err := a.state.Err(); err != nil {
-		s.State = err.Error()
-	}
-	return s
+	return "connected to the XMPP server"
 }
 
 // newMetrics makes the collectors. Every known label begins at 0.

@@ -27,6 +27,10 @@ type ownRosters struct {
 	why    string // it is not proven; "": nothing is known
 }
 
+// nsExchanges is the namespace in which deploy/prosody/mod_rosterd_readonly.lua says that the
+// server sends the presences that follow from what is written to its rosters.
+const nsExchanges = "urn:rosterd:presence"
+
 const rosterQuery = "<query xmlns='" + nsRoster + "'/>"
 
 // proveOwnRosters reads the roster of a user who does not exist, if that is permitted. It
@@ -89,6 +93,7 @@ func (c *Component) subscriptionTried(s *stream, e *xmlstream.Element) bool {
 	}
 	is = e.Get("type") == "unavailable"
 	refused := isError(e) && map[string]bool{"forbidden": true, "not-acceptable": true, "not-allowed": true, "policy-violation": true}[errorCondition(e)]
+	exchanges := refused && e.Child(e.Name.Space, "error").Child(nsExchanges, "exchanges") != nil
 	s.grants.change(host, func(g *grant) {
 		switch {
 		case is && g.asks == "":
@@ -96,6 +101,7 @@ func (c *Component) subscriptionTried(s *stream, e *xmlstream.Element) bool {
 		case refused:
 			g.asks = SubscriptionsRefused
 		}
+		g.exchanges = g.exchanges || exchanges
 	})
 	return true
 }
@@ -143,6 +149,10 @@ type privilegeWay struct {
 	s    *stream
 	host string
 }
+
+// Exchanges reports whether the server sends the presences that follow from what was
+// written. What is asked for before the first roster set is answered before it, too.
+func (w *privilegeWay) Exchanges() bool { return w.s.grants.of(w.host).exchanges }
 
 var errNoOwnRosters = errors.New("the server does not let its own rosters be read and written any more")
 

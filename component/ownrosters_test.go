@@ -372,10 +372,54 @@ func TestSetOwnRoster(t *testing.T) {
 	})
 }
 
+// serverPushes pushes what it is to.
+func serverPushes(_ jid.JID, _ []jid.JID, settled func([]jid.JID, error)) { settled(nil, nil) }
+
+// What the server is to push is settled by what it has confirmed, and by nothing else.
+func TestPushByServer(t *testing.T) {
+	var missing []jid.JID
+	var fails error
+	var asked []jid.JID
+	r := start(t, only, func(o *Options) {
+		o.API = api{}
+		o.ServerPush = func(user jid.JID, contacts []jid.JID, settled func([]jid.JID, error)) {
+			asked = append([]jid.JID{user}, contacts...)
+			go settled(missing, fails)
+		}
+	})
+	k := r.server.serve()
+	k.send("%s", delegationOnly+rostersOnly)
+	k.quiet()
+	k.quiet()
+	if !r.PushesByServer("example.org") {
+		t.Fatalf("%+v", r.Status().Hosts[0])
+	}
+	romeo := mustJID(t, "romeo@example.org")
+	for _, test := range []struct {
+		missing []jid.JID
+		fails   error
+		refused bool
+	}{
+		{},
+		{[]jid.JID{romeo}, errors.New("connection refused"), false},
+		{[]jid.JID{romeo}, serverroster.ErrNotPushed, true},
+	} {
+		missing, fails = test.missing, test.fails
+		o := receive(t, r.push(t, "balcony"))
+		if !slices.Equal(o.Owed, test.missing) || (o.Err == nil) != (test.fails == nil) || o.Refused != test.refused || o.Lost {
+			t.Errorf("%+v: got %+v", test, o)
+		}
+		if len(asked) != 2 || asked[0] != mustJID(t, "juliet@example.org") || asked[1] != romeo {
+			t.Errorf("asked for %v", asked)
+		}
+		k.quiet() // nothing is sent
+	}
+}
+
 // Where nothing is delegated and the server's own rosters can be kept, the server answers
 // by itself: nothing is pushed, and who comes is looked up.
 func TestQueryServer(t *testing.T) {
-	r, k, _ := own(t, rostersOnly, func(o *Options) { o.Timing.Announce = time.Second })
+	r, k, _ := own(t, rostersOnly, func(o *Options) { o.Timing.Announce, o.ServerPush = time.Second, serverPushes })
 	k.send("<presence from='%s' to='contacts.example.org'/>", juliet) // before it is known
 	waitFor(t, "the server answers by itself", func() bool {
 		k.quiet()
@@ -476,17 +520,26 @@ func TestNoOwnRostersOnEjabberd(t *testing.T) {
 
 // Only the server's answer for the user who does not exist says what becomes of requests.
 func TestSubscriptionsAreTried(t *testing.T) {
-	for _, test := range []struct{ answer, want string }{
-		{"<presence type='unavailable' from='%s'/>", SubscriptionsTaken},
-		{"<presence type='error' from='%s'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/></error></presence>", SubscriptionsRefused},
-		{"<presence type='error' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/></error></presence>", ""},
-		{"<presence type='unsubscribed' from='%s'/><presence type='unavailable' from='juliet@example.org/x'/>", ""},
+	const exchanges = "<exchanges xmlns='" + nsExchanges + "'/>"
+	for _, test := range []struct {
+		answer, want string
+		exchanges    bool
+	}{
+		{"<presence type='unavailable' from='%s'/>", SubscriptionsTaken, false},
+		{"<presence type='error' from='%s'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/></error></presence>", SubscriptionsRefused, false},
+		{"<presence type='error' from='%s'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/>" + exchanges + "</error></presence>", SubscriptionsRefused, true},
+		{"<presence type='error' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/>" + exchanges + "</error></presence>", "", false},
+		{"<presence type='unsubscribed' from='%s'/><presence type='unavailable' from='juliet@example.org/x'/>", "", false},
+		{"<presence type='error' from='juliet@example.org'><error type='cancel'><not-allowed xmlns='" + nsStanzas + "'/>" + exchanges + "</error></presence>", "", false},
 	} {
 		r, k, _ := own(t, delegationOnly+rostersOnly)
 		k.send("%s", strings.ReplaceAll(test.answer, "%s", r.nobody+"@example.org"))
 		k.quiet()
 		if got := r.Status().Hosts[0].Subscriptions; got != test.want {
 			t.Errorf("%s: got %q", test.answer, got)
+		}
+		if got := r.OwnRosters("example.org").(*privilegeWay).Exchanges(); got != test.exchanges {
+			t.Errorf("%s: exchanges presence: %v", test.answer, got)
 		}
 	}
 }

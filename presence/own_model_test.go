@@ -27,12 +27,15 @@ type ownServer struct {
 	random    *rand.Rand
 	up        time.Time // when the stream began
 	resumed   bool      // the Keeper has something to say
+	tells     bool      // a contact is told of what is written, as on ejabberd
+	asks      bool      // and is asked, as by the module for Prosody
+	calmly    bool      // seldom much at one moment
 }
 
-func (m *model) ownRosters() {
+func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
 		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
-		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)),
+		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0, calmly: seed/2%2 == 0, asks: seed/4%2 == 0,
 	}
 }
 
@@ -200,7 +203,7 @@ func (m *model) keep(user jid.JID, ready func()) {
 				c = changes[m.random.IntN(len(changes))]
 				lost = m.random.IntN(30) == 0
 				if !gone {
-					m.own[user] = m.with(m.own[user], c)
+					m.write(user, c)
 				}
 			} else if readies = append(readies, m.readies[user]...); !gone && m.inStep[user].IsZero() {
 				m.inStep[user] = time.Now()
@@ -216,7 +219,7 @@ func (m *model) keep(user jid.JID, ready func()) {
 			case len(changes) == 0:
 				hub.InStep(user, now)
 			case !lost || ctx.Err() == nil:
-				hub.Written(user, c, false)
+				hub.Written(user, c, m.tells)
 			}
 			m.wire.Unlock()
 			if gone || !more || !m.pause(wait) {
@@ -224,6 +227,40 @@ func (m *model) keep(user jid.JID, ready func()) {
 			}
 		}
 	})
+}
+
+// write makes a change of the server's own roster. mu is held.
+func (m *model) write(user jid.JID, c roster.Change) {
+	contact := c.Item.JID
+	shown, asked := m.native(user, contact), sees(m.has(user, contact))
+	m.own[user] = m.with(m.own[user], c)
+	shows := m.native(user, contact)
+	if !m.tells || contact == user {
+		return
+	}
+	if shows != shown {
+		m.show(user, contact, shows)
+	}
+	if m.asks && !asked && sees(m.has(user, contact)) && m.native(contact, user) {
+		m.show(contact, user, true)
+	}
+}
+
+// show is what the server sends of a user to another at once: their presence, or that they
+// are unavailable. mu is held.
+func (m *model) show(user, to jid.JID, is bool) {
+	m.note("the server tells %s of %s: %t", name(to), name(user), is)
+	for full, payload := range m.there {
+		for client, shown := range m.shown {
+			switch {
+			case full.Bare() != user || client.Bare() != to:
+			case is:
+				shown[full] = payload
+			default:
+				delete(shown, full)
+			}
+		}
+	}
 }
 
 // with is a roster with a change.

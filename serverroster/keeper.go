@@ -25,14 +25,18 @@ const (
 	queryWaits = 3 * time.Second
 	// slowCall is how long a call takes at least of a server that is too slow to wait for.
 	slowCall = time.Second
+	// maxOwed is how long the server may be owed a rest for what queries wait for. Beyond,
+	// no query waits behind others: it is answered first.
+	maxOwed = 3 * time.Second
 	// maxWaiting bounds the queries of a host that wait: one more is not let wait, as it
 	// would do so in vain.
 	maxWaiting = 256
 
 	checkEvery   = 24 * time.Hour // the server is asked for what it has
 	sweepEvery   = time.Hour
-	chunk        = 500         // users that are looked up in the store at a time
-	turnTakes    = time.Second // then another user's turn has come
+	owedAfter    = 2 * time.Second // what clients are being told is looked at again, until that is kept
+	chunk        = 500             // users that are looked up in the store at a time
+	turnTakes    = 5 * time.Second // then another user's turn has come
 	callTakes    = 30 * time.Second
 	closeTakes   = 500 * time.Millisecond // for what is under way
 	minBackoff   = time.Second
@@ -85,14 +89,21 @@ var Results = []string{resultWritten, resultRemoved, resultRefused, resultFailed
 type Options struct {
 	Hosts []string // prepared domains
 	// Ways is how a host's rosters are reached at present, and by which name; nil: they
-	// are not. It does not block. The way named "api" exchanges presence by itself.
+	// are not. It does not block. The way named "api" exchanges presence by itself, as
+	// does one that says so: see [Watcher].
 	Ways    func(host string) (way Way, name string)
 	Rosters Rosters // what is changed there is in Store before [Keeper.Keep] is called
 	Store   Store
 	Watcher Watcher // nil: nobody
 	// Broken is told of a way that says it does what it does not do. It is not used until
 	// [Keeper.Resume]. Broken does not block; nil: nobody is told.
-	Broken  func(host, why string)
+	Broken func(host, why string)
+	// Pushed is told of contacts whose items the server has pushed to a user's clients by
+	// itself, or may have, otherwise than they are. It does not block; nil: nobody is told.
+	Pushed func(user jid.JID, contacts []jid.JID)
+	// Online reports whether a contact's presence is to be asked for in the name of a user
+	// who may see them from now on. It does not block; nil: never.
+	Online  func(user jid.JID) bool
 	Rate    int // users a second who are looked at in the background
 	Logger  *slog.Logger
 	Metrics Metrics
@@ -100,8 +111,10 @@ type Options struct {
 
 // Keeper keeps the server's own rosters in step with the last known ones. There is one
 // worker for each host, which does one thing at a time. Together they take a fifth of the
-// server's time at most. What waits is an address for each user. Its methods are safe for concurrent
-// use, and do not block, but for [Keeper.Close].
+// server's time at most: after each portion the server rests for four times as long, but for
+// what queries wait for it does so afterwards. Queries go first, then changes of those whose
+// rosters the server has, then all others. What waits is an address for each user. Its
+// methods are safe for concurrent use, and do not block, but for [Keeper.Close].
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
 // written, it has that: after a kill, the server is asked what it has.
@@ -125,11 +138,13 @@ type host struct {
 	wake chan struct{} // capacity 1: something is to be done
 
 	// Touched by the worker alone.
-	free      time.Time // when the server may be used again
-	reported  time.Time // when progress was logged
-	reporting bool
+	reported   time.Time // when progress was logged
+	reporting  bool
+	portion    int // items that were, or are next, written together into a roster of portionFor
+	portionFor int
 
 	// Guarded by Keeper.mu.
+	free       time.Time // when the server has rested as long as it is owed
 	jobs       map[jid.JID]*job
 	urgent     list.List // of *job: queries wait for them
 	background list.List
@@ -171,6 +186,7 @@ type job struct {
 	place   *list.Element
 	waiters []*waiter
 	again   bool // looked at again after this turn
+	pushes  []*serverPush
 	fails   int
 
 	*progress // of the worker alone; nil: none yet
@@ -178,13 +194,15 @@ type job struct {
 
 // progress is what turns of a job leave to the next one.
 type progress struct {
-	portion  int      // items that are written together next
 	verify   bool     // what was written is to be seen
 	rounds   int      // how often it was, and was not as written
 	suspects []string // differences that were there before something was written again
 	wrote    bool     // something, since the server was asked last
 	tried    bool     // to prove the way
 	doubted  bool     // counted in doubters
+	began    bool     // there was a turn
+	owes     bool     // the clients are being told what is true
+	touched  map[jid.JID]touched
 }
 
 // waiter is a query that waits.
@@ -255,7 +273,8 @@ func New(o Options) *Keeper {
 
 // Keep says that a user's last known roster may have changed. If ready is not nil, a query
 // waits: ready is called once, from any goroutine or before Keep returns. That is when the
-// server's roster is in step, when more than 20 items differ, when it fails, and after 3 s.
+// server's roster is in step, when more than 20 items differ, when what others wait for has
+// taken too much of the server's time, when it fails, and after 3 s.
 func (k *Keeper) Keep(user jid.JID, ready func(inStep bool)) {
 	if waits, inStep := k.keep(user, ready); !waits && ready != nil {
 		ready(inStep)
@@ -300,10 +319,12 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	defer k.mu.Unlock()
 	// What was in step most likely is: it is looked at, but nobody waits for that.
 	waits = ready != nil && (!inStep || j != nil && j == h.current) && !h.slow && !now.Before(h.paused) &&
-		h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
+		h.free.Sub(now) <= maxOwed && h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
 	if j == nil {
 		j = k.add(h, user)
-		h.put(j, &h.background)
+		if h.put(j, &h.background); row.JID != "" { // a change need not wait for an import
+			h.background.MoveToFront(j.place)
+		}
 	}
 	j.again = j == h.current
 	if waits {
@@ -386,6 +407,19 @@ func (h *host) spend(took time.Duration) {
 	h.busyAt = now
 }
 
+// owe lets the server rest for longer, and returns those who do not wait any more. k.mu is
+// held.
+func (h *host) owe(pause time.Duration) (released []*waiter) {
+	now := time.Now()
+	if h.free.Before(now) {
+		h.free = now
+	}
+	if h.free = h.free.Add(pause); h.free.Sub(now) <= maxOwed {
+		return nil
+	}
+	return h.letGo()
+}
+
 // Close waits for what is under way, which it ends after 0.5 s, and calls those who wait.
 func (k *Keeper) Close() {
 	k.mu.Lock()
@@ -396,13 +430,16 @@ func (k *Keeper) Close() {
 	k.endCalls()
 	k.mu.Lock()
 	var waiting []*waiter
+	var pushes []*serverPush
 	for _, h := range k.hosts {
 		for _, j := range h.jobs {
 			waiting = append(waiting, j.waiters...)
 		}
+		pushes = append(pushes, h.takePushes()...)
 	}
 	k.mu.Unlock()
 	release(waiting, false)
+	failPushes(pushes)
 }
 
 // host is a host, whose worker runs; nil: the keeper is closed. k.mu is held.
@@ -440,6 +477,9 @@ func (k *Keeper) drop(h *host, j *job) {
 	delete(h.jobs, j.user)
 	k.Metrics.Waiting.Dec()
 }
+
+// isPaused reports whether nothing is tried at present. k.mu is held.
+func (h *host) isPaused() bool { return time.Now().Before(h.paused) }
 
 // put lets a job wait at the end of a list, or nowhere. k.mu is held.
 func (h *host) put(j *job, in *list.List) {
@@ -597,8 +637,16 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	k.mu.Lock()
 	h.current = nil
 	waiters = append(waiters, k.place(h, j, done, err)...)
+	var pushes []*serverPush // for which it may take long
+	if err != nil || h.jobs[j.user] != j {
+		pushes, j.pushes = j.pushes, nil
+	}
+	if h.isPaused() {
+		pushes = append(pushes, h.takePushes()...)
+	}
 	k.mu.Unlock()
 	release(waiters, t.inStep)
+	failPushes(pushes)
 }
 
 // place lets a job wait, or not, after its turn, and returns those who do not wait for it
@@ -631,15 +679,20 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		return released
 	}
 	if done {
-		j.fails, j.progress, h.good = 0, nil, j.user
+		h.good = j.user
 	}
 	switch {
-	case len(j.waiters) > 0:
+	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
 		h.put(j, h.rest(j))
+	case j.owes: // until that is kept
+		k.later(h, j, owedAfter)
 	default:
 		k.drop(h, j)
+	}
+	if done && !j.owes {
+		j.fails, j.progress = 0, nil
 	}
 	return nil
 }
@@ -715,12 +768,14 @@ func (k *Keeper) fail(h *host, why string) {
 	var released []*waiter
 	k.mu.Lock()
 	h.broken, h.scan = why, scan{}
+	pushes := h.takePushes()
 	for _, j := range h.jobs {
 		released = append(released, j.waiters...)
 		k.drop(h, j)
 	}
 	k.mu.Unlock()
 	release(released, false)
+	failPushes(pushes)
 	k.Logger.Error("the server's rosters are not kept in step: what was written is not there", "host", h.name, "why", why)
 	if k.Watcher != nil {
 		k.Watcher.Lost(h.name)

@@ -76,7 +76,7 @@ func TestPaced(t *testing.T) {
 				elapsed, spent := time.Since(began), time.Duration(0)
 				for n, p := range w.server.portions {
 					spent += p.took
-					if p.items > 50 || p.items > 1 && p.took > 20*time.Millisecond {
+					if p.items > maxPortion || p.items > 1 && p.took > portionTakes {
 						t.Errorf("a portion of %d items took %v", p.items, p.took)
 					}
 					if n > 0 {
@@ -86,7 +86,7 @@ func TestPaced(t *testing.T) {
 						}
 					}
 				}
-				if each == 600*time.Microsecond && len(w.server.portions) > 20 {
+				if each == 600*time.Microsecond && len(w.server.portions) > 50 {
 					t.Errorf("%d portions", len(w.server.portions))
 				}
 				if took := w.query(juliet, many(330)); took > 0 { // though it is known what the server has
@@ -98,6 +98,108 @@ func TestPaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// On a server that saves a whole roster for each item, a portion is short from the first one
+// on, and as large as it may be again where rosters are small.
+func TestGrowing(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.each, w.server.grows = 200*time.Microsecond, 13*time.Microsecond
+		w.server.put(romeo, many(1000))
+		w.query(juliet, many(200))
+		w.settle()
+		w.query(romeo, many(1010))
+		w.settle()
+		w.query(nurse, many(20))
+		w.settle()
+		small := 0
+		for _, p := range w.server.portions {
+			if p.items > 1 && p.took > portionTakes*8/5 { // the roster grows meanwhile
+				t.Errorf("a portion of %d items for %s took %v", p.items, p.user, p.took)
+			}
+			if p.user == nurse {
+				small = max(small, p.items)
+			}
+		}
+		if small < 5 {
+			t.Errorf("in a small roster, %d items were written together at most", small)
+		}
+	})
+}
+
+// A thousand users log in for the first time, 50 at a time. Nobody waits for long: when too
+// much was taken of the server's time for those who wait, the others do not. It is a fifth
+// in the end.
+func TestHerd(t *testing.T) {
+	test(t, func(w *world) {
+		const users = 1000
+		w.query(juliet, many(1)) // the way is proven
+		w.settle()
+		w.server.each = 500 * time.Microsecond
+		var mu sync.Mutex
+		var longest time.Duration
+		inStep, next := 0, 0
+		began := time.Now()
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				for {
+					mu.Lock()
+					n := next
+					next++
+					mu.Unlock()
+					if n >= users {
+						return
+					}
+					user := mustJID(fmt.Sprintf("user%d@example.org", n))
+					w.know(user, many(20))
+					time.Sleep(70 * time.Millisecond) // what a login takes besides
+					asked, ready := time.Now(), make(chan bool, 1)
+					w.keeper.Keep(user, func(inStep bool) { ready <- inStep })
+					is := <-ready
+					mu.Lock()
+					longest = max(longest, time.Since(asked))
+					if is {
+						inStep++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		herd := time.Since(began)
+		if longest > 800*time.Millisecond || herd > 4*time.Second {
+			t.Errorf("a query waited for %v, and all took %v", longest, herd)
+		}
+		if inStep < 50 {
+			t.Errorf("%d users were in step when they were answered", inStep)
+		}
+		w.settle()
+		for n := range users {
+			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(20))
+		}
+		spent := time.Duration(users) * 21 * w.server.each
+		if share := float64(spent) / float64(time.Since(began)); share > 0.21 {
+			t.Errorf("%.2f of the server's time", share)
+		}
+	})
+}
+
+// A query does not wait for the rest that the server is owed for what is written behind.
+func TestNoPause(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(1))
+		w.settle()
+		w.server.each = 100 * time.Millisecond // then a rest of 400 ms
+		w.keep(romeo, many(1000))
+		for n := range 20 {
+			w.sleep(time.Duration(9900+37*n) * time.Millisecond)
+			if took := w.query(juliet, many(2+n)); took > 300*time.Millisecond {
+				t.Errorf("the query waited for %v", took)
+			}
+			w.equal(juliet, many(2+n))
+		}
+	})
 }
 
 // Hosts of one server share what may be taken of its time.
@@ -153,6 +255,31 @@ func TestTurns(t *testing.T) {
 		w.equal(juliet, many(5000))
 		if w.server.asked() != gets || w.server.sets != 5000+5+60 {
 			t.Errorf("%d gets and %d sets", w.server.asked()-gets, w.server.sets)
+		}
+	})
+}
+
+// Users are brought in step one after the other, and a change does not wait for all of them.
+func TestImport(t *testing.T) {
+	test(t, func(w *world) {
+		const users = 300
+		w.query(juliet, many(3))
+		w.settle()
+		w.server.each = time.Millisecond
+		for n := range users {
+			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
+		}
+		w.sleep(time.Minute)
+		before := w.status().InStep
+		if before < 50 {
+			t.Errorf("%d users are in step after a minute, want about 60", before)
+		}
+		w.keep(juliet, many(4))
+		w.sleep(5 * time.Second)
+		w.equal(juliet, many(4))
+		w.settle()
+		for n := range users {
+			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
 		}
 	})
 }

@@ -269,6 +269,14 @@ func (t *Table) HasConnected(user jid.JID) bool {
 	return t.users[user] != nil
 }
 
+// HasAvailable reports whether a user (a bare JID) has an available resource, as far as the
+// server reports presence.
+func (t *Table) HasAvailable(user jid.JID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.users[user], func(r *resource) bool { return r.available })
+}
+
 // InterestedOf are the interested resources of a user (a bare JID).
 func (t *Table) InterestedOf(user jid.JID) []jid.JID {
 	t.mu.Lock()
@@ -280,6 +288,17 @@ func (t *Table) InterestedOf(user jid.JID) []jid.JID {
 		}
 	}
 	return full
+}
+
+// Of are the connected resources of a user (a bare JID).
+func (t *Table) Of(user jid.JID) []store.Resource {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []store.Resource
+	for _, r := range t.users[user] {
+		all = append(all, store.Resource{JID: r.full.String(), Connected: true, Interested: r.interested, Available: r.available, Stamped: r.stamped})
+	}
+	return all
 }
 
 // Counts are the numbers of connected and of interested resources.

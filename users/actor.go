@@ -41,6 +41,7 @@ type user struct {
 	fetching          *fetching      // nil: none is under way
 	failed            bool           // the last try did, and the user is marked
 	fetchedGeneration *uint64        // of the last fetch that did not, and that the fetch queue has not been told of; nil: none
+	failure           *ErrorView     // the last one; nil: none
 	suspect           *suspect       // see guard
 	own               *roster.Roster // the server's, which may not be replaced yet: see guard
 	refused           refusals       // contacts that wait to be corrected
@@ -76,6 +77,11 @@ type (
 		edit
 		err error
 	}
+	decideEvent struct { // a person's word for what the removal guard holds
+		approve bool
+		decided chan<- error // capacity 1
+	}
+	viewEvent     struct{ seen chan<- View }   // somebody looks; capacity 1
 	ownEvent      struct{ has *roster.Roster } // the server's own roster may not be replaced
 	notedEvent    struct{}                     // others said something, see notes
 	stoppingEvent struct{}
@@ -237,6 +243,10 @@ func (u *user) handle(e event) {
 		u.edit()
 	case editedEvent:
 		u.passed(e)
+	case decideEvent:
+		u.decide(e)
+	case viewEvent:
+		e.seen <- u.view()
 	case ownEvent:
 		u.protect(e.has)
 	case notedEvent:
@@ -402,16 +412,17 @@ func (u *user) received(e fetchedEvent) {
 		u.apply(e.Fetched, f, queries)
 		return
 	}
+	u.failure = &ErrorView{time.Now().UTC(), err.Error()}
 	u.fail(queries, err)
-	b := soon
-	if errors.As(err, new(*heldError)) {
-		b = u.confirmation()
+	b, kind := soon, MarkedBackend
+	if held := (*heldError)(nil); errors.As(err, &held) {
+		b, kind = u.suspect.again(m.Rules), MarkedGuard
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
 		u.outdated, u.dirty, u.own = true, true, nil
 	} else {
-		u.fetchLater(err, b)
+		u.fetchLater(kind, err, b)
 	}
 	for _, c := range f.calls {
 		c.finish(u.jid, err)
@@ -420,15 +431,16 @@ func (u *user) received(e fetchedEvent) {
 }
 
 // fetchLater marks the user: they are fetched again after a pause.
-func (u *user) fetchLater(why error, b backoff) {
+func (u *user) fetchLater(kind string, why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
+	u.failure = &ErrorView{time.Now().UTC(), why.Error()}
 	reason := forFailure
 	if u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
 		if reason = forOffline; b == soon {
 			b = seldom // nobody looks
 		}
 	}
-	u.m.queue.mark(u.jid, why.Error(), b, reason)
+	u.m.queue.mark(u.jid, kind, why.Error(), b, reason)
 }
 
 // fail answers queries though the fetch failed, or is late: with the last known roster, if
@@ -455,7 +467,7 @@ func (u *user) undelivered(resources map[jid.JID]undelivered) {
 		u.tell(u.state, u.last, nil, nil)
 		return
 	}
-	u.fetchLater(errUndelivered, soon)
+	u.fetchLater(MarkedClient, errUndelivered, soon)
 	u.commit(func() {})
 }
 

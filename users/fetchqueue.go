@@ -2,6 +2,7 @@ package users
 
 import (
 	"container/heap"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -72,7 +73,7 @@ type fetchQueue struct {
 	domains    []*domainQueue     // the next one in front
 	free       int                // places: how many more fetches may be under way
 	nonRefresh int                // of those, how many may go to what is no refresh
-	marked     int                // entries
+	marked     map[string]int     // entries, by kind
 	resyncs    int                // entries that are not marked, and are forResync or forOffline
 	timer      *time.Timer
 	stopped    bool
@@ -111,7 +112,8 @@ type entry struct {
 	at         time.Time // not before
 	reason     int
 	marked     bool   // its mark is in the store: the last try failed
-	offline    bool   // its mark is in the store: it was reported while it had no connected resource
+	kind       string // of the last failure, if it is marked: one of Kinds
+	kept       bool   // its mark is in the store: it was reported, and nobody waits
 	tries      int    // that failed
 	rechecks   int    // that found the user unknown
 	ownAttempt bool   // one of the queue's own tries is under way
@@ -127,7 +129,7 @@ type Marks interface {
 
 func newFetchQueue(places, perSecond int, marks Marks) *fetchQueue {
 	q := &fetchQueue{
-		marks: marks, entries: make(map[jid.JID]*entry), free: places, nonRefresh: max(1, places/2),
+		marks: marks, entries: make(map[jid.JID]*entry), marked: make(map[string]int), free: places, nonRefresh: max(1, places/2),
 		// A few together, who can be asked for in one request.
 		limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/5)),
 	}
@@ -147,14 +149,28 @@ func (q *fetchQueue) refresh(users ...jid.JID) {
 	q.dispatch()
 }
 
+// What the last try of a marked user failed at.
+const (
+	MarkedBackend = "backend" // their contacts could not be fetched
+	MarkedGuard   = "guard"   // the removal guard holds what was fetched
+	MarkedClient  = "client"  // a client may have missed something: its push or answer is not confirmed
+	MarkedStream  = "stream"  // there was no stream to the server
+	MarkedState   = "state"   // what is kept of them could not be read
+	MarkedBefore  = "before"  // it was before rosterd started
+)
+
+// Kinds are what a user can be marked for. Nobody may modify it.
+var Kinds = []string{MarkedBackend, MarkedGuard, MarkedClient, MarkedStream, MarkedState, MarkedBefore}
+
 // mark notes that a try failed: the next comes after a pause, for a reason.
-func (q *fetchQueue) mark(user jid.JID, why string, b backoff, reason int) {
+func (q *fetchQueue) mark(user jid.JID, kind, why string, b backoff, reason int) {
 	q.mu.Lock()
 	e := q.entry(user)
-	if !e.marked {
-		q.count(e, -1)
-		e.marked = true
-		q.count(e, 1)
+	q.count(e, -1)
+	first := !e.marked
+	e.marked, e.kind = true, kind
+	q.count(e, 1)
+	if first {
 		q.marks.Mark(user.String(), why)
 	}
 	now := time.Now()
@@ -186,21 +202,40 @@ func (q *fetchQueue) resync(domain string, users []jid.JID) {
 	q.dispatch()
 }
 
-// offline is the mark of a user who was reported while they had no connected resource.
-const offline = "reported while offline"
+// The marks of users who were reported, and whom nobody waits for.
+const (
+	offline  = "reported while offline" // they had no connected resource
+	promised = "reported"               // it was promised that they will be refreshed
+)
 
 // offline notes that users without a connected resource are to be fetched, for the server's
 // own rosters: it is kept over a restart.
-func (q *fetchQueue) offline(users ...jid.JID) {
+func (q *fetchQueue) offline(users ...jid.JID) { q.keep(offline, users) }
+
+// promise lets users be fetched as soon as there is room, and a stream: it is kept over a
+// restart.
+func (q *fetchQueue) promise(users ...jid.JID) { q.keep(promised, users) }
+
+func (q *fetchQueue) keep(why string, users []jid.JID) {
+	connected := q.connected()
 	q.mu.Lock()
 	for _, user := range users {
 		e := q.entry(user)
-		if !e.marked && !e.offline {
-			e.offline = true
-			q.marks.Mark(user.String(), offline)
+		if !e.marked && !e.kept {
+			e.kept = true
+			q.marks.Mark(user.String(), why)
 		}
 		e.tries = 0
-		q.schedule(e, forOffline, time.Now())
+		reason := forResync
+		switch {
+		case why == offline:
+			reason = forOffline
+		case connected:
+			reason = forRefresh
+		case e.marked:
+			reason = forFailure
+		}
+		q.schedule(e, reason, time.Now())
 	}
 	q.mu.Unlock()
 	if len(users) > 0 {
@@ -254,9 +289,9 @@ func (q *fetchQueue) done(user jid.JID, generation uint64, look time.Duration) {
 	case look > 0 && e.reason == forUnknownUser && e.index >= 0:
 		return
 	}
-	if e.marked || e.offline {
+	if e.marked || e.kept {
 		q.count(e, -1)
-		e.marked, e.offline = false, false
+		e.marked, e.kept = false, false
 		q.count(e, 1)
 		q.marks.Unmark(user.String())
 	}
@@ -319,7 +354,9 @@ func (q *fetchQueue) schedule(e *entry, reason int, at time.Time) {
 func (q *fetchQueue) count(e *entry, n int) {
 	switch {
 	case e.marked:
-		q.marked += n
+		if q.marked[e.kind] += n; q.marked[e.kind] == 0 {
+			delete(q.marked, e.kind)
+		}
 	case e.reason == forResync || e.reason == forOffline:
 		q.resyncs += n
 	}
@@ -332,12 +369,26 @@ func (q *fetchQueue) unschedule(e *entry) {
 	}
 }
 
-// counts are the numbers of users that are marked, and of those that may have missed
-// something and are not.
-func (q *fetchQueue) counts() (marked, resyncs int) {
+// counts are the numbers of users that are marked, by kind, and of those that may have
+// missed something and are not.
+func (q *fetchQueue) counts() (marked map[string]int, resyncs int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.marked, q.resyncs
+	return maps.Clone(q.marked), q.resyncs
+}
+
+// nextTry is when a user is tried again, as far as it is known, and how many tries failed.
+func (q *fetchQueue) nextTry(user jid.JID) (next *time.Time, tries int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.entries[user]
+	switch {
+	case e == nil:
+		return nil, 0
+	case e.index < 0:
+		return nil, e.tries
+	}
+	return at(e.at), e.tries
 }
 
 // stop lets nobody be tried any more.

@@ -69,7 +69,7 @@ func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
 // long as they are there; 0: not.
 func (u *user) recheckAfter() time.Duration {
 	if u.notFound && u.m.Sessions.HasConnected(u.jid) {
-		return max(1, u.m.Rules.ConfirmAfter)
+		return min(max(1, u.m.Rules.ConfirmAfter), maxRecheck)
 	}
 	return 0
 }
@@ -109,6 +109,9 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		sent := u.answer(queries, roster.Answer{Roster: now}, same)
 		for _, p := range pushes {
 			sent = u.push(p) || sent
+		}
+		if lags && len(queries) == 0 { // behind them: they may be what is written
+			u.m.serverRosters.Keep(u.jid, nil)
 		}
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
@@ -301,7 +304,7 @@ func (u *user) push(s sending) bool {
 				u.miss(contact)
 			}
 		}
-		u.fetchLater(err, soon)
+		u.fetchLater(MarkedClient, err, soon)
 		s.push.settling.settled(err)
 		return false
 	}
@@ -330,7 +333,7 @@ func (u *user) acknowledge(p *push, o roster.Outcome) {
 		if o.Refused {
 			b = seldom
 		}
-		u.fetchLater(o.Err, b)
+		u.fetchLater(MarkedClient, o.Err, b)
 	}
 	p.settling.settled(o.Err)
 	u.correct()
