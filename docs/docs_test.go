@@ -124,7 +124,7 @@ var pasted = map[string]string{
 	"docs/prosody.md: install -m 640":      "TestPasted",
 	"docs/prosody.md: prosodyctl check":    "TestPasted", // which has Prosody load the files
 	"docs/prosody.md: echo change-me":      "TestInstalled",
-	"docs/prosody.md: python3":             "TestPasted",
+	"docs/prosody.md: DOMAIN=":             "TestPasted",
 	"docs/prosody.md: systemctl enable":    "TestInstalled",
 	"docs/prosody.md: curl":                "TestPasted",
 	"docs/ejabberd.md: install -m 640":     "TestDeployedFiles",
@@ -137,6 +137,7 @@ var pasted = map[string]string{
 	"docs/operations.md: rosterd user":     "", // to be named
 	"docs/operations.md: rosterd held":     "",
 	"docs/operations.md: rosterd check":    "TestCheck",
+	"docs/clients.md: npm pack":            "TestConverse",
 	"docs/reliability.md: sqlite3":         "TestPasted",
 	"docs/performance.md: make bench":      "", // it measures
 	"docs/performance.md: go test -run":    "",
