@@ -93,7 +93,7 @@ func TestReadme(t *testing.T) {
 		romeo := w.login(ctx, t, gosrc, "romeo@example.org/street")
 		wantRoster(ctx, t, romeo, item("Juliet"))
 		show(t, juliet, "")
-		waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "")
+		waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "available")
 	})
 }
 
