@@ -13,8 +13,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/admin"
 	"rosterd/component"
 	"rosterd/config"
 	"rosterd/fetcher"
@@ -55,6 +57,11 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	log.Info("rosterd starts", "version", version, "commit", buildCommit(),
 		"refresh", a.refresh.Addr, "metrics", a.metrics.Addr, "hosts", cfg.XMPP.Hosts)
 	a.stream.Go(func() { a.component.Run(a.streams, a.manager) })
+	tellSystemd(log, daemon.SdNotifyReady)
+	beats, endBeats := context.WithCancel(context.Background())
+	var beating sync.WaitGroup
+	beating.Go(func() { watchdog(beats, log, a.alive) })
+	defer func() { endBeats(); beating.Wait() }()
 	for running := true; running; {
 		select {
 		case <-hangups:
@@ -66,6 +73,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 		}
 	}
 	log.Info("rosterd stops")
+	tellSystemd(log, daemon.SdNotifyStopping)
 	if failure := a.stop(); err == nil {
 		err = failure
 	}
@@ -90,6 +98,7 @@ type app struct {
 	events           *metrics.Events
 	started          time.Time
 	refresh, metrics *http.Server
+	admin            *http.Server // nil: there is no socket
 
 	requests    context.Context // of all HTTP requests
 	endRequests context.CancelFunc
@@ -162,7 +171,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
 		Source: a.fetcher, Editor: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
-		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
+		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: time.Duration(cfg.Contacts.ConfirmAfter), MaxAge: cfg.Contacts.MaxAge},
 		// A client that logs in never waits behind all other fetches.
 		Limits: users.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4), Resync: cfg.Contacts.ResyncRate},
 	})
@@ -188,7 +197,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
-		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
+		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held, Waiting: c.Waiting}
 	})
 	return a.startHTTP(cfg, log, registry, m)
 }
@@ -301,10 +310,27 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 	a.stops = append(a.stops, history.Close)
 	page := metrics.Page{Overview: a.overview, History: history, Events: a.events}
 	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }, page))
+	a.listenAdmin(cfg.State.Path)
 	a.stops = append(a.stops, a.stopHTTP)
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
 	a.serveHTTP(a.metrics, metricsListener)
 	return nil
+}
+
+// listenAdmin lets those who may write the state file ask with rosterd user, approve and
+// reject. Rosters are served without that, too.
+func (a *app) listenAdmin(state string) {
+	if state == "" {
+		return
+	}
+	l, err := admin.Listen(admin.Path(state))
+	if err != nil {
+		a.log.Warn("rosterd user, approve and reject cannot ask this process", "err", err)
+		return
+	}
+	a.stops = append(a.stops, func() { _ = l.Close() })
+	a.admin = a.newServer(l, admin.Handler(a.manager, a.sessions, a.state))
+	a.serveHTTP(a.admin, l)
 }
 
 // listen listens on the address that a key of the configuration has.
@@ -343,8 +369,8 @@ func (a *app) stopHTTP() {
 	defer timer.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
 	defer cancel()
-	for _, server := range []*http.Server{a.refresh, a.metrics} {
-		if server.Shutdown(ctx) != nil {
+	for _, server := range []*http.Server{a.refresh, a.metrics, a.admin} {
+		if server != nil && server.Shutdown(ctx) != nil {
 			server.Close()
 		}
 	}
@@ -365,6 +391,16 @@ func (a *app) stopStream() {
 	a.endStreams()
 	a.stream.Wait()
 	<-answered
+}
+
+// alive takes the locks that all work needs, and returns one line about the stream.
+func (a *app) alive() string {
+	a.manager.Counts()
+	a.sessions.Counts()
+	if _, err := a.component.Ready(); err != nil {
+		return err.Error()
+	}
+	return "connected to the XMPP server"
 }
 
 // newMetrics makes the collectors. Every known label begins at 0.

@@ -290,6 +290,17 @@ func (t *Table) InterestedOf(user jid.JID) []jid.JID {
 	return full
 }
 
+// Of are the connected resources of a user (a bare JID).
+func (t *Table) Of(user jid.JID) []store.Resource {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []store.Resource
+	for _, r := range t.users[user] {
+		all = append(all, store.Resource{JID: r.full.String(), Connected: true, Interested: r.interested, Available: r.available, Stamped: r.stamped})
+	}
+	return all
+}
+
 // Counts are the numbers of connected and of interested resources.
 func (t *Table) Counts() (connected, interested int) {
 	t.mu.Lock()

@@ -99,7 +99,8 @@ func newTable(name string, keys int, columns ...string) *table {
 }
 
 const (
-	keyAlive = "alive" // in meta: when the process was, last
+	keyAlive    = "alive"     // in meta: when the process was, last
+	keyRejected = "rejected/" // in meta, before a user: the version of the roster that was rejected
 
 	// Parameters appear in the order of their numbers: SQLite takes them for names.
 	doubt      = "UPDATE users SET unsure = true WHERE answered > $1"
@@ -110,6 +111,7 @@ const (
 	selectGone = `SELECT users.jid, seen, 500 + coalesce(length(rosters.roster), 0) + coalesce(length(s.roster), 0)
 		FROM users LEFT JOIN rosters ON rosters.jid = users.jid LEFT JOIN server_rosters AS s ON s.jid = users.jid
 		WHERE NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid) ORDER BY seen DESC`
+	selectMark   = "SELECT why, since FROM marks WHERE jid = $1"
 	selectServer = `SELECT jid, version, items, checked, writing, residue, roster, checksum FROM server_rosters WHERE jid = $1`
 	// selectBehind looks at some users only, so that it does not take long.
 	selectBehind = `SELECT users.jid, users.version <> '' AND
@@ -257,6 +259,12 @@ func (d *database) behind(checkedBefore time.Time, after string, limit int) (use
 	return users, last, err
 }
 
+// mark is why a user is marked, and since when: "", if they are not.
+func (d *database) mark(user string) (why string, since time.Time, err error) {
+	err = d.query(func(r row) error { return r(&why, (*moment)(&since)) }, selectMark, user)
+	return why, since, err
+}
+
 // checksum is CRC-32C of a roster and whose it is. The file has one of each page (see
 // sqlite), but by that, zeros are a page, too.
 func checksum(jid string, roster []byte) int64 {
@@ -265,7 +273,7 @@ func checksum(jid string, roster []byte) int64 {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// each calls f with each key of the resources or marks, and its value.
+// each calls f with each key of the resources, marks or meta, and its value.
 func (d *database) each(t *table, f func(key string, value any) error) error {
 	return d.query(func(row row) error {
 		if t == marks {
@@ -275,6 +283,13 @@ func (d *database) each(t *table, f func(key string, value any) error) error {
 				return err
 			}
 			return f(key, m)
+		}
+		if t == meta {
+			var key, value string
+			if err := row(&key, &value); err != nil {
+				return err
+			}
+			return f(key, value)
 		}
 		var r Resource
 		var user, resource string

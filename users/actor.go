@@ -40,6 +40,7 @@ type user struct {
 	fetching          *fetching      // nil: none is under way
 	failed            bool           // the last try did, and the user is marked
 	fetchedGeneration *uint64        // of the last fetch that did not, and that the fetch queue has not been told of; nil: none
+	failure           *ErrorView     // the last one; nil: none
 	suspect           *suspect       // see guard
 	refused           refusals       // contacts that wait to be corrected
 	correcting        int            // contacts that are being corrected
@@ -74,7 +75,12 @@ type (
 		edit
 		err error
 	}
-	notedEvent    struct{} // others said something, see notes
+	decideEvent struct { // a person's word for what the removal guard holds
+		approve bool
+		decided chan<- error // capacity 1
+	}
+	viewEvent     struct{ seen chan<- View } // somebody looks; capacity 1
+	notedEvent    struct{}                   // others said something, see notes
 	stoppingEvent struct{}
 )
 
@@ -234,6 +240,10 @@ func (u *user) handle(e event) {
 		u.edit()
 	case editedEvent:
 		u.passed(e)
+	case decideEvent:
+		u.decide(e)
+	case viewEvent:
+		e.seen <- u.view()
 	case notedEvent:
 		u.noted()
 	}
@@ -396,11 +406,11 @@ func (u *user) received(e fetchedEvent) {
 		u.apply(e.Fetched, f, queries)
 		return
 	}
+	u.failure = &ErrorView{time.Now().UTC(), err.Error()}
 	u.fail(queries, err)
 	b, kind := soon, MarkedBackend
 	if held := (*heldError)(nil); errors.As(err, &held) {
-		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
-		b, kind = backoff{confirm, confirm}, MarkedGuard
+		b, kind = u.suspect.again(m.Rules), MarkedGuard
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
@@ -417,6 +427,7 @@ func (u *user) received(e fetchedEvent) {
 // fetchLater marks the user: they are fetched again after a pause.
 func (u *user) fetchLater(kind string, why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
+	u.failure = &ErrorView{time.Now().UTC(), why.Error()}
 	reason := forFailure
 	if u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
 		if reason = forOffline; b == soon {

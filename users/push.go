@@ -69,7 +69,7 @@ func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
 // long as they are there; 0: not.
 func (u *user) recheckAfter() time.Duration {
 	if u.notFound && u.m.Sessions.HasConnected(u.jid) {
-		return max(1, u.m.Rules.ConfirmAfter)
+		return min(max(1, u.m.Rules.ConfirmAfter), maxRecheck)
 	}
 	return 0
 }
