@@ -134,8 +134,9 @@ var pasted = map[string]string{
 	"docs/backend.md: curl -X POST -H":     "TestPastedTLS",
 	"docs/backend.md: curl -d":             "TestPasted",
 	"docs/operations.md: systemctl status": "TestInstalled",
-	"docs/operations.md: rosterd user":     "", // to be named
-	"docs/operations.md: rosterd held":     "",
+	"docs/operations.md: rosterd user":     "TestCommands",
+	"docs/operations.md: rosterd held":     "TestCommands",
+	"docs/install.md: make deb":            "TestPackage",
 	"docs/operations.md: rosterd check":    "TestCheck",
 	"docs/clients.md: npm pack":            "TestConverse",
 	"docs/reliability.md: sqlite3":         "TestPasted",
