@@ -124,7 +124,7 @@ var pasted = map[string]string{
 	"docs/prosody.md: install -m 640":      "TestPasted",
 	"docs/prosody.md: prosodyctl check":    "TestPasted", // which has Prosody load the files
 	"docs/prosody.md: echo change-me":      "TestInstalled",
-	"docs/prosody.md: python3":             "TestPasted",
+	"docs/prosody.md: DOMAIN=":             "TestPasted",
 	"docs/prosody.md: systemctl enable":    "TestInstalled",
 	"docs/prosody.md: curl":                "TestPasted",
 	"docs/ejabberd.md: install -m 640":     "TestDeployedFiles",
@@ -134,9 +134,11 @@ var pasted = map[string]string{
 	"docs/backend.md: curl -X POST -H":     "TestPastedTLS",
 	"docs/backend.md: curl -d":             "TestPasted",
 	"docs/operations.md: systemctl status": "TestInstalled",
-	"docs/operations.md: rosterd user":     "", // to be named
-	"docs/operations.md: rosterd held":     "",
+	"docs/operations.md: rosterd user":     "TestCommands",
+	"docs/operations.md: rosterd held":     "TestCommands",
+	"docs/install.md: make deb":            "TestPackage",
 	"docs/operations.md: rosterd check":    "TestCheck",
+	"docs/clients.md: npm pack":            "TestConverse",
 	"docs/reliability.md: sqlite3":         "TestPasted",
 	"docs/performance.md: make bench":      "", // it measures
 	"docs/performance.md: go test -run":    "",
