@@ -89,7 +89,7 @@ demo: install-deps build ## show rosterd at work on a private Prosody until Ctrl
 # Figures do not fail. RUNS and ONLY are for those who look into one of them.
 bench: build $(if $(SERVER),install-deps) ## measure rosterd beside its limits; SERVER=prosody or ejabberd, PEER=DIR: there, beside the module; BENCH_QUICK=1: a look
 	$(GO) run $(BUILDFLAGS) ./bench -rosterd ./rosterd $(if $(BENCH_QUICK),-quick) $(if $(SERVER),-server '$(SERVER)') \
-		$(if $(PEER),-peer '$(PEER)') $(if $(RUNS),-runs '$(RUNS)') $(if $(ONLY),-only '$(ONLY)')
+		$(if $(PEER),-peer '$(PEER)') $(if $(RUNS),-runs '$(RUNS)') $(if $(ONLY),-only '$(ONLY)') $(if $(IMPORT),-import '$(IMPORT)')
 
 clean: ## delete what was built
 	rm -rf rosterd dist

@@ -46,9 +46,10 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	if err != nil {
 		return err
 	}
-	log, level := newLogger(cfg.Log, logs)
+	events := new(metrics.Events)
+	log, level := newLogger(cfg.Log, logs, events)
 	warn(log, warnings)
-	a, err := assemble(cfg, log)
+	a, err := assemble(cfg, log, events)
 	if err != nil {
 		return err
 	}
@@ -94,6 +95,8 @@ type app struct {
 	serverRosters    *serverroster.Keeper   // nil: they are not kept
 	state            *store.Store
 	sessions         *session.Table
+	events           *metrics.Events
+	started          time.Time
 	refresh, metrics *http.Server
 	admin            *http.Server // nil: there is no socket
 
@@ -108,8 +111,8 @@ type app struct {
 
 // assemble makes the parts, connects them, and begins to listen. If it fails,
 // nothing is left running.
-func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
-	a := &app{cfg: cfg, log: log, tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
+func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app, error) {
+	a := &app{cfg: cfg, log: log, events: events, started: time.Now(), tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
 	a.requests, a.endRequests = context.WithCancel(context.Background())
 	a.streams, a.endStreams = context.WithCancel(context.Background())
 	a.stops = append(a.stops, a.endRequests, a.endStreams)
@@ -160,7 +163,10 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
-		API: api, ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
+		API: api, ServerPush: func(user jid.JID, contacts []jid.JID, settled func([]jid.JID, error)) {
+			a.serverRosters.Push(user, contacts, settled)
+		},
+		ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
 		Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
@@ -187,7 +193,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		a.component.Relay(hub)
 	}
 	if cfg.XMPP.ServerRoster != "off" {
-		a.keepServerRosters(cfg, log, m, hub)
+		a.keepServerRosters(cfg, log, m, sessions, hub)
 	}
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
@@ -224,11 +230,16 @@ func loginOf(c config.EjabberdAPI) serverroster.EjabberdLogin {
 
 // keepServerRosters has the server's own rosters kept in step. hub relays what the server
 // does not do by them; it may be nil.
-func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, hub *presence.Hub) {
+func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, sessions *session.Table, hub *presence.Hub) {
 	options := serverroster.Options{
 		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: func(host, why string) {
 			if _, name := a.serverRosterWay(host); name == component.ServerRosterPrivilege {
 				a.component.BrokenOwnRosters(host, why)
+			}
+		},
+		Pushed: func(user jid.JID, contacts []jid.JID) {
+			if !a.component.PushesByServer(user.Domain()) { // or it would push the same again
+				a.manager.Pushed(user, contacts)
 			}
 		},
 		Rate: cfg.Contacts.ResyncRate, Logger: log,
@@ -236,6 +247,8 @@ func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.
 	}
 	if hub != nil {
 		options.Watcher = hub
+	} else {
+		options.Online = sessions.HasAvailable
 	}
 	a.serverRosters = serverroster.New(options)
 	if hub != nil {
@@ -293,7 +306,10 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
 		}
 	})
-	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
+	history := metrics.NewHistory(registry)
+	a.stops = append(a.stops, history.Close)
+	page := metrics.Page{Overview: a.overview, History: history, Events: a.events}
+	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }, page))
 	a.listenAdmin(cfg.State.Path)
 	a.stops = append(a.stops, a.stopHTTP)
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
@@ -385,22 +401,6 @@ func (a *app) alive() string {
 		return err.Error()
 	}
 	return "connected to the XMPP server"
-}
-
-// status is the answer of /status.
-func (a *app) status() any {
-	s := struct {
-		component.Status
-		State         string                `json:"state,omitempty"` // why it is not being written
-		ServerRosters []serverroster.Status `json:"server_rosters,omitempty"`
-	}{Status: a.component.Status()}
-	if a.serverRosters != nil {
-		s.ServerRosters = a.serverRosters.Status()
-	}
-	if err := a.state.Err(); err != nil {
-		s.State = err.Error()
-	}
-	return s
 }
 
 // newMetrics makes the collectors. Every known label begins at 0.

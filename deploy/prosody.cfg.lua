@@ -2,7 +2,7 @@
 -- and prosody-modules). Put it into /etc/prosody/conf.d/rosterd.cfg.lua, with your
 -- own domains and secret, and deploy/prosody/mod_rosterd_readonly.lua into a
 -- folder of plugin_paths (Debian: /usr/lib/prosody/modules), and restart Prosody.
--- README.md, "Set-up on Prosody", goes through it.
+-- docs/prosody.md goes through it.
 --
 -- If the VirtualHost is configured in another file already, put the lines
 -- between "begin" and "end" into its section there. An option that is set in

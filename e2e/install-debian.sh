@@ -27,17 +27,23 @@ have() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^.i'
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	if $matrix; then fail "not a Debian machine: no servers of other releases"; fi
-	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), systemd, Prometheus' promtool and a C compiler by hand"
+	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), Chromium, npm, curl, sqlite3, systemd, Prometheus' promtool and a C compiler by hand"
 	exit 0
 fi
 
 tested="prosody prosody-modules ejabberd python3-slixmpp"
-for package in $tested; do
+# The status page is looked at in a browser.
+for package in $tested chromium fonts-dejavu-core; do
 	have "$package" || missing="$missing $package"
 done
+# The browser's chat, Converse.js, comes from npm.
+command -v npm >/dev/null || missing="$missing npm"
 # The unit is looked at with systemd-analyze. It does not have to run.
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
 [ -x /bin/kill ] || missing="$missing procps"
+# The commands of the documents.
+command -v curl >/dev/null || missing="$missing curl"
+command -v sqlite3 >/dev/null || missing="$missing sqlite3"
 # promtool, which tries the alerts.
 command -v promtool >/dev/null || missing="$missing prometheus"
 # The race detector needs cgo, and that a C compiler.

@@ -70,7 +70,8 @@ type fakeServer struct {
 	rosters  map[jid.JID]map[jid.JID]roster.Item
 	gone     bool // the stream is
 	none     map[jid.JID]bool
-	each     time.Duration                         // an item takes so long
+	each     time.Duration                         // an item takes so long, and a get
+	grows    time.Duration                         // an item takes longer by that for each that is there
 	prepare  func(jid.JID) jid.JID                 // how the server writes an address; nil: as it is
 	store    func(roster.Item) roster.Item         // what it makes of an item; nil: what it is
 	refuses  map[jid.JID]bool                      // contacts
@@ -138,7 +139,10 @@ func (s *fakeServer) asked() int {
 }
 
 func (s *fakeServer) wait(ctx context.Context, d time.Duration) error {
-	if s.silent {
+	s.mu.Lock()
+	silent := s.silent
+	s.mu.Unlock()
+	if silent {
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -175,7 +179,7 @@ func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 	began := time.Now()
 	var refused *RefusedError
 	for _, c := range changes {
-		if err := s.wait(ctx, s.each); err != nil {
+		if err := s.wait(ctx, s.each+s.grows*time.Duration(s.has(user).Len())); err != nil {
 			return err
 		}
 		if err := s.set(ctx, user, c); errors.As(err, new(*RefusedError)) {
@@ -398,6 +402,9 @@ type world struct {
 	name    string // of the way; "": there is none
 	rate    int
 	broken  []string
+	pushed  *pushed
+	way     Way                // nil: server
+	online  func(jid.JID) bool // see Options
 	log     *log
 }
 
@@ -433,7 +440,7 @@ func test(t *testing.T, f func(w *world)) { bubble(t, "", f) }
 func bubble(t *testing.T, path string, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, path: path, server: newFakeServer(), rosters: &fakeRosters{known: make(map[jid.JID]*roster.Roster)},
-			watcher: newFakeWatcher(), name: "privilege", rate: 1000, log: &log{}}
+			watcher: newFakeWatcher(), name: "privilege", rate: 1000, pushed: &pushed{}, log: &log{}}
 		w.open()
 		defer func() { w.close() }()
 		w.keeper.Resume("example.org")
@@ -465,9 +472,13 @@ func (w *world) start(s Store) {
 			if w.name == "" || w.server.gone {
 				return nil, ""
 			}
+			if w.way != nil {
+				return w.way, w.name
+			}
 			return w.server, w.name
 		},
 		Rosters: w.rosters, Store: s, Watcher: w.watcher, Broken: func(_, why string) { w.broken = append(w.broken, why) }, Rate: w.rate,
+		Pushed: w.pushed.note, Online: func(user jid.JID) bool { return w.online != nil && w.online(user) },
 		Logger:  slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		Metrics: Metrics{Items: m.ServerRosterItems, Waiting: m.ServerRosterWaiting, Seconds: m.ServerRosterSeconds},
 	})

@@ -76,7 +76,7 @@ func TestPaced(t *testing.T) {
 				elapsed, spent := time.Since(began), time.Duration(0)
 				for n, p := range w.server.portions {
 					spent += p.took
-					if p.items > 50 || p.items > 1 && p.took > 20*time.Millisecond {
+					if p.items > maxPortion || p.items > 1 && p.took > portionTakes {
 						t.Errorf("a portion of %d items took %v", p.items, p.took)
 					}
 					if n > 0 {
@@ -86,7 +86,7 @@ func TestPaced(t *testing.T) {
 						}
 					}
 				}
-				if each == 600*time.Microsecond && len(w.server.portions) > 20 {
+				if each == 600*time.Microsecond && len(w.server.portions) > 50 {
 					t.Errorf("%d portions", len(w.server.portions))
 				}
 				if took := w.query(juliet, many(330)); took > 0 { // though it is known what the server has
@@ -98,6 +98,108 @@ func TestPaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// On a server that saves a whole roster for each item, a portion is short from the first one
+// on, and as large as it may be again where rosters are small.
+func TestGrowing(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.each, w.server.grows = 200*time.Microsecond, 13*time.Microsecond
+		w.server.put(romeo, many(1000))
+		w.query(juliet, many(200))
+		w.settle()
+		w.query(romeo, many(1010))
+		w.settle()
+		w.query(nurse, many(20))
+		w.settle()
+		small := 0
+		for _, p := range w.server.portions {
+			if p.items > 1 && p.took > portionTakes*8/5 { // the roster grows meanwhile
+				t.Errorf("a portion of %d items for %s took %v", p.items, p.user, p.took)
+			}
+			if p.user == nurse {
+				small = max(small, p.items)
+			}
+		}
+		if small < 5 {
+			t.Errorf("in a small roster, %d items were written together at most", small)
+		}
+	})
+}
+
+// A thousand users log in for the first time, 50 at a time. Nobody waits for long: when too
+// much was taken of the server's time for those who wait, the others do not. It is a fifth
+// in the end.
+func TestHerd(t *testing.T) {
+	test(t, func(w *world) {
+		const users = 1000
+		w.query(juliet, many(1)) // the way is proven
+		w.settle()
+		w.server.each = 500 * time.Microsecond
+		var mu sync.Mutex
+		var longest time.Duration
+		inStep, next := 0, 0
+		began := time.Now()
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				for {
+					mu.Lock()
+					n := next
+					next++
+					mu.Unlock()
+					if n >= users {
+						return
+					}
+					user := mustJID(fmt.Sprintf("user%d@example.org", n))
+					w.know(user, many(20))
+					time.Sleep(70 * time.Millisecond) // what a login takes besides
+					asked, ready := time.Now(), make(chan bool, 1)
+					w.keeper.Keep(user, func(inStep bool) { ready <- inStep })
+					is := <-ready
+					mu.Lock()
+					longest = max(longest, time.Since(asked))
+					if is {
+						inStep++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		herd := time.Since(began)
+		if longest > 800*time.Millisecond || herd > 4*time.Second {
+			t.Errorf("a query waited for %v, and all took %v", longest, herd)
+		}
+		if inStep < 50 {
+			t.Errorf("%d users were in step when they were answered", inStep)
+		}
+		w.settle()
+		for n := range users {
+			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(20))
+		}
+		spent := time.Duration(users) * 21 * w.server.each
+		if share := float64(spent) / float64(time.Since(began)); share > 0.21 {
+			t.Errorf("%.2f of the server's time", share)
+		}
+	})
+}
+
+// A query does not wait for the rest that the server is owed for what is written behind.
+func TestNoPause(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(1))
+		w.settle()
+		w.server.each = 100 * time.Millisecond // then a rest of 400 ms
+		w.keep(romeo, many(1000))
+		for n := range 20 {
+			w.sleep(time.Duration(9900+37*n) * time.Millisecond)
+			if took := w.query(juliet, many(2+n)); took > 300*time.Millisecond {
+				t.Errorf("the query waited for %v", took)
+			}
+			w.equal(juliet, many(2+n))
+		}
+	})
 }
 
 // Hosts of one server share what may be taken of its time.
@@ -153,6 +255,31 @@ func TestTurns(t *testing.T) {
 		w.equal(juliet, many(5000))
 		if w.server.asked() != gets || w.server.sets != 5000+5+60 {
 			t.Errorf("%d gets and %d sets", w.server.asked()-gets, w.server.sets)
+		}
+	})
+}
+
+// Users are brought in step one after the other, and a change does not wait for all of them.
+func TestImport(t *testing.T) {
+	test(t, func(w *world) {
+		const users = 300
+		w.query(juliet, many(3))
+		w.settle()
+		w.server.each = time.Millisecond
+		for n := range users {
+			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
+		}
+		w.sleep(time.Minute)
+		before := w.status().InStep
+		if before < 50 {
+			t.Errorf("%d users are in step after a minute, want about 60", before)
+		}
+		w.keep(juliet, many(4))
+		w.sleep(5 * time.Second)
+		w.equal(juliet, many(4))
+		w.settle()
+		for n := range users {
+			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
 		}
 	})
 }
@@ -372,6 +499,51 @@ func TestOneFails(t *testing.T) {
 	})
 }
 
+// A few users who always fail hold up nobody else.
+func TestSomeFail(t *testing.T) {
+	test(t, func(w *world) {
+		bad := make(map[jid.JID]bool)
+		for n := range 5 {
+			bad[mustJID(fmt.Sprintf("bad%d@example.org", n))] = true
+		}
+		w.server.fails = func(user jid.JID, _ string) error {
+			if bad[user] {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		for user := range bad {
+			w.keep(user, many(3))
+		}
+		w.sleep(10 * time.Minute) // nobody is known for whom it works
+		w.keep(juliet, many(3))
+		w.sleep(5 * time.Minute)
+		w.equal(juliet, many(3))
+		for n := range 200 {
+			user := mustJID(fmt.Sprintf("good%d@example.org", n))
+			if took := w.query(user, many(3)); took > time.Second {
+				t.Fatalf("query %d waited for %v", n, took)
+			}
+			w.equal(user, many(3))
+			w.sleep(time.Duration(17*n) * time.Second / 10)
+		}
+		before := w.server.asked()
+		w.sleep(time.Hour)
+		if n := w.server.asked() - before; n > 100 { // each of them is tried every five minutes
+			t.Errorf("tried %d times in an hour", n)
+		}
+		if s := w.status(); s.Error == "" || s.Waiting != len(bad) {
+			t.Errorf("%+v", s)
+		}
+		// The user who told whether it works for others may fail, too.
+		w.server.do(func() { bad[mustJID("good199@example.org")] = true })
+		w.sleep(time.Hour)
+		w.keep(romeo, many(3))
+		w.sleep(5 * time.Minute)
+		w.equal(romeo, many(3))
+	})
+}
+
 // Who was in step does not wait to be looked at, and of very many, not all wait.
 func TestFewWait(t *testing.T) {
 	test(t, func(w *world) {
@@ -421,29 +593,106 @@ func TestSilent(t *testing.T) {
 	})
 }
 
-func TestNoAccount(t *testing.T) {
+// While a server does not answer, all queries together wait for 3 s, and later ones not at
+// all, until it has answered again.
+func TestSilentForMany(t *testing.T) {
 	test(t, func(w *world) {
-		w.server.none[juliet] = true
+		w.query(juliet, many(1)) // the way is proven
+		w.settle()
+		w.server.do(func() { w.server.silent = true })
+		began := time.Now()
+		var took [6]time.Duration
+		var all sync.WaitGroup
+		for n := range took {
+			if n == 4 {
+				w.sleep(queryWaits)
+			}
+			user := mustJID(fmt.Sprintf("user%d@example.org", n))
+			w.know(user, many(2))
+			asked := time.Now()
+			all.Add(1)
+			w.keeper.Keep(user, func(bool) { took[n] = time.Since(asked); all.Done() })
+			w.sleep(500 * time.Millisecond)
+		}
+		all.Wait()
+		for n, took := range took {
+			if at := max(0, queryWaits-time.Duration(n)*500*time.Millisecond); n < 4 && took != at || n >= 4 && took > 0 {
+				t.Errorf("query %d waited for %v", n, took)
+			}
+		}
+		if since := time.Since(began); since > 2*queryWaits+time.Second {
+			t.Errorf("it took %v", since)
+		}
+		w.sleep(5 * time.Minute)
+		if took := w.query(nurse, many(2)); took > 0 {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.server.do(func() { w.server.silent = false })
+		w.settle()
+		w.query(romeo, many(3))
+		w.equal(romeo, many(3))
+		// Slow is as bad as silent.
+		w.server.do(func() { w.server.each = 2 * time.Second })
+		for n := range 5 {
+			user := mustJID(fmt.Sprintf("other%d@example.org", n))
+			if took := w.query(user, many(2)); n == 0 && took != queryWaits || n > 0 && took > 0 {
+				t.Errorf("query %d of a slow server waited for %v", n, took)
+			}
+			w.sleep(10 * time.Second)
+		}
+	})
+}
+
+// A name without an account costs nothing but a try whenever somebody fetches: the account
+// may be made at any time, or be deleted and made again.
+func TestNoAccount(t *testing.T) {
+	onDisk(t, func(w *world) {
+		none := func(is bool) { w.server.do(func() { w.server.none[juliet] = is }) }
+		none(true)
 		w.query(juliet, many(3))
 		w.settle()
+		if w.watcher.told(juliet) > 0 {
+			t.Error("the watcher was told that they are in step")
+		}
 		gets := w.server.asked()
+		w.quiet(func() { w.sleep(20 * time.Hour) })
+		if w.server.asked() != gets {
+			t.Error("the server was asked though nobody fetched")
+		}
 		w.quiet(func() { w.ask(juliet) })
+		if s := w.status(); s.Error != "" || s.Residue > 0 || s.InStep > 0 {
+			t.Errorf("%+v", s)
+		}
+		none(false) // a login
+		w.ask(juliet)
+		w.equal(juliet, many(3))
+		w.settle()
+		gets = w.server.asked()
+		w.ask(juliet)
 		if w.server.asked() != gets {
 			t.Error("the server was asked again")
 		}
-		if s := w.status(); s.Error != "" || s.Residue > 0 {
-			t.Errorf("%+v", s)
-		}
-		w.server.none[juliet] = false
-		w.query(juliet, many(4))
-		w.equal(juliet, many(4))
-		w.server.none[juliet] = true
+		none(true) // a refresh, which changes nothing
 		w.query(juliet, many(5))
-		w.server.none[juliet] = false
+		w.settle()
+		w.server.put(juliet, roster.New(nil))
+		none(false)
+		w.keeper.Keep(juliet, nil)
+		w.settle()
+		w.equal(juliet, many(5))
+		none(true) // once a day, whoever fetches
+		w.query(juliet, many(6))
+		w.settle()
+		none(false)
+		w.sleep(26 * time.Hour)
+		w.equal(juliet, many(6))
+		none(true) // and on a new stream
+		w.query(juliet, many(7))
+		none(false)
 		w.sleep(time.Second)
 		w.keeper.Resume("example.org")
 		w.settle()
-		w.equal(juliet, many(5))
+		w.equal(juliet, many(7))
 	})
 }
 

@@ -14,11 +14,14 @@ import (
 )
 
 const (
-	// A portion takes about portionTakes of the server's time, and has maxPortion items at
-	// most. All of them take 1/share of it.
-	portionTakes = 20 * time.Millisecond
-	maxPortion   = 50
+	// A portion takes about portionTakes of the server's time, which is how long others
+	// wait behind it, and has maxPortion items at most. All of them take 1/share of it.
+	portionTakes = 5 * time.Millisecond
+	maxPortion   = 20
 	share        = 5
+	// smallRoster is the size up to which what an item takes hardly depends on the roster.
+	// Beyond, it may grow with it: Prosody saves the whole roster for each.
+	smallRoster = 50
 	// maxRounds is how often what was written is looked at, and was not as written, before
 	// the rest is left as it is.
 	maxRounds = 3
@@ -46,6 +49,12 @@ type turn struct {
 	inStep     bool            // at the end
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
+
+	tried     bool // something was to be written
+	killed    bool // the process was, while it wrote
+	toPush    []*serverPush
+	confirmed map[jid.JID]bool     // of what was written; nil: nothing is to be pushed
+	repeated  map[jid.JID]struct{} // written again for those
 }
 
 var (
@@ -57,8 +66,8 @@ func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, look: j.look, resumed: h.resumed, proven: h.proven, began: time.Now(),
-		refused: make(map[jid.JID]bool)}
-	j.look = false
+		refused: make(map[jid.JID]bool), toPush: j.pushes}
+	j.look, j.pushes = false, nil
 	return t
 }
 
@@ -70,6 +79,10 @@ func (t *turn) run() (done bool, err error) {
 		t.j.look = true // still
 		t.mu.Unlock()
 	}
+	if err != nil {
+		t.correctFailed()
+	}
+	t.settlePushes(done || err != nil, err)
 	if errors.Is(err, errBroken) {
 		return true, nil
 	}
@@ -85,7 +98,7 @@ func (t *turn) keep() (done bool, err error) {
 		return true, nil // a failure never empties a roster
 	}
 	ask := t.load()
-	if !ask && t.row.Version == t.want.Version() {
+	if !ask && t.row.Version == t.want.Version() && len(t.toPush) == 0 {
 		t.finish()
 		return true, nil
 	}
@@ -110,6 +123,17 @@ func (t *turn) keep() (done bool, err error) {
 				continue
 			}
 			if t.moved() {
+				continue
+			}
+			if again := t.pushAgain(); len(again) > 0 {
+				over, err := t.writeAgain(again)
+				if err != nil {
+					return false, err
+				}
+				if over {
+					t.leave()
+					return false, nil
+				}
 				continue
 			}
 			t.row.Residue = name
@@ -143,15 +167,20 @@ func (t *turn) keep() (done bool, err error) {
 // load reads what is kept, and reports whether the server is to be asked.
 func (t *turn) load() (ask bool) {
 	row, err := t.Store.ServerRoster(t.j.user.String())
-	if err == nil && row.JID != "" && !row.Writing {
+	if err == nil && row.JID != "" && !row.Writing && row.Residue != noAccount {
 		t.have, err = roster.Unpack(row.Roster, row.Items, "")
 	}
 	if err != nil {
 		t.Logger.Error("what was kept of the server's roster of a user cannot be read", "user", t.j.user, "err", err)
 		row = store.ServerRoster{}
 	}
+	t.killed = (row.Writing || row.JID != "" && row.Checked.IsZero()) && !t.j.began
+	t.j.began, t.j.owes = true, false
 	t.row, t.kept = row, row
 	t.row.JID = t.j.user.String()
+	if row.Residue == noAccount {
+		t.row.Residue = ""
+	}
 	return t.look || !isCurrent(row, t.resumed)
 }
 
@@ -224,8 +253,13 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 		<-kept
 	}
 	from := len(t.sent)
-	for len(changes) > 0 && !over && err == nil && (t.proven || t.j.tried || len(t.sent) < manyUndone) {
-		n := min(max(1, t.j.portion), len(changes))
+	for len(changes) > 0 && !over && err == nil {
+		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))
+		if !t.proven && !t.j.tried {
+			if n = min(n, manyUndone-len(t.sent)); n <= 0 {
+				break
+			}
+		}
 		if err = t.set(changes[:n]); err == nil {
 			changes = changes[n:]
 			over = len(changes) > 0 && t.over()
@@ -248,15 +282,17 @@ func (t *turn) set(portion []roster.Change) error {
 		}
 		confirmed = append(confirmed, c)
 		if t.Watcher != nil {
-			t.Watcher.Written(t.j.user, c, t.name == "api")
+			t.Watcher.Written(t.j.user, c, t.exchanges())
 		}
 	}
 	t.j.wrote = true
+	t.touch(portion)
 	took, err := t.call(func(ctx context.Context) error { return t.way.Set(ctx, t.j.user, portion, written) })
 	mu.Lock()
 	returned = true
 	mu.Unlock()
 	t.sent = append(t.sent, confirmed...)
+	t.confirm(confirmed)
 	refused := 0
 	var refusal *RefusedError
 	if errors.As(err, &refusal) {
@@ -281,12 +317,34 @@ func (t *turn) set(portion []roster.Change) error {
 		s.Removed += uint64(removed)
 		s.Written += uint64(len(confirmed) - removed)
 	})
-	next := 2 * len(portion)
-	if each := took / time.Duration(len(portion)); each > 0 {
+	t.h.measured(len(portion), took)
+	return err
+}
+
+// portionInto is how many items are written together into a roster of a size: as many as
+// last time, and fewer if it is larger than that one was.
+func (h *host) portionInto(size int) int {
+	size = max(size, smallRoster)
+	if h.portion == 0 {
+		h.portion, h.portionFor = 1, size
+	}
+	h.portion, h.portionFor = max(1, h.portion*min(h.portionFor, size)/size), size
+	return h.portion
+}
+
+// measured says how long it took to write some items of the last portion.
+func (h *host) measured(items int, took time.Duration) {
+	next := 2 * h.portion
+	if each := took / time.Duration(items); each > 0 {
 		next = min(next, int(portionTakes/each))
 	}
-	t.j.portion = min(max(next, 1), maxPortion)
-	return err
+	h.portion = min(max(next, 1), maxPortion)
+}
+
+// exchanges reports whether the server sends the presences that follow from what is written.
+func (t *turn) exchanges() bool {
+	way, tells := t.way.(exchanger)
+	return t.name == "api" || tells && way.Exchanges()
 }
 
 // call calls a way when the server may be used, and measures it.
@@ -303,29 +361,42 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	t.mu.Lock()
 	t.h.spend(took)
 	pause := time.Duration(share*max(1, t.busy())-1) * took // the hosts are on one server
+	released := t.h.owe(min(pause, callTakes))
 	t.mu.Unlock()
-	t.h.free = time.Now().Add(min(pause, callTakes))
+	release(released, false)
 	var refusal *RefusedError
 	switch {
 	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
-		t.well(t.h)
+		t.well(t.h, took)
 	case t.calls.Err() != nil:
 		err = errStopping
 	}
 	return took, err
 }
 
-// rest waits until the server may be used. It returns false if the keeper is closed first.
+// rest waits until the server may be used: at once if a query waits, unless too much is
+// owed. It returns false if the keeper is closed first.
 func (t *turn) rest() bool {
-	if wait := time.Until(t.h.free); wait > 0 {
+	for t.stopping.Err() == nil {
+		t.mu.Lock()
+		until := t.h.free
+		if t.waiters != nil || t.h.urgent.Len() > 0 {
+			until = until.Add(-maxOwed)
+		}
+		t.mu.Unlock()
+		wait := time.Until(until)
+		if wait <= 0 {
+			return true
+		}
 		timer := time.NewTimer(wait)
-		defer timer.Stop()
 		select {
 		case <-timer.C:
+		case <-t.h.wake: // it may be that a query waits
 		case <-t.stopping.Done():
 		}
+		timer.Stop()
 	}
-	return t.stopping.Err() == nil
+	return false
 }
 
 // over reports whether another's turn has come.
@@ -340,7 +411,8 @@ func (t *turn) over() bool {
 
 // finish keeps that the user is in step, but for what the server makes otherwise.
 func (t *turn) finish() {
-	row := store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}
+	t.correct()
+	row := store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Items: t.have.Len(), Checked: t.checked(), Residue: t.row.Residue, Roster: t.have.Packed()}
 	if k := t.kept; k.Version != row.Version || k.Residue != row.Residue || !k.Checked.Equal(row.Checked) {
 		t.Store.PutServerRoster(row, nil)
 	}
@@ -349,17 +421,21 @@ func (t *turn) finish() {
 	if t.Watcher != nil {
 		t.Watcher.InStep(t.j.user, t.have)
 	}
+	t.probe()
 }
 
 // leave keeps what the server has by now.
 func (t *turn) leave() {
-	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
+	t.correct()
+	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.checked(), Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
 }
 
-// keepNoAccount keeps that there is nothing to do as there is no such account.
-func (t *turn) keepNoAccount() {
-	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", t.began
-	t.finish()
+// noAccount is the residue of a user of whom the server has no account, at present: they are
+// tried again whenever they are fetched, as others are once a day.
+const noAccount = "no account"
+
+func (t *turn) leaveNoAccount() {
+	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Checked: t.began, Residue: noAccount}, nil)
 }
 
 // prove compares what the server has with what it has confirmed since it was asked last.

@@ -30,6 +30,7 @@ type user struct {
 
 	state
 	loaded            bool
+	unread            bool           // the store could not be read: see reread
 	dirty             bool           // the store has an older state
 	kept              *roster.Roster // that the store has
 	saved             time.Time      // when the state was put there
@@ -187,11 +188,15 @@ func (u *user) handleAll() bool {
 				go u.run()
 			}
 		}
-		if waits {
+		saved := done
+		if waits { // the server is given what is kept alone
 			left.Add(1)
-			u.bringInStep(done)
+			saved = func() {
+				go u.bringInStep(done)
+				done()
+			}
 		}
-		u.save(done) // from here on, the loop may run again
+		u.save(saved) // from here on, the loop may run again
 		if left.Add(-1) > 0 {
 			return false
 		}
@@ -403,15 +408,15 @@ func (u *user) received(e fetchedEvent) {
 	}
 	u.failure = &ErrorView{time.Now().UTC(), err.Error()}
 	u.fail(queries, err)
-	b := soon
+	b, kind := soon, MarkedBackend
 	if held := (*heldError)(nil); errors.As(err, &held) {
-		b = u.suspect.again(m.Rules)
+		b, kind = u.suspect.again(m.Rules), MarkedGuard
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
 		u.outdated, u.dirty = true, true
 	} else {
-		u.fetchLater(err, b)
+		u.fetchLater(kind, err, b)
 	}
 	for _, c := range f.calls {
 		c.finish(u.jid, err)
@@ -420,13 +425,16 @@ func (u *user) received(e fetchedEvent) {
 }
 
 // fetchLater marks the user: they are fetched again after a pause.
-func (u *user) fetchLater(why error, b backoff) {
+func (u *user) fetchLater(kind string, why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
 	u.failure = &ErrorView{time.Now().UTC(), why.Error()}
-	if b == soon && u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
-		b = seldom // nobody looks
+	reason := forFailure
+	if u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
+		if reason = forOffline; b == soon {
+			b = seldom // nobody looks
+		}
 	}
-	u.m.queue.mark(u.jid, why.Error(), b)
+	u.m.queue.mark(u.jid, kind, why.Error(), b, reason)
 }
 
 // fail answers queries though the fetch failed, or is late: with the last known roster, if
@@ -453,7 +461,7 @@ func (u *user) undelivered(resources map[jid.JID]undelivered) {
 		u.tell(u.state, u.last, nil, nil)
 		return
 	}
-	u.fetchLater(errUndelivered, soon)
+	u.fetchLater(MarkedClient, errUndelivered, soon)
 	u.commit(func() {})
 }
 
@@ -473,10 +481,13 @@ func (u *user) rest() {
 		}
 		u.fetchedGeneration = nil
 	}
+	if u.unread && u.fetching == nil && len(u.inFlight) == 0 {
+		u.reread()
+	}
 	if u.dirty && (len(u.inFlight) == 0 || u.stopping) {
 		u.save(nil)
 	}
-	if u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
+	if u.unread || u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
 		(u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}

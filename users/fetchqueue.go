@@ -2,6 +2,7 @@ package users
 
 import (
 	"container/heap"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -46,12 +47,13 @@ const (
 )
 
 // The reasons for a fetch that no query waits for. In each domain the first three take
-// turns; nobody waits for the last.
+// turns; nobody waits for the others. The last one comes behind those of all domains.
 const (
 	forRefresh     = iota // the backend says that the roster changed
 	forFailure            // the last try failed: the user is marked
 	forResync             // somebody may have missed something
 	forUnknownUser        // the backend does not know the user
+	forOffline            // any of these, of a user without a connected resource
 	reasons
 )
 
@@ -71,8 +73,8 @@ type fetchQueue struct {
 	domains    []*domainQueue     // the next one in front
 	free       int                // places: how many more fetches may be under way
 	nonRefresh int                // of those, how many may go to what is no refresh
-	marked     int                // entries
-	resyncs    int                // entries that are not marked, and are forResync
+	marked     map[string]int     // entries, by kind
+	resyncs    int                // entries that are not marked, and are forResync or forOffline
 	timer      *time.Timer
 	stopped    bool
 
@@ -110,6 +112,7 @@ type entry struct {
 	at         time.Time // not before
 	reason     int
 	marked     bool   // its mark is in the store: the last try failed
+	kind       string // of the last failure, if it is marked: one of Kinds
 	kept       bool   // its mark is in the store: it was reported, and nobody waits
 	tries      int    // that failed
 	rechecks   int    // that found the user unknown
@@ -126,7 +129,7 @@ type Marks interface {
 
 func newFetchQueue(places, perSecond int, marks Marks) *fetchQueue {
 	q := &fetchQueue{
-		marks: marks, entries: make(map[jid.JID]*entry), free: places, nonRefresh: max(1, places/2),
+		marks: marks, entries: make(map[jid.JID]*entry), marked: make(map[string]int), free: places, nonRefresh: max(1, places/2),
 		// A few together, who can be asked for in one request.
 		limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/5)),
 	}
@@ -146,14 +149,28 @@ func (q *fetchQueue) refresh(users ...jid.JID) {
 	q.dispatch()
 }
 
-// mark notes that a try failed: the next comes after a pause.
-func (q *fetchQueue) mark(user jid.JID, why string, b backoff) {
+// What the last try of a marked user failed at.
+const (
+	MarkedBackend = "backend" // their contacts could not be fetched
+	MarkedGuard   = "guard"   // the removal guard holds what was fetched
+	MarkedClient  = "client"  // a client may have missed something: its push or answer is not confirmed
+	MarkedStream  = "stream"  // there was no stream to the server
+	MarkedState   = "state"   // what is kept of them could not be read
+	MarkedBefore  = "before"  // it was before rosterd started
+)
+
+// Kinds are what a user can be marked for. Nobody may modify it.
+var Kinds = []string{MarkedBackend, MarkedGuard, MarkedClient, MarkedStream, MarkedState, MarkedBefore}
+
+// mark notes that a try failed: the next comes after a pause, for a reason.
+func (q *fetchQueue) mark(user jid.JID, kind, why string, b backoff, reason int) {
 	q.mu.Lock()
 	e := q.entry(user)
-	if !e.marked {
-		q.count(e, -1)
-		e.marked = true
-		q.count(e, 1)
+	q.count(e, -1)
+	first := !e.marked
+	e.marked, e.kind = true, kind
+	q.count(e, 1)
+	if first {
 		q.marks.Mark(user.String(), why)
 	}
 	now := time.Now()
@@ -163,7 +180,7 @@ func (q *fetchQueue) mark(user jid.JID, why string, b backoff) {
 	} else if e.index >= 0 && e.reason != forUnknownUser {
 		wait = min(wait, e.at.Sub(now)) // somebody else's failure is no reason to wait for longer
 	}
-	q.schedule(e, forFailure, now.Add(wait))
+	q.schedule(e, reason, now.Add(wait))
 	q.mu.Unlock()
 	q.dispatch()
 }
@@ -175,7 +192,11 @@ func (q *fetchQueue) resync(domain string, users []jid.JID) {
 	for _, user := range users {
 		e := q.entry(user)
 		e.tries = 0
-		q.schedule(e, reasonOf(e), time.Now())
+		reason := forResync
+		if e.marked {
+			reason = forFailure
+		}
+		q.schedule(e, reason, time.Now())
 	}
 	q.mu.Unlock()
 	q.dispatch()
@@ -205,9 +226,14 @@ func (q *fetchQueue) keep(why string, users []jid.JID) {
 			q.marks.Mark(user.String(), why)
 		}
 		e.tries = 0
-		reason := reasonOf(e)
-		if why == promised && connected {
+		reason := forResync
+		switch {
+		case why == offline:
+			reason = forOffline
+		case connected:
 			reason = forRefresh
+		case e.marked:
+			reason = forFailure
 		}
 		q.schedule(e, reason, time.Now())
 	}
@@ -217,12 +243,13 @@ func (q *fetchQueue) keep(why string, users []jid.JID) {
 	}
 }
 
-// reasonOf is why an entry is fetched again that nobody waits for.
-func reasonOf(e *entry) int {
-	if e.marked {
-		return forFailure
+// left notes that a user has no connected resource any more.
+func (q *fetchQueue) left(user jid.JID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.entries[user]; e != nil && e.index >= 0 && (e.reason == forFailure || e.reason == forResync) {
+		q.schedule(e, forOffline, e.at)
 	}
-	return forResync
 }
 
 // hasten lets the marked users of some domains be tried at once.
@@ -327,8 +354,10 @@ func (q *fetchQueue) schedule(e *entry, reason int, at time.Time) {
 func (q *fetchQueue) count(e *entry, n int) {
 	switch {
 	case e.marked:
-		q.marked += n
-	case e.reason == forResync:
+		if q.marked[e.kind] += n; q.marked[e.kind] == 0 {
+			delete(q.marked, e.kind)
+		}
+	case e.reason == forResync || e.reason == forOffline:
 		q.resyncs += n
 	}
 }
@@ -340,12 +369,12 @@ func (q *fetchQueue) unschedule(e *entry) {
 	}
 }
 
-// counts are the numbers of users that are marked, and of those that may have missed
-// something and are not.
-func (q *fetchQueue) counts() (marked, resyncs int) {
+// counts are the numbers of users that are marked, by kind, and of those that may have
+// missed something and are not.
+func (q *fetchQueue) counts() (marked map[string]int, resyncs int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.marked, q.resyncs
+	return maps.Clone(q.marked), q.resyncs
 }
 
 // nextTry is when a user is tried again, as far as it is known, and how many tries failed.
@@ -396,6 +425,18 @@ func (q *fetchQueue) dispatch() {
 // place for them. If there are none, wait is how long until there may be, or negative
 // if that is not known. q.mu is held.
 func (q *fetchQueue) next(connected bool) (b *batch, wait time.Duration) {
+	if b, wait = q.take(connected, forRefresh, forUnknownUser); b != nil {
+		return b, 0
+	}
+	b, later := q.take(connected, forOffline, forOffline)
+	if wait < 0 || later >= 0 && later < wait {
+		wait = later
+	}
+	return b, wait
+}
+
+// take is next for some of the reasons.
+func (q *fetchQueue) take(connected bool, first, last int) (b *batch, wait time.Duration) {
 	wait = -1
 	sooner := func(d time.Duration) {
 		if wait < 0 || d < wait {
@@ -416,7 +457,7 @@ func (q *fetchQueue) next(connected bool) (b *batch, wait time.Duration) {
 		if size > 1 && d.fetches >= bulkFetches {
 			continue
 		}
-		for n := range reasons {
+		for n := first; n <= last; n++ {
 			reason := n
 			if n < forUnknownUser {
 				reason = (d.turn + n) % forUnknownUser

@@ -43,7 +43,8 @@
 //	decide        a person approves or rejects what the removal guard holds (guard.go)
 //	noted:
 //	 undelivered  the resource is in doubt, the user is marked          the resource in doubt
-//	 refused      the epoch grows; pushes what is true to that resource the contacts as missed
+//	 refused,     the epoch grows; pushes what is true to that resource the contacts as missed
+//	 or pushed by the server itself
 //	 gone         rests if nothing is to be done                        -
 //	stopping      answers what is left, tells nothing more              all that is known
 //
@@ -228,12 +229,13 @@ type Manager struct {
 
 // Counts are figures of a [Manager].
 type Counts struct {
-	Marked  int    // users whose last refresh failed: they are tried again
-	Resync  int    // users that are to be brought up to date, without those
-	Retries uint64 // of marked users, ever
-	Held    uint64 // rosters that were not believed at once, ever
-	Waiting int    // of those, that are not believed yet
-	Loaded  int    // users whose state is in memory
+	Marked    int            // users whose last refresh failed: they are tried again
+	MarkedFor map[string]int // those, by what failed: [Kinds]
+	Resync    int            // users that are to be brought up to date, without those
+	Retries   uint64         // of marked users, ever
+	Held      uint64         // rosters that were not believed at once, ever
+	Waiting   int            // of those, that are not believed yet
+	Loaded    int            // users whose state is in memory
 }
 
 // NewManager makes a manager of what the store has kept, and starts its work in the
@@ -262,8 +264,10 @@ func NewManager(o Options) (*Manager, error) {
 		case err != nil:
 		case why == offline || why == promised:
 			m.queue.keep(why, []jid.JID{user})
+		case !m.Sessions.HasConnected(user):
+			m.queue.mark(user, MarkedBefore, why, soon, forOffline)
 		default:
-			m.queue.mark(user, why, soon)
+			m.queue.mark(user, MarkedBefore, why, soon, forFailure)
 		}
 		return nil
 	})
@@ -352,7 +356,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			}
 		case !connected:
 			m.reports.note(user)
-			m.queue.mark(user, roster.ErrNotConnected.Error(), soon)
+			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon, forFailure)
 		default:
 			fetched = append(fetched, user)
 		}
@@ -463,7 +467,7 @@ func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
 			return known, true
 		}
 	}
-	s := m.read(name)
+	s, _ := m.read(name)
 	return s.last, s.last != nil
 }
 
@@ -496,6 +500,24 @@ func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
 	}
 }
 
+// Pushed says that the server has pushed these contacts' items to a user's clients by itself,
+// or may have, otherwise than they are: what is true is pushed after it.
+func (m *Manager) Pushed(user jid.JID, contacts []jid.JID) {
+	resources := m.Sessions.InterestedOf(user)
+	if len(resources) == 0 {
+		return // whoever asks is told what is true
+	}
+	m.note(user, func(n *notes) {
+		for _, full := range resources {
+			if len(contacts) > maxRefused {
+				n.addUndelivered(full, undelivered{})
+			} else {
+				n.addRefused(full, contacts)
+			}
+		}
+	})
+}
+
 // Gone says that a resource is no longer connected. A user without a connected resource is
 // not refreshed any more.
 func (m *Manager) Gone(full jid.JID) {
@@ -503,7 +525,9 @@ func (m *Manager) Gone(full jid.JID) {
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	if !m.keeps(user.Domain()) {
+	if m.keeps(user.Domain()) {
+		m.queue.left(user)
+	} else {
 		m.queue.done(user, generation, 0)
 	}
 	if m.busy(user) {
@@ -528,7 +552,10 @@ func (m *Manager) Hasten(domains []string) { m.queue.hasten(domains) }
 // Counts are the figures as they are now.
 func (m *Manager) Counts() Counts {
 	c := Counts{Retries: m.queue.tried.Load(), Held: m.held.Load(), Waiting: m.guarded.count()}
-	c.Marked, c.Resync = m.queue.counts()
+	c.MarkedFor, c.Resync = m.queue.counts()
+	for _, n := range c.MarkedFor {
+		c.Marked += n
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.Loaded = len(m.users)

@@ -137,6 +137,8 @@ type world struct {
 	fits    int   // items in a reply; 0: any number
 	refuse  error // of Push
 	lost    bool  // replies are lost with the stream
+
+	refusing func() // is called when Push refuses; nil: nothing
 }
 
 func newWorld(t *testing.T, limits Limits) *world {
@@ -172,9 +174,12 @@ func (w *world) Connected() bool {
 
 func (w *world) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
 	w.mu.Lock()
-	if w.refuse != nil {
-		defer w.mu.Unlock()
-		return w.refuse
+	if err, f := w.refuse, w.refusing; err != nil {
+		w.mu.Unlock()
+		if f != nil {
+			f()
+		}
+		return err
 	}
 	for _, full := range to {
 		for _, c := range changes {
@@ -520,8 +525,8 @@ func TestPushNotPermitted(t *testing.T) {
 			}
 		}
 		w.expect()
-		if n := len(w.read(mustJID(t, "juliet@example.org")).missed); n != 0 {
-			t.Errorf("%d missed", n)
+		if s, _ := w.read(mustJID(t, "juliet@example.org")); len(s.missed) != 0 {
+			t.Errorf("%d missed", len(s.missed))
 		}
 		w.set(func() { w.refuse = nil })
 		w.refreshJuliet()
