@@ -101,7 +101,7 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		case is && kept:
 			s := &u.subscribers[i]
 			h.mu.Lock() // what they were sent is taken back, or about to be
-			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return r.changed <= s.sent })
+			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return !r.gone() && r.changed <= s.sent })
 			h.mu.Unlock()
 			s.end, s.doubt = lasts, s.doubt || opens(c.Before)
 		case is && e.reachable():
