@@ -753,3 +753,28 @@ func testServerRosterMigration(t *testing.T, srv server) {
 	wantRoster(ctx, t, late, item("Mercutio"), item("Romeo"))
 	w.wantOwn(ctx, t, "juliet", own("Mercutio"), own("Romeo"))
 }
+
+// At the first installation, or after the state was lost, one empty answer of the backend
+// takes nobody's contacts from the server: it counts when the backend has said so again.
+func TestServerRosterFirstLook(t *testing.T) { onKept(t, testServerRosterFirstLook) }
+
+func testServerRosterFirstLook(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, own: true, settings: map[string]any{"contacts.confirm_after": "5s"}})
+	list, items := many(30, "c")
+	for _, user := range []string{"juliet@example.org", "romeo@example.org"} {
+		if err := w.server.SetOwnItems(ctx, user, items...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.backend.Set("juliet", harness.Contacts{})
+	w.backend.Set("romeo", harness.Contacts{})
+	wantRoster(ctx, t, w.login(ctx, t, gosrc, julietFull))
+	w.refresh(ctx, t, "romeo") // who is offline
+	waitMetric(ctx, t, w.rosterd, "rosterd_removals_held_total", 2)
+	w.wantOwn(ctx, t, "juliet", items...)
+	w.wantOwn(ctx, t, "romeo", items...)
+	w.backend.Set("romeo", list)
+	w.waitOwn(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "romeo", items...)
+}

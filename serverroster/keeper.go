@@ -33,12 +33,12 @@ const (
 	maxWaiting = 256
 
 	checkEvery   = 24 * time.Hour // the server is asked for what it has
-	lookAfter    = 2 * time.Second
 	sweepEvery   = time.Hour
+	owedAfter    = 2 * time.Second // what clients are being told is looked at again, until that is kept
 	chunk        = 500             // users that are looked up in the store at a time
 	turnTakes    = 5 * time.Second // then another's turn has come who does not wait for an import
 	callTakes    = 30 * time.Second
-	closeTakes   = time.Second // for what is under way
+	closeTakes   = 500 * time.Millisecond // for what is under way
 	minBackoff   = time.Second
 	maxBackoff   = 5 * time.Minute
 	failuresInA  = 3 // row, of different users, may be the way's and not theirs
@@ -59,9 +59,12 @@ type Store interface {
 	Sync(done func())
 }
 
-// Rosters has the last known rosters: users.Manager. Known may read the store.
+// Rosters has the last known rosters: users.Manager. Its methods may read the store.
 type Rosters interface {
 	Known(user jid.JID) (*roster.Roster, bool)
+	// Believes reports whether the last known roster may replace what the server has of a
+	// user, of which nothing was known. If not yet, [Keeper.Keep] is called when it may.
+	Believes(user jid.JID, has *roster.Roster) bool
 }
 
 // Metrics are what a [Keeper] counts with.
@@ -184,7 +187,6 @@ type job struct {
 	place   *list.Element
 	waiters []*waiter
 	soon    bool // it does not wait for an import
-	look    bool // the server is to be asked
 	again   bool // looked at again after this turn
 	pushes  []*serverPush
 	fails   int
@@ -356,25 +358,6 @@ func isCurrent(row store.ServerRoster, resumed time.Time) bool {
 	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
 }
 
-// Look says that the server's roster of a user may have changed: the server is asked soon.
-func (k *Keeper) Look(user jid.JID) {
-	if way, _ := k.Ways(user.Domain()); way == nil {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	h := k.host(user.Domain())
-	if h == nil || h.broken != "" {
-		return
-	}
-	j := h.jobs[user]
-	if j == nil {
-		j = k.add(h, user)
-		k.later(h, j, lookAfter)
-	}
-	j.look, j.again = true, j == h.current
-}
-
 // Resume says that there is a way to a host's rosters, on a new stream or to a server that
 // was restarted: whoever may differ is brought in step, and then the server is asked for
 // all others, too.
@@ -442,7 +425,7 @@ func (h *host) owe(pause time.Duration) (released []*waiter) {
 	return h.letGo()
 }
 
-// Close waits for what is under way, which it ends after 1 s, and calls those who wait.
+// Close waits for what is under way, which it ends after 0.5 s, and calls those who wait.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	k.stop()
@@ -716,7 +699,7 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 			h.background.MoveToFront(j.place)
 		}
 	case j.owes: // until that is kept
-		k.later(h, j, lookAfter)
+		k.later(h, j, owedAfter)
 	default:
 		k.drop(h, j)
 	}

@@ -301,8 +301,6 @@ func TestUnknown(t *testing.T) {
 		if took := w.ask(juliet); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		w.keeper.Look(juliet)
-		w.settle()
 		w.again()
 		w.settle()
 		w.equal(juliet, many(30))
@@ -311,10 +309,51 @@ func TestUnknown(t *testing.T) {
 		w.settle()
 		w.rosters.known = nil
 		w.server.put(juliet, many(30))
-		w.keeper.Look(juliet)
 		w.again()
 		w.settle()
 		w.equal(juliet, many(30))
+	})
+}
+
+// What the server has is not replaced at the first look, if the removal guard says so.
+func TestDoubt(t *testing.T) {
+	onDisk(t, func(w *world) {
+		doubt := func(is bool) {
+			w.rosters.mu.Lock()
+			defer w.rosters.mu.Unlock()
+			w.rosters.doubt = map[jid.JID]bool{juliet: is}
+		}
+		doubt(true)
+		w.server.put(juliet, many(30))
+		w.quiet(func() {
+			if took := w.query(juliet, many(0)); took > time.Second {
+				t.Errorf("the query waited for %v", took)
+			}
+			w.keeper.Keep(juliet, nil)
+			w.sleep(3 * time.Hour)
+			w.again()
+			w.settle()
+		})
+		w.equal(juliet, many(30))
+		if w.watcher.told(juliet) > 0 {
+			t.Error("the watcher was told that they are in step")
+		}
+		doubt(false)
+		w.keeper.Keep(juliet, nil)
+		w.settle()
+		w.equal(juliet, many(0))
+		// From now on it is known what was written.
+		asked := w.rosters.asked
+		doubt(true)
+		w.query(juliet, many(3))
+		w.server.put(juliet, many(30))
+		w.sleep(time.Second)
+		w.again()
+		w.settle()
+		w.equal(juliet, many(3))
+		if w.rosters.asked != asked {
+			t.Error("what is known was doubted")
+		}
 	})
 }
 
@@ -400,7 +439,6 @@ func TestNoWay(t *testing.T) {
 		if took := w.query(juliet, many(3)); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		w.keeper.Look(juliet)
 		w.quiet(func() { w.sleep(time.Hour) })
 		w.name = "api"
 		w.keeper.Resume("example.org")
@@ -831,7 +869,6 @@ func TestLies(t *testing.T) {
 					if took := w.query(nurse, many(3)); took > 0 {
 						t.Errorf("a query waited for %v", took)
 					}
-					w.keeper.Look(juliet)
 					w.sleep(48 * time.Hour)
 				})
 				w.server.lies, w.server.store = false, nil
@@ -923,13 +960,14 @@ func TestEdits(t *testing.T) {
 			delete(w.server.rosters[juliet], mustJID("contact0@example.net"))
 			w.server.rosters[juliet][romeo] = roster.Item{JID: romeo, Subscription: "none"}
 		})
-		w.keeper.Look(juliet)
+		w.keeper.Resume("example.org")
 		w.settle()
 		w.equal(juliet, many(60))
 		for range 3 {
+			w.sleep(time.Second)
 			w.server.put(juliet, contacts("romeo@example.org none"))
 			for range 10 {
-				w.keeper.Look(juliet)
+				w.keeper.Resume("example.org")
 			}
 			w.settle()
 			w.equal(juliet, many(60))
@@ -938,27 +976,6 @@ func TestEdits(t *testing.T) {
 		if s := w.status(); s.Residue > 0 {
 			t.Errorf("%+v", s)
 		}
-	})
-}
-
-// To look is not forgotten when it fails.
-func TestLookFails(t *testing.T) {
-	test(t, func(w *world) {
-		w.query(juliet, many(3))
-		w.settle()
-		fail := true
-		w.server.fails = func(jid.JID, string) error {
-			if fail {
-				return errors.New("internal-server-error")
-			}
-			return nil
-		}
-		w.server.put(juliet, many(4))
-		w.keeper.Look(juliet)
-		w.sleep(10 * time.Second)
-		w.server.do(func() { fail = false })
-		w.settle()
-		w.equal(juliet, many(3))
 	})
 }
 
@@ -974,7 +991,8 @@ func TestChangedAtTheEnd(t *testing.T) {
 				w.keep(juliet, many(5))
 			} else {
 				w.server.put(nurse, many(3))
-				w.keeper.Look(nurse)
+				time.Sleep(time.Second)
+				w.keeper.Resume("example.org")
 			}
 		}
 		again := w.watcher.act
@@ -1017,7 +1035,6 @@ func TestClose(t *testing.T) {
 			if took := w.ask(nurse); took > 0 {
 				t.Errorf("a query waited for %v", took)
 			}
-			w.keeper.Look(nurse)
 			w.keeper.Resume("example.org")
 			w.keeper.Close()
 			w.server.silent = false

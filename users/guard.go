@@ -65,10 +65,18 @@ func (e *heldError) Error() string {
 	return what + fmt.Sprintf("it counts if the backend says the same after %s", e.wait)
 }
 
+// holds reports whether a fetch that removes so many of some contacts is to be confirmed.
+func (r Rules) holds(of, removed int, missing bool) bool {
+	return (of >= fewItems || missing) && float64(removed) > r.MaxRemoved*float64(of)
+}
+
 // guard is the removal guard: a backend that lost its data must not take everybody's
 // contacts away. A roster that removes too much is believed only if the same was fetched
 // long enough ago, or a person approved it. A short roster is believed at once, but not that
 // the user is missing: whatever stands before a backend says so while that restarts.
+//
+// So does what is to replace the server's own roster, if nothing was known of that: see
+// [Manager.Believes].
 func (u *user) guard(f roster.Fetched) error {
 	m, now, before := u.m, f.Roster, u.suspect
 	u.suspect = nil
@@ -85,7 +93,13 @@ func (u *user) guard(f roster.Fetched) error {
 			}
 		}
 	}
-	if of < fewItems && !f.Missing || float64(removed) <= m.Rules.MaxRemoved*float64(of) {
+	held := m.Rules.holds(of, removed, f.Missing)
+	if !held && u.own != nil {
+		of, removed = u.own.Len(), len(roster.Gone(u.own, now))
+		held = m.Rules.holds(of, removed, f.Missing)
+	}
+	if !held {
+		u.own = nil
 		m.guarded.believe(u.jid)
 		return nil
 	}
@@ -93,6 +107,11 @@ func (u *user) guard(f roster.Fetched) error {
 		if before.counts(m.Rules) {
 			m.Logger.Warn("the backend confirmed that contacts are removed", "user", u.jid, "removed", removed, "of", of, "approved", before.approved)
 			m.guarded.believe(u.jid)
+			if u.own != nil {
+				version := now.Version()
+				u.sure.Store(&version)
+				u.own = nil
+			}
 			return nil
 		}
 		u.suspect = before
@@ -279,4 +298,46 @@ func (u *user) decide(e decideEvent) {
 	u.m.guarded.decide(u.jid, s, u.m.Rules)
 	u.m.Logger.Warn("what would remove most contacts of a user was decided", "user", u.jid, "approved", e.approve)
 	e.decided <- nil
+}
+
+// Believes reports whether the last known roster of a user may replace what the server's own
+// roster has, of which nothing was known, as the state was lost or never there. If it would
+// remove what the guard holds, the user is fetched again, and [ServerRosters].Keep is called
+// when the backend has confirmed it, or says something else. It does not block, but may read
+// the store.
+func (m *Manager) Believes(name jid.JID, has *roster.Roster) bool {
+	last := m.lastOf(name)
+	if last.roster == nil {
+		return false
+	}
+	if !m.Rules.holds(has.Len(), len(roster.Gone(has, last.roster)), last.missing) {
+		return true
+	}
+	m.mu.Lock()
+	u := m.users[name]
+	m.mu.Unlock()
+	if u != nil {
+		if sure := u.sure.Load(); sure != nil && *sure == last.roster.Version() {
+			return true
+		}
+	}
+	m.post(name, ownEvent{has})
+	return false
+}
+
+// protect has the last known roster confirmed before it replaces the server's own.
+func (u *user) protect(has *roster.Roster) {
+	if u.own != nil || u.stopping {
+		return
+	}
+	u.own = has
+	if u.fetching != nil || u.suspect != nil || u.last == nil {
+		return // the guard sees to it with the next fetch
+	}
+	switch err := u.guard(roster.Fetched{Roster: u.last, Missing: u.notFound}); {
+	case err != nil:
+		u.fetchLater(MarkedGuard, err, u.suspect.again(u.m.Rules))
+	case u.own == nil: // another one is known by now
+		u.m.serverRosters.Keep(u.jid, nil)
+	}
 }
