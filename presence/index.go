@@ -100,18 +100,13 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		switch {
 		case is && kept:
 			s := &u.subscribers[i]
-			s.end, s.lost = lasts, true
-			h.mu.Lock()
+			h.mu.Lock() // what they were sent is taken back, or about to be
 			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return r.changed <= s.sent })
 			h.mu.Unlock()
-			if opens(c.Before) {
-				s.unblocked(u.blocks.upTo)
-			}
+			s.end, s.doubt = lasts, s.doubt || opens(c.Before)
 		case is && e.reachable():
-			s := subscriber{id: id, relayed: e.user != nil && e.user.absentAt > h.handled}
-			if opens(c.Before) {
-				s.unblocked(u.blocks.upTo)
-			}
+			// Who was blocked may have been told that the user is not to be seen.
+			s := subscriber{id: id, relayed: e.user != nil && e.user.absentAt > h.handled, doubt: opens(c.Before)}
 			added = append(added, s)
 			e.count++
 		case kept:
@@ -130,12 +125,6 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		u.subscribers = slices.Concat(u.subscribers, added)
 		slices.SortFunc(u.subscribers, func(a, b subscriber) int { return cmp.Compare(a.id, b.id) })
 	}
-}
-
-// unblocked notes that a user has unblocked a subscriber, before a fact. They may have been
-// told that the user is not to be seen.
-func (s *subscriber) unblocked(before uint64) {
-	s.sent, s.lost, s.doubt = max(s.sent, before), true, true
 }
 
 // unlist takes a user out of those whom a contact may see.

@@ -254,6 +254,15 @@ func (s *fakeServer) set(ctx context.Context, user jid.JID, c roster.Change) err
 type fakeRosters struct {
 	mu    sync.Mutex
 	known map[jid.JID]*roster.Roster
+	doubt map[jid.JID]bool // they do not replace what is not known
+	asked int              // whether they do
+}
+
+func (r *fakeRosters) Believes(user jid.JID, has *roster.Roster) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked++
+	return !r.doubt[user]
 }
 
 func (r *fakeRosters) Known(user jid.JID) (*roster.Roster, bool) {

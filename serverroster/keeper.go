@@ -33,12 +33,12 @@ const (
 	maxWaiting = 256
 
 	checkEvery   = 24 * time.Hour // the server is asked for what it has
-	lookAfter    = 2 * time.Second
 	sweepEvery   = time.Hour
+	owedAfter    = 2 * time.Second // what clients are being told is looked at again, until that is kept
 	chunk        = 500             // users that are looked up in the store at a time
-	turnTakes    = 5 * time.Second // then another user's turn has come
+	turnTakes    = 5 * time.Second // then another's turn has come who does not wait for an import
 	callTakes    = 30 * time.Second
-	closeTakes   = time.Second // for what is under way
+	closeTakes   = 500 * time.Millisecond // for what is under way
 	minBackoff   = time.Second
 	maxBackoff   = 5 * time.Minute
 	failuresInA  = 3 // row, of different users, may be the way's and not theirs
@@ -59,9 +59,12 @@ type Store interface {
 	Sync(done func())
 }
 
-// Rosters has the last known rosters: users.Manager. Known may read the store.
+// Rosters has the last known rosters: users.Manager. Its methods may read the store.
 type Rosters interface {
 	Known(user jid.JID) (*roster.Roster, bool)
+	// Believes reports whether the last known roster may replace what the server has of a
+	// user, of which nothing was known. If not yet, [Keeper.Keep] is called when it may.
+	Believes(user jid.JID, has *roster.Roster) bool
 }
 
 // Metrics are what a [Keeper] counts with.
@@ -109,8 +112,8 @@ type Options struct {
 // Keeper keeps the server's own rosters in step with the last known ones. There is one
 // worker for each host, which does one thing at a time. Together they take a fifth of the
 // server's time at most: after each portion the server rests for four times as long, but for
-// what queries wait for it does so afterwards. Queries go first, then changes of those whose
-// rosters the server has, then all others. What waits is an address for each user. Its
+// what queries wait for it does so afterwards. Queries go first, then those who have logged in
+// or whose rosters have changed since the server had them, then all others. What waits is an address for each user. Its
 // methods are safe for concurrent use, and do not block, but for [Keeper.Close].
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
@@ -144,6 +147,7 @@ type host struct {
 	free       time.Time // when the server has rested as long as it is owed
 	jobs       map[jid.JID]*job
 	urgent     list.List // of *job: queries wait for them
+	soon       list.List // who logged in, or has changed since the server had it
 	background list.List
 	failing    list.List // they failed before, and come last
 	current    *job      // that the worker has
@@ -182,7 +186,7 @@ type job struct {
 	in      *list.List // where it waits; nil: the worker has it, or a timer
 	place   *list.Element
 	waiters []*waiter
-	look    bool // the server is to be asked
+	soon    bool // it does not wait for an import
 	again   bool // looked at again after this turn
 	pushes  []*serverPush
 	fails   int
@@ -320,11 +324,14 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 		h.free.Sub(now) <= maxOwed && h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
 	if j == nil {
 		j = k.add(h, user)
-		if h.put(j, &h.background); row.JID != "" { // a change need not wait for an import
-			h.background.MoveToFront(j.place)
-		}
+		h.put(j, &h.background)
 	}
 	j.again = j == h.current
+	if ready != nil || row.JID != "" {
+		if j.soon = true; j.in == &h.background {
+			h.put(j, &h.soon)
+		}
+	}
 	if waits {
 		j.waiters = append(j.waiters, k.newWaiter(h, ready))
 		if !j.again {
@@ -349,25 +356,6 @@ func (k *Keeper) tellInStep(user jid.JID, row store.ServerRoster) {
 func isCurrent(row store.ServerRoster, resumed time.Time) bool {
 	age := time.Since(row.Checked)
 	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
-}
-
-// Look says that the server's roster of a user may have changed: the server is asked soon.
-func (k *Keeper) Look(user jid.JID) {
-	if way, _ := k.Ways(user.Domain()); way == nil {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	h := k.host(user.Domain())
-	if h == nil || h.broken != "" {
-		return
-	}
-	j := h.jobs[user]
-	if j == nil {
-		j = k.add(h, user)
-		k.later(h, j, lookAfter)
-	}
-	j.look, j.again = true, j == h.current
 }
 
 // Resume says that there is a way to a host's rosters, on a new stream or to a server that
@@ -410,7 +398,7 @@ func (k *Keeper) Status() (all []Status) {
 // busy is how many hosts have something to do. k.mu is held.
 func (k *Keeper) busy() (n int) {
 	for _, h := range k.hosts {
-		if h.current != nil || h.urgent.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
+		if h.current != nil || h.urgent.Len() > 0 || h.soon.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
 			n++
 		}
 	}
@@ -437,7 +425,7 @@ func (h *host) owe(pause time.Duration) (released []*waiter) {
 	return h.letGo()
 }
 
-// Close waits for what is under way, which it ends after 1 s, and calls those who wait.
+// Close waits for what is under way, which it ends after 0.5 s, and calls those who wait.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	k.stop()
@@ -523,8 +511,11 @@ func (k *Keeper) later(h *host, j *job, d time.Duration) {
 
 // rest is where a job waits for which nobody does. k.mu is held.
 func (h *host) rest(j *job) *list.List {
-	if j.fails > 0 {
+	switch {
+	case j.fails > 0:
 		return &h.failing
+	case j.soon:
+		return &h.soon
 	}
 	return &h.background
 }
@@ -569,8 +560,10 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case h.probe:
 		return nil, nil, probeNow
 	case first != nil:
-	case h.background.Len() > 0:
-		first = h.background.Front()
+	case h.soon.Len() > 0 || h.background.Len() > 0:
+		if first = h.soon.Front(); first == nil {
+			first = h.background.Front()
+		}
 		if first.Value.(*job).progress == nil {
 			if now.Before(k.allowed) {
 				return nil, nil, k.allowed.Sub(now)
@@ -696,20 +689,22 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		return released
 	}
 	if done {
-		h.good = j.user
+		j.fails, h.good = 0, j.user
+		if !j.owes {
+			j.progress = nil
+		}
 	}
 	switch {
 	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
-		h.put(j, h.rest(j))
-	case j.owes: // until that is kept
-		k.later(h, j, lookAfter)
+		if h.put(j, h.rest(j)); !done && j.in == &h.background { // one after the other
+			h.background.MoveToFront(j.place)
+		}
+	case j.progress != nil: // it owes something, until that is kept
+		k.later(h, j, owedAfter)
 	default:
 		k.drop(h, j)
-	}
-	if done && !j.owes {
-		j.fails, j.progress = 0, nil
 	}
 	return nil
 }
@@ -745,9 +740,10 @@ func (k *Keeper) findOut(h *host) {
 		return // call has said so
 	}
 	k.mu.Lock()
-	released := k.pause(h, err)
+	released, pushes := k.pause(h, err), h.takePushes()
 	k.mu.Unlock()
 	release(released, false)
+	failPushes(pushes)
 }
 
 // letGo returns all who wait for jobs whose turn has not come. They wait no more. k.mu is
@@ -805,7 +801,7 @@ func (k *Keeper) fail(h *host, why string) {
 // report logs the progress of what takes long.
 func (k *Keeper) report(h *host) {
 	k.mu.Lock()
-	waiting, s := h.urgent.Len()+h.background.Len()+h.failing.Len(), h.status
+	waiting, s := h.urgent.Len()+h.soon.Len()+h.background.Len()+h.failing.Len(), h.status
 	idle := waiting == 0 && !h.scan.on
 	k.mu.Unlock()
 	now := time.Now()

@@ -167,7 +167,6 @@ func (m *model) step() {
 	case 10, 11:
 		what = "edit " + user.Local()
 		m.edit(user)
-		m.keeper.Look(user)
 	case 12:
 		what = "silent"
 		m.server.do(func() { m.server.none[user] = !m.server.none[user] })

@@ -16,7 +16,7 @@ import (
 const (
 	// A portion takes about portionTakes of the server's time, which is how long others
 	// wait behind it, and has maxPortion items at most. All of them take 1/share of it.
-	portionTakes = 5 * time.Millisecond
+	portionTakes = 4 * time.Millisecond
 	maxPortion   = 20
 	share        = 5
 	// smallRoster is the size up to which what an item takes hardly depends on the roster.
@@ -38,7 +38,6 @@ type turn struct {
 	way     Way
 	name    string
 	waiters []*waiter
-	look    bool // the server is asked in any case
 	resumed time.Time
 	proven  bool
 	began   time.Time
@@ -47,6 +46,7 @@ type turn struct {
 	kept       store.ServerRoster // row, as the store has it
 	have, want *roster.Roster
 	inStep     bool            // at the end
+	unknown    bool            // nothing is known of what the server has
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
 
@@ -65,20 +65,15 @@ var (
 func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, look: j.look, resumed: h.resumed, proven: h.proven, began: time.Now(),
+	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, resumed: h.resumed, proven: h.proven, began: time.Now(),
 		refused: make(map[jid.JID]bool), toPush: j.pushes}
-	j.look, j.pushes = false, nil
+	j.pushes = nil
 	return t
 }
 
 // run goes on with the job, until it is done or another's turn has come.
 func (t *turn) run() (done bool, err error) {
 	done, err = t.keep()
-	if err != nil && t.look {
-		t.mu.Lock()
-		t.j.look = true // still
-		t.mu.Unlock()
-	}
 	if err != nil {
 		t.correctFailed()
 	}
@@ -109,6 +104,10 @@ func (t *turn) keep() (done bool, err error) {
 				return false, err
 			}
 		}
+		if t.unknown && !t.Rosters.Believes(t.j.user, t.have) {
+			return true, nil // the backend is to say so again
+		}
+		t.unknown = false
 		changes := difference(t.have, t.want)
 		name := nameOf(changes, t.have)
 		if ask && complete {
@@ -176,12 +175,12 @@ func (t *turn) load() (ask bool) {
 	}
 	t.killed = (row.Writing || row.JID != "" && row.Checked.IsZero()) && !t.j.began
 	t.j.began, t.j.owes = true, false
-	t.row, t.kept = row, row
+	t.row, t.kept, t.unknown = row, row, row.JID == "" || row.Residue == noAccount
 	t.row.JID = t.j.user.String()
 	if row.Residue == noAccount {
 		t.row.Residue = ""
 	}
-	return t.look || !isCurrent(row, t.resumed)
+	return !isCurrent(row, t.resumed)
 }
 
 // moved reports whether the last known roster is another one by now.
@@ -209,7 +208,7 @@ func (t *turn) ask(first bool) error {
 	got = plain(got)
 	if first && t.have != nil && !got.Equal(t.have) { // it is not as it was left
 		t.j.verify = true
-		if t.row.Version == t.want.Version() && !t.look {
+		if t.row.Version == t.want.Version() {
 			t.j.suspects = append(t.j.suspects, nameOf(difference(got, t.want), got))
 		}
 	}
@@ -406,7 +405,15 @@ func (t *turn) over() bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.waiters == nil && t.h.urgent.Len() > 0 || t.h.background.Len() > 0 && time.Since(t.began) > turnTakes
+	switch {
+	case t.waiters == nil && t.h.urgent.Len() > 0:
+		return true
+	case t.j.soon:
+		return t.h.soon.Len() > 0 && time.Since(t.began) > turnTakes
+	case t.j.fails > 0:
+		return t.h.soon.Len() > 0 || t.h.background.Len() > 0
+	}
+	return t.h.soon.Len() > 0
 }
 
 // finish keeps that the user is in step, but for what the server makes otherwise.

@@ -29,6 +29,8 @@ var undecided = backoff{30 * time.Second, maxRecheck}
 type suspect struct {
 	roster   *roster.Roster
 	since    time.Time
+	removed  int  // contacts that it lacks
+	of       int  // so many
 	approved bool // by a person: it counts when it is fetched once more
 	rejected bool // by a person: it never counts by itself
 }
@@ -65,10 +67,18 @@ func (e *heldError) Error() string {
 	return what + fmt.Sprintf("it counts if the backend says the same after %s", e.wait)
 }
 
+// holds reports whether a fetch that removes so many of some contacts is to be confirmed.
+func (r Rules) holds(of, removed int, missing bool) bool {
+	return (of >= fewItems || missing) && float64(removed) > r.MaxRemoved*float64(of)
+}
+
 // guard is the removal guard: a backend that lost its data must not take everybody's
 // contacts away. A roster that removes too much is believed only if the same was fetched
 // long enough ago, or a person approved it. A short roster is believed at once, but not that
 // the user is missing: whatever stands before a backend says so while that restarts.
+//
+// So does what is to replace the server's own roster, if nothing was known of that: see
+// [Manager.Believes].
 func (u *user) guard(f roster.Fetched) error {
 	m, now, before := u.m, f.Roster, u.suspect
 	u.suspect = nil
@@ -85,7 +95,13 @@ func (u *user) guard(f roster.Fetched) error {
 			}
 		}
 	}
-	if of < fewItems && !f.Missing || float64(removed) <= m.Rules.MaxRemoved*float64(of) {
+	held := m.Rules.holds(of, removed, f.Missing)
+	if !held && u.own != nil {
+		of, removed = u.own.Len(), len(roster.Gone(u.own, now))
+		held = m.Rules.holds(of, removed, f.Missing)
+	}
+	if !held {
+		u.own = nil
 		m.guarded.believe(u.jid)
 		return nil
 	}
@@ -93,11 +109,17 @@ func (u *user) guard(f roster.Fetched) error {
 		if before.counts(m.Rules) {
 			m.Logger.Warn("the backend confirmed that contacts are removed", "user", u.jid, "removed", removed, "of", of, "approved", before.approved)
 			m.guarded.believe(u.jid)
+			if u.own != nil {
+				version := now.Version()
+				u.sure.Store(&version)
+				u.own = nil
+			}
 			return nil
 		}
 		u.suspect = before
+		u.suspect.removed, u.suspect.of = removed, of
 	} else {
-		u.suspect = &suspect{roster: now, since: time.Now(), rejected: m.guarded.isRejected(u.jid, now)}
+		u.suspect = &suspect{roster: now, since: time.Now(), removed: removed, of: of, rejected: m.guarded.isRejected(u.jid, now)}
 		m.held.Add(1)
 		attributes := []any{"user", u.jid, "removed", removed, "of", of}
 		what := "the backend removes most contacts of a user, which is not believed before it says so again"
@@ -111,7 +133,7 @@ func (u *user) guard(f roster.Fetched) error {
 		}
 		m.Logger.Warn(what, append(attributes, "decide", "rosterd approve or rosterd reject")...)
 	}
-	m.guarded.hold(u.jid, Held{User: u.jid.String(), Removed: removed, Of: of, Since: u.suspect.since.UTC(), Rejected: u.suspect.rejected, Until: u.suspect.until(m.Rules)})
+	m.guarded.hold(u.jid, u.held())
 	return &heldError{removed, of, m.Rules.ConfirmAfter, u.suspect.rejected}
 }
 
@@ -134,13 +156,19 @@ type Held struct {
 	Rejected bool       `json:"rejected"`
 }
 
+// held is what is held of the user; there is something.
+func (u *user) held() Held {
+	s := u.suspect
+	return Held{User: u.jid.String(), Removed: s.removed, Of: s.of, Since: s.since.UTC(), Rejected: s.rejected, Until: s.until(u.m.Rules)}
+}
+
 // guarded is what the removal guard holds, and what was rejected. It is safe for concurrent
 // use.
 type guarded struct {
 	store Rejections
 
 	mu       sync.Mutex
-	held     map[jid.JID]Held   // of users in memory
+	held     map[jid.JID]Held   // of users who are fetched again for it
 	rejected map[jid.JID]string // the version of the roster; also in the store
 }
 
@@ -168,7 +196,8 @@ func (g *guarded) hold(user jid.JID, h Held) {
 	g.held[user] = h
 }
 
-// forget says that nothing is held any more, as the user left the memory.
+// forget says that nothing is held any more, as nobody of the user is there: they are looked
+// at again when they are.
 func (g *guarded) forget(user jid.JID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -208,13 +237,6 @@ func (g *guarded) isRejected(user jid.JID, r *roster.Roster) bool {
 	defer g.mu.Unlock()
 	version, was := g.rejected[user]
 	return was && version == r.Version()
-}
-
-// of is what is held of a user.
-func (g *guarded) of(user jid.JID) Held {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.held[user]
 }
 
 func (g *guarded) count() int {
@@ -279,4 +301,46 @@ func (u *user) decide(e decideEvent) {
 	u.m.guarded.decide(u.jid, s, u.m.Rules)
 	u.m.Logger.Warn("what would remove most contacts of a user was decided", "user", u.jid, "approved", e.approve)
 	e.decided <- nil
+}
+
+// Believes reports whether the last known roster of a user may replace what the server's own
+// roster has, of which nothing was known, as the state was lost or never there. If it would
+// remove what the guard holds, the user is fetched again, and [ServerRosters].Keep is called
+// when the backend has confirmed it, or says something else. It does not block, but may read
+// the store.
+func (m *Manager) Believes(name jid.JID, has *roster.Roster) bool {
+	last := m.lastOf(name)
+	if last.roster == nil {
+		return false
+	}
+	if !m.Rules.holds(has.Len(), len(roster.Gone(has, last.roster)), last.missing) {
+		return true
+	}
+	m.mu.Lock()
+	u := m.users[name]
+	m.mu.Unlock()
+	if u != nil {
+		if sure := u.sure.Load(); sure != nil && *sure == last.roster.Version() {
+			return true
+		}
+	}
+	m.post(name, ownEvent{has})
+	return false
+}
+
+// protect has the last known roster confirmed before it replaces the server's own.
+func (u *user) protect(has *roster.Roster) {
+	if u.own != nil || u.stopping {
+		return
+	}
+	u.own = has
+	if u.fetching != nil || u.suspect != nil || u.last == nil {
+		return // the guard sees to it with the next fetch
+	}
+	switch err := u.guard(roster.Fetched{Roster: u.last, Missing: u.notFound}); {
+	case err != nil:
+		u.fetchLater(MarkedGuard, err, u.suspect.again(u.m.Rules))
+	case u.own == nil: // another one is known by now
+		u.m.serverRosters.Keep(u.jid, nil)
+	}
 }

@@ -116,7 +116,7 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
 		}
-		if u.known.Store(u.last); lags && len(queries) == 0 && u.last == now {
+		if u.publish(); lags && len(queries) == 0 && u.last == now {
 			u.m.serverRosters.Keep(u.jid, nil)
 		}
 		if u.m.watcher != nil {

@@ -459,16 +459,30 @@ func (m *Manager) Watch(w Watcher) { m.watcher = w }
 
 // Known is a user's last known roster, if there is one.
 func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
+	last := m.lastOf(name)
+	return last.roster, last.roster != nil
+}
+
+// known is a last known roster, for others than the loop.
+type known struct {
+	roster  *roster.Roster // nil: there is none
+	missing bool           // it is empty as the backend does not know the user
+}
+
+// publish tells others the last known roster.
+func (u *user) publish() { u.known.Store(&known{u.last, u.notFound}) }
+
+func (m *Manager) lastOf(name jid.JID) known {
 	m.mu.Lock()
 	u := m.users[name]
 	m.mu.Unlock()
 	if u != nil {
-		if known := u.known.Load(); known != nil {
-			return known, true
+		if last := u.known.Load(); last != nil {
+			return *last
 		}
 	}
 	s, _ := m.read(name)
-	return s.last, s.last != nil
+	return known{s.last, s.notFound}
 }
 
 // Want fetches the roster of a user who has a connected resource, on nobody's behalf.
