@@ -246,6 +246,41 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// What operations.md says stands in the log, the program writes. What has values in it, or
+// comes from the system, is left out.
+func TestSymptoms(t *testing.T) {
+	t.Parallel()
+	var program strings.Builder
+	for name, text := range files(t, ".go") {
+		if !strings.HasSuffix(name, "_test.go") {
+			program.WriteString(text)
+		}
+	}
+	operations, err := os.ReadFile("operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rows, _ := strings.Cut(string(operations), "## Symptoms")
+	rows, _, _ = strings.Cut(rows, "## Health")
+	others := regexp.MustCompile(`[0-9<]|^connect: |unexpected EOF|^tls: `)
+	looked := 0
+	for _, row := range regexp.MustCompile(`(?m)^\| (.*?) \| `).FindAllStringSubmatch(rows, -1) {
+		for _, quoted := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(row[1], -1) {
+			for _, piece := range strings.Split(quoted[1], "…") {
+				if piece = strings.TrimSpace(piece); len(piece) < 8 || others.MatchString(piece) {
+					continue
+				}
+				if looked++; !strings.Contains(program.String(), piece) {
+					t.Errorf("no message of the program has %q", piece)
+				}
+			}
+		}
+	}
+	if looked < 20 {
+		t.Errorf("%d messages", looked)
+	}
+}
+
 // A test that a document names as a proof is there.
 func TestNamedTests(t *testing.T) {
 	t.Parallel()
