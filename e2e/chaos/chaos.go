@@ -71,6 +71,7 @@ type Options struct {
 
 	plan     *plan                                                  // in place of the seed's
 	sabotage func(string, bool, []Item) (list []Item, deliver bool) // see fake
+	misplace func(Item) (instead Item, store bool)                  // see fake
 	patience time.Duration                                          // in place of the ordinary one
 }
 

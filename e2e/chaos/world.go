@@ -87,7 +87,7 @@ func build(o Options, p *plan) (w *world, err error) {
 		if err != nil {
 			return nil, err
 		}
-		f.sabotage, f.truth, f.figures = o.sabotage, w.truth, w.figures
+		f.sabotage, f.misplace, f.truth, f.figures = o.sabotage, o.misplace, w.truth, w.figures
 		w.server = f
 		closers = append(closers, f.close)
 		if !h.setsRosters {
