@@ -27,7 +27,7 @@ have() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^.i'
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	if $matrix; then fail "not a Debian machine: no servers of other releases"; fi
-	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), Chromium, npm, curl, sqlite3, systemd, Prometheus' promtool and a C compiler by hand"
+	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), Chromium, npm, curl, sqlite3, systemd, Prometheus' promtool, Django, Rails, Laravel and a C compiler by hand"
 	exit 0
 fi
 
@@ -44,6 +44,11 @@ command -v systemd-analyze >/dev/null || missing="$missing systemd"
 # The commands of the documents.
 command -v curl >/dev/null || missing="$missing curl"
 command -v sqlite3 >/dev/null || missing="$missing sqlite3"
+# The frameworks of docs/backend.md. Express comes from npm.
+for package in python3-django php-cli php-sqlite3 php-laravel-framework php-guzzlehttp-guzzle \
+	ruby-railties ruby-activerecord ruby-activejob ruby-sqlite3 ruby-webrick; do
+	have "$package" || missing="$missing $package"
+done
 # promtool, which tries the alerts.
 command -v promtool >/dev/null || missing="$missing prometheus"
 # The race detector needs cgo, and that a C compiler.

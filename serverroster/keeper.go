@@ -36,7 +36,7 @@ const (
 	sweepEvery   = time.Hour
 	owedAfter    = 2 * time.Second // what clients are being told is looked at again, until that is kept
 	chunk        = 500             // users that are looked up in the store at a time
-	turnTakes    = 5 * time.Second // then another user's turn has come
+	turnTakes    = 5 * time.Second // then another's turn has come who does not wait for an import
 	callTakes    = 30 * time.Second
 	closeTakes   = 500 * time.Millisecond // for what is under way
 	minBackoff   = time.Second
@@ -112,8 +112,8 @@ type Options struct {
 // Keeper keeps the server's own rosters in step with the last known ones. There is one
 // worker for each host, which does one thing at a time. Together they take a fifth of the
 // server's time at most: after each portion the server rests for four times as long, but for
-// what queries wait for it does so afterwards. Queries go first, then changes of those whose
-// rosters the server has, then all others. What waits is an address for each user. Its
+// what queries wait for it does so afterwards. Queries go first, then those who have logged in
+// or whose rosters have changed since the server had them, then all others. What waits is an address for each user. Its
 // methods are safe for concurrent use, and do not block, but for [Keeper.Close].
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
@@ -147,6 +147,7 @@ type host struct {
 	free       time.Time // when the server has rested as long as it is owed
 	jobs       map[jid.JID]*job
 	urgent     list.List // of *job: queries wait for them
+	soon       list.List // who logged in, or has changed since the server had it
 	background list.List
 	failing    list.List // they failed before, and come last
 	current    *job      // that the worker has
@@ -185,6 +186,7 @@ type job struct {
 	in      *list.List // where it waits; nil: the worker has it, or a timer
 	place   *list.Element
 	waiters []*waiter
+	soon    bool // it does not wait for an import
 	again   bool // looked at again after this turn
 	pushes  []*serverPush
 	fails   int
@@ -322,11 +324,14 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 		h.free.Sub(now) <= maxOwed && h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
 	if j == nil {
 		j = k.add(h, user)
-		if h.put(j, &h.background); row.JID != "" { // a change need not wait for an import
-			h.background.MoveToFront(j.place)
-		}
+		h.put(j, &h.background)
 	}
 	j.again = j == h.current
+	if ready != nil || row.JID != "" {
+		if j.soon = true; j.in == &h.background {
+			h.put(j, &h.soon)
+		}
+	}
 	if waits {
 		j.waiters = append(j.waiters, k.newWaiter(h, ready))
 		if !j.again {
@@ -393,7 +398,7 @@ func (k *Keeper) Status() (all []Status) {
 // busy is how many hosts have something to do. k.mu is held.
 func (k *Keeper) busy() (n int) {
 	for _, h := range k.hosts {
-		if h.current != nil || h.urgent.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
+		if h.current != nil || h.urgent.Len() > 0 || h.soon.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
 			n++
 		}
 	}
@@ -506,8 +511,11 @@ func (k *Keeper) later(h *host, j *job, d time.Duration) {
 
 // rest is where a job waits for which nobody does. k.mu is held.
 func (h *host) rest(j *job) *list.List {
-	if j.fails > 0 {
+	switch {
+	case j.fails > 0:
 		return &h.failing
+	case j.soon:
+		return &h.soon
 	}
 	return &h.background
 }
@@ -552,8 +560,10 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case h.probe:
 		return nil, nil, probeNow
 	case first != nil:
-	case h.background.Len() > 0:
-		first = h.background.Front()
+	case h.soon.Len() > 0 || h.background.Len() > 0:
+		if first = h.soon.Front(); first == nil {
+			first = h.background.Front()
+		}
 		if first.Value.(*job).progress == nil {
 			if now.Before(k.allowed) {
 				return nil, nil, k.allowed.Sub(now)
@@ -688,7 +698,9 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
-		h.put(j, h.rest(j))
+		if h.put(j, h.rest(j)); !done && j.in == &h.background { // one after the other
+			h.background.MoveToFront(j.place)
+		}
 	case j.progress != nil: // it owes something, until that is kept
 		k.later(h, j, owedAfter)
 	default:
@@ -789,7 +801,7 @@ func (k *Keeper) fail(h *host, why string) {
 // report logs the progress of what takes long.
 func (k *Keeper) report(h *host) {
 	k.mu.Lock()
-	waiting, s := h.urgent.Len()+h.background.Len()+h.failing.Len(), h.status
+	waiting, s := h.urgent.Len()+h.soon.Len()+h.background.Len()+h.failing.Len(), h.status
 	idle := waiting == 0 && !h.scan.on
 	k.mu.Unlock()
 	now := time.Now()

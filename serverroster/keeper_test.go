@@ -86,7 +86,7 @@ func TestPaced(t *testing.T) {
 						}
 					}
 				}
-				if each == 600*time.Microsecond && len(w.server.portions) > 50 {
+				if each == 600*time.Microsecond && len(w.server.portions) > 70 {
 					t.Errorf("%d portions", len(w.server.portions))
 				}
 				if took := w.query(juliet, many(330)); took > 0 { // though it is known what the server has
@@ -237,11 +237,11 @@ func TestTurns(t *testing.T) {
 		var others []jid.JID
 		for n := range 20 {
 			others = append(others, mustJID(fmt.Sprintf("user%d@example.org", n)))
-			w.keep(others[n], many(3))
+			w.query(others[n], many(30))
 		}
 		w.sleep(2 * time.Minute)
 		for _, other := range others {
-			w.equal(other, many(3))
+			w.equal(other, many(30))
 		}
 		if took := w.query(romeo, many(5)); took > 2*time.Second {
 			t.Errorf("a query waited for %v", took)
@@ -253,30 +253,40 @@ func TestTurns(t *testing.T) {
 		gets := w.server.asked()
 		w.settle()
 		w.equal(juliet, many(5000))
-		if w.server.asked() != gets || w.server.sets != 5000+5+60 {
+		if w.server.asked() != gets || w.server.sets != 5000+5+20*30 {
 			t.Errorf("%d gets and %d sets", w.server.asked()-gets, w.server.sets)
 		}
 	})
 }
 
-// Users are brought in step one after the other, and a change does not wait for all of them.
+// Users are brought in step one after the other, and neither a change nor who logs in waits
+// for all of them.
 func TestImport(t *testing.T) {
 	test(t, func(w *world) {
 		const users = 300
 		w.query(juliet, many(3))
 		w.settle()
-		w.server.each = time.Millisecond
+		w.server.each = 10 * time.Millisecond // a user takes 10 s
 		for n := range users {
 			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
 		}
-		w.sleep(time.Minute)
-		before := w.status().InStep
-		if before < 50 {
-			t.Errorf("%d users are in step after a minute, want about 60", before)
+		w.sleep(10 * time.Minute)
+		if s := w.status(); s.InStep < 50 || s.Waiting > users-50 {
+			t.Errorf("%d users are in step after 10 minutes, want about 60: %d wait", s.InStep, s.Waiting)
 		}
 		w.keep(juliet, many(4))
-		w.sleep(5 * time.Second)
+		w.sleep(6 * time.Second)
 		w.equal(juliet, many(4))
+		if took := w.query(mustJID("user299@example.org"), many(200)); took > 0 {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.sleep(15 * time.Second)
+		w.equal(mustJID("user299@example.org"), many(200))
+		if took := w.query(romeo, many(600)); took > 0 { // has more than one turn
+			t.Errorf("a query waited for %v", took)
+		}
+		w.sleep(40 * time.Second)
+		w.equal(romeo, many(600))
 		w.settle()
 		for n := range users {
 			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))

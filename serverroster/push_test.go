@@ -200,7 +200,7 @@ func testPush(t *testing.T, way string) {
 		before = w.server.written()
 		done := w.push(all...)
 		w.sleep(time.Second)
-		w.keep(romeo, contacts("nurse@example.org"))
+		w.query(romeo, contacts("nurse@example.org"))
 		if err := <-done; err != nil || w.server.written()-before != 301 {
 			t.Error(w.server.written()-before, err)
 		}

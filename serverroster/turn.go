@@ -16,7 +16,7 @@ import (
 const (
 	// A portion takes about portionTakes of the server's time, which is how long others
 	// wait behind it, and has maxPortion items at most. All of them take 1/share of it.
-	portionTakes = 5 * time.Millisecond
+	portionTakes = 4 * time.Millisecond
 	maxPortion   = 20
 	share        = 5
 	// smallRoster is the size up to which what an item takes hardly depends on the roster.
@@ -405,7 +405,15 @@ func (t *turn) over() bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.waiters == nil && t.h.urgent.Len() > 0 || t.h.background.Len() > 0 && time.Since(t.began) > turnTakes
+	switch {
+	case t.waiters == nil && t.h.urgent.Len() > 0:
+		return true
+	case t.j.soon:
+		return t.h.soon.Len() > 0 && time.Since(t.began) > turnTakes
+	case t.j.fails > 0:
+		return t.h.soon.Len() > 0 || t.h.background.Len() > 0
+	}
+	return t.h.soon.Len() > 0
 }
 
 // finish keeps that the user is in step, but for what the server makes otherwise.

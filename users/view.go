@@ -177,8 +177,7 @@ func (u *user) view() View {
 	v := u.state.view(u.jid)
 	v.Fetching, v.Queries, v.Error = u.fetching != nil, len(u.queries), u.failure
 	if u.suspect != nil {
-		h := HeldView{Approved: u.suspect.approved, Removes: []string{}}
-		h.Held = u.m.guarded.of(u.jid)
+		h := HeldView{Held: u.held(), Approved: u.suspect.approved, Removes: []string{}}
 		for _, contact := range roster.Gone(u.last, u.suspect.roster) {
 			h.Removes = append(h.Removes, contact.String())
 		}
