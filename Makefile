@@ -86,7 +86,7 @@ chaos: install-deps build ## let everything fail around ./rosterd, FAKE, PROSODY
 demo: install-deps build ## show rosterd at work on a private Prosody until Ctrl-C; DEMO_EXIT=1 ends after the show
 	@DEMO_EXIT=$(DEMO_EXIT) $(GO) run $(BUILDFLAGS) ./e2e/demo -rosterd ./rosterd
 
-# Figures do not fail. RUNS and ONLY are for those who look into one of them.
+# Figures do not fail. RUNS, ONLY and IMPORT are for those who look into one of them.
 bench: build $(if $(SERVER),install-deps) ## measure rosterd beside its limits; SERVER=prosody or ejabberd, PEER=DIR: there, beside the module; BENCH_QUICK=1: a look
 	$(GO) run $(BUILDFLAGS) ./bench -rosterd ./rosterd $(if $(BENCH_QUICK),-quick) $(if $(SERVER),-server '$(SERVER)') \
 		$(if $(PEER),-peer '$(PEER)') $(if $(RUNS),-runs '$(RUNS)') $(if $(ONLY),-only '$(ONLY)') $(if $(IMPORT),-import '$(IMPORT)')

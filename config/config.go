@@ -100,6 +100,13 @@ type Patience time.Duration
 // Never is longer than any time.
 const Never Patience = math.MaxInt64
 
+func (p Patience) String() string {
+	if p == Never {
+		return "never"
+	}
+	return time.Duration(p).String()
+}
+
 // ContactsHost is what one domain has of its own.
 type ContactsHost struct {
 	URL string `mapstructure:"url"` // in place of that of [Contacts], or ""; not to be logged either
