@@ -346,23 +346,23 @@ func TestCannotBeOpened(t *testing.T) {
 		{"a missing table", func(t *testing.T, path string) {
 			open(t, path).Close()
 			execute("DROP TABLE marks")(t, path)
-		}, errDamaged},
-		{"the header only", damage(func(data []byte) []byte { return data[:100] }), errDamaged},
-		{"half a page", damage(func(data []byte) []byte { return data[:page/2] }), errDamaged},
-		{"half of it", damage(func(data []byte) []byte { return data[:len(data)/2/page*page] }), errDamaged},
-		{"truncated in a page", damage(func(data []byte) []byte { return data[:2*page+100] }), errDamaged},
+		}, ErrDamaged},
+		{"the header only", damage(func(data []byte) []byte { return data[:100] }), ErrDamaged},
+		{"half a page", damage(func(data []byte) []byte { return data[:page/2] }), ErrDamaged},
+		{"half of it", damage(func(data []byte) []byte { return data[:len(data)/2/page*page] }), ErrDamaged},
+		{"truncated in a page", damage(func(data []byte) []byte { return data[:2*page+100] }), ErrDamaged},
 		{"garbage in the first page", damage(func(data []byte) []byte {
 			copy(data[100:page], noise(1, page))
 			return data
-		}), errDamaged},
+		}), ErrDamaged},
 		{"zeros in all other pages", damage(func(data []byte) []byte {
 			clear(data[page:])
 			return data
-		}), errDamaged},
+		}), ErrDamaged},
 		{"garbage in all other pages", damage(func(data []byte) []byte {
 			copy(data[page:], noise(1, len(data)))
 			return data
-		}), errDamaged},
+		}), ErrDamaged},
 		{"damage after a kill", func(t *testing.T, path string) {
 			p := start(t, path)
 			p.do("open")
@@ -374,7 +374,7 @@ func TestCannotBeOpened(t *testing.T) {
 			}
 			copy(data[100:page], noise(1, page))
 			write(string(data))(t, path)
-		}, errDamaged},
+		}, ErrDamaged},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := newPath(t)
@@ -633,7 +633,7 @@ func TestDamageFoundLater(t *testing.T) {
 		s, err := Open(path, Options{})
 		if err != nil {
 			found++
-			wantError(t, err, errDamaged, path)
+			wantError(t, err, ErrDamaged, path)
 			continue
 		}
 		opened++
@@ -641,7 +641,7 @@ func TestDamageFoundLater(t *testing.T) {
 			u, err := s.User(fmt.Sprintf("user%03d", n))
 			if err != nil {
 				found++
-				wantError(t, err, errDamaged, path)
+				wantError(t, err, ErrDamaged, path)
 			} else if u.JID != "" && u.Roster != nil {
 				if read++; u.Version != fmt.Sprint(n) || !slices.Equal(u.Roster, noise(n, 1000)) {
 					t.Fatalf("seed %d: user%03d has what is another's", seed, n)
@@ -652,7 +652,7 @@ func TestDamageFoundLater(t *testing.T) {
 			s.PutUser(User{JID: fmt.Sprintf("user%03d", n)}, true, nil)
 		}
 		if err := s.Close(); err != nil {
-			wantError(t, err, errDamaged, path)
+			wantError(t, err, ErrDamaged, path)
 		}
 	}
 	if opened < 5 || found < 30 || read < 1000 {

@@ -152,7 +152,7 @@ func TestServerRosterDamaged(t *testing.T) {
 			s.Store = open(t, s.path)
 			defer func() { s.Close() }()
 			for _, jid := range []string{"juliet@example.org", "romeo@example.net"} {
-				if r, err := s.ServerRoster(jid); r.JID != "" || err != nil && !errors.Is(err, errDamaged) || err == nil && name != "another's" && jid == "juliet@example.org" {
+				if r, err := s.ServerRoster(jid); r.JID != "" || err != nil && !errors.Is(err, ErrDamaged) || err == nil && name != "another's" && jid == "juliet@example.org" {
 					t.Errorf("%s: %+v, %v", jid, r.Version, err)
 				}
 			}
@@ -186,7 +186,7 @@ func TestVersion1(t *testing.T) {
 	// A damaged one is left as it is.
 	alter(t, s.path, "DROP TABLE server_rosters; DROP TABLE marks; PRAGMA user_version = 1")
 	before := contents(t, s.path)
-	if _, err := Open(s.path, Options{}); !errors.Is(err, errDamaged) {
+	if _, err := Open(s.path, Options{}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("%v", err)
 	}
 	if !slices.Equal(contents(t, s.path), before) {

@@ -151,14 +151,16 @@ func (u unusable) Error() string { return string(u) }
 
 const (
 	errNotOurs unusable = "is not a file of rosterd's"
-	errDamaged unusable = "is damaged"
+	// ErrDamaged is wrapped by the errors of a store that read what nobody wrote. With any
+	// other, what is kept may be well, and could not be read at present.
+	ErrDamaged unusable = "is damaged"
 	errNewer   unusable = "was written by a newer rosterd"
 	errLocked  unusable = "is in use by another process, maybe another rosterd"
 	errEarlier unusable = "was written by an earlier rosterd before its first release, in a format that is not read any more. " +
 		"Move it away, with the files beside it whose names begin with its own: rosterd begins with an empty state then"
 )
 
-func damaged(how string) error { return fmt.Errorf("%w (%s)", errDamaged, how) }
+func damaged(how string) error { return fmt.Errorf("%w (%s)", ErrDamaged, how) }
 
 // explain is an error as an administrator sees it. An error that is not of the database
 // is left as it is.

@@ -30,6 +30,7 @@ type user struct {
 
 	state
 	loaded            bool
+	unread            bool           // the store could not be read: see reread
 	dirty             bool           // the store has an older state
 	kept              *roster.Roster // that the store has
 	saved             time.Time      // when the state was put there
@@ -462,10 +463,13 @@ func (u *user) rest() {
 		}
 		u.fetchedGeneration = nil
 	}
+	if u.unread && u.fetching == nil && len(u.inFlight) == 0 {
+		u.reread()
+	}
 	if u.dirty && (len(u.inFlight) == 0 || u.stopping) {
 		u.save(nil)
 	}
-	if u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
+	if u.unread || u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
 		(u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}

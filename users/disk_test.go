@@ -22,6 +22,7 @@ type disk struct {
 	ended  time.Time
 	act    func(func()) bool // reports whether the process lives to do it; nil: it does
 	full   bool              // nothing is written
+	away   error             // nothing is read; nil: it is
 	slow   time.Duration     // what somebody waits for takes so long
 	puts   atomic.Int64      // of users
 }
@@ -137,7 +138,17 @@ func (d *disk) knowsOf(full jid.JID) bool {
 func (d *disk) User(jid string) (store.User, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.away != nil {
+		return store.User{}, d.away
+	}
 	return d.now.users[jid], nil
+}
+
+// lose says that nothing can be read at present, or that all is well again.
+func (d *disk) lose(away error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.away = away
 }
 
 func (d *disk) PutUser(u store.User, withRoster bool, done func()) {

@@ -238,7 +238,7 @@ func TestVersionAfterALostPush(t *testing.T) {
 		}
 		check := func(when string) {
 			t.Helper()
-			s := w.read(mustJID(t, "juliet@example.org"))
+			s, _ := w.read(mustJID(t, "juliet@example.org"))
 			for _, version := range versions {
 				if s.trusts(version, s.last) {
 					t.Errorf("%s, %s is trusted", when, version)
@@ -254,7 +254,7 @@ func TestVersionAfterALostPush(t *testing.T) {
 		well.Store(true)
 		time.Sleep(time.Minute)
 		w.took()
-		if s := w.read(mustJID(t, "juliet@example.org")); len(s.missed) > 0 || len(versions) != 2 {
+		if s, _ := w.read(mustJID(t, "juliet@example.org")); len(s.missed) > 0 || len(versions) != 2 {
 			t.Errorf("%d missed, %q", len(s.missed), versions)
 		}
 		check("told again")

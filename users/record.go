@@ -19,6 +19,12 @@ const forgettable = time.Hour
 // save puts the state into the store. done, unless it is nil, is called when a kill of the
 // process cannot lose it.
 func (u *user) save(done func()) {
+	if u.unread { // as if it could not be written
+		if done != nil {
+			done()
+		}
+		return
+	}
 	u.dirty, u.dated = false, u.fetched
 	if done == nil && u.last == nil && len(u.told) == 0 && len(u.missed) == 0 && len(u.inFlight) == 0 && len(u.refused) == 0 {
 		u.kept = nil
@@ -73,26 +79,68 @@ func (u *user) record() store.User {
 	return r
 }
 
-// load takes the state from the store.
+// load takes the state from the store. If that cannot be read at present, the user is served
+// as if nothing were known of them, and nothing is put: see reread.
 func (u *user) load() {
-	u.state = u.m.read(u.jid)
-	u.loaded, u.kept, u.dated, u.saved = true, u.last, u.fetched, time.Now()
+	s, err := u.m.read(u.jid)
+	u.loaded, u.unread = true, err != nil
+	u.take(s)
+}
+
+// take takes a state over that the store has.
+func (u *user) take(s state) {
+	u.state = s
+	u.kept, u.dated, u.saved = u.last, u.fetched, time.Now()
 	u.known.Store(u.last)
 }
 
+// reread reads what load could not. All resources are in doubt then: they were told
+// something without what the store has, or before.
+func (u *user) reread() {
+	before, err := u.m.read(u.jid)
+	if err != nil {
+		u.fetchLater(err, soon)
+		return
+	}
+	now := u.state
+	u.unread = false
+	u.take(before)
+	u.epoch = max(before.epoch, now.epoch) + 1
+	for full, t := range now.told {
+		if _, known := u.told[full]; !known {
+			u.set(full, t)
+		}
+	}
+	for full := range u.told {
+		u.doubt(full, false)
+	}
+	for contact := range now.missed {
+		u.miss(contact)
+	}
+	for _, contact := range roster.Gone(now.last, u.last) { // was it removed, or is it new? The next fetch shows it
+		u.miss(contact)
+	}
+	u.former = append(u.former, now.former...)
+	u.fetchLater(errUndelivered, soon)
+}
+
 // read is what the store has of a user. If that is damaged, nothing is known of them: the
-// clients are told everything.
-func (m *Manager) read(user jid.JID) state {
+// clients are told everything. It fails if the store cannot be read at present.
+func (m *Manager) read(user jid.JID) (state, error) {
 	r, err := m.Store.User(user.String())
 	var s state
 	if err == nil {
-		s, err = stateOf(user, r)
+		if s, err = stateOf(user, r); err == nil {
+			return s, nil
+		}
 	}
-	if err != nil {
-		m.unreadable.Do(func() { m.Logger.Error("what was kept of a user cannot be read", "user", user, "err", err) })
-		return state{}
+	m.unreadable.Do(func() { m.Logger.Error("what was kept of a user cannot be read", "user", user, "err", err) })
+	// No version that a client names is of this epoch: seconds are more than failures were.
+	s = state{epoch: uint64(time.Now().Unix())}
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, errRecord) {
+		return s, nil
 	}
-	return s
+	return s, err
 }
 
 var errRecord = errors.New("a damaged record")

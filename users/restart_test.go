@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -318,6 +319,93 @@ func TestDamagedRecord(t *testing.T) {
 		w.sessions.Interested(mustJID(t, "juliet@example.org/a"))
 		w.Resume("example.org")
 		w.expect("push a added romeo Romeo")
+	})
+}
+
+// Damage that the store finds itself is the same.
+func TestDamagedRow(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		w.kept.flush(-1)
+		w.restart(true)
+		w.kept.lose(fmt.Errorf("a row %w", store.ErrDamaged))
+		w.ask("a")
+		w.expect("reply a romeo Romeo")
+		if u := w.kept.now.users["juliet@example.org"]; u.Epoch == 0 {
+			t.Error("the damaged row is still there")
+		}
+	})
+}
+
+// A store that cannot be read for a while is not damaged: what it has is not replaced by
+// what is known without it. Queries are answered meanwhile. Afterwards all clients are told
+// what they lack by either, and contacts are removed only as the guard lets them.
+func TestStoreAway(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		juliet := "juliet@example.org"
+		w.backend.set("juliet", many(20)...)
+		w.ask("a")
+		w.refreshJuliet()
+		w.took()
+		w.kept.flush(-1)
+		w.restart(true)
+		w.sessions.Interested(mustJID(t, juliet+"/a"))
+		before := w.kept.now.users[juliet]
+		w.kept.lose(errors.New("the database does not answer"))
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("b")
+		if sent := w.took(); !slices.Contains(sent, "reply b romeo Romeo") {
+			t.Errorf("told %q", sent)
+		}
+		time.Sleep(5 * time.Minute)
+		if now := w.kept.now.users[juliet]; now.Version != before.Version || len(now.Told) != len(before.Told) || !now.Fetched.Equal(before.Fetched) {
+			t.Errorf("the store has %+v, and had %+v", now, before)
+		}
+		w.took()
+		w.kept.lose(nil)
+		w.backend.set("juliet") // who is not believed at once
+		time.Sleep(20 * time.Second)
+		if now := w.kept.now.users[juliet]; now.Version != before.Version {
+			t.Errorf("the store has %+v", now)
+		}
+		for _, s := range w.took() {
+			if strings.Contains(s, "removed c") {
+				t.Errorf("%q before it was confirmed", s)
+			}
+		}
+		w.backend.set("juliet", many(19)...)
+		time.Sleep(2 * time.Minute)
+		sent := w.took()
+		for _, want := range []string{"push a removed c19 ", "push b removed romeo ", "push b changed c00 c", "push a removed romeo "} {
+			if !slices.Contains(sent, want) {
+				t.Errorf("nobody was told %q of %q", want, sent)
+			}
+		}
+		if now := w.kept.now.users[juliet]; now.Items != 19 || now.Epoch <= before.Epoch {
+			t.Errorf("the store has %+v", now)
+		}
+	})
+}
+
+// A version counts for nothing while it is not known whether it is outdated.
+func TestStoreAwayVersion(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("a")
+		w.took()
+		version := w.kept.now.users["juliet@example.org"].Version
+		for _, err := range []error{errors.New("away"), store.ErrDamaged} {
+			w.kept.flush(-1)
+			w.restart(true)
+			w.kept.lose(err)
+			w.version = &version
+			w.ask("a")
+			w.expect("reply a romeo Romeo")
+			w.version = nil
+			w.kept.lose(nil)
+		}
 	})
 }
 

@@ -404,7 +404,7 @@ func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
 			return known, true
 		}
 	}
-	s := m.read(name)
+	s, _ := m.read(name)
 	return s.last, s.last != nil
 }
 

@@ -520,8 +520,8 @@ func TestPushNotPermitted(t *testing.T) {
 			}
 		}
 		w.expect()
-		if n := len(w.read(mustJID(t, "juliet@example.org")).missed); n != 0 {
-			t.Errorf("%d missed", n)
+		if s, _ := w.read(mustJID(t, "juliet@example.org")); len(s.missed) != 0 {
+			t.Errorf("%d missed", len(s.missed))
 		}
 		w.set(func() { w.refuse = nil })
 		w.refreshJuliet()
