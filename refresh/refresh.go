@@ -57,9 +57,15 @@ type Options struct {
 	Limits   Limits
 	// Certificates are for TLS. nil: there is none.
 	Certificates *Certificates
-	Logger       *slog.Logger
-	Requests     *prometheus.CounterVec // label code
-	Users        *prometheus.CounterVec // label result
+	// Pass has users refreshed by the active instance of a pair; ok is false if this one is to
+	// do it. passed says that the other one has passed them on. nil: this one does it.
+	Pass func(ctx context.Context, users []jid.JID, passed bool) (a Answer, ok bool)
+	// Told is told that another instance is active since a term, and returns when this one is
+	// not any more. nil: there is no other.
+	Told     func(ctx context.Context, term int64) Left
+	Logger   *slog.Logger
+	Requests *prometheus.CounterVec // label code
+	Users    *prometheus.CounterVec // label result
 }
 
 // Answer is the JSON body of every answer.
@@ -71,6 +77,7 @@ type Answer struct {
 	// Failed are at most 100 of the users in Errors, and why each failed. "[2]" is
 	// the third element of the request's array.
 	Failed map[string]string `json:"failed,omitempty"`
+	Left   *Left             `json:"left,omitempty"` // at TermPath alone
 
 	code int
 }
@@ -87,6 +94,13 @@ func (a *Answer) failed(name string, err error) {
 		name = strings.ToValidUTF8(name[:maxName], "") + "…"
 	}
 	a.Failed[name] = err.Error()
+}
+
+// Unavailable is the answer if nothing could be done, with the status 503.
+func Unavailable(message string, users int) Answer {
+	a := failure(http.StatusServiceUnavailable, message)
+	a.Errors = users
+	return a
 }
 
 func failure(code int, message string) Answer {
@@ -131,7 +145,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 		body.await() // net/http reads it if this does not
 	}
 	single, isSingle := strings.CutPrefix(r.URL.Path, Path+"/")
-	if r.URL.Path != Path && (!isSingle || single == "") {
+	if r.URL.Path != Path && (h.Told == nil || r.URL.Path != TermPath) && (!isSingle || single == "") {
 		return failure(http.StatusNotFound, "there is only "+Path)
 	}
 	if !h.Certificates.trusts(r.TLS) {
@@ -141,6 +155,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	if !h.Tokens.allow(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return failure(http.StatusUnauthorized, "bad or missing token")
+	}
+	if r.URL.Path == TermPath {
+		return h.told(r)
 	}
 	method := http.MethodPost
 	if isSingle {
@@ -156,12 +173,12 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	}
 	defer release()
 	if isSingle {
-		return h.refresh(r.Context(), []entry{{name: single}})
+		return h.refresh(r, []entry{{name: single}})
 	}
 	list, err := decode(http.MaxBytesReader(w, body, h.MaxBytes))
 	switch {
 	case err == nil:
-		return h.refresh(r.Context(), list)
+		return h.refresh(r, list)
 	case errors.As(err, new(*http.MaxBytesError)):
 		return failure(http.StatusRequestEntityTooLarge, "larger than "+strconv.FormatInt(h.MaxBytes, 10)+" bytes")
 	case errors.Is(err, errBusy):
@@ -180,7 +197,8 @@ func busy(w http.ResponseWriter) Answer {
 }
 
 // refresh refreshes the users that a request names.
-func (h *handler) refresh(ctx context.Context, list []entry) Answer {
+func (h *handler) refresh(r *http.Request, list []entry) Answer {
+	ctx := r.Context()
 	answer := Answer{Status: "ok", Message: "roster update complete", code: http.StatusOK}
 	names := make(map[jid.JID]string, len(list)) // as they were given first
 	failed := make(map[string]error)
@@ -200,7 +218,16 @@ func (h *handler) refresh(ctx context.Context, list []entry) Answer {
 		}
 	}
 	h.Logger.Debug("refresh", "users", len(users), "first", users[:min(len(users), maxLoggedUsers)], "errors", len(failed))
-	if len(users) > 0 {
+	elsewhere := false
+	if len(users) > 0 && h.Pass != nil {
+		var a Answer
+		if a, elsewhere = h.Pass(ctx, users, r.Header.Get(passedHeader) != ""); elsewhere {
+			if answer.merge(a, names); a.code == http.StatusServiceUnavailable {
+				answer.Status, answer.Message, answer.code = a.Status, a.Message, a.code
+			}
+		}
+	}
+	if len(users) > 0 && !elsewhere {
 		refused, err := h.refresher.Refresh(ctx, users)
 		if err != nil {
 			return h.unavailable(err, len(users)+len(failed)+answer.Errors)
@@ -214,7 +241,7 @@ func (h *handler) refresh(ctx context.Context, list []entry) Answer {
 	for name, err := range failed {
 		answer.failed(name, err)
 	}
-	if answer.Errors > 0 && answer.Updated == 0 {
+	if answer.Errors > 0 && answer.Updated == 0 && answer.code == http.StatusOK {
 		answer.Status, answer.Message, answer.code = "error", "no roster could be updated", http.StatusInternalServerError
 	}
 	h.Users.WithLabelValues(resultUpdated).Add(float64(answer.Updated))
