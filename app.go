@@ -44,9 +44,10 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	if err != nil {
 		return err
 	}
-	log, level := newLogger(cfg.Log, logs)
+	events := new(metrics.Events)
+	log, level := newLogger(cfg.Log, logs, events)
 	warn(log, warnings)
-	a, err := assemble(cfg, log)
+	a, err := assemble(cfg, log, events)
 	if err != nil {
 		return err
 	}
@@ -85,6 +86,9 @@ type app struct {
 	ejabberd         *serverroster.Ejabberd // nil: its API is not used
 	serverRosters    *serverroster.Keeper   // nil: they are not kept
 	state            *store.Store
+	sessions         *session.Table
+	events           *metrics.Events
+	started          time.Time
 	refresh, metrics *http.Server
 
 	requests    context.Context // of all HTTP requests
@@ -98,8 +102,8 @@ type app struct {
 
 // assemble makes the parts, connects them, and begins to listen. If it fails,
 // nothing is left running.
-func assemble(cfg config.Config, log *slog.Logger) (*app, error) {
-	a := &app{cfg: cfg, log: log, tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
+func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app, error) {
+	a := &app{cfg: cfg, log: log, events: events, started: time.Now(), tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
 	a.requests, a.endRequests = context.WithCancel(context.Background())
 	a.streams, a.endStreams = context.WithCancel(context.Background())
 	a.stops = append(a.stops, a.endRequests, a.endStreams)
@@ -133,10 +137,10 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	if a.state, err = store.Open(cfg.State.Path, store.Options{Logger: log, Errors: m.StateErrors, ForgetAfter: cfg.State.ForgetAfter}); err != nil {
 		return fmt.Errorf("state.path: %w", err)
 	}
-	sessions, err := session.Load(a.state)
-	if err != nil {
+	if a.sessions, err = session.Load(a.state); err != nil {
 		return err
 	}
+	sessions := a.sessions
 	metrics.RegisterSessions(registry, sessions.Counts)
 	secured, err := cfg.XMPP.TLS.Client()
 	if err != nil {
@@ -283,7 +287,10 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
 		}
 	})
-	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }))
+	history := metrics.NewHistory(registry)
+	a.stops = append(a.stops, history.Close)
+	page := metrics.Page{Overview: a.overview, History: history, Events: a.events}
+	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }, page))
 	a.stops = append(a.stops, a.stopHTTP)
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
 	a.serveHTTP(a.metrics, metricsListener)
@@ -348,22 +355,6 @@ func (a *app) stopStream() {
 	a.endStreams()
 	a.stream.Wait()
 	<-answered
-}
-
-// status is the answer of /status.
-func (a *app) status() any {
-	s := struct {
-		component.Status
-		State         string                `json:"state,omitempty"` // why it is not being written
-		ServerRosters []serverroster.Status `json:"server_rosters,omitempty"`
-	}{Status: a.component.Status()}
-	if a.serverRosters != nil {
-		s.ServerRosters = a.serverRosters.Status()
-	}
-	if err := a.state.Err(); err != nil {
-		s.State = err.Error()
-	}
-	return s
 }
 
 // newMetrics makes the collectors. Every known label begins at 0.

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"rosterd/config"
+	"rosterd/metrics"
 )
 
-// newLogger logs to w, at a level that can be set.
-func newLogger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+// newLogger logs to w, at a level that can be set, and to events.
+func newLogger(c config.Log, w io.Writer, events *metrics.Events) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	level.Set(levelOf(c))
 	options := &slog.HandlerOptions{Level: level}
@@ -18,7 +19,7 @@ func newLogger(c config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
 	if c.Format == "json" {
 		handler = slog.NewJSONHandler(w, options)
 	}
-	log := slog.New(handler)
+	log := slog.New(events.Handler(handler))
 	if o, ok := w.(*output); ok {
 		o.onLoss(func(lines int) { log.Warn("log lines are lost, nobody read standard error", "lines", lines) })
 	}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"rosterd/config"
+	"rosterd/metrics"
 )
 
 // slow is a reader of the log that takes nothing before it is let.
@@ -29,7 +30,7 @@ func TestLogReaderIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reader := &slow{began: make(chan struct{}, 1000), go_: make(chan struct{})}
 		out := newOutput(reader)
-		log, _ := newLogger(config.Log{Level: "info", Format: "json"}, out)
+		log, _ := newLogger(config.Log{Level: "info", Format: "json"}, out, new(metrics.Events))
 		log.Info("first")
 		<-reader.began
 		const lines = 12

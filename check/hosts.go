@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"rosterd/component"
+	"rosterd/config"
+	"rosterd/metrics"
 )
 
 // host says what a host lets rosterd do, what is missing, and what follows. lacks
@@ -120,6 +122,31 @@ func subscriptions(w component.Routes, m missing) finding {
 		return warn("%s: takes subscription requests, which change its own rosters until rosterd looks at them again", w.Host).mend(m.prosody()...)
 	}
 	return warn("%s: whether it refuses subscription requests, which change its own rosters, cannot be found out", w.Host).mend(m.prosody()...)
+}
+
+// Overview is how a host is served, in words, and what is missing for a better way.
+func Overview(cfg config.Config, w component.Routes, status component.Status) metrics.HostOverview {
+	o := metrics.HostOverview{Host: w.Host, Level: "good"}
+	for _, way := range []string{"query " + w.Query, "push " + w.Push, "presence " + w.Presence, "roster " + w.ServerRoster} {
+		if words := inWords[way]; words != "" {
+			o.Ways = append(o.Ways, words)
+		}
+	}
+	c := &checker{cfg: cfg}
+	for _, f := range c.host(w, status, false) {
+		switch f.level {
+		case "", passed:
+			continue
+		case failed:
+			o.Level = "bad"
+		case warned:
+			if o.Level == "good" {
+				o.Level = "warn"
+			}
+		}
+		o.Lacks = append(o.Lacks, metrics.Lack{Text: f.text, Lines: f.mends})
+	}
+	return o
 }
 
 // inWords are the values of [component.Routes], behind what they are of.

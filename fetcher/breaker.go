@@ -36,6 +36,8 @@ type breaker struct {
 	generation uint64 // grows when it opens and when it closes
 	domains    map[string]struct{}
 	last       jid.JID // who was asked for last
+	lastError  string
+	errorAt    time.Time
 
 	// While it is closed:
 	window        time.Time // when it began
@@ -55,6 +57,34 @@ func (f *Fetcher) breaker(u *url.URL) *breaker {
 		f.breakers[backend] = b
 	}
 	return b
+}
+
+// Backend is how a host and port of the contacts URLs is doing.
+type Backend struct {
+	Name      string    `json:"name"` // host:port
+	Down      bool      `json:"down"` // it is asked once every 5 s
+	Since     time.Time `json:"since,omitzero"`
+	LastError string    `json:"last_error,omitempty"` // of [Error]; "": none yet
+	ErrorAt   time.Time `json:"last_error_at,omitzero"`
+}
+
+// Backends are those that were asked, by name.
+func (f *Fetcher) Backends() []Backend {
+	f.mu.Lock()
+	breakers := slices.Collect(maps.Values(f.breakers))
+	f.mu.Unlock()
+	var backends []Backend
+	for _, b := range breakers {
+		b.mu.Lock()
+		status := Backend{Name: b.backend, Down: b.open, LastError: b.lastError, ErrorAt: b.errorAt}
+		if b.open {
+			status.Since = b.opened
+		}
+		b.mu.Unlock()
+		backends = append(backends, status)
+	}
+	slices.SortFunc(backends, func(a, b Backend) int { return strings.Compare(a.Name, b.Name) })
+	return backends
 }
 
 // backendOf is the host:port of a URL.
@@ -90,6 +120,9 @@ func (b *breaker) unchanged(generation uint64) bool {
 func (b *breaker) end(generation uint64, user jid.JID, failure *Error) {
 	now := time.Now()
 	b.mu.Lock()
+	if failure != nil && failure.Result != resultCanceled && failure.Result != resultOpen {
+		b.lastError, b.errorAt = failure.text, now
+	}
 	if generation != b.generation || b.mustBeOpen(now, user, failure) == b.open {
 		b.mu.Unlock()
 		return

@@ -11,10 +11,12 @@ import (
 
 // Handler serves GET /metrics from g, GET /healthz (200 while the program
 // runs), GET /readyz: 200 while ready returns no error, with its notes, a line
-// each, else 503 with the reason in one line; and GET /status: what status
-// returns, as JSON. Both are called at each request, from any goroutine.
-func Handler(g prometheus.Gatherer, ready func() (notes []string, err error), status func() any) http.Handler {
+// each, else 503 with the reason in one line; GET /status: what status
+// returns, as JSON; and GET /: the status page. Both are called at each request, from any
+// goroutine.
+func Handler(g prometheus.Gatherer, ready func() (notes []string, err error), status func() any, page Page) http.Handler {
 	mux := http.NewServeMux()
+	page.register(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{MaxRequestsInFlight: 8}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")

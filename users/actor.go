@@ -393,16 +393,16 @@ func (u *user) received(e fetchedEvent) {
 		return
 	}
 	u.fail(queries, err)
-	b := soon
+	b, kind := soon, MarkedBackend
 	if held := (*heldError)(nil); errors.As(err, &held) {
 		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
-		b = backoff{confirm, confirm}
+		b, kind = backoff{confirm, confirm}, MarkedGuard
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
 		u.outdated, u.dirty = true, true
 	} else {
-		u.fetchLater(err, b)
+		u.fetchLater(kind, err, b)
 	}
 	for _, c := range f.calls {
 		c.finish(u.jid, err)
@@ -411,12 +411,12 @@ func (u *user) received(e fetchedEvent) {
 }
 
 // fetchLater marks the user: they are fetched again after a pause.
-func (u *user) fetchLater(why error, b backoff) {
+func (u *user) fetchLater(kind string, why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
 	if b == soon && u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
 		b = seldom // nobody looks
 	}
-	u.m.queue.mark(u.jid, why.Error(), b)
+	u.m.queue.mark(u.jid, kind, why.Error(), b)
 }
 
 // fail answers queries though the fetch failed, or is late: with the last known roster, if
@@ -443,7 +443,7 @@ func (u *user) undelivered(resources map[jid.JID]undelivered) {
 		u.tell(u.state, u.last, nil, nil)
 		return
 	}
-	u.fetchLater(errUndelivered, soon)
+	u.fetchLater(MarkedClient, errUndelivered, soon)
 	u.commit(func() {})
 }
 

@@ -2,6 +2,7 @@ package users
 
 import (
 	"container/heap"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -71,7 +72,7 @@ type fetchQueue struct {
 	domains    []*domainQueue     // the next one in front
 	free       int                // places: how many more fetches may be under way
 	nonRefresh int                // of those, how many may go to what is no refresh
-	marked     int                // entries
+	marked     map[string]int     // entries, by kind
 	resyncs    int                // entries that are not marked, and are forResync
 	timer      *time.Timer
 	stopped    bool
@@ -110,6 +111,7 @@ type entry struct {
 	at         time.Time // not before
 	reason     int
 	marked     bool   // its mark is in the store: the last try failed
+	kind       string // of the last failure, if it is marked: one of Kinds
 	offline    bool   // its mark is in the store: it was reported while it had no connected resource
 	tries      int    // that failed
 	rechecks   int    // that found the user unknown
@@ -126,7 +128,7 @@ type Marks interface {
 
 func newFetchQueue(places, perSecond int, marks Marks) *fetchQueue {
 	q := &fetchQueue{
-		marks: marks, entries: make(map[jid.JID]*entry), free: places, nonRefresh: max(1, places/2),
+		marks: marks, entries: make(map[jid.JID]*entry), marked: make(map[string]int), free: places, nonRefresh: max(1, places/2),
 		// A few together, who can be asked for in one request.
 		limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/5)),
 	}
@@ -146,14 +148,27 @@ func (q *fetchQueue) refresh(users ...jid.JID) {
 	q.dispatch()
 }
 
+// What the last try of a marked user failed at.
+const (
+	MarkedBackend = "backend" // their contacts could not be fetched
+	MarkedGuard   = "guard"   // the removal guard holds what was fetched
+	MarkedClient  = "client"  // a client may have missed something: its push or answer is not confirmed
+	MarkedStream  = "stream"  // there was no stream to the server
+	MarkedBefore  = "before"  // it was before rosterd started
+)
+
+// Kinds are what a user can be marked for. Nobody may modify it.
+var Kinds = []string{MarkedBackend, MarkedGuard, MarkedClient, MarkedStream, MarkedBefore}
+
 // mark notes that a try failed: the next comes after a pause.
-func (q *fetchQueue) mark(user jid.JID, why string, b backoff) {
+func (q *fetchQueue) mark(user jid.JID, kind, why string, b backoff) {
 	q.mu.Lock()
 	e := q.entry(user)
-	if !e.marked {
-		q.count(e, -1)
-		e.marked = true
-		q.count(e, 1)
+	q.count(e, -1)
+	first := !e.marked
+	e.marked, e.kind = true, kind
+	q.count(e, 1)
+	if first {
 		q.marks.Mark(user.String(), why)
 	}
 	now := time.Now()
@@ -313,7 +328,9 @@ func (q *fetchQueue) schedule(e *entry, reason int, at time.Time) {
 func (q *fetchQueue) count(e *entry, n int) {
 	switch {
 	case e.marked:
-		q.marked += n
+		if q.marked[e.kind] += n; q.marked[e.kind] == 0 {
+			delete(q.marked, e.kind)
+		}
 	case e.reason == forResync:
 		q.resyncs += n
 	}
@@ -326,12 +343,12 @@ func (q *fetchQueue) unschedule(e *entry) {
 	}
 }
 
-// counts are the numbers of users that are marked, and of those that may have missed
-// something and are not.
-func (q *fetchQueue) counts() (marked, resyncs int) {
+// counts are the numbers of users that are marked, by kind, and of those that may have
+// missed something and are not.
+func (q *fetchQueue) counts() (marked map[string]int, resyncs int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.marked, q.resyncs
+	return maps.Clone(q.marked), q.resyncs
 }
 
 // stop lets nobody be tried any more.

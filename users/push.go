@@ -303,7 +303,7 @@ func (u *user) push(s sending) bool {
 				u.miss(contact)
 			}
 		}
-		u.fetchLater(err, soon)
+		u.fetchLater(MarkedClient, err, soon)
 		s.push.settling.settled(err)
 		return false
 	}
@@ -332,7 +332,7 @@ func (u *user) acknowledge(p *push, o roster.Outcome) {
 		if o.Refused {
 			b = seldom
 		}
-		u.fetchLater(o.Err, b)
+		u.fetchLater(MarkedClient, o.Err, b)
 	}
 	p.settling.settled(o.Err)
 	u.correct()

@@ -46,7 +46,7 @@ func (u *user) correct() {
 		return
 	case u.last == nil:
 		u.deferCorrections()
-		u.fetchLater(errUndelivered, soon)
+		u.fetchLater(MarkedClient, errUndelivered, soon)
 		return
 	}
 	refused := u.refused

@@ -148,8 +148,8 @@ func TestRefreshOfAnOfflineUserReachesTheServersRoster(t *testing.T) {
 		if n := s.has(juliet).Len(); n != 0 {
 			t.Errorf("the server has %d contacts", n)
 		}
-		if marked, resyncs := w.queue.counts(); marked+resyncs != 0 {
-			t.Errorf("%d marked, %d to be brought in line", marked, resyncs)
+		if marked, resyncs := w.queue.counts(); len(marked)+resyncs != 0 {
+			t.Errorf("marked %v, %d to be brought in line", marked, resyncs)
 		}
 	})
 }
@@ -164,8 +164,8 @@ func TestRefreshOfAnUnknownOfflineUser(t *testing.T) {
 			}
 			synctest.Wait()
 		}
-		if marked, resyncs := w.queue.counts(); marked+resyncs != 0 {
-			t.Errorf("%d marked, %d to be brought in line", marked, resyncs)
+		if marked, resyncs := w.queue.counts(); len(marked)+resyncs != 0 {
+			t.Errorf("marked %v, %d to be brought in line", marked, resyncs)
 		}
 		w.backend.fail(errors.New("down"))
 		w.refreshJuliet()

@@ -220,10 +220,11 @@ type Manager struct {
 
 // Counts are figures of a [Manager].
 type Counts struct {
-	Marked  int    // users whose last refresh failed: they are tried again
-	Resync  int    // users that are to be brought up to date, without those
-	Retries uint64 // of marked users, ever
-	Held    uint64 // rosters that were not believed at once, ever
+	Marked    int            // users whose last refresh failed: they are tried again
+	MarkedFor map[string]int // those, by what failed: [Kinds]
+	Resync    int            // users that are to be brought up to date, without those
+	Retries   uint64         // of marked users, ever
+	Held      uint64         // rosters that were not believed at once, ever
 }
 
 // NewManager makes a manager of what the store has kept, and starts its work in the
@@ -248,7 +249,7 @@ func NewManager(o Options) (*Manager, error) {
 		case why == offline:
 			m.queue.offline(user)
 		default:
-			m.queue.mark(user, why, soon)
+			m.queue.mark(user, MarkedBefore, why, soon)
 		}
 		return nil
 	})
@@ -337,7 +338,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			}
 		case !connected:
 			m.reports.note(user)
-			m.queue.mark(user, roster.ErrNotConnected.Error(), soon)
+			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon)
 		default:
 			fetched = append(fetched, user)
 		}
@@ -469,7 +470,10 @@ func (m *Manager) Hasten(domains []string) { m.queue.hasten(domains) }
 // Counts are the figures as they are now.
 func (m *Manager) Counts() Counts {
 	c := Counts{Retries: m.queue.tried.Load(), Held: m.held.Load()}
-	c.Marked, c.Resync = m.queue.counts()
+	c.MarkedFor, c.Resync = m.queue.counts()
+	for _, n := range c.MarkedFor {
+		c.Marked += n
+	}
 	return c
 }
 
