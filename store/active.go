@@ -77,6 +77,9 @@ func applicationName(domain, as string) string {
 	return name
 }
 
+// String is where the database is, without a password.
+func (p *Pair) String() string { return "postgres://" + p.where }
+
 // Close closes the connections that are not a lease's.
 func (p *Pair) Close() { p.pool.Close() }
 
@@ -308,6 +311,9 @@ func code(err error) string {
 // Lost is closed when another instance is the active one. What is written afterwards is
 // refused, whether this one knows it or not.
 func (l *Lease) Lost() <-chan struct{} { return l.lost }
+
+// Lose says that another instance is active, as this one was told.
+func (l *Lease) Lose() { l.lose(ErrSuperseded) }
 
 // Entered receives when somebody was entered, see [Pair.Enter].
 func (l *Lease) Entered() <-chan struct{} { return l.entered }

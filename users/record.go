@@ -99,7 +99,7 @@ func (u *user) take(s state) {
 func (u *user) reread() {
 	before, err := u.m.read(u.jid)
 	if err != nil {
-		u.fetchLater(err, soon)
+		u.fetchLater(MarkedClient, err, soon)
 		return
 	}
 	now := u.state
@@ -121,7 +121,7 @@ func (u *user) reread() {
 		u.miss(contact)
 	}
 	u.former = append(u.former, now.former...)
-	u.fetchLater(errUndelivered, soon)
+	u.fetchLater(MarkedClient, errUndelivered, soon)
 }
 
 // read is what the store has of a user. If that is damaged, nothing is known of them: the

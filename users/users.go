@@ -345,6 +345,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	}
 	m.queue.offline(away...)
 	if !connected {
+		m.sync(ctx)
 		return nil, roster.ErrNotConnected
 	}
 	c.left += len(fetched)
@@ -361,12 +362,26 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	c.finish(jid.JID{}, nil)
 	select {
 	case <-c.done:
+		if len(c.failed) > 0 {
+			m.sync(ctx)
+		}
 		return c.failed, nil
 	case <-ctx.Done():
 		c.abandoned.Store(true)
 		return nil, ctx.Err()
 	case <-m.ctx.Done():
 		return nil, roster.ErrStopping
+	}
+}
+
+// sync waits until what was put is in the store: marks, of which the backend is told.
+func (m *Manager) sync(ctx context.Context) {
+	written := make(chan struct{})
+	m.Store.Sync(func() { close(written) })
+	select {
+	case <-written:
+	case <-ctx.Done():
+	case <-m.ctx.Done():
 	}
 }
 

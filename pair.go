@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"rosterd/config"
+	"rosterd/jid"
+	"rosterd/refresh"
+	"rosterd/roster"
+	"rosterd/store"
+)
+
+const (
+	tellWithin = time.Second     // before this instance goes on, as the other may be gone
+	tellFor    = 2 * time.Minute // and afterwards, as it may have been cut off
+	lookAfter  = time.Second     // how often is looked whether who was passed a refresh is active
+	someUsers  = 10_000          // that are entered, or refreshed for having been, at a time
+)
+
+// pair is this instance of a pair: it stands by until it has the lease, works while it does,
+// and ends when it has lost it. A nil pair is none.
+type pair struct {
+	*app
+	db        *store.Pair
+	peer      *refresh.Peer
+	advertise string
+	maxBytes  int64 // of a request
+
+	leases  chan *store.Lease // receives one
+	ends    context.Context   // with the program
+	end     context.CancelFunc
+	running sync.WaitGroup
+	closed  chan struct{} // when the stream is, as the lease is lost
+
+	lease *store.Lease // set by takeOver before working is; read by others while working
+}
+
+// newPair connects to nothing yet.
+func (a *app) newPair(cfg config.Config, log *slog.Logger) (*pair, error) {
+	db, err := store.NewPair(cfg.State.URL.Reveal(), cfg.XMPP.Domain, cfg.Refresh.Advertise, log)
+	if err != nil {
+		return nil, fmt.Errorf("state.url: %w", err)
+	}
+	peer, err := refresh.NewPeer(a.tokens.First, a.certificates, cfg.Refresh.TLS.ClientCA)
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("refresh.tls.client_ca: %w", err)
+	}
+	p := &pair{app: a, db: db, peer: peer, advertise: cfg.Refresh.Advertise, maxBytes: cfg.Refresh.MaxBytes, leases: make(chan *store.Lease, 1), closed: make(chan struct{})}
+	p.ends, p.end = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// stand begins to stand by.
+func (p *pair) stand() {
+	p.log.Info("standing by: another instance may be active", "advertise", p.advertise)
+	p.running.Go(func() {
+		switch lease, err := p.db.Stand(p.ends); {
+		case err == nil:
+			p.leases <- lease
+		case p.ends.Err() == nil:
+			p.failed <- fmt.Errorf("state.url: %w", err)
+		}
+	})
+}
+
+// active receives the lease when this instance is the active one.
+func (p *pair) active() <-chan *store.Lease {
+	if p == nil {
+		return nil
+	}
+	return p.leases
+}
+
+// over is closed when this instance is not the active one any more.
+func (p *pair) over() <-chan struct{} {
+	if p == nil || p.lease == nil {
+		return nil
+	}
+	return p.lease.Lost()
+}
+
+// takeOver makes this instance, which has the lease, work.
+func (a *app) takeOver(l *store.Lease) error {
+	p := a.pair
+	p.lease = l
+	began := time.Now()
+	doubtful := l.Doubtful()
+	if before := l.Before; before.Term > 0 && !before.Ended {
+		left, known := p.tell(before.URL)
+		doubtful = doubtful || !known || left.Unwritten
+	}
+	var err error
+	if a.state, err = l.Open(a.storeOptions(a.cfg, a.log), doubtful); err != nil {
+		return fmt.Errorf("state.url: %w", err)
+	}
+	if err := a.work(a.cfg, a.log); err != nil {
+		return err
+	}
+	a.counters.Takeovers.Inc()
+	a.run()
+	p.running.Go(p.entered)
+	a.log.Info("this instance is the active one", "term", l.Term, "before", l.Before.URL, "it_ended", l.Before.Ended, "doubtful", doubtful, "took", time.Since(began))
+	return nil
+}
+
+// tell tells the instance before that it is not the active one any more, and returns what it
+// says. known is false if nothing is known of it: it does not answer, and may live. It is told
+// again then, as it may be cut off from the database alone.
+func (p *pair) tell(url string) (left refresh.Left, known bool) {
+	once := func() (refresh.Left, error) {
+		ctx, cancel := context.WithTimeout(p.ends, tellWithin)
+		defer cancel()
+		return p.peer.Tell(ctx, url, p.lease.Term)
+	}
+	if url == "" || url == p.advertise {
+		return refresh.Left{}, true // it was this one
+	}
+	left, err := once()
+	if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+		return left, true
+	}
+	p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
+	p.running.Go(func() {
+		for begun := time.Now(); time.Since(begun) < tellFor; {
+			select {
+			case <-p.ends.Done():
+				return
+			case <-time.After(lookAfter):
+			}
+			if _, err := once(); err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+				return
+			}
+		}
+	})
+	return refresh.Left{}, false
+}
+
+// told is told that another instance is active, and returns when the stream of this one is
+// closed.
+func (p *pair) told(ctx context.Context, term int64) refresh.Left {
+	if !p.working.Load() || term <= p.lease.Term {
+		return refresh.Left{}
+	}
+	unwritten := p.state.Err() != nil
+	p.lease.Lose()
+	select {
+	case <-p.closed:
+	case <-ctx.Done():
+	}
+	return refresh.Left{Unwritten: unwritten}
+}
+
+// giveUp closes the stream: another instance is active. What is not written now never is.
+func (a *app) giveUp() {
+	a.log.Error("another instance has become the active one: this one closes its stream and ends", "err", a.pair.lease.Err())
+	a.counters.Active.Set(0)
+	a.endStreams()
+	a.stream.Wait()
+	a.state.Abandon()
+	close(a.pair.closed)
+}
+
+// close ends the lease. clean says that all is written.
+func (p *pair) close(clean bool) {
+	if p == nil {
+		return
+	}
+	p.end()
+	p.running.Wait()
+	select {
+	case lease := <-p.leases: // nobody has taken it
+		p.lease = lease
+	default:
+	}
+	if p.lease != nil {
+		p.lease.Release(clean)
+	}
+	p.peer.Close()
+	p.db.Close()
+}
+
+// The answers of who stands by.
+const (
+	isEntered  = "the active instance is not there: the users are refreshed as soon as one is"
+	notEntered = "this instance stands by, and neither the active one nor the database is there: nothing was refreshed, try again"
+)
+
+// pass has users refreshed by the active instance while this one stands by. If that is not
+// there, they are entered, so that the next one does it.
+func (p *pair) pass(ctx context.Context, users []jid.JID, passed bool) (refresh.Answer, bool) {
+	if p.working.Load() {
+		return refresh.Answer{}, false
+	}
+	active, err := p.db.Active(ctx)
+	if err == nil && !passed && active.URL != "" && active.URL != p.advertise && !active.Ended {
+		answer, err := p.passTo(ctx, active, users)
+		if err == nil {
+			return answer, true
+		}
+		p.log.Warn("a refresh could not be passed to the active instance", "advertise", active.URL, "users", len(users), "err", err)
+	}
+	for rest := users; len(rest) > 0 && err == nil; {
+		var names []string
+		for _, user := range rest[:min(len(rest), someUsers)] {
+			names = append(names, user.String())
+		}
+		rest = rest[len(names):]
+		err = p.db.Enter(context.WithoutCancel(ctx), names)
+	}
+	if err != nil {
+		p.log.Error("users that are to be refreshed could not be entered", "users", len(users), "err", err)
+		return refresh.Unavailable(notEntered, len(users)), true
+	}
+	return refresh.Unavailable(isEntered, len(users)), true
+}
+
+// passTo passes users to the active instance, and gives it up when another one is.
+func (p *pair) passTo(ctx context.Context, to store.Term, users []jid.JID) (refresh.Answer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.ends.Done():
+				cancel(p.ends.Err())
+				return
+			case <-time.After(lookAfter):
+			}
+			if now, err := p.db.Active(ctx); err == nil && (now.Term != to.Term || now.Ended) {
+				cancel(store.ErrSuperseded)
+			}
+		}
+	}()
+	answer, err := p.peer.Pass(ctx, to.URL, users, p.maxBytes)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return answer, err
+}
+
+// entered refreshes those who were entered, until the program ends.
+func (p *pair) entered() {
+	for {
+		entries, err := p.lease.Entries(p.ends, someUsers)
+		if err == nil && len(entries) > 0 {
+			if err = p.refreshEntered(entries); err == nil {
+				continue
+			}
+		}
+		if err != nil && p.ends.Err() == nil {
+			p.log.Warn("users who were entered to be refreshed are not yet", "users", len(entries), "err", err)
+		}
+		select {
+		case <-p.ends.Done():
+			return
+		case <-p.lease.Entered():
+		}
+	}
+}
+
+// refreshEntered refreshes entries, and strikes them out when that, or that it is to be tried
+// again, is in the store.
+func (p *pair) refreshEntered(entries []store.Entry) error {
+	var users []jid.JID
+	for _, e := range entries {
+		if user, err := jid.Parse(e.JID); err == nil {
+			users = append(users, user)
+		}
+	}
+	_, err := p.manager.Refresh(p.ends, users)
+	if err != nil && !errors.Is(err, roster.ErrNotConnected) {
+		return err
+	}
+	written := make(chan struct{})
+	p.state.Sync(func() { close(written) })
+	<-written
+	if err := p.state.Err(); err != nil {
+		return err
+	}
+	return p.lease.Strike(p.ends, entries)
+}
