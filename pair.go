@@ -162,8 +162,9 @@ func (a *app) giveUp() {
 	a.log.Error("another instance has become the active one: this one closes its stream and ends", "err", a.pair.lease.Err())
 	a.counters.Active.Set(0)
 	a.endStreams()
+	a.component.Cease()
+	a.state.Abandon() // who waits for it may keep the stream from ending
 	a.stream.Wait()
-	a.state.Abandon()
 	close(a.pair.closed)
 }
 

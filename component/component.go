@@ -254,6 +254,14 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 	}
 }
 
+// Cease closes the stream, if there is one, so that nothing is written to the server any more
+// when it returns. The context of Run has ended before.
+func (c *Component) Cease() {
+	if s, _ := c.current(); s != nil {
+		c.closeStream(s, nil)
+	}
+}
+
 // open connects to the server, if need be by the other spelling of the component's
 // domain. COMPAT ejabberd, which says not-authorized for an unknown domain, too.
 func (c *Component) open(ctx context.Context) (*stream, error) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +25,7 @@ import (
 // patience is how long it may take to start, or to stop.
 const patience = 60 * time.Second
 
-// Server is a running PostgreSQL, with one database. It is for one goroutine.
+// Server is a running PostgreSQL, with one database. It is for one goroutine, but for Exec and Database.
 type Server struct {
 	dir, bin string
 	port     int
@@ -106,17 +107,27 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 func (s *Server) Address() string { return freeport.Address(s.port) }
 
 // URL is that of its database.
-func (s *Server) URL() string { return s.At(s.Address()) }
+func (s *Server) URL() string { return s.At(s.Address(), "postgres") }
 
-// At is URL, by way of another address, of a relay for instance.
-func (s *Server) At(address string) string {
-	return "postgres://rosterd@" + address + "/postgres?sslmode=disable"
+// At is the URL of a database by way of an address, of a relay for instance.
+func (s *Server) At(address, database string) string {
+	return "postgres://rosterd@" + address + "/" + database + "?sslmode=disable"
+}
+
+// databases counts those of all servers.
+var databases atomic.Int64
+
+// Database makes one more database, and returns its name. It may be called by several at
+// once.
+func (s *Server) Database(ctx context.Context) (name string, err error) {
+	name = fmt.Sprintf("database%d", databases.Add(1))
+	return name, s.Exec(ctx, "CREATE DATABASE "+name)
 }
 
 // Resume starts it again, and waits until it answers.
 func (s *Server) Resume() error {
 	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.port), "-k", s.dir}
-	for _, setting := range append([]string{"listen_addresses=127.0.0.1", "log_min_messages=fatal", "log_destination=stderr"}, s.settings...) {
+	for _, setting := range append([]string{"listen_addresses=127.0.0.1", "max_connections=300", "log_min_messages=fatal", "log_destination=stderr"}, s.settings...) {
 		args = append(args, "-c", setting)
 	}
 	log, err := os.Create(filepath.Join(s.dir, "log"))
