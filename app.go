@@ -209,7 +209,10 @@ func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
 		Address: cfg.XMPP.Address, TLS: secured, Domain: cfg.XMPP.Domain, Secret: cfg.XMPP.Secret.Reveal(), Hosts: cfg.XMPP.Hosts,
 		Unrestricted: cfg.XMPP.Unrestricted, Presence: cfg.XMPP.Presence, ServerRoster: cfg.XMPP.ServerRoster, MaxStanza: cfg.XMPP.MaxStanzaBytes, Edits: cfg.Contacts.TakesEdits,
 		QueriesBurst: cfg.Limits.QueriesBurst, QueriesPerSecond: cfg.Limits.QueriesPerSecond,
-		API: api, ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
+		API: api, ServerPush: func(user jid.JID, contacts []jid.JID, settled func([]jid.JID, error)) {
+			a.serverRosters.Push(user, contacts, settled)
+		},
+		ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
 		Pair: a.pair != nil, Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
@@ -236,7 +239,7 @@ func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
 		a.component.Relay(hub)
 	}
 	if cfg.XMPP.ServerRoster != "off" {
-		a.keepServerRosters(cfg, log, m, hub)
+		a.keepServerRosters(cfg, log, m, sessions, hub)
 	}
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
@@ -280,11 +283,16 @@ func loginOf(c config.EjabberdAPI) serverroster.EjabberdLogin {
 
 // keepServerRosters has the server's own rosters kept in step. hub relays what the server
 // does not do by them; it may be nil.
-func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, hub *presence.Hub) {
+func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.Metrics, sessions *session.Table, hub *presence.Hub) {
 	options := serverroster.Options{
 		Hosts: cfg.XMPP.Hosts, Ways: a.serverRosterWay, Rosters: a.manager, Store: a.state, Broken: func(host, why string) {
 			if _, name := a.serverRosterWay(host); name == component.ServerRosterPrivilege {
 				a.component.BrokenOwnRosters(host, why)
+			}
+		},
+		Pushed: func(user jid.JID, contacts []jid.JID) {
+			if !a.component.PushesByServer(user.Domain()) { // or it would push the same again
+				a.manager.Pushed(user, contacts)
 			}
 		},
 		Rate: cfg.Contacts.ResyncRate, Logger: log,
@@ -292,6 +300,8 @@ func (a *app) keepServerRosters(cfg config.Config, log *slog.Logger, m *metrics.
 	}
 	if hub != nil {
 		options.Watcher = hub
+	} else {
+		options.Online = sessions.HasAvailable
 	}
 	a.serverRosters = serverroster.New(options)
 	if hub != nil {

@@ -114,6 +114,7 @@ var kinds = map[string]string{
 	users.MarkedGuard:   "held by the removal guard: the backend removes most of their contacts",
 	users.MarkedClient:  "in doubt: a client may have missed a push or its roster",
 	users.MarkedStream:  "marked: there was no stream to the server",
+	users.MarkedState:   "marked: what is kept of them could not be read",
 	users.MarkedBefore:  "marked before rosterd started",
 }
 

@@ -27,8 +27,12 @@ func (c *checker) ejabberd(ctx context.Context) (found []finding) {
 	for _, host := range c.cfg.XMPP.Hosts {
 		works, why := api.State(host)
 		if works {
-			found = append(found, pass("%s: ejabberd's API reads and writes its own rosters", host).mend(
-				"it does not say whether users can change these themselves: access: none in mod_roster refuses that, but for unsubscribe"))
+			notes := []string{"it does not say whether users can change these themselves: access: none in mod_roster refuses that, but for unsubscribe"}
+			if !c.cfg.XMPP.Unrestricted && !api.Probes(host) {
+				notes = append(notes, "who was online before a user who adds them is seen with their next presence: send_stanza, beside add_rosteritem, has them seen at once; "+
+					"it also lets its caller send anything in the name of any user")
+			}
+			found = append(found, pass("%s: ejabberd's API reads and writes its own rosters", host).mend(notes...))
 			continue
 		}
 		f := fail("%s: ejabberd's API does not work: %s", host, why)

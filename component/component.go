@@ -46,6 +46,10 @@ type Options struct {
 	ServerRosterReady func(host string) // called when Component.OwnRosters has a way on a stream; it does not block
 	ServerRosterNone  func(host string) // called when it is known that there is no way, also not by API; it does not block
 
+	// ServerPush has the server push contacts' items itself, by writing them to its own
+	// roster: see serverroster.Keeper.Push. nil: it cannot.
+	ServerPush func(user jid.JID, contacts []jid.JID, settled func(missing []jid.JID, err error))
+
 	Queue     int // bytes that wait to be written at most; 0: 16 MiB
 	MaxStanza int // bytes of the longest stanza that is sent; 0: 256 KiB
 

@@ -35,6 +35,9 @@ type observed struct {
 	rosters ownRosters // whether its own rosters can be read and written
 	lists   bool       // whom a user has blocked was answered
 	asks    string     // SubscriptionsRefused, …; "": it cannot be found out
+	// exchanges says that the server sends the presences that follow from what is written
+	// to its own rosters, as by our module for Prosody.
+	exchanges bool
 
 	stamps      string    // how users' names are stamped; "": not known
 	absent      absence   // how it answers for a resource that is not there; outlives the stream
@@ -181,7 +184,7 @@ const (
 
 	PushPrivileged = "privileged" // roster push, sent by the server in the user's name (XEP-0356, section 6)
 	PushDirect     = "direct"     // roster push, sent from the user's bare JID
-	PushServer     = "server"     // by the server, when its own roster is written
+	PushServer     = "server"     // by the server, when its own roster is written, without what it has not (ask, approved)
 	PushExchange   = "exchange"   // message with a roster item exchange (XEP-0144), which the client may act on
 
 	PresenceRelayed = "relayed" // by rosterd

@@ -144,6 +144,15 @@ func (n *names) roster(r *roster.Roster) *roster.Roster {
 	return r
 }
 
+// contact is a contact's JID as it is to be written to the server's own rosters, so that it
+// stays the same address.
+func (n *names) contact(j jid.JID) jid.JID {
+	if n.serves(j.Domain()) {
+		return n.jid(j)
+	}
+	return j.Spelled(jid.StableDomain(j.Domain()))
+}
+
 // read undoes item.
 func (n *names) read(items []roster.Item) []roster.Item {
 	if n.foreign.Load() {

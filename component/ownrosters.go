@@ -27,6 +27,10 @@ type ownRosters struct {
 	why    string // it is not proven; "": nothing is known
 }
 
+// nsExchanges is the namespace in which deploy/prosody/mod_rosterd_readonly.lua says that the
+// server sends the presences that follow from what is written to its rosters.
+const nsExchanges = "urn:rosterd:presence"
+
 const rosterQuery = "<query xmlns='" + nsRoster + "'/>"
 
 // proveOwnRosters reads the roster of a user who does not exist, if that is permitted. It
@@ -89,6 +93,7 @@ func (c *Component) subscriptionTried(s *stream, e *xmlstream.Element) bool {
 	}
 	is = e.Get("type") == "unavailable"
 	refused := isError(e) && map[string]bool{"forbidden": true, "not-acceptable": true, "not-allowed": true, "policy-violation": true}[errorCondition(e)]
+	exchanges := refused && e.Child(e.Name.Space, "error").Child(nsExchanges, "exchanges") != nil
 	s.grants.change(host, func(g *grant) {
 		switch {
 		case is && g.asks == "":
@@ -96,6 +101,7 @@ func (c *Component) subscriptionTried(s *stream, e *xmlstream.Element) bool {
 		case refused:
 			g.asks = SubscriptionsRefused
 		}
+		g.exchanges = g.exchanges || exchanges
 	})
 	return true
 }
@@ -144,6 +150,10 @@ type privilegeWay struct {
 	host string
 }
 
+// Exchanges reports whether the server sends the presences that follow from what was
+// written. What is asked for before the first roster set is answered before it, too.
+func (w *privilegeWay) Exchanges() bool { return w.s.grants.of(w.host).exchanges }
+
 var errNoOwnRosters = errors.New("the server does not let its own rosters be read and written any more")
 
 // Get implements serverroster.Way. A contact whose address rosterd does not take is left
@@ -152,7 +162,8 @@ func (w *privilegeWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, e
 	var data []byte
 	done := make(chan answer, 1)
 	r := request{to: w.c.names.jid(user).String(), payload: rosterQuery}
-	id := w.s.request(r, w.s.out.put, func(a answer) {
+	put := func(data []byte) error { return w.s.out.putWithin(ctx, data) }
+	id := w.s.request(r, put, func(a answer) {
 		if a.iq != nil {
 			data = bytes.Clone(a.iq.Raw) // all of it: an Element has but MaxElements
 		}
@@ -172,6 +183,8 @@ func (w *privilegeWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, e
 		return nil, a.err
 	case !w.s.ownRosters(w.host): // COMPAT ejabberd, which gives us our own refusal
 		return nil, errNoOwnRosters
+	case isError(a.iq) && errorCondition(a.iq) == "item-not-found":
+		return nil, serverroster.ErrNoAccount
 	case isError(a.iq):
 		return nil, fmt.Errorf("the server's own roster: %s", errorCondition(a.iq))
 	}
@@ -224,13 +237,16 @@ func readRoster(data []byte) (items []roster.Item, unread int, err error) {
 
 // Set implements serverroster.Way. Each change is an IQ of its own (RFC 6121, section
 // 2.1.5), and they are sent in a row: those behind one that fails may be written. COMPAT
-// Prosody, which takes several items in one, and answers once for each.
+// Prosody, which takes several items in one, and answers once for each; and which fails
+// without an answer at an address that it does not take. That is known by the answer to
+// what was sent behind it.
 func (w *privilegeWay) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
 	set := &rosterSet{privilegeWay: w, written: written}
-	var ids []string
-	spelled := w.c.names.changes(changes)
-	for i, change := range changes {
-		it := spelled[i]
+	put := func(data []byte) error { return w.s.out.putWithin(ctx, data) }
+	sent := make(map[string]roster.Change, len(changes))
+	for _, change := range changes {
+		it := change
+		it.Item.JID = w.c.names.contact(it.Item.JID)
 		it.Version, it.Item.Ask, it.Item.Approved = "", false, false
 		r := request{kind: stanza.IQTypeSet, to: w.c.names.jid(user).String(), payload: string(appendChange(nil, it))}
 		if len(r.payload)+maxQuery > w.c.opts.MaxStanza {
@@ -238,13 +254,22 @@ func (w *privilegeWay) Set(ctx context.Context, user jid.JID, changes []roster.C
 			continue
 		}
 		set.left.Add(1)
-		ids = append(ids, w.s.request(r, w.s.out.put, func(a answer) { set.answered(change, a) }))
+		id := w.s.request(r, put, func(a answer) { set.answered(change, a) })
+		sent[id] = change
 		if set.failed() {
 			break
 		}
 	}
+	w.s.ping("behind-"+w.c.nobodyAt(w.c.names.write(w.host)), put, func(a answer) {
+		for id, change := range sent {
+			if a.iq != nil && w.s.iqs.cancel(id) {
+				set.refuse(change, "no answer")
+				set.left.Done()
+			}
+		}
+	})
 	stop := context.AfterFunc(ctx, func() {
-		for _, id := range ids {
+		for id := range sent {
 			if w.s.iqs.cancel(id) {
 				set.answered(roster.Change{}, answer{err: ctx.Err()})
 			}

@@ -11,6 +11,7 @@ import (
 
 	"rosterd/jid"
 	"rosterd/roster"
+	"rosterd/serverroster"
 	"rosterd/xmlstream"
 )
 
@@ -36,6 +37,7 @@ var Actions = []string{string(roster.Added), string(roster.Changed), string(rost
 
 var (
 	errPushBlocked  = errors.New("the user has blocked the component")
+	errServerPush   = errors.New("the server's own push")
 	errTooLarge     = errors.New("a contact's name and groups take more than fits into xmpp.max_stanza_bytes")
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
@@ -68,7 +70,8 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 	route := c.routes(s, host, g).Push
 	switch route {
 	case PushServer:
-		p.left = 1 // the server pushes what is written into its own roster
+		p.left = len(changes) + 1
+		p.byServer(to[0].Bare(), len(to), changes)
 		return nil
 	case PushExchange:
 		p.suggest(to, changes)
@@ -137,6 +140,45 @@ func (p *pushes) put(data []byte) error {
 	err := p.s.out.put(data)
 	p.full = err == errQueueFull
 	return err
+}
+
+// byServer has the server push changes by itself to all clients of a user, n of which are to
+// get them. What its API has confirmed, it has pushed.
+func (p *pushes) byServer(user jid.JID, n int, changes []roster.Change) {
+	contacts := make([]jid.JID, len(changes))
+	for i, change := range changes {
+		contacts[i] = change.Item.JID
+	}
+	settled := func(missing []jid.JID, err error) {
+		lacks := make(map[jid.JID]bool, len(missing))
+		for _, contact := range missing {
+			lacks[contact] = true
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errServerPush, err)
+		}
+		for _, change := range changes {
+			if lacks[change.Item.JID] {
+				p.c.countPushes(change, resultOf(err), n-1)
+				p.fail(change, err)
+			} else {
+				p.c.countPushes(change, pushSent, n-1)
+				p.succeed(change, pushSent)
+			}
+		}
+	}
+	if p.c.opts.ServerPush == nil {
+		settled(contacts, serverroster.ErrNotPushed)
+		return
+	}
+	p.c.opts.ServerPush(user, contacts, settled)
+}
+
+// PushesByServer reports whether what is pushed to a host's users is pushed by the server alone,
+// see [PushServer].
+func (c *Component) PushesByServer(host string) bool {
+	s, _ := c.current()
+	return s != nil && c.routes(s, host, s.grants.of(host)).Push == PushServer
 }
 
 // sendPrivileged sends a push that the client confirms, if its server lets it.
@@ -324,7 +366,7 @@ func (p *pushes) done() {
 
 // resultOf is the label for a push that failed.
 func resultOf(err error) string {
-	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errQueueFull) {
+	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errQueueFull) || errors.Is(err, errServerPush) && !errors.Is(err, serverroster.ErrNotPushed) {
 		return pushLost
 	}
 	return pushRefused
@@ -344,7 +386,7 @@ func (c *Component) logUndelivered(err error) {
 	case errors.Is(err, errPushBlocked): // which is the user's own business
 	case errors.Is(err, roster.ErrNotConnected):
 		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
-	case errors.Is(err, errTooLarge), errors.Is(err, errQueueFull):
+	case errors.Is(err, errTooLarge), errors.Is(err, errQueueFull), errors.Is(err, errServerPush):
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)
 	default:
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err,

@@ -61,11 +61,16 @@ func newWriter(max, reserve int, wait time.Duration) *writer {
 
 // put queues a stanza, which it takes over. It blocks while the queue is full. It fails
 // with errQueueFull, if that takes too long or too much waits already, or errStreamClosed.
-func (w *writer) put(data []byte) error { return w.enqueue(data, &w.normal) }
+func (w *writer) put(data []byte) error { return w.putWithin(context.Background(), data) }
+
+// putWithin is put that also fails when ctx ends.
+func (w *writer) putWithin(ctx context.Context, data []byte) error {
+	return w.enqueue(ctx, data, &w.normal)
+}
 
 // putLow is put for stanzas that are many and can wait. It leaves the queue short,
 // so that nothing else waits long behind them.
-func (w *writer) putLow(data []byte) error { return w.enqueue(data, &w.low) }
+func (w *writer) putLow(data []byte) error { return w.enqueue(context.Background(), data, &w.low) }
 
 // offer is put for the goroutine that reads: it does not block, and has the
 // reserve.
@@ -82,7 +87,7 @@ func (w *writer) offer(data []byte) error {
 	return nil
 }
 
-func (w *writer) enqueue(data []byte, q *queue) error {
+func (w *writer) enqueue(ctx context.Context, data []byte, q *queue) error {
 	w.mu.Lock()
 	switch {
 	case w.closed:
@@ -104,17 +109,20 @@ func (w *writer) enqueue(data []byte, q *queue) error {
 	if q.wait > 0 {
 		timeout = time.After(q.wait)
 	}
+	why := errQueueFull
 	select {
 	case err := <-me.done:
 		return err
 	case <-timeout:
+	case <-ctx.Done():
+		why = ctx.Err()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if i := slices.Index(q.waiting, me); i >= 0 {
 		q.held -= len(data)
 		q.waiting = slices.Delete(q.waiting, i, i+1)
-		return errQueueFull
+		return why
 	}
 	return <-me.done // there was room at the last moment
 }

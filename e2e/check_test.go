@@ -193,6 +193,12 @@ func TestCheck(t *testing.T) {
 			absent:     []string{"privileged_entities", "mod_privilege", linesCheckFrom}}, {
 			name: "the server answers", works: true, settings: fixed(map[string]any{"xmpp.server_roster": "auto"}), complaints: []string{"warn example.org: takes subscription requests"},
 			lines: []string{"ok   example.org: its own rosters can be kept in step (privilege roster, both)", "the server answers roster queries"}}}},
+		{"prosody as recommended", kept(prosody).start, harness.ServerOptions{}, []misconfiguration{{
+			name: "nothing is wrong", works: true, settings: fixed(map[string]any{"xmpp.presence": "auto", "xmpp.server_roster": "auto"}),
+			lines: []string{"ok   example.org: its own rosters can be kept in step (privilege roster, both)", "ok   example.org: refuses subscription requests"}}}},
+		{"prosody as recommended, without delegation", kept(prosody).start, grants(harness.Grants{NoDelegation: true}), []misconfiguration{{
+			name: "the server answers", works: true, settings: fixed(map[string]any{"xmpp.presence": "auto", "xmpp.server_roster": "auto"}),
+			lines: []string{"the server answers roster queries", "ok   example.org: refuses subscription requests"}}}},
 		{"prosody without iq", startProsody, grants(harness.Grants{NoPrivilegeIQ: true}), []misconfiguration{{
 			name: "privilege iq missing", works: true,
 			complaints: []string{"warn example.org: does not permit roster pushes"},

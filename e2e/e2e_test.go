@@ -94,6 +94,7 @@ func start(t *testing.T, s setup) *world {
 	if s.options.Users == nil {
 		s.options.Users = everybody
 	}
+	s.options.OwnRosters = s.options.OwnRosters || s.server.rosters == rostersKept
 	s.options.AnyFromAddress = s.options.AnyFromAddress || s.server.unrestricted
 	w := &world{kind: s.server, server: startServer(ctx, t, s)}
 	var err error
@@ -104,6 +105,9 @@ func start(t *testing.T, s setup) *world {
 	settings := map[string]any{}
 	if s.server.unrestricted {
 		settings["xmpp.unrestricted"] = true
+	}
+	if s.server.rosters == rostersOff {
+		settings["xmpp.server_roster"] = "off"
 	}
 	if s.counts {
 		settings["xmpp.presence"], settings["xmpp.server_roster"] = "off", "off"

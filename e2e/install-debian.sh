@@ -27,7 +27,7 @@ have() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^.i'
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	if $matrix; then fail "not a Debian machine: no servers of other releases"; fi
-	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, PostgreSQL 13 or later, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), Chromium, systemd and a C compiler by hand"
+	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, PostgreSQL 13 or later, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), Chromium, npm, systemd and a C compiler by hand"
 	exit 0
 fi
 
@@ -36,6 +36,8 @@ tested="prosody prosody-modules ejabberd python3-slixmpp postgresql-15"
 for package in $tested chromium fonts-dejavu-core; do
 	have "$package" || missing="$missing $package"
 done
+# The browser's chat, Converse.js, comes from npm.
+command -v npm >/dev/null || missing="$missing npm"
 # The unit is looked at with systemd-analyze. It does not have to run.
 command -v systemd-analyze >/dev/null || missing="$missing systemd"
 [ -x /bin/kill ] || missing="$missing procps"

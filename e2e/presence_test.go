@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -13,10 +14,65 @@ import (
 	"rosterd/e2e/harness"
 )
 
-// onRelaying runs a test on each server, set up so that rosterd relays presence.
-func onRelaying(t *testing.T, test func(*testing.T, server)) {
+// onBothWays runs a test on each server in both ways to presence: relayed by rosterd,
+// which may use any address and leaves the server's own rosters alone, and kept, by the
+// server's own rosters, with no such power.
+func onBothWays(t *testing.T, test func(*testing.T, server)) {
 	t.Helper()
-	onServers(t, func(t *testing.T, srv server) { test(t, unrestricted(srv)) })
+	onServers(t, func(t *testing.T, srv server) {
+		for _, way := range []server{relayed(srv), kept(srv)} {
+			t.Run(way.rosters, func(t *testing.T) {
+				t.Parallel()
+				test(t, way)
+			})
+		}
+	})
+}
+
+// The values of [server].rosters.
+const (
+	rostersOff  = "relayed"
+	rostersKept = "kept"
+)
+
+func relayed(s server) server {
+	s = unrestricted(s)
+	s.rosters = rostersOff
+	return s
+}
+
+// kept is a server as README.md recommends it: users cannot change their rosters there.
+func kept(s server) server {
+	s = stock(s)
+	s.rosters = rostersKept
+	if s.name == prosody.name {
+		s.start = func(ctx context.Context, o harness.ServerOptions) (*harness.Server, error) {
+			if o.Edits {
+				return startProsody(ctx, o)
+			}
+			module, err := os.ReadFile("../deploy/prosody/mod_rosterd_readonly.lua")
+			if err != nil {
+				return nil, err
+			}
+			return harness.StartProsody(ctx, harness.ProsodyOptions{ServerOptions: o,
+				Files:   map[string]string{"mod_rosterd_readonly.lua": string(module)},
+				HostLua: `  modules_enabled = { "delegation", "privilege", "rosterd_readonly" }`})
+		}
+	}
+	return s
+}
+
+// inStep waits until the server's own rosters of users are the backend's, where they are
+// kept: what is then is what is tried, not how it came to that.
+func (w *world) inStep(ctx context.Context, t *testing.T, users ...string) {
+	t.Helper()
+	if w.kind.rosters != rostersKept {
+		return
+	}
+	w.refresh(ctx, t, users...)
+	for _, user := range users {
+		w.waitOwn(ctx, t, user, w.backend.Items(user)...)
+	}
 }
 
 var showElement = regexp.MustCompile(`<show[^>]*>([a-z]+)</show>`)
@@ -111,12 +167,13 @@ func comeAndGo(ctx context.Context, t *testing.T, w *world, lib library, there h
 
 // Two users whom the backend lists as each other's contacts see each other come
 // and go, with each library at either end.
-func TestPresence(t *testing.T) { onRelaying(t, testPresence) }
+func TestPresence(t *testing.T) { onBothWays(t, testPresence) }
 
 func testPresence(t *testing.T, srv server) {
 	w := start(t, setup{server: srv})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("romeo", contacts("Juliet"))
+	w.inStep(bounded(t), t, "juliet", "romeo")
 	for _, libs := range [][2]library{{gosrc, slixmpp}, {slixmpp, gosrc}} {
 		t.Run(libs[0].name+" and "+libs[1].name, func(t *testing.T) {
 			ctx := bounded(t)
@@ -132,13 +189,14 @@ func testPresence(t *testing.T, srv server) {
 }
 
 // A client that never asks for its roster takes part all the same.
-func TestPresenceWithoutQuery(t *testing.T) { onRelaying(t, testPresenceWithoutQuery) }
+func TestPresenceWithoutQuery(t *testing.T) { onBothWays(t, testPresenceWithoutQuery) }
 
 func testPresenceWithoutQuery(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("romeo", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
 	there := w.login(ctx, t, gosrc, juliet)
 	late := w.login(ctx, t, slixmpp, romeo)
@@ -156,13 +214,14 @@ func testPresenceWithoutQuery(t *testing.T, srv server) {
 
 // All that presence says arrives, also where it was said before the contact
 // came; what is addressed to somebody goes to nobody else.
-func TestPresencePayload(t *testing.T) { onRelaying(t, testPresencePayload) }
+func TestPresencePayload(t *testing.T) { onBothWays(t, testPresencePayload) }
 
 func testPresencePayload(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("romeo", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
 	there := w.login(ctx, t, gosrc, juliet)
 	roster(ctx, t, there)
@@ -183,7 +242,7 @@ func testPresencePayload(t *testing.T, srv server) {
 				t.Errorf("%s lacks %s", s.XML, want)
 			}
 		}
-		if s.ID == "p1" || strings.Contains(s.XML, "for mercutio") {
+		if s.ID == "p1" && srv.rosters == rostersOff || strings.Contains(s.XML, "for mercutio") {
 			t.Errorf("was told what is no affair of his: %s", s.XML)
 		}
 	}
@@ -196,13 +255,14 @@ func testPresencePayload(t *testing.T, srv server) {
 
 // Each resource is one: those of a contact are all seen, and all of one's own
 // see.
-func TestPresenceResources(t *testing.T) { onRelaying(t, testPresenceResources) }
+func TestPresenceResources(t *testing.T) { onBothWays(t, testPresenceResources) }
 
 func testPresenceResources(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("romeo", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo")
 	const balcony, phone, street, home = "juliet@example.org/balcony", "juliet@example.org/phone <&'> ☎", "romeo@example.org/street", "romeo@example.org/home"
 	first := w.login(ctx, t, gosrc, balcony)
 	roster(ctx, t, first)
@@ -246,7 +306,7 @@ func contact(user, subscription string) harness.Contacts {
 
 // While both are online, the backend makes them contacts, in one direction, in
 // both, and takes it away again: a refresh is enough for their clients to see.
-func TestPresenceRefresh(t *testing.T) { onRelaying(t, testPresenceRefresh) }
+func TestPresenceRefresh(t *testing.T) { onBothWays(t, testPresenceRefresh) }
 
 func testPresenceRefresh(t *testing.T, srv server) {
 	ctx := bounded(t)
@@ -255,9 +315,11 @@ func testPresenceRefresh(t *testing.T, srv server) {
 	set := func(user string, list harness.Contacts) {
 		w.backend.Set(user, list)
 		w.refresh(ctx, t, user)
+		w.inStep(ctx, t, user)
 	}
 	w.backend.Set("juliet", contacts())
 	w.backend.Set("romeo", contacts())
+	w.inStep(ctx, t, "juliet", "romeo")
 	first := w.login(ctx, t, gosrc, balcony)
 	second := w.login(ctx, t, slixmpp, phone)
 	romeo := w.login(ctx, t, slixmpp, street)
@@ -301,10 +363,43 @@ func testPresenceRefresh(t *testing.T, srv server) {
 	wantOneStream(ctx, t, w)
 }
 
+// Romeo lists juliet all the time, and is there when she comes. When she lists him, too,
+// she sees him, though he says nothing, and he sees her, with each of her clients.
+func TestPresenceListedLater(t *testing.T) { onBothWays(t, testPresenceListedLater) }
+
+func testPresenceListedLater(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := start(t, setup{server: srv})
+	const balcony, phone, street = "juliet@example.org/balcony", "juliet@example.org/phone", "romeo@example.org/street"
+	w.backend.Set("juliet", contacts())
+	w.backend.Set("romeo", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo")
+	romeo := w.login(ctx, t, slixmpp, street)
+	roster(ctx, t, romeo)
+	show(t, romeo, "dnd")
+	first, second := w.login(ctx, t, gosrc, balcony), w.login(ctx, t, slixmpp, phone)
+	for _, client := range []harness.Client{first, second} {
+		roster(ctx, t, client)
+		handled(ctx, t, client)
+	}
+	wantUnseen(t, romeo, "juliet@example.org")
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.refresh(ctx, t, "juliet")
+	for _, client := range []harness.Client{first, second} {
+		waitSeen(ctx, t, client, street, "dnd")
+	}
+	waitSeen(ctx, t, romeo, balcony, "available")
+	waitSeen(ctx, t, romeo, phone, "available")
+	show(t, romeo, "unavailable")
+	for _, client := range []harness.Client{first, second} {
+		waitSeen(ctx, t, client, street, "unavailable")
+	}
+}
+
 // Whose presence goes to whom is in the roster of the one whose presence it is:
 // juliet lists romeo, who does not list her. The nurse, who is listed by all,
 // hears all, and so tells when enough has been waited for.
-func TestPresenceAsymmetric(t *testing.T) { onRelaying(t, testPresenceAsymmetric) }
+func TestPresenceAsymmetric(t *testing.T) { onBothWays(t, testPresenceAsymmetric) }
 
 func testPresenceAsymmetric(t *testing.T, srv server) {
 	for _, c := range []struct {
@@ -325,6 +420,7 @@ func testPresenceAsymmetric(t *testing.T, srv server) {
 			w.backend.Set("juliet", c.juliet)
 			w.backend.Set("romeo", contact("nurse", "from"))
 			w.backend.Set("nurse", contact("juliet", "to"))
+			w.inStep(ctx, t, "juliet", "romeo", "nurse")
 			const balcony, street, kitchen = "juliet@example.org/balcony", "romeo@example.org/street", "nurse@example.org/kitchen"
 			clients := map[string]harness.Client{}
 			for _, full := range []string{kitchen, balcony, street} {
@@ -352,14 +448,23 @@ func testPresenceAsymmetric(t *testing.T, srv server) {
 	}
 }
 
-// A client that is cut off goes without a word. Prosody says it in its place; on
-// ejabberd it takes rosterd minutes to find out.
+// A client that is cut off goes without a word. Prosody says it in its place, and so does
+// each server to whom its rosters show; where ejabberd's are not kept, it takes rosterd
+// minutes to find out.
 func TestPresenceCut(t *testing.T) {
-	t.Parallel()
+	onBothWays(t, func(t *testing.T, srv server) {
+		if srv.rosters == rostersKept || srv.endsTold {
+			testPresenceCut(t, srv)
+		}
+	})
+}
+
+func testPresenceCut(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: unrestricted(prosody)})
+	w := start(t, setup{server: srv})
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("romeo", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
 	there := w.login(ctx, t, gosrc, juliet)
 	roster(ctx, t, there)
@@ -374,7 +479,7 @@ func TestPresenceCut(t *testing.T) {
 
 // The server is restarted or killed, and of three contacts two come back: who is
 // seen is who is there.
-func TestPresenceServerRestarted(t *testing.T) { onRelaying(t, testPresenceServerRestarted) }
+func TestPresenceServerRestarted(t *testing.T) { onBothWays(t, testPresenceServerRestarted) }
 
 func testPresenceServerRestarted(t *testing.T, srv server) {
 	for name, end := range map[string]func(context.Context, *testing.T, *world){
@@ -392,6 +497,7 @@ func testPresenceServerRestarted(t *testing.T, srv server) {
 			w.backend.Set("juliet", contacts("Romeo", "Mercutio"))
 			w.backend.Set("romeo", contacts("Juliet"))
 			w.backend.Set("mercutio", contacts("Juliet"))
+			w.inStep(ctx, t, "juliet", "romeo", "mercutio")
 			const juliet, romeo, mercutio = "juliet@example.org/balcony", "romeo@example.org/street", "mercutio@example.org/street"
 			clients := map[string]harness.Client{}
 			for _, full := range []string{juliet, romeo, mercutio} {
@@ -425,7 +531,7 @@ func testPresenceServerRestarted(t *testing.T, srv server) {
 // rosterd is away while one contact goes, one comes and one stays. When it is
 // back, and the clients have said that they are there, who is seen is who is
 // there.
-func TestPresenceRosterdRestarted(t *testing.T) { onRelaying(t, testPresenceRosterdRestarted) }
+func TestPresenceRosterdRestarted(t *testing.T) { onBothWays(t, testPresenceRosterdRestarted) }
 
 func testPresenceRosterdRestarted(t *testing.T, srv server) {
 	for name, end := range map[string]func(context.Context, *testing.T, *world){
@@ -444,6 +550,7 @@ func testPresenceRosterdRestarted(t *testing.T, srv server) {
 			for _, user := range []string{"romeo", "mercutio", "nurse"} {
 				w.backend.Set(user, contacts("Juliet"))
 			}
+			w.inStep(ctx, t, "juliet", "romeo", "mercutio", "nurse")
 			const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
 			const mercutio, nurse = "mercutio@example.org/street", "nurse@example.org/kitchen"
 			login := func(lib library, full string) harness.Client {
@@ -490,12 +597,20 @@ func testPresenceRosterdRestarted(t *testing.T, srv server) {
 // The stream breaks while one contact goes and another is away: when it is back,
 // Prosody tells who is there, and rosterd those whom it concerns.
 func TestPresenceStreamCut(t *testing.T) {
-	t.Parallel()
+	onBothWays(t, func(t *testing.T, srv server) {
+		if srv.rosters == rostersKept || srv.endsTold {
+			testPresenceStreamCut(t, srv)
+		}
+	})
+}
+
+func testPresenceStreamCut(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := start(t, setup{server: unrestricted(prosody), link: true})
+	w := start(t, setup{server: srv, link: true})
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
 	w.backend.Set("romeo", contacts("Juliet"))
 	w.backend.Set("nurse", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo", "nurse")
 	const juliet, romeo, nurse = "juliet@example.org/balcony", "romeo@example.org/street", "nurse@example.org/kitchen"
 	clients := map[string]harness.Client{}
 	for _, full := range []string{juliet, romeo, nurse} {
@@ -565,7 +680,7 @@ func TestPresenceOff(t *testing.T) {
 
 // Presence that is odd, large or much disturbs nobody, and the last word is
 // heard.
-func TestHostilePresence(t *testing.T) { onRelaying(t, testHostilePresence) }
+func TestHostilePresence(t *testing.T) { onBothWays(t, testHostilePresence) }
 
 func testHostilePresence(t *testing.T, srv server) {
 	ctx := bounded(t)
@@ -573,6 +688,7 @@ func testHostilePresence(t *testing.T, srv server) {
 	w.backend.Set("juliet", contacts("Romeo"))
 	w.backend.Set("romeo", contacts("Juliet"))
 	w.backend.Set("nurse", contacts("Romeo"))
+	w.inStep(ctx, t, "juliet", "romeo", "nurse")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
 	there := w.login(ctx, t, gosrc, juliet)
 	roster(ctx, t, there)
@@ -628,7 +744,7 @@ func dropped(client harness.Client, from int, full string) bool {
 
 // rosterd is killed, and a contact leaves meanwhile, with one client or with both,
 // or a moment before the kill: it is taken back from each full JID.
-func TestGhosts(t *testing.T) { onRelaying(t, testGhosts) }
+func TestGhosts(t *testing.T) { onBothWays(t, testGhosts) }
 
 func testGhosts(t *testing.T, srv server) {
 	ctx := bounded(t)
@@ -636,6 +752,7 @@ func testGhosts(t *testing.T, srv server) {
 	w.backend.Set("juliet", contacts("Mercutio", "Nurse"))
 	w.backend.Set("mercutio", contacts("Juliet"))
 	w.backend.Set("nurse", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "mercutio", "nurse")
 	const juliet = "juliet@example.org/balcony"
 	const piazza, tavern, kitchen, hall = "mercutio@example.org/piazza", "mercutio@example.org/tavern", "nurse@example.org/kitchen", "nurse@example.org/hall"
 	clients := map[string]harness.Client{}
@@ -647,6 +764,7 @@ func testGhosts(t *testing.T, srv server) {
 	for _, full := range []string{piazza, tavern, kitchen, hall} {
 		waitSeen(ctx, t, there, full, "available")
 	}
+	from := len(there.Stanzas())
 	w.rosterd.Kill()
 	for _, full := range []string{piazza, tavern, hall} {
 		show(t, clients[full], "unavailable")
@@ -654,7 +772,6 @@ func testGhosts(t *testing.T, srv server) {
 			t.Fatal(err)
 		}
 	}
-	from := len(there.Stanzas())
 	w.rosterd = run(t, w.opts)
 	if err := w.rosterd.WaitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -679,8 +796,8 @@ func testGhosts(t *testing.T, srv server) {
 // whom: not the next presence, not to a new client of theirs, not why the user
 // leaves; and all again when the user has unblocked them (XEP-0191).
 func TestBlockedContact(t *testing.T) {
-	onRelaying(t, func(t *testing.T, srv server) {
-		if srv.blocksAnswered {
+	onBothWays(t, func(t *testing.T, srv server) {
+		if srv.blocksAnswered || srv.rosters == rostersKept {
 			testBlockedContact(t, srv)
 		} else {
 			testBlockListIsNotSaid(t, srv)
@@ -706,11 +823,11 @@ func testBlockListIsNotSaid(t *testing.T, srv server) {
 
 func testBlockedContact(t *testing.T, srv server) {
 	ctx := bounded(t)
-	// The server keeps whom juliet has blocked. What it relays by itself is its own affair.
-	w := start(t, setup{server: srv, own: true, settings: map[string]any{"xmpp.server_roster": "off"}})
+	w := start(t, setup{server: srv, own: true}) // it keeps whom juliet has blocked
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
 	w.backend.Set("romeo", contacts("Juliet"))
 	w.backend.Set("nurse", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo", "nurse")
 	const juliet, street, home, kitchen = "juliet@example.org/balcony", "romeo@example.org/street", "romeo@example.org/home", "nurse@example.org/kitchen"
 	clients := map[string]harness.Client{}
 	for _, full := range []string{juliet, street, kitchen} {
@@ -725,24 +842,31 @@ func testBlockedContact(t *testing.T, srv server) {
 			t.Fatalf("answered %s", answer.XML)
 		}
 	}
-	secret := func(client harness.Client) {
+	secret := func(client harness.Client, text string) { // once unblocked, it is none any more
 		t.Helper()
 		for _, xml := range presences(client) {
-			if strings.Contains(xml, "secret") {
+			if strings.Contains(xml, text) {
 				t.Errorf("was shown %s", xml)
 			}
 		}
 	}
-	for _, whom := range []string{"romeo@example.org", "romeo@example.org/street"} {
+	entries := []string{"romeo@example.org", "romeo@example.org/street"}
+	told := true
+	if srv.rosters == rostersKept { // what becomes of a full JID is the server's affair
+		entries, told = entries[:1], srv.blockTold
+	}
+	for _, whom := range entries {
 		block("block", whom)
 		send(t, clients[juliet], "<presence><show>dnd</show><status>secret</status></presence>")
 		waitSeen(ctx, t, clients[kitchen], juliet, "dnd")
-		waitSeen(ctx, t, clients[street], juliet, "unavailable")
+		if told {
+			waitSeen(ctx, t, clients[street], juliet, "unavailable")
+		}
 		late := w.login(ctx, t, slixmpp, home)
 		roster(ctx, t, late)
 		send(t, clients[juliet], "<presence><show>xa</show><status>secret</status></presence>")
 		waitSeen(ctx, t, clients[kitchen], juliet, "xa")
-		secret(clients[street])
+		secret(clients[street], "secret")
 		wantUnseen(t, late, "juliet@example.org")
 		late.Close()
 		block("unblock", whom)
@@ -750,9 +874,12 @@ func testBlockedContact(t *testing.T, srv server) {
 		waitSeen(ctx, t, clients[street], juliet, "available")
 	}
 	block("block", "romeo@example.org")
-	send(t, clients[juliet], "<presence type='unavailable'><status>secret</status></presence>")
+	send(t, clients[juliet], "<presence type='unavailable'><status>why</status></presence>")
 	waitSeen(ctx, t, clients[kitchen], juliet, "unavailable")
-	waitSeen(ctx, t, clients[street], juliet, "unavailable")
-	secret(clients[street])
+	if told {
+		waitSeen(ctx, t, clients[street], juliet, "unavailable")
+	}
+	handled(ctx, t, clients[street])
+	secret(clients[street], "why")
 	wantOneStream(ctx, t, w)
 }

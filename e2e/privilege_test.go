@@ -284,12 +284,24 @@ func testReadOnlyProsody(t *testing.T, grants harness.Grants) {
 		t.Errorf("got %s", edit.XML)
 	}
 	unchanged()
-	// Who is removed by rosterd is told nothing more, and nobody else's roster is changed.
+	// Who is removed by rosterd is told that she is gone, at once, and who is added that she
+	// is there; nobody else's roster is changed.
+	if exchanger, is := way.(interface{ Exchanges() bool }); !is || !exchanger.Exchanges() {
+		t.Error("it is not known that the server exchanges presence")
+	}
 	if err := way.Set(ctx, mustJID(t, "juliet@example.org"), []rosters.Change{{Action: rosters.Removed, Item: item("romeo")}}, func(rosters.Change) {}); err != nil {
 		t.Error(err)
 	}
 	wantOwn(ctx, t, way, "juliet@example.org", item("nurse"), outside)
 	wantOwn(ctx, t, way, "romeo@example.org", item("juliet"))
+	waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "unavailable")
+	set("juliet", item("romeo"))
+	waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "available")
+	handled(ctx, t, nurse)
+	wantUnseen(t, nurse, "romeo@example.org")
+	set("nurse", item("juliet")) // juliet has had her all the time
+	waitSeen(ctx, t, nurse, "juliet@example.org/balcony", "available")
+	waitSeen(ctx, t, juliet, "nurse@example.org/kitchen", "available")
 }
 
 // Without the module one side that does not list the other changes the other's roster, and

@@ -154,7 +154,7 @@ func testEndOfSession(t *testing.T, srv server) {
 func TestPushComesBack(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
-	w := start(t, setup{})
+	w := start(t, setup{counts: true})
 	w.backend.Set("juliet", contacts("Romeo"))
 	phone := w.login(ctx, t, gosrc, "juliet@example.org/phone")
 	wantRoster(ctx, t, phone, item("Romeo"))

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,7 +19,20 @@ import (
 // power: not that of any address (xmpp.unrestricted).
 func onKept(t *testing.T, test func(*testing.T, server)) {
 	t.Helper()
-	onServers(t, func(t *testing.T, srv server) { test(t, stock(srv)) })
+	onServers(t, func(t *testing.T, srv server) { test(t, kept(srv)) })
+}
+
+// onKeptAndProsodyAlone is onKept, and Prosody without our module: what users and their
+// clients do there changes its rosters, and presence goes by these from the next one on.
+func onKeptAndProsodyAlone(t *testing.T, test func(*testing.T, server)) {
+	t.Helper()
+	onKept(t, test)
+	t.Run("prosody without the module", func(t *testing.T) {
+		t.Parallel()
+		alone := stock(prosody)
+		alone.rosters = rostersKept
+		test(t, alone)
+	})
 }
 
 // startKept starts a world for such a test. rosterd's state outlives it.
@@ -207,6 +221,7 @@ func testServerRosterContacts(t *testing.T, srv server) {
 	w.waitOwn(ctx, t, "juliet")
 	w.waitOwn(ctx, t, "romeo")
 	for _, side := range [][2]harness.Client{{juliet, romeo}, {romeo, juliet}} {
+		waitSeen(ctx, t, side[1], side[0].JID(), "unavailable")
 		publish(ctx, t, side[0], "removed"+bareOf(side[0]))
 		wantForbidden(ctx, t, side[1], bareOf(side[0]), "removed"+bareOf(side[0]))
 		say(ctx, t, side[0], side[1], "removed")
@@ -218,14 +233,11 @@ func testServerRosterContacts(t *testing.T, srv server) {
 	w.wantOwn(ctx, t, "juliet")
 	w.wantOwn(ctx, t, "romeo")
 
-	// Listed again while both are online: what the server does at once, and what with
-	// the next presence.
+	// Listed again while both are online: seen at once.
 	w.lists("Juliet", "Romeo")
 	w.refresh(ctx, t, "juliet", "romeo")
-	w.waitOwn(ctx, t, "juliet", own("Romeo"))
-	w.waitOwn(ctx, t, "romeo", own("Juliet"))
-	show(t, juliet, "")
-	show(t, romeo, "")
+	waitSeen(ctx, t, juliet, romeo.JID(), "available")
+	waitSeen(ctx, t, romeo, juliet.JID(), "available")
 	wantContacts(ctx, t, juliet, romeo, "again")
 }
 
@@ -271,7 +283,7 @@ func wantLibrary(ctx context.Context, t *testing.T, w *world) {
 
 // At their first login users are in step before they are available, if they have few
 // contacts, and nobody was refreshed before: each in turn.
-func TestServerRosterFirstLogin(t *testing.T) { onKept(t, testServerRosterFirstLogin) }
+func TestServerRosterFirstLogin(t *testing.T) { onKeptAndProsodyAlone(t, testServerRosterFirstLogin) }
 
 func testServerRosterFirstLogin(t *testing.T, srv server) {
 	ctx := bounded(t)
@@ -281,12 +293,14 @@ func testServerRosterFirstLogin(t *testing.T, srv server) {
 	w.backend.Set("juliet", few)
 	w.backend.Set("romeo", contacts("Juliet"))
 	juliet := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: julietFull, Notify: nodes, Invisible: true})
+	began := time.Now()
 	wantRoster(ctx, t, juliet, append(items, item("Romeo"))...)
-	w.wantOwn(ctx, t, "juliet", append(items, own("Romeo"))...)
+	w.inStepSince(ctx, t, began, "juliet", append(items, own("Romeo"))...)
 	show(t, juliet, "")
 	romeo := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: romeoFull, Notify: nodes, Invisible: true})
+	began = time.Now()
 	wantRoster(ctx, t, romeo, item("Juliet"))
-	w.wantOwn(ctx, t, "romeo", own("Juliet"))
+	w.inStepSince(ctx, t, began, "romeo", own("Juliet"))
 	show(t, romeo, "")
 	waitSeen(ctx, t, juliet, romeoFull, "available")
 	waitSeen(ctx, t, romeo, julietFull, "available")
@@ -302,9 +316,21 @@ func testServerRosterFirstLogin(t *testing.T, srv server) {
 	wantContacts(ctx, t, juliet, romeo, "second")
 }
 
+// inStepSince wants that a user's roster was in step when their query was answered, which
+// came at a time: unless that took 3 s, the longest that a query waits, on a busy machine.
+func (w *world) inStepSince(ctx context.Context, t *testing.T, began time.Time, user string, want ...harness.Item) {
+	t.Helper()
+	if time.Since(began) < 3*time.Second {
+		w.wantOwn(ctx, t, user, want...)
+	}
+	w.waitOwn(ctx, t, user, want...)
+}
+
 // A client that sends presence before it has asked for anything sees its contacts with
 // its next presence at the latest.
-func TestServerRosterPresenceFirst(t *testing.T) { onKept(t, testServerRosterPresenceFirst) }
+func TestServerRosterPresenceFirst(t *testing.T) {
+	onKeptAndProsodyAlone(t, testServerRosterPresenceFirst)
+}
 
 func testServerRosterPresenceFirst(t *testing.T, srv server) {
 	ctx := bounded(t)
@@ -324,7 +350,7 @@ func TestServerRosterManyContacts(t *testing.T) { onKept(t, testServerRosterMany
 
 func testServerRosterManyContacts(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := startKept(t, setup{server: srv})
+	w := startKept(t, setup{server: srv, own: true})
 	list, items := many(150, "c")
 	w.backend.Set("juliet", list)
 	juliet := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: julietFull, Invisible: true})
@@ -463,7 +489,7 @@ func TestServerRosterOvertaken(t *testing.T) { onKept(t, testServerRosterOvertak
 
 func testServerRosterOvertaken(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := startKept(t, setup{server: srv})
+	w := startKept(t, setup{server: srv, own: true})
 	first, _ := many(60, "first")
 	second, _ := many(30, "second")
 	last, items := many(25, "last")
@@ -480,6 +506,7 @@ func testServerRosterOvertaken(t *testing.T, srv server) {
 	w.backend.Set("juliet", last)
 	w.refresh(ctx, t, "juliet")
 	w.waitOwn(ctx, t, "juliet", items...)
+	w.wantNoWrites(ctx, t)
 }
 
 // What users do to their server's roster themselves, where they can, is put right at
@@ -516,7 +543,7 @@ func TestServerRosterLarge(t *testing.T) { onKept(t, testServerRosterLarge) }
 
 func testServerRosterLarge(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w := startKept(t, setup{server: srv})
+	w := startKept(t, setup{server: srv, own: true})
 	list, items := many(5000, "c")
 	w.backend.Set("juliet", list)
 	// The server has most of it, from a rosterd whose state is lost.
@@ -603,4 +630,126 @@ func (w *world) settled(ctx context.Context, t *testing.T) {
 			t.Fatal(context.Cause(ctx))
 		}
 	}
+}
+
+// A contact's domain reaches the server so that it means the same to it, whichever spelling
+// the backend uses: A-labels where its preparation would make another domain of U-labels
+// (RFC 3491 beside RFC 5895). Nothing is written in circles.
+func TestServerRosterDomains(t *testing.T) { onKept(t, testServerRosterDomains) }
+
+func testServerRosterDomains(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, own: true})
+	list, want := harness.Contacts{}, []harness.Item{}
+	for domain, has := range map[string]string{ // as the backend has it, and as the server is to
+		"xn--bcher-kva.example":                    "bücher.example",
+		"bücher2.example":                          "bücher2.example",
+		"xn--zckzah.example":                       "テスト.example",
+		"xn--strae-oqa.example":                    "xn--strae-oqa.example", // not strasse
+		"faß.example":                              "xn--fa-hia.example",
+		"xn--nxasmm1c.example":                     "xn--nxasmm1c.example",     // a final sigma
+		"xn--ls8h.example":                         "xn--ls8h.example",         // younger than nameprep
+		"xn--mgba3gch31f060k.test":                 "xn--mgba3gch31f060k.test", // a zero width non-joiner
+		"xn--4dbcagdahymbxekheh6e0a7fei0b.example": "xn--4dbcagdahymbxekheh6e0a7fei0b.example",
+	} {
+		list["romeo@"+domain] = harness.Contact{Name: domain}
+		want = append(want, harness.Item{JID: "romeo@" + has, Name: domain, Subscription: "both"})
+	}
+	w.backend.Set("juliet", list)
+	juliet := w.login(ctx, t, gosrc, julietFull)
+	if answered := roster(ctx, t, juliet); len(answered) != len(want) {
+		t.Errorf("%d contacts", len(answered))
+	}
+	w.waitOwn(ctx, t, "juliet", want...)
+	writes := w.writes()
+	w.again(ctx, t) // the server is asked
+	roster(ctx, t, juliet)
+	w.settled(ctx, t)
+	w.wantOwn(ctx, t, "juliet", want...)
+	if now := w.writes(); writes != len(want) || now != writes {
+		t.Errorf("%d writes, and then %d", writes, now-writes)
+	}
+	w.backend.Set("juliet", harness.Contacts{})
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet")
+}
+
+// Users have rosters of their own on a server, made by themselves, when rosterd comes there.
+// Nothing is changed before the backend has said something of a user, whatever fails until
+// then; then their roster becomes what it says, and what did not change is not interrupted.
+func TestServerRosterMigration(t *testing.T) { onKept(t, testServerRosterMigration) }
+
+func testServerRosterMigration(t *testing.T, srv server) {
+	ctx := bounded(t)
+	// The server serves and takes changes, until rosterd is set up.
+	w := startKept(t, setup{server: srv, own: true, later: true, options: harness.ServerOptions{Edits: true, Grants: harness.Grants{NoDelegation: true}}})
+	clients := map[string]harness.Client{}
+	names := []string{"Juliet", "Romeo", "Nurse"}
+	for _, name := range names {
+		clients[name] = w.login(ctx, t, gosrc, own(name).JID+"/before")
+		roster(ctx, t, clients[name])
+	}
+	befriend := func(one, other string) {
+		t.Helper()
+		for _, side := range [][2]string{{one, other}, {other, one}} {
+			from, to := clients[side[0]], own(side[1]).JID
+			send(t, from, "<presence type='subscribe' to='"+to+"'/>")
+			if _, err := clients[side[1]].WaitStanza(ctx, func(s harness.Stanza) bool {
+				return s.Name == "presence" && s.Type == "subscribe" && s.From == bareOf(from)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			send(t, clients[side[1]], "<presence type='subscribed' to='"+bareOf(from)+"'/>")
+			waitSeen(ctx, t, from, to+"/before", "available")
+		}
+	}
+	befriend("Juliet", "Romeo")
+	befriend("Juliet", "Nurse")
+	wantDone(t, request(ctx, t, clients["Juliet"], "name", edit("name", "<item jid='romeo@example.org' name='My Romeo'><group>Mine</group></item>")))
+	hers := func() []harness.Item {
+		return []harness.Item{{JID: "nurse@example.org", Subscription: "both"}, {JID: "romeo@example.org", Name: "My Romeo", Subscription: "both", Groups: []string{"Mine"}}}
+	}
+	w.waitOwn(ctx, t, "juliet", hers()...)
+	theirs := harness.Item{JID: "juliet@example.org", Subscription: "both"}
+
+	// rosterd comes, and its backend does not work yet, then knows nobody.
+	w.backend.SetFault("", harness.Fault{Status: http.StatusInternalServerError})
+	w.connect(ctx, t)
+	late := w.login(ctx, t, slixmpp, "juliet@example.org/after")
+	show(t, late, "away")
+	waitSeen(ctx, t, clients["Romeo"], late.JID(), "away")
+	if err := w.backend.WaitRequests(ctx, "juliet", 1); err != nil {
+		t.Fatal(err)
+	}
+	w.wantFailedRefresh(ctx, t, "juliet")
+	w.backend.ClearFault("")
+	w.wantFailedRefresh(ctx, t, "juliet") // 404
+	w.backend.SetFault("juliet", harness.Fault{Status: http.StatusOK, Body: []byte("<html>")})
+	w.wantFailedRefresh(ctx, t, "juliet")
+	w.backend.ClearFault("juliet")
+	w.wantOwn(ctx, t, "juliet", hers()...)
+
+	from := len(clients["Romeo"].Stanzas())
+	w.backend.Set("juliet", contacts("Romeo", "Mercutio"))
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet", own("Mercutio"), own("Romeo"))
+	handled(ctx, t, clients["Romeo"])
+	if dropped(clients["Romeo"], from, late.JID()) || seen(clients["Romeo"], late.JID()) != "away" {
+		t.Errorf("romeo, who stays, has %q", presences(clients["Romeo"]))
+	}
+	w.wantOwn(ctx, t, "romeo", theirs) // of whom nothing is known
+	w.wantOwn(ctx, t, "nurse", theirs)
+	wantRoster(ctx, t, late, item("Mercutio"), item("Romeo"))
+	show(t, late, "dnd")
+	waitSeen(ctx, t, clients["Romeo"], late.JID(), "dnd")
+	show(t, clients["Romeo"], "xa")
+	waitSeen(ctx, t, late, clients["Romeo"].JID(), "xa")
+	handled(ctx, t, clients["Nurse"])
+	if got := seen(clients["Nurse"], late.JID()); got == "dnd" {
+		t.Errorf("the nurse, who is removed, sees %q", got)
+	}
+	// And the other way: nothing of rosterd's is needed to go on without it.
+	w.rosterd.Kill()
+	wantRoster(ctx, t, late, item("Mercutio"), item("Romeo"))
+	w.wantOwn(ctx, t, "juliet", own("Mercutio"), own("Romeo"))
 }

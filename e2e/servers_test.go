@@ -21,6 +21,10 @@ type server struct {
 	// sides.
 	unrestricted bool
 
+	// rosters says what rosterd does with the server's own rosters: "" is what it finds to
+	// do by itself.
+	rosters string
+
 	// pushed is what a push that has arrived is counted as: ejabberd tells
 	// nobody what a client answers.
 	pushed string
@@ -38,6 +42,10 @@ type server struct {
 	// blocksAnswered says that the server tells the component whom a user has
 	// blocked: ejabberd 24.12 takes the question and does not answer.
 	blocksAnswered bool
+
+	// blockTold says that the server sends unavailable to whom a user blocks (XEP-0191,
+	// section 3.1), where presence goes by its own rosters.
+	blockTold bool
 
 	// endsTold says that the component is told of the end of a session whose
 	// client says nothing.
@@ -59,7 +67,7 @@ type server struct {
 
 var (
 	prosody = server{
-		name: "prosody", start: startProsody, pushed: "ok", privilegedIQ: true, blocksAnswered: true, endsTold: true,
+		name: "prosody", start: startProsody, pushed: "ok", privilegedIQ: true, blocksAnswered: true, blockTold: true, endsTold: true,
 		componentGone: "component disconnected: " + domain, unknownComponent: "host-unknown", depth: 30_000,
 		foreignResource: "forbidden", expanded: "policy-violation",
 	}

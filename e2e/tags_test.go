@@ -13,7 +13,7 @@ import (
 // A tag of any length that rosterd writes delays nobody: neither whom it is for
 // nor who asks next, though nothing else is written to the server, whose XML
 // parser may wait for more (see [harness.ClientOptions]).
-func TestLongTags(t *testing.T) { onRelaying(t, testLongTags) }
+func TestLongTags(t *testing.T) { onBothWays(t, testLongTags) }
 
 // atOnce bounds what is to happen at once. Where it waits for what else rosterd
 // will write, it takes a minute.
@@ -67,6 +67,7 @@ func testLongTags(t *testing.T, srv server) {
 			w.backend.Set("juliet", contacts("Romeo"))
 			w.backend.Set("romeo", contacts("Juliet"))
 			w.backend.Set("nurse", contacts("Juliet"))
+			w.inStep(ctx, t, "juliet", "romeo", "nurse")
 			juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 			wantRoster(ctx, t, juliet, item("Romeo"))
 			romeo := w.login(ctx, t, gosrc, "romeo@example.org/street")

@@ -301,3 +301,19 @@ func BenchmarkString(b *testing.B) {
 		_ = j.String()
 	}
 }
+
+func TestStableDomain(t *testing.T) {
+	for domain, want := range map[string]string{
+		"example.org": "example.org", "[::1]": "[::1]", "bücher.example": "bücher.example", "テスト.example": "テスト.example",
+		"straße.example": "xn--strae-oqa.example", "βόλος.example": "xn--nxasmm1c.example", "💩.example": "xn--ls8h.example",
+		"نامه‌ای.example": "xn--mgba3gch31f060k.example",
+	} {
+		got := StableDomain(domain)
+		if got != want {
+			t.Errorf("%s: %s", domain, got)
+		}
+		if again, err := PrepareDomain(got); err != nil || again != domain || Nameprep(got) != got {
+			t.Errorf("%s: %s becomes %s, %v; with nameprep %s", domain, got, again, err, Nameprep(got))
+		}
+	}
+}

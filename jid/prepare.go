@@ -148,6 +148,17 @@ func ASCIIDomain(domain string) string {
 	return domain
 }
 
+// StableDomain is a prepared domain in a spelling that stands for the same domain to servers
+// that prepare by nameprep (RFC 3491), which knows Unicode 3.2: with A-labels in place of
+// U-labels that it makes others of, or does not take. "straße.example" would become
+// "strasse.example".
+func StableDomain(domain string) string {
+	if isASCII(domain) || Nameprep(domain) == domain && strings.IndexFunc(domain, unassigned.Contains) < 0 {
+		return domain
+	}
+	return ASCIIDomain(domain)
+}
+
 // Nameprep is a domain as servers compare it (RFC 3491): its labels are folded as
 // localparts are, and stay U-labels or A-labels. It is "" if it is no domain.
 func Nameprep(domain string) string {

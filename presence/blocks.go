@@ -102,6 +102,7 @@ func (h *Hub) takeBlocks(u *user, a *blockAnswer) {
 			contacts[i].Before = contacts[i].After
 		}
 		h.adapt(u, contacts, old)
+		h.unblocked(u, old)
 		h.broadcast(u)
 	}
 	u.unpark()

@@ -100,7 +100,11 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		switch {
 		case is && kept:
 			s := &u.subscribers[i]
-			if s.end, s.lost = lasts, true; opens(c.Before) {
+			s.end, s.lost = lasts, true
+			h.mu.Lock()
+			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return r.changed <= s.sent })
+			h.mu.Unlock()
+			if opens(c.Before) {
 				s.unblocked(u.blocks.upTo)
 			}
 		case is && e.reachable():
@@ -121,7 +125,7 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		}
 	}
 	// Who was sent nothing need not be told of the end.
-	h.unsubscribe(u, func(s subscriber) bool { return s.end != lasts && s.sent == 0 })
+	h.unsubscribe(u, func(s subscriber) bool { return s.end != lasts && s.sent == 0 && !s.doubt })
 	if len(added) > 0 {
 		u.subscribers = slices.Concat(u.subscribers, added)
 		slices.SortFunc(u.subscribers, func(a, b subscriber) int { return cmp.Compare(a.id, b.id) })
@@ -131,7 +135,7 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 // unblocked notes that a user has unblocked a subscriber, before a fact. They may have been
 // told that the user is not to be seen.
 func (s *subscriber) unblocked(before uint64) {
-	s.sent, s.lost, s.hidden = max(s.sent, before), true, true
+	s.sent, s.lost, s.doubt = max(s.sent, before), true, true
 }
 
 // unlist takes a user out of those whom a contact may see.
@@ -198,7 +202,7 @@ func (h *Hub) forget(u *user, now time.Duration) {
 	}
 	h.unsubscribe(u, func(s subscriber) bool {
 		e := &h.entries[s.id]
-		if native, _ := u.own.shows(e.jid, false); native && e.reachable() {
+		if u.native(e.jid, &s) && s.end != lasts && e.reachable() {
 			return false
 		}
 		return s.end == expired || s.end != lasts && !e.elsewhere && away(e.user)
@@ -211,7 +215,7 @@ func (h *Hub) forget(u *user, now time.Duration) {
 			h.broadcast(u)
 		}
 	}
-	if u.own.forget(now-h.limits.Linger) || more {
+	if more {
 		h.expire(u)
 	}
 }

@@ -380,7 +380,7 @@ func (h *Hub) streamEnds() {
 		u.resyncing, u.resyncsLater = false, false
 		for i := range u.subscribers {
 			s := &u.subscribers[i]
-			s.relayed = false
+			s.doubt, s.relayed = s.doubt || s.relayed, false
 			if s.lost = s.end == lasts; !s.lost {
 				s.end = untold
 			}

@@ -21,6 +21,10 @@ var ownModel = flag.Bool("own", false, "run the model test of the server's own r
 
 var fierce = flag.Bool("fierce", false, "let the model test of the server's own rosters do much at one moment, too")
 
+var modelSeeds = flag.Int("seeds", 24, "run the model tests with so many random seeds")
+
+var modelLog = flag.Int("steps", 60, "how many of the last steps of a model test that fails are logged")
+
 var modelSeed = flag.Uint64("seed", 0, "run the model test with this seed alone")
 
 // TestModel is the main proof: users come, go and change, rosters change, the
@@ -41,7 +45,7 @@ func TestModelOwnRosters(t *testing.T) {
 }
 
 func testModel(t *testing.T, own bool) {
-	seeds := make([]uint64, 24)
+	seeds := make([]uint64, *modelSeeds)
 	for i := range seeds {
 		seeds[i] = rand.Uint64()
 	}
@@ -55,7 +59,7 @@ func testModel(t *testing.T, own bool) {
 				defer func() {
 					if t.Failed() {
 						t.Logf("again with: go test ./presence -run %s -seed %d\nthe last steps:\n\t%s",
-							t.Name(), seed, strings.Join(m.log[max(0, len(m.log)-60):], "\n\t"))
+							t.Name(), seed, strings.Join(m.log[max(0, len(m.log)-*modelLog):], "\n\t"))
 					}
 				}()
 				m.begin()
@@ -92,7 +96,7 @@ type model struct {
 	slow    time.Duration                  // how long the server takes for a stanza
 	there   map[jid.JID]string             // available resources -> payload
 	shown   map[jid.JID]map[jid.JID]string // clients (bare ones elsewhere) -> full JIDs -> payload
-	doubt   map[[2]jid.JID]bool            // client, full JID: shown by a rosterd before this one
+	doubt   map[[2]jid.JID]bool            // client, full JID: shown by a rosterd before this one; true: which can know
 	backend map[jid.JID]*roster.Roster     // what is true of the rosters
 	known   map[jid.JID]*roster.Roster     // what users.Manager knows
 	blocked map[jid.JID]map[jid.JID]bool   // user -> whom that user has blocked: bare JIDs, or a domain
@@ -122,7 +126,7 @@ func newModel(t *testing.T, seed uint64, own bool) *model {
 		m.backend[user] = m.roster()
 	}
 	if own {
-		m.ownRosters()
+		m.ownRosters(seed)
 	}
 	m.restart()
 	return m
@@ -412,7 +416,9 @@ func (m *model) step() {
 		user := m.all[m.rand.IntN(11)]
 		m.note("refresh of %s", name(user))
 		m.mu.Lock()
+		m.doubts(user)
 		m.backend[user] = m.roster()
+		m.doubts(user)
 		_, known := m.known[user]
 		m.mu.Unlock()
 		if known {
@@ -480,6 +486,16 @@ func (m *model) lose() {
 	}
 }
 
+// doubts notes that a user may not be told what a rosterd before this one has shown of those
+// whom their roster does not let them see. mu is held.
+func (m *model) doubts(user jid.JID) {
+	for d := range m.doubt {
+		if item, _ := m.backend[user].Item(d[1].Bare()); d[0].Bare() == user && !sees(item.Subscription) {
+			m.doubt[d] = false
+		}
+	}
+}
+
 func (m *model) resources() []jid.JID {
 	return slices.SortedFunc(maps.Keys(m.there), jid.JID.Compare)
 }
@@ -517,10 +533,11 @@ func (m *model) check() {
 // host nor has the contact in his roster is not told of everybody who is not
 // there, and of somebody who is there nobody is told which resources are not.
 func (m *model) cannotKnow(client, full jid.JID) bool {
-	if !m.doubt[[2]jid.JID{client, full}] {
+	can, doubted := m.doubt[[2]jid.JID{client, full}]
+	if !doubted {
 		return false
 	}
-	if client.IsBare() {
+	if client.IsBare() || !can {
 		return true
 	}
 	item, ok := m.backend[client.Bare()].Item(full.Bare())

@@ -35,27 +35,27 @@ func (h *Hub) keeps(u *user) bool { return h.keeper != nil && h.keeper.Keeps(u.j
 
 // ownFact is something of the server's own roster of a user.
 type ownFact struct {
-	at        uint64  // the fact
-	contact   jid.JID // bare
-	has       sight
-	exchanged bool           // the server has sent the presences that follow
-	now       *roster.Roster // not nil: the whole roster; else the contact alone
+	at      uint64  // the fact
+	contact jid.JID // bare
+	has     sight
+	told    bool           // the server has sent the contact what follows
+	early   bool           // that was when something relayed may not have passed the server
+	now     *roster.Roster // not nil: the whole roster; else the contact alone
 }
 
 const maxOwnFacts = 1 << 13 // of a user that wait for the loop; beyond, nothing is known of the roster
 
 // Written implements serverroster.Watcher. Nothing is kept of who is not available.
-func (h *Hub) Written(user jid.JID, c roster.Change, exchanges bool) {
+func (h *Hub) Written(user jid.JID, c roster.Change, told bool) {
 	has := sightOf(c.Item.Subscription)
 	if c.Action == roster.Removed {
 		has = 0
 	}
-	h.own(user, ownFact{contact: c.Item.JID, has: has, exchanged: exchanges})
+	h.own(user, ownFact{contact: c.Item.JID, has: has, told: told})
 }
 
-// InStep implements serverroster.Watcher. What is in both rosters counts as having been so
-// before the word came, as after a restart of rosterd; only what was Written on this stream
-// is known to be so since then.
+// InStep implements serverroster.Watcher. What is in the roster counts as having been so
+// before the word came, as after a restart of rosterd, unless it was Written.
 func (h *Hub) InStep(user jid.JID, now *roster.Roster) {
 	if now == nil {
 		now = &roster.Roster{}
@@ -71,7 +71,7 @@ func (h *Hub) own(user jid.JID, f ownFact) {
 		return
 	}
 	h.clock++
-	f.at = h.clock
+	f.at, f.early = h.clock, u.relayed > h.passed
 	if len(u.facts) >= maxOwnFacts {
 		u.facts, f = u.facts[:0], ownFact{}
 	}
@@ -94,18 +94,11 @@ func (h *Hub) Lost(host string) {
 
 // own is what is known of the server's own roster of a user. It is of the loop alone.
 type own struct {
-	known    bool                   // it is user.roster but for the contacts; else only they are known
-	asked    bool                   // Keeper.Keep was called
-	ready    bool                   // nobody waits for the word any more
-	until    time.Duration          // nobody waits longer for what is to follow
-	contacts map[jid.JID]ownContact // who differ, or were written of late
-}
-
-// ownContact is a contact in both rosters.
-type ownContact struct {
-	has, wants sight         // the server's own roster, and the user's
-	seen, told uint64        // the facts since which the server does as it has, of each sight; 0: since ever
-	since      time.Duration // when that was noted
+	known    bool              // it is user.roster but for the contacts; else only they are known
+	asked    bool              // Keeper.Keep was called
+	ready    bool              // nobody waits for the word any more
+	until    time.Duration     // nobody waits longer for what is to follow
+	contacts map[jid.JID]sight // as the server's own roster has them
 }
 
 // sight is what a subscription lets see.
@@ -126,43 +119,42 @@ func sightOf(s roster.Subscription) (is sight) {
 	return is
 }
 
-// shows reports whether the server by itself shows the user to a contact, and since which
-// fact. subscribed: the user's roster has them as a subscriber. The nil own shows nobody.
-func (o *own) shows(contact jid.JID, subscribed bool) (is bool, since uint64) {
-	if o == nil {
-		return false, 0
+// native reports whether the server by itself sends a contact what a user says.
+func (u *user) native(contact jid.JID, s *subscriber) bool {
+	if u.own == nil {
+		return false
 	}
-	if c, ok := o.contacts[contact]; ok {
-		return c.has&isSeen != 0, c.seen
+	if has, ok := u.own.contacts[contact]; ok {
+		return has&isSeen != 0 && !listed(u.blocks.list, contact)
 	}
-	return o.known && subscribed, 0
+	return u.own.known && s.end == lasts
 }
 
 // asks reports whether the server by itself asks a contact for presence when a resource of
-// the user comes, and since which fact. in is the contact in the user's roster.
-func (o *own) asks(contact jid.JID, in roster.Subscription) (is bool, since uint64) {
+// the user comes. in is the contact in the user's roster.
+func (o *own) asks(contact jid.JID, in roster.Subscription) bool {
 	if o == nil {
-		return false, 0
+		return false
 	}
-	if c, ok := o.contacts[contact]; ok {
-		return c.has&isTold != 0, c.told
+	if has, ok := o.contacts[contact]; ok {
+		return has&isTold != 0
 	}
-	return o.known && sees(in), 0
+	return o.known && sees(in)
 }
 
-// awaits reports whether the server's own roster of a user is about to get a subscriber.
+// awaits reports whether the server's own roster is about to get a contact as a subscriber.
 func (o *own) awaits(contact jid.JID, now time.Duration) bool {
 	if now >= o.until {
 		return false
 	}
-	c, ok := o.contacts[contact]
-	return ok && c.wants&^c.has&isSeen != 0
+	has, ok := o.contacts[contact]
+	return ok && has&isSeen == 0
 }
 
 // owns makes what is known of a user's roster on the server.
 func (h *Hub) owns(u *user) *own {
 	if u.own == nil {
-		u.own = &own{contacts: make(map[jid.JID]ownContact)}
+		u.own = &own{contacts: make(map[jid.JID]sight)}
 		u.unmarked = true // what was relayed before may be on its way
 		h.relayers = append(h.relayers, u)
 	}
@@ -226,11 +218,25 @@ func (h *Hub) held(u *user) {
 	h.release(u)
 }
 
-// takeOwn takes over what is known of the server's own roster of a user, with their roster.
+// isCurrent reports whether all that was told of the rosters of a user, before whatever has
+// happened to them by now, is taken over. mu is held.
+func (u *user) isCurrent() bool { return u.told == nil && len(u.facts) == 0 }
+
+// takeOwn takes over what is known of the server's own roster of a user.
 func (h *Hub) takeOwn(u *user) {
 	h.mu.Lock()
-	facts, ready, known := u.facts, u.ready, u.known
-	u.facts, u.ready = nil, false
+	facts, ready := u.facts, u.ready
+	u.ready = false
+	for i, f := range facts {
+		if c := h.users[f.contact]; c != nil && c.available > 0 && !c.online { // the index lacks them
+			facts = facts[:i]
+			h.post(u)
+			break
+		}
+	}
+	if u.facts = u.facts[len(facts):]; len(u.facts) == 0 {
+		u.facts = nil
+	}
 	h.mu.Unlock()
 	if ready && u.own != nil {
 		u.own.ready = true
@@ -239,69 +245,51 @@ func (h *Hub) takeOwn(u *user) {
 	if len(facts) == 0 {
 		return
 	}
-	var contacts []jid.JID
+	contacts := make([]jid.JID, len(facts))
 	for i, f := range facts {
-		// A whole roster is compared with the user's. Who came before the fact is in the
-		// mailbox before it.
-		unread := f.now == nil && h.unread(f.contact)
-		if unread || f.now != nil && !known {
-			h.mu.Lock()
-			u.facts = append(facts[i:len(facts):len(facts)], u.facts...)
-			if unread {
-				h.post(u)
-			}
-			h.mu.Unlock()
-			facts = facts[:i]
-			break
-		}
-		contacts = append(contacts, f.contact)
+		contacts[i] = f.contact
 	}
 	items := u.roster.Lookup(contacts)
 	for i, f := range facts {
 		switch {
 		case f.now != nil:
 			h.takeWhole(u, f)
-		case f.contact == jid.JID{}: // Lost
-			u.own = nil
+		case f.contact == jid.JID{}:
+			h.takeLost(u)
 		default:
 			h.takeContact(u, f, sightOf(items[i].Subscription))
 		}
 	}
-	h.expire(u)
 	u.unpark()
 	h.broadcast(u)
-}
-
-// unread reports whether somebody has become available and the index does not have it yet.
-func (h *Hub) unread(contact jid.JID) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	u := h.users[contact]
-	return u != nil && u.available > 0 && !u.online
 }
 
 // takeWhole takes over that the server's own roster is as given.
 func (h *Hub) takeWhole(u *user, f ownFact) {
 	o := h.owns(u)
-	now, before := h.now(), o.contacts
-	o.known, o.contacts = true, make(map[jid.JID]ownContact)
+	before, knew := o.contacts, o.known
+	o.known, o.contacts = true, make(map[jid.JID]sight)
 	for _, c := range roster.SubscriptionChanges(f.now, u.roster) {
-		o.contacts[c.JID] = ownContact{has: sightOf(c.Before), wants: sightOf(c.After), since: now}
-		h.hold(u)
+		h.note(u, c.JID, sightOf(c.Before), sightOf(c.After))
 	}
-	for contact, was := range before {
-		is, differs := o.contacts[contact]
-		if !differs {
-			is = was
-			is.has = was.wants
+	contacts := slices.Collect(maps.Keys(before))
+	if knew {
+		for contact := range o.contacts {
+			if _, ok := before[contact]; !ok {
+				contacts = append(contacts, contact)
+			}
 		}
-		if was.has != is.has { // when is not known
-			o.contacts[contact] = was
-			h.takeContact(u, ownFact{at: f.at, contact: contact, has: is.has}, is.wants)
-		} else if was.seen+was.told > 0 {
-			is.seen, is.told, is.since = was.seen, was.told, was.since
-			o.contacts[contact] = is
+	}
+	for i, item := range u.roster.Lookup(contacts) {
+		f.contact, f.has = contacts[i], sightOf(item.Subscription)
+		was, ok := before[f.contact]
+		if !ok {
+			was = f.has
 		}
+		if is, ok := o.contacts[f.contact]; ok {
+			f.has = is
+		}
+		h.changed(u, f, was^f.has, true)
 	}
 }
 
@@ -310,119 +298,139 @@ func (h *Hub) takeContact(u *user, f ownFact, wants sight) {
 	o := h.owns(u)
 	was, known := o.contacts[f.contact]
 	if !known && o.known {
-		was.has, known = wants, true
+		was, known = wants, true
 	}
-	is := ownContact{has: f.has, wants: wants, seen: f.at, told: f.at, since: h.now()}
-	if known && (was.has^is.has)&isSeen == 0 {
-		is.seen = was.seen
+	if !known {
+		was = ^f.has
 	}
-	if known && (was.has^is.has)&isTold == 0 {
-		is.told = was.told
+	h.note(u, f.contact, f.has, wants)
+	h.changed(u, f, was^f.has, known)
+}
+
+// takeLost takes over that nothing is known any more.
+func (h *Hub) takeLost(u *user) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range u.subscribers {
+		if s := &u.subscribers[i]; h.isPending(u, s) {
+			s.doubted()
+		}
 	}
-	if f.exchanged {
-		is.seen, is.told = 0, 0
+	u.own = nil
+}
+
+// note keeps how the server's own roster of a user has a contact. It is about to follow the
+// user's.
+func (h *Hub) note(u *user, contact jid.JID, has, wants sight) {
+	if has != wants {
+		h.hold(u)
 	}
-	o.contacts[f.contact] = is
-	if is.has&isSeen != 0 || known && was.has&isSeen == 0 || f.contact == u.jid {
+	if u.own.known && has == wants {
+		delete(u.own.contacts, contact)
+	} else {
+		u.own.contacts[contact] = has
+	}
+}
+
+// adaptOwn notes what of a user's roster the server's own lacks now.
+func (h *Hub) adaptOwn(u *user, changes []roster.SubscriptionChange) {
+	if u.own == nil {
 		return
 	}
-	// They may have been shown by the server what came before this fact.
+	for _, c := range changes {
+		has, ok := u.own.contacts[c.JID]
+		if !ok && u.own.known {
+			has, ok = sightOf(c.Before), true
+		}
+		if ok {
+			h.note(u, c.JID, has, sightOf(c.After))
+		}
+	}
+}
+
+// changed works out what is in doubt since the server's own roster of a user has a contact
+// in another way. known: it is certain how it had them before.
+func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
+	if what == 0 || f.contact == u.jid {
+		return
+	}
 	id := h.intern(f.contact)
+	defer h.tidy(id)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e := &h.entries[id]
+	if what&f.has&isTold != 0 && e.user != nil {
+		// Who has just come was not answered, perhaps.
+		if i, is := e.user.subscriber(u.id); is && u.fresh(e.user.subscribers[i].sent).n > 0 {
+			e.user.subscribers[i].relayed = true
+			h.broadcast(e.user)
+		}
+	}
+	if what&isSeen == 0 {
+		return
+	}
+	shows := f.has&isSeen != 0
 	i, kept := u.subscriber(id)
 	if !kept {
-		if !h.entries[id].reachable() {
-			h.tidy(id)
+		if !e.reachable() {
 			return
 		}
-		h.insert(u, i, subscriber{id: id, end: untold})
+		s := subscriber{id: id, end: told}
+		if shows && known { // nothing was shown before
+			s.sent = f.at
+		}
+		h.insert(u, i, s)
+		h.expire(u)
 	}
 	s := &u.subscribers[i]
-	h.mu.Lock()
-	newcomers := h.entries[id].user.fresh(s.sent).n > 0
-	for _, r := range u.resources {
-		if r.since <= f.at && (r.changed > s.sent || newcomers || !known) {
-			r.shown = true
-			if s.end != lasts {
-				s.end = untold
-			}
-		}
-		// Did the server say so, and nothing that was relayed come later?
-		said := known && r.changed > was.seen && !r.missed && !(r.early && s.relayed)
-		switch {
-		case said || r.changed <= s.sent:
-		case r.gone():
-			h.clock++
-			r.changed, r.end, r.missed = h.clock, untold, true
-		case s.end == lasts:
-			s.lost, s.hidden = true, true
-		}
+	unended := func(r *resource) bool { return r.gone() && r.changed > s.sent && r.since <= s.sent }
+	switch {
+	case known && f.told && shows && s.end == lasts && !s.doubt && !(s.relayed && f.early) && !slices.ContainsFunc(u.resources, unended):
+		s.sent, s.lost = max(s.sent, f.at), false
+	case f.told && shows != (s.end == lasts), !known, h.isPending(u, s):
+		s.doubted()
 	}
-	h.mu.Unlock()
-	s.sent, s.lost = max(s.sent, f.at), s.lost || newcomers && s.end == lasts
-	h.expire(u)
 }
 
-// adaptOwn notes what of a user's roster the server's own lacks now. It is about to follow.
-func (h *Hub) adaptOwn(u *user, changes []roster.SubscriptionChange) {
-	o := u.own
-	if o == nil {
+// unblocked has those taken back whom the server's own roster still has, who were shown the
+// user when they were unblocked.
+func (h *Hub) unblocked(u *user, blocked map[string]struct{}) {
+	if u.own == nil {
 		return
 	}
-	for _, change := range changes {
-		c, ok := o.contacts[change.JID]
-		if !ok {
-			if !o.known {
-				continue
-			}
-			c.has = sightOf(change.Before)
-		}
-		c.wants, c.since = sightOf(change.After), h.now()
-		o.contacts[change.JID] = c
-		if c.wants != c.has {
-			h.hold(u)
+	for contact, has := range u.own.contacts {
+		if listed(blocked, contact) && !listed(u.blocks.list, contact) {
+			h.changed(u, ownFact{contact: contact, has: has}, has&isSeen, false)
 		}
 	}
-	h.expire(u)
 }
 
-// unsure is what is left when a stream has ended: what was written of late or is to be, for
-// what was relayed because of it may be lost with the stream.
-func (o *own) unsure() *own {
-	if o == nil {
-		return nil
+// isPending reports whether a subscriber may have been sent by the server what is not taken
+// for sent yet. mu is held.
+func (h *Hub) isPending(u *user, s *subscriber) bool {
+	return s.lost || h.entries[s.id].user.fresh(s.sent).n > 0 ||
+		slices.ContainsFunc(u.resources, func(r *resource) bool { return r.changed > s.sent })
+}
+
+// doubted notes that it is not known what a subscriber is shown.
+func (s *subscriber) doubted() {
+	if s.doubt = true; s.end != lasts {
+		s.end = untold
 	}
-	maps.DeleteFunc(o.contacts, func(_ jid.JID, c ownContact) bool { return c.seen+c.told == 0 && c.has == c.wants })
-	if len(o.contacts) == 0 {
+}
+
+// unsure is what is left when a stream has ended: how the server's own roster differed. What
+// was written at the end of the stream, and not reported, is found by it.
+func (o *own) unsure() *own {
+	if o == nil || len(o.contacts) == 0 {
 		return nil
 	}
 	return &own{contacts: o.contacts}
 }
 
-// forget forgets what was written Limits.Linger ago, and reports whether there is more.
-func (o *own) forget(before time.Duration) (more bool) {
-	if o == nil {
-		return false
-	}
-	for contact, c := range o.contacts {
-		if c.has != c.wants {
-			continue
-		}
-		if more = more || c.since > before; c.since <= before && o.known {
-			delete(o.contacts, contact)
-		}
-	}
-	return more
-}
-
-// asked is a contact whom the server may ask when a resource of a user comes.
-type asked struct {
-	is    bool
-	since uint64
-}
-
 // askedByServer says which of those in the next step of answerProbe, in their order, the
 // server asks by itself. It looks at the roster, hence without the lock.
-func (h *Hub) askedByServer(u *user) []asked {
+func (h *Hub) askedByServer(u *user) []bool {
 	if !u.probe.on || u.own == nil {
 		return nil
 	}
@@ -433,9 +441,9 @@ func (h *Hub) askedByServer(u *user) []asked {
 	for n, id := range subscribed {
 		contacts[n] = h.entries[id].jid
 	}
-	all := make([]asked, len(contacts))
+	all := make([]bool, len(contacts))
 	for n, item := range u.roster.Lookup(contacts) {
-		all[n].is, all[n].since = u.own.asks(contacts[n], item.Subscription)
+		all[n] = u.own.asks(contacts[n], item.Subscription)
 	}
 	return all
 }

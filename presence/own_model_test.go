@@ -27,12 +27,13 @@ type ownServer struct {
 	random    *rand.Rand
 	up        time.Time // when the stream began
 	resumed   bool      // the Keeper has something to say
+	tells     bool      // a contact is told of what is written, as on ejabberd
 }
 
-func (m *model) ownRosters() {
+func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
 		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
-		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)),
+		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0,
 	}
 }
 
@@ -200,7 +201,7 @@ func (m *model) keep(user jid.JID, ready func()) {
 				c = changes[m.random.IntN(len(changes))]
 				lost = m.random.IntN(30) == 0
 				if !gone {
-					m.own[user] = m.with(m.own[user], c)
+					m.write(user, c)
 				}
 			} else if readies = append(readies, m.readies[user]...); !gone && m.inStep[user].IsZero() {
 				m.inStep[user] = time.Now()
@@ -216,7 +217,7 @@ func (m *model) keep(user jid.JID, ready func()) {
 			case len(changes) == 0:
 				hub.InStep(user, now)
 			case !lost || ctx.Err() == nil:
-				hub.Written(user, c, false)
+				hub.Written(user, c, m.tells)
 			}
 			m.wire.Unlock()
 			if gone || !more || !m.pause(wait) {
@@ -224,6 +225,28 @@ func (m *model) keep(user jid.JID, ready func()) {
 			}
 		}
 	})
+}
+
+// write makes a change of the server's own roster. mu is held.
+func (m *model) write(user jid.JID, c roster.Change) {
+	shown := m.native(user, c.Item.JID)
+	m.own[user] = m.with(m.own[user], c)
+	shows := m.native(user, c.Item.JID)
+	if !m.tells || shows == shown {
+		return
+	}
+	m.note("the server tells %s of %s: %t", name(c.Item.JID), name(user), shows)
+	for full, payload := range m.there {
+		for client, shown := range m.shown {
+			switch {
+			case full.Bare() != user || client.Bare() != c.Item.JID || client.Bare() == user:
+			case shows:
+				shown[full] = payload
+			default:
+				delete(shown, full)
+			}
+		}
+	}
 }
 
 // with is a roster with a change.

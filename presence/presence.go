@@ -213,6 +213,7 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 		if r.end = lasts; !r.shown {
 			r.since = h.clock
 		}
+		r.shown = r.shown || h.keeps(u)
 		// What an earlier rosterd has shown and what waits for a word may end unseen.
 		if b := h.before[bare]; h.keeper != nil && b != nil && slices.Contains(b.shown, full) {
 			r.since, r.shown = 0, true

@@ -106,15 +106,21 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 		}
 	}
 	// Where the server's own roster is known it has told of those who are not there.
-	if told, _ := to.own.asks(contact, roster.SubscriptionTo); len(shown) == 0 && !visible && (u != nil && u.available > 0 || !told) {
+	if told := to.own.asks(contact, roster.SubscriptionTo); len(shown) == 0 && !visible && (u != nil && u.available > 0 || !told) {
 		batch = append(batch, Stanza{From: contact, To: to.jid, Unavailable: true})
 	}
 	if len(batch) > before {
 		h.relayed(to)
 		to.absentAt, h.absentAt = h.clock, h.clock
 	}
-	if u != nil && len(batch) > before {
-		if i, is := u.subscriber(to.id); is { // what the server sends of the contact may overtake it
+	if u != nil && len(batch) > before { // what the server sends of the contact may overtake it
+		i, is := u.subscriber(to.id)
+		if !is && !visible && u.available > 0 {
+			h.insert(u, i, subscriber{id: to.id, end: told, doubt: true})
+			h.expire(u)
+			is = true
+		}
+		if is {
 			u.subscribers[i].relayed = true
 			h.relayed(u)
 		}

@@ -36,15 +36,19 @@ type server struct {
 // have been missed. available are the subscriber's resources, none of one who is
 // elsewhere; fresh are those of them that came after what the subscriber was sent.
 func decide(r *resource, certain bool, to *subscriber, available, fresh int, by server) action {
-	news, lost := r.changed > to.sent, to.lost
+	news, lost := r.changed > to.sent, to.lost || to.doubt
+	if to.doubt && to.end == lasts {
+		by = server{}
+	}
 	switch {
 	case to.end != lasts: // no subscriber any more
-		if to.end == untold && r.shown && r.since <= to.sent && (news || !r.gone()) || by.native && (news || fresh > 0) && !r.gone() {
+		mayShow := to.end == untold && (to.doubt || r.shown && r.since <= to.sent)
+		if mayShow && (news || !r.gone()) || by.native && (to.doubt || news || fresh > 0) && !r.gone() {
 			return withdraw
 		}
 		return nothing
 	case r.gone(): // who was sent that it is available is told, once
-		if news && r.since <= to.sent && !by.native {
+		if news && (to.doubt || r.since <= to.sent && !by.native) {
 			return unavailable
 		}
 		return nothing

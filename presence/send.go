@@ -9,8 +9,8 @@ func (h *Hub) sendNews(batch []Stanza) []Stanza {
 		u := h.ready.pop()
 		asked := h.askedByServer(u)
 		h.mu.Lock()
-		// A roster in the mailbox may say that somebody is no subscriber any more.
-		current := u.told == nil
+		// What is in the mailbox may say that somebody is no subscriber any more.
+		current := u.isCurrent()
 		parked := current && h.parkForOwn(u, &h.ready)
 		if current && !parked {
 			if batch, parked = h.sendSubscribers(u, batch, maxBatch, &h.ready); !parked {
@@ -36,7 +36,7 @@ func (h *Hub) sendResync(batch []Stanza, limit int) (_ []Stanza, asked int) {
 	for n := 0; n < maxUsers && len(h.resyncs) > 0 && asked < limit; n++ {
 		u := h.resyncs[0]
 		h.mu.Lock()
-		if u.told != nil { // see sendNews
+		if !u.isCurrent() { // see sendNews
 			h.mu.Unlock()
 			break
 		}
@@ -109,7 +109,7 @@ func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int, from *queue[*u
 			h.enqueue(e.user)
 			continue
 		}
-		batch = h.sync(u, s, asked{}, batch)
+		batch = h.sync(u, s, false, batch)
 	}
 	if u.broadcast.through(); !u.broadcast.on && !u.news {
 		for _, r := range u.resources {
@@ -124,15 +124,14 @@ func (h *Hub) sendSubscribers(u *user, batch []Stanza, limit int, from *queue[*u
 // silent reports whether a subscriber need be relayed nothing, for the server does it all.
 // mu is held.
 func (h *Hub) silent(u *user, s *subscriber) bool {
-	native, since := u.own.shows(h.entries[s.id].jid, s.end == lasts)
-	return native && since == 0 && !s.relayed && !s.hidden && s.end == lasts
+	return s.end == lasts && !s.relayed && !s.doubt && u.native(h.entries[s.id].jid, s)
 }
 
 // probes reports whether a subscriber has a resource that the server may have answered what
 // a user said last. mu is held.
 func (h *Hub) probes(u *user, s *subscriber) bool {
 	e := &h.entries[s.id]
-	if native, _ := u.own.shows(e.jid, s.end == lasts); !native || s.end != lasts {
+	if s.end != lasts || s.doubt || !u.native(e.jid, s) {
 		return false
 	}
 	f := e.user.fresh(s.sent)
@@ -141,7 +140,7 @@ func (h *Hub) probes(u *user, s *subscriber) bool {
 
 // answerProbe goes a step on through those whose presence a user may see (RFC 6121,
 // section 4.3.2). mu is held.
-func (h *Hub) answerProbe(u *user, batch []Stanza, byServer []asked) []Stanza {
+func (h *Hub) answerProbe(u *user, batch []Stanza, byServer []bool) []Stanza {
 	if !u.probe.on {
 		return batch
 	}
@@ -151,17 +150,14 @@ func (h *Hub) answerProbe(u *user, batch []Stanza, byServer []asked) []Stanza {
 		if len(batch) >= maxBatch || n == maxSubscribers {
 			return batch
 		}
-		var by asked
-		if byServer != nil {
-			by = byServer[n]
-		}
+		by := byServer != nil && byServer[n]
 		u.probe.next = subscribed[i] + 1
 		other := h.entries[subscribed[i]].user
 		j, is := other.subscriber(u.id)
 		switch {
 		case !is:
-		case other.told != nil || !h.knowsOwn(other) ||
-			!(by.is && h.silent(other, &other.subscribers[j])) && !h.knowsBlocks(other): // they are sent it once that is known
+		case !other.isCurrent() || !h.knowsOwn(other) ||
+			!(by && h.silent(other, &other.subscribers[j])) && !h.knowsBlocks(other): // they are sent it once that is known
 			h.broadcast(other)
 		default:
 			batch = h.sync(other, &other.subscribers[j], by, batch)
@@ -174,9 +170,9 @@ func (h *Hub) answerProbe(u *user, batch []Stanza, byServer []asked) []Stanza {
 // sync adds to batch what a subscriber must be sent of a user, and takes it for sent. probe
 // says whether the server asks the user by itself for the subscriber's new resources. mu is
 // held.
-func (h *Hub) sync(u *user, s *subscriber, probe asked, batch []Stanza) []Stanza {
+func (h *Hub) sync(u *user, s *subscriber, probe bool, batch []Stanza) []Stanza {
 	e := &h.entries[s.id]
-	native, since := u.own.shows(e.jid, s.end == lasts)
+	native := u.native(e.jid, s)
 	if s.end > untold && !native {
 		return batch
 	}
@@ -185,15 +181,11 @@ func (h *Hub) sync(u *user, s *subscriber, probe asked, batch []Stanza) []Stanza
 	if e.user != nil {
 		available = e.user.available
 	}
-	answered := native && probe.is && !s.relayed && max(since, probe.since) < f.first
-	hidden := false
+	answered := native && probe && !s.relayed
 	for _, r := range u.resources {
 		p := Stanza{From: r.full, To: e.jid, Payload: r.payload}
-		news := r.changed > s.sent
 		var by server
-		by.native = native && (s.end != lasts || r.changed > since && !(r.missed && r.gone()) &&
-			(!news && !s.hidden || news && !(s.relayed && r.early)))
-		r.shown = r.shown || by.native && !r.gone()
+		by.native = native && (s.end != lasts || !(r.missed && r.gone()) && !(r.changed > s.sent && s.relayed && r.early))
 		by.answered = f.n > 0 && (r.changed < f.first && answered || r.changed > f.last && by.native || by.native && answered)
 		certain := u.known && (h.settled || r.heard >= h.lost) && (u.own == nil || !u.own.awaits(e.jid, h.now()))
 		switch decide(r, certain, s, available, f.n, by) {
@@ -210,14 +202,13 @@ func (h *Hub) sync(u *user, s *subscriber, probe asked, batch []Stanza) []Stanza
 			p.Unavailable = true
 		case withdraw:
 			p.Unavailable, p.Payload = true, nil
-			hidden = true
 		}
 		batch = append(batch, p)
 	}
 	if incomplete && u.own != nil && len(batch) == before {
 		return batch // whom the server has answered is found out later
 	}
-	s.sent, s.lost, s.hidden = h.clock, incomplete, hidden || incomplete || s.hidden && s.end != lasts
+	s.sent, s.lost, s.doubt = h.clock, incomplete, incomplete
 	if s.end == untold {
 		s.end = told
 	}

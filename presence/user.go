@@ -78,7 +78,7 @@ func (r *resource) gone() bool { return r.end != lasts }
 type subscriber struct {
 	id      uint32
 	lost    bool   // whatever sent says, nothing may have arrived: the stream was lost
-	hidden  bool   // something was withdrawn last, whatever the server has sent before
+	doubt   bool   // whatever the server has sent and sent says, nobody knows what they are shown
 	relayed bool   // what was sent last may still be on its way to the server
 	end     end    // of the subscription
 	sent    uint64 // they were sent all facts of the user up to this one; 0: none

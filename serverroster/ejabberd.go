@@ -53,9 +53,11 @@ type EjabberdLogin struct{ Token, User, Password string }
 // Ejabberd keeps rosters by ejabberd's HTTP API (mod_http_api): the commands get_roster,
 // add_rosteritem and delete_rosteritem of mod_admin_extra. It is safe for concurrent use.
 //
-// ejabberd pushes what was written to the user's clients and sends the presences that
-// follow, before it answers, also while the namespace is delegated. It keeps a roster for
-// every name, whether there is such an account or not.
+// Before it answers, ejabberd pushes what was written to all of the user's clients, whether
+// it differs or not, and sends the user's presence to a contact who may see it from now on,
+// or no more; also while the namespace is delegated. It does not fetch the contact's: for
+// that, there is send_stanza, if it is permitted. It keeps a roster for every name, whether
+// there is such an account or not.
 //
 // No error, and nothing that is logged, has anything of an answer, a login or the URL.
 type Ejabberd struct {
@@ -75,6 +77,7 @@ type Ejabberd struct {
 type apiState struct {
 	spelling string // as ejabberd has the host; "": it does not work
 	why      string // it does not
+	probes   bool   // send_stanza is permitted
 }
 
 // NewEjabberd makes an Ejabberd that nothing is known of yet. It connects to nobody before
@@ -123,6 +126,10 @@ func (e *Ejabberd) State(host string) (works bool, why string) {
 	s := e.state(host)
 	return s.spelling != "", s.why
 }
+
+// Probes reports whether contacts can be asked for presence in the names of a host's users:
+// whether send_stanza is permitted.
+func (e *Ejabberd) Probes(host string) bool { return e.state(host).probes }
 
 func (e *Ejabberd) state(host string) apiState {
 	e.mu.Lock()
@@ -177,7 +184,7 @@ func (e *Ejabberd) Prove(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		now := apiState{spelling: spelling}
+		now := apiState{spelling: spelling, probes: err == nil && e.sends(ctx)}
 		if err != nil {
 			now.why = err.Error()
 			if fault := (*apiError)(nil); errors.As(err, &fault) && fault.status == 0 {
@@ -194,7 +201,7 @@ func (e *Ejabberd) Prove(ctx context.Context) {
 		if err != nil {
 			e.options.Logger.Warn("ejabberd's API does not work", "host", host, "error", now.why)
 		} else {
-			e.options.Logger.Info("ejabberd's API works", "host", host)
+			e.options.Logger.Info("ejabberd's API works", "host", host, "probes", now.probes)
 		}
 		if e.options.Changed != nil {
 			e.options.Changed(host)
@@ -253,6 +260,33 @@ func (e *Ejabberd) tryWriting(ctx context.Context, host string) error {
 	return e.do(ctx, "delete_rosteritem", map[string]any{"localuser": "", "localhost": host, "user": "", "host": foreign})
 }
 
+// sends finds out whether send_stanza is permitted, with an address that none is.
+func (e *Ejabberd) sends(ctx context.Context) bool {
+	return isMessage(e.sendProbe(ctx, nobody, nobody), "malformed")
+}
+
+// sendProbe has ejabberd take a presence probe as sent by from. It is answered by to's
+// resources, to those of from, if to lets from see them (RFC 6121, section 4.3.2).
+func (e *Ejabberd) sendProbe(ctx context.Context, from, to string) error {
+	return e.do(ctx, "send_stanza", map[string]any{"from": from, "to": to, "stanza": "<presence type='probe'/>"})
+}
+
+// Probe implements [prober].
+func (w ejabberdWay) Probe(ctx context.Context, user, contact jid.JID) (permitted bool, err error) {
+	if !w.e.Probes(user.Domain()) {
+		return false, nil
+	}
+	return true, w.e.failed(ctx, w.e.sendProbe(ctx, w.e.written(user), w.e.written(contact)))
+}
+
+// written is an address as ejabberd has it.
+func (e *Ejabberd) written(j jid.JID) string {
+	if j.Local() == "" {
+		return e.spell(j.Domain())
+	}
+	return j.Local() + "@" + e.spell(j.Domain())
+}
+
 // ejabberdWay is the [Way] of [Ejabberd].
 type ejabberdWay struct{ e *Ejabberd }
 
@@ -299,13 +333,14 @@ func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 //
 // COMPAT delete_rosteritem sends unsubscribe and unsubscribed to a contact with a
 // subscription, which change the contact's own roster. It does not after none: so whose
-// item is removed is first one without a subscription.
+// item is removed is first one without a subscription, which is pushed, too. It keeps its
+// name and groups, so that clients do not show it otherwise for that moment.
 func (w ejabberdWay) set(ctx context.Context, user jid.JID, c roster.Change) error {
 	local, host := user.Local(), w.e.spell(user.Domain())
 	contact, contactHost := c.Item.JID.Local(), w.e.spell(c.Item.JID.Domain())
 	item := c.Item
 	if c.Action == roster.Removed {
-		item = roster.Item{JID: c.Item.JID, Subscription: roster.SubscriptionNone}
+		item.Subscription = roster.SubscriptionNone
 	}
 	err := w.e.add(ctx, local, host, contact, contactHost, item, w.e.groupList.Load())
 	if err == nil && c.Action == roster.Removed {
@@ -322,9 +357,9 @@ func (e *Ejabberd) failed(ctx context.Context, err error) error {
 	return err
 }
 
-// spell is a domain as ejabberd has it.
+// spell is a domain as ejabberd has it, or takes it for what it is.
 func (e *Ejabberd) spell(domain string) string {
-	return cmp.Or(e.state(domain).spelling, domain)
+	return cmp.Or(e.state(domain).spelling, jid.StableDomain(domain))
 }
 
 // add calls add_rosteritem, which replaces the item if there is one.

@@ -33,6 +33,7 @@ type fakeEjabberd struct {
 	rosters map[string]map[string]map[string]any // by user and contact; guarded by mu
 	calls   []string                             // that were let through; guarded by mu
 	answer  func(command string, args map[string]any) (status int, body string)
+	sends   bool // send_stanza is permitted
 }
 
 // set has all calls answered by answer, until it returns the status 0.
@@ -68,6 +69,13 @@ func (f *fakeEjabberd) do(command string, args map[string]any) (int, string) {
 	text := func(name string) string { s, _ := args[name].(string); return s }
 	_, list := args["groups"]
 	switch {
+	case command == "send_stanza" && !f.sends:
+		return 403, ""
+	case command == "send_stanza" && (text("from") == "@" || text("to") == "@"):
+		return 400, `"JID malformed"`
+	case command == "send_stanza":
+		f.calls = append(f.calls, fmt.Sprint(command, " ", text("from"), " ", text("to"), " ", text("stanza")))
+		return 200, "0"
 	case command == "add_rosteritem" && list && !f.lists:
 		return 400, `"Request have missing argument: group"`
 	case command == "add_rosteritem" && !list && f.lists:
@@ -87,7 +95,7 @@ func (f *fakeEjabberd) do(command string, args map[string]any) (int, string) {
 		return 500, `"internal_error"`
 	}
 	user, contact := text("localuser")+"@"+text("localhost"), text("user")+"@"+text("host")
-	f.calls = append(f.calls, fmt.Sprint(command, " ", contact, " ", text("subs")))
+	f.calls = append(f.calls, strings.TrimSpace(fmt.Sprint(command, " ", contact, " ", text("subs"), " ", text("nick"))))
 	if command == "delete_rosteritem" {
 		delete(f.rosters[user], contact)
 		return 200, "0"
@@ -202,16 +210,43 @@ func TestEjabberdGet(t *testing.T) {
 	}
 }
 
-// A contact is first one without a subscription: nothing is sent to who is removed.
+// A contact is first one without a subscription: nothing is sent to who is removed. That is
+// pushed, and looks as before.
 func TestEjabberdRemoval(t *testing.T) {
 	f, e := proven(t)
 	f.calls = nil
-	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: address(t, "romeo@example.org")}}}
+	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: address(t, "romeo@example.org"), Name: "Romeo", Subscription: roster.SubscriptionBoth}}}
 	if written, err := set(t.Context(), t, e, gone); err != nil || len(written) != 1 {
 		t.Error(written, err)
 	}
-	if want := []string{"add_rosteritem romeo@example.org none", "delete_rosteritem romeo@example.org "}; !slices.Equal(f.calls, want) {
+	if want := []string{"add_rosteritem romeo@example.org none Romeo", "delete_rosteritem romeo@example.org"}; !slices.Equal(f.calls, want) {
 		t.Errorf("calls %q", f.calls)
+	}
+}
+
+// Presence is asked for in the name of a user alone who may see the contact, if ejabberd
+// permits to send stanzas.
+func TestEjabberdProbe(t *testing.T) {
+	f, e := proven(t)
+	probe := func() (bool, error) {
+		return ejabberdWay{e}.Probe(t.Context(), address(t, "juliet@example.org"), address(t, "romeo@example.net"))
+	}
+	f.calls = nil
+	if permitted, err := probe(); permitted || err != nil || f.calls != nil {
+		t.Error(permitted, err, f.calls)
+	}
+	f.sends = true
+	e.Prove(t.Context())
+	if slices.ContainsFunc(f.calls, func(call string) bool { return strings.HasPrefix(call, "send_stanza") }) {
+		t.Errorf("to find it out it sent %q", f.calls)
+	}
+	f.calls = nil
+	if permitted, err := probe(); !permitted || err != nil || !slices.Equal(f.calls, []string{"send_stanza juliet@example.org romeo@example.net <presence type='probe'/>"}) {
+		t.Error(permitted, err, f.calls)
+	}
+	f.sends = false
+	if _, err := probe(); err == nil || len(e.doubts) != 1 {
+		t.Error("it is permitted no more, and nobody says so")
 	}
 }
 

@@ -138,7 +138,10 @@ func (s *fakeServer) asked() int {
 }
 
 func (s *fakeServer) wait(ctx context.Context, d time.Duration) error {
-	if s.silent {
+	s.mu.Lock()
+	silent := s.silent
+	s.mu.Unlock()
+	if silent {
 		<-ctx.Done()
 		return ctx.Err()
 	}
@@ -398,6 +401,9 @@ type world struct {
 	name    string // of the way; "": there is none
 	rate    int
 	broken  []string
+	pushed  *pushed
+	way     Way                // nil: server
+	online  func(jid.JID) bool // see Options
 	log     *log
 }
 
@@ -433,7 +439,7 @@ func test(t *testing.T, f func(w *world)) { bubble(t, "", f) }
 func bubble(t *testing.T, path string, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, path: path, server: newFakeServer(), rosters: &fakeRosters{known: make(map[jid.JID]*roster.Roster)},
-			watcher: newFakeWatcher(), name: "privilege", rate: 1000, log: &log{}}
+			watcher: newFakeWatcher(), name: "privilege", rate: 1000, pushed: &pushed{}, log: &log{}}
 		w.open()
 		defer func() { w.close() }()
 		w.keeper.Resume("example.org")
@@ -465,9 +471,13 @@ func (w *world) start(s Store) {
 			if w.name == "" || w.server.gone {
 				return nil, ""
 			}
+			if w.way != nil {
+				return w.way, w.name
+			}
 			return w.server, w.name
 		},
 		Rosters: w.rosters, Store: s, Watcher: w.watcher, Broken: func(_, why string) { w.broken = append(w.broken, why) }, Rate: w.rate,
+		Pushed: w.pushed.note, Online: func(user jid.JID) bool { return w.online != nil && w.online(user) },
 		Logger:  slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		Metrics: Metrics{Items: m.ServerRosterItems, Waiting: m.ServerRosterWaiting, Seconds: m.ServerRosterSeconds},
 	})

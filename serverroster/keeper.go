@@ -23,6 +23,8 @@ const (
 	// queryWaits for how long.
 	fewItems   = 20
 	queryWaits = 3 * time.Second
+	// slowCall is how long a call takes at least of a server that is too slow to wait for.
+	slowCall = time.Second
 	// maxWaiting bounds the queries of a host that wait: one more is not let wait, as it
 	// would do so in vain.
 	maxWaiting = 256
@@ -36,7 +38,7 @@ const (
 	closeTakes   = time.Second // for what is under way
 	minBackoff   = time.Second
 	maxBackoff   = 5 * time.Minute
-	failuresInA  = 3 // row, of different users, are the way's and not theirs
+	failuresInA  = 3 // row, of different users, may be the way's and not theirs
 	reportsEvery = time.Minute
 	busyOver     = 30 * time.Second // the share of the server's time is about that of so long
 )
@@ -81,14 +83,21 @@ var Results = []string{resultWritten, resultRemoved, resultRefused, resultFailed
 type Options struct {
 	Hosts []string // prepared domains
 	// Ways is how a host's rosters are reached at present, and by which name; nil: they
-	// are not. It does not block. The way named "api" exchanges presence by itself.
+	// are not. It does not block. The way named "api" exchanges presence by itself, as
+	// does one that says so: see [Watcher].
 	Ways    func(host string) (way Way, name string)
 	Rosters Rosters // what is changed there is in Store before [Keeper.Keep] is called
 	Store   Store
 	Watcher Watcher // nil: nobody
 	// Broken is told of a way that says it does what it does not do. It is not used until
 	// [Keeper.Resume]. Broken does not block; nil: nobody is told.
-	Broken  func(host, why string)
+	Broken func(host, why string)
+	// Pushed is told of contacts whose items the server has pushed to a user's clients by
+	// itself, or may have, otherwise than they are. It does not block; nil: nobody is told.
+	Pushed func(user jid.JID, contacts []jid.JID)
+	// Online reports whether a contact's presence is to be asked for in the name of a user
+	// who may see them from now on. It does not block; nil: never.
+	Online  func(user jid.JID) bool
 	Rate    int // users a second who are looked at in the background
 	Logger  *slog.Logger
 	Metrics Metrics
@@ -129,7 +138,8 @@ type host struct {
 	jobs       map[jid.JID]*job
 	urgent     list.List // of *job: queries wait for them
 	background list.List
-	current    *job // that the worker has
+	failing    list.List // they failed before, and come last
+	current    *job      // that the worker has
 	scan       scan
 	resumed    time.Time // what was checked before may have changed
 	proven     bool      // the way does what it says, since then
@@ -138,7 +148,11 @@ type host struct {
 	broken     string    // why the way is not used
 	failures   int       // in a row, of users
 	failed     jid.JID   // the last of them
+	good       jid.JID   // who was in step last; zero: nobody
+	probe      bool      // it is to be found out by them whether the way fails
+	down       bool      // it does: that was logged
 	paused     time.Time // until when nothing is tried, for that
+	slow       bool      // a query has waited in vain, and no call was quick since
 	status     Status
 	busyAt     time.Time // of status.Busy
 }
@@ -163,6 +177,7 @@ type job struct {
 	waiters []*waiter
 	look    bool // the server is to be asked
 	again   bool // looked at again after this turn
+	pushes  []*serverPush
 	fails   int
 
 	*progress // of the worker alone; nil: none yet
@@ -177,6 +192,9 @@ type progress struct {
 	wrote    bool     // something, since the server was asked last
 	tried    bool     // to prove the way
 	doubted  bool     // counted in doubters
+	began    bool     // there was a turn
+	owes     bool     // the clients are being told what is true
+	touched  map[jid.JID]touched
 }
 
 // waiter is a query that waits.
@@ -186,15 +204,30 @@ type waiter struct {
 	timer *time.Timer
 }
 
-func newWaiter(ready func(inStep bool)) *waiter {
+// newWaiter makes one. If it waits in vain, so do the others of the host.
+func (k *Keeper) newWaiter(h *host, ready func(inStep bool)) *waiter {
 	w := &waiter{ready: ready}
-	w.timer = time.AfterFunc(queryWaits, func() { w.release(false) })
+	w.timer = time.AfterFunc(queryWaits, func() {
+		if w.call(false) {
+			k.mu.Lock()
+			h.slow = true
+			others := h.letGo()
+			k.mu.Unlock()
+			release(others, false)
+		}
+	})
 	return w
 }
 
 func (w *waiter) release(inStep bool) {
-	w.once.Do(func() { w.ready(inStep) })
 	w.timer.Stop()
+	w.call(inStep)
+}
+
+// call calls ready, and reports whether nobody did before.
+func (w *waiter) call(inStep bool) (first bool) {
+	w.once.Do(func() { first = true; w.ready(inStep) })
+	return first
 }
 
 func release(waiters []*waiter, inStep bool) {
@@ -260,7 +293,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 		return false, false
 	}
 	row, err := k.Store.ServerRoster(user.String())
-	inStep = err == nil && row.Version == want.Version() && !row.Writing
+	inStep = err == nil && row.Version == want.Version() && !row.Writing && row.Residue != noAccount
 	now := time.Now()
 	k.mu.Lock()
 	h := k.host(user.Domain())
@@ -276,7 +309,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	}
 	defer k.mu.Unlock()
 	// What was in step most likely is: it is looked at, but nobody waits for that.
-	waits = ready != nil && (!inStep || j != nil && j == h.current) && !now.Before(h.paused) &&
+	waits = ready != nil && (!inStep || j != nil && j == h.current) && !h.slow && !now.Before(h.paused) &&
 		h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
 	if j == nil {
 		j = k.add(h, user)
@@ -284,7 +317,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	}
 	j.again = j == h.current
 	if waits {
-		j.waiters = append(j.waiters, newWaiter(ready))
+		j.waiters = append(j.waiters, k.newWaiter(h, ready))
 		if !j.again {
 			h.put(j, &h.urgent)
 		}
@@ -306,7 +339,7 @@ func (k *Keeper) tellInStep(user jid.JID, row store.ServerRoster) {
 // isCurrent reports whether the server need not be asked again what it has.
 func isCurrent(row store.ServerRoster, resumed time.Time) bool {
 	age := time.Since(row.Checked)
-	return row.JID != "" && !row.Writing && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
+	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
 }
 
 // Look says that the server's roster of a user may have changed: the server is asked soon.
@@ -340,7 +373,7 @@ func (k *Keeper) Resume(name string) {
 	}
 	k.kept.Store(name, true)
 	now := time.Now()
-	h.resumed, h.paused, h.failures = now, time.Time{}, 0
+	h.resumed, h.paused, h.failures, h.probe = now, time.Time{}, 0, false
 	h.proven, h.undone, h.doubters, h.broken = false, 0, 0, ""
 	h.scan = scan{on: true, checked: now}
 	for _, j := range h.jobs {
@@ -368,7 +401,7 @@ func (k *Keeper) Status() (all []Status) {
 // busy is how many hosts have something to do. k.mu is held.
 func (k *Keeper) busy() (n int) {
 	for _, h := range k.hosts {
-		if h.current != nil || h.urgent.Len() > 0 || h.background.Len() > 0 {
+		if h.current != nil || h.urgent.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
 			n++
 		}
 	}
@@ -392,13 +425,16 @@ func (k *Keeper) Close() {
 	k.endCalls()
 	k.mu.Lock()
 	var waiting []*waiter
+	var pushes []*serverPush
 	for _, h := range k.hosts {
 		for _, j := range h.jobs {
 			waiting = append(waiting, j.waiters...)
 		}
+		pushes = append(pushes, h.takePushes()...)
 	}
 	k.mu.Unlock()
 	release(waiting, false)
+	failPushes(pushes)
 }
 
 // host is a host, whose worker runs; nil: the keeper is closed. k.mu is held.
@@ -437,6 +473,9 @@ func (k *Keeper) drop(h *host, j *job) {
 	k.Metrics.Waiting.Dec()
 }
 
+// isPaused reports whether nothing is tried at present. k.mu is held.
+func (h *host) isPaused() bool { return time.Now().Before(h.paused) }
+
 // put lets a job wait at the end of a list, or nowhere. k.mu is held.
 func (h *host) put(j *job, in *list.List) {
 	if j.in != nil {
@@ -454,10 +493,18 @@ func (k *Keeper) later(h *host, j *job, d time.Duration) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if h.jobs[j.user] == j && j.in == nil && j != h.current {
-			h.put(j, &h.background)
+			h.put(j, h.rest(j))
 			wake(h)
 		}
 	})
+}
+
+// rest is where a job waits for which nobody does. k.mu is held.
+func (h *host) rest(j *job) *list.List {
+	if j.fails > 0 {
+		return &h.failing
+	}
+	return &h.background
 }
 
 // work does what is to be done for a host, until the keeper is closed.
@@ -467,6 +514,8 @@ func (k *Keeper) work(h *host) {
 		switch {
 		case j != nil:
 			k.run(h, j, waiters)
+		case wait == probeNow:
+			k.findOut(h)
 		case wait == 0:
 			k.search(h)
 		default:
@@ -482,6 +531,9 @@ func (k *Keeper) work(h *host) {
 	}
 }
 
+// probeNow is what next returns when it is to be found out whether the way fails.
+const probeNow = -1
+
 // next is the job whose turn it is, with those who wait for it, or how long none is; 0: it
 // is time to search for users.
 func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
@@ -492,6 +544,8 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	switch {
 	case now.Before(h.paused):
 		return nil, nil, h.paused.Sub(now)
+	case h.probe:
+		return nil, nil, probeNow
 	case first != nil:
 	case h.background.Len() > 0:
 		first = h.background.Front()
@@ -501,6 +555,8 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 			}
 			k.allowed = now.Add(time.Second / time.Duration(max(1, k.Rate)))
 		}
+	case h.failing.Len() > 0:
+		first = h.failing.Front()
 	case h.broken != "":
 		return nil, nil, sweepEvery
 	case h.scan.on:
@@ -570,14 +626,22 @@ func (k *Keeper) run(h *host, j *job, waiters []*waiter) {
 	t := k.newTurn(h, j, waiters)
 	done, err := t.run()
 	if errors.Is(err, ErrNoAccount) {
-		t.keepNoAccount()
+		t.leaveNoAccount()
 		done, err = true, nil
 	}
 	k.mu.Lock()
 	h.current = nil
 	waiters = append(waiters, k.place(h, j, done, err)...)
+	var pushes []*serverPush // for which it may take long
+	if err != nil || h.jobs[j.user] != j {
+		pushes, j.pushes = j.pushes, nil
+	}
+	if h.isPaused() {
+		pushes = append(pushes, h.takePushes()...)
+	}
 	k.mu.Unlock()
 	release(waiters, t.inStep)
+	failPushes(pushes)
 }
 
 // place lets a job wait, or not, after its turn, and returns those who do not wait for it
@@ -596,45 +660,102 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 			return released
 		}
 		h.failed = j.user
-		if h.failures++; h.failures < failuresInA {
-			return released
+		if h.good == j.user {
+			h.good = jid.JID{}
 		}
-		wait := backoff(h.failures - failuresInA + 1)
-		h.paused = time.Now().Add(wait)
-		if h.failures == failuresInA {
-			k.Logger.Warn("the server's rosters cannot be read or written at present", "host", h.name, "err", err)
-		}
-		for h.urgent.Len() > 0 {
-			other := h.urgent.Front().Value.(*job)
-			released = append(released, other.waiters...)
-			other.waiters = nil
-			h.put(other, &h.background)
+		h.failures++
+		switch {
+		case h.failures < failuresInA:
+		case h.good != jid.JID{}:
+			h.probe = true
+		default:
+			released = append(released, k.pause(h, err)...)
 		}
 		return released
-	case len(j.waiters) > 0:
+	}
+	if done {
+		h.good = j.user
+	}
+	switch {
+	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
-		h.put(j, &h.background)
+		h.put(j, h.rest(j))
+	case j.owes: // until that is kept
+		k.later(h, j, lookAfter)
 	default:
 		k.drop(h, j)
 	}
-	if done {
+	if done && !j.owes {
 		j.fails, j.progress = 0, nil
 	}
 	return nil
 }
 
+// pause has nothing tried for a while, and returns those who do not wait for it any more.
+// k.mu is held.
+func (k *Keeper) pause(h *host, err error) (released []*waiter) {
+	h.paused = time.Now().Add(backoff(max(1, h.failures-failuresInA+1)))
+	if !h.down {
+		h.down = true
+		k.Logger.Warn("the server's rosters cannot be read or written at present", "host", h.name, "err", err)
+	}
+	return h.letGo()
+}
+
+// findOut asks for the roster of somebody who was in step, as several others failed: a few
+// users with whom something is wrong hold up nobody else.
+func (k *Keeper) findOut(h *host) {
+	k.mu.Lock()
+	h.probe = false
+	user := h.good
+	k.mu.Unlock()
+	way, _ := k.Ways(h.name)
+	if way == nil {
+		return // Resume finds them
+	}
+	t := &turn{Keeper: k, h: h}
+	_, err := t.call(func(ctx context.Context) error {
+		_, err := way.Get(ctx, user)
+		return err
+	})
+	if err == nil || errors.Is(err, ErrNoAccount) {
+		return // call has said so
+	}
+	k.mu.Lock()
+	released := k.pause(h, err)
+	k.mu.Unlock()
+	release(released, false)
+}
+
+// letGo returns all who wait for jobs whose turn has not come. They wait no more. k.mu is
+// held.
+func (h *host) letGo() (waiters []*waiter) {
+	for h.urgent.Len() > 0 {
+		j := h.urgent.Front().Value.(*job)
+		waiters = append(waiters, j.waiters...)
+		j.waiters = nil
+		h.put(j, h.rest(j))
+	}
+	if j := h.current; j != nil { // who came since its turn began
+		waiters = append(waiters, j.waiters...)
+		j.waiters = nil
+	}
+	return waiters
+}
+
 // backoff is how long is waited after so many failures.
 func backoff(n int) time.Duration { return min(minBackoff<<min(n-1, 16), maxBackoff) }
 
-// well says that the way works.
-func (k *Keeper) well(h *host) {
+// well says that the way works: a call took so long.
+func (k *Keeper) well(h *host, took time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if h.failures >= failuresInA {
+	h.slow = h.slow && took >= slowCall
+	if h.down {
 		k.Logger.Info("the server's rosters can be read and written again", "host", h.name)
 	}
-	h.failures, h.status.Error = 0, ""
+	h.down, h.probe, h.failures, h.status.Error = false, false, 0, ""
 }
 
 // fail says that a way does not do what it says.
@@ -642,12 +763,14 @@ func (k *Keeper) fail(h *host, why string) {
 	var released []*waiter
 	k.mu.Lock()
 	h.broken, h.scan = why, scan{}
+	pushes := h.takePushes()
 	for _, j := range h.jobs {
 		released = append(released, j.waiters...)
 		k.drop(h, j)
 	}
 	k.mu.Unlock()
 	release(released, false)
+	failPushes(pushes)
 	k.Logger.Error("the server's rosters are not kept in step: what was written is not there", "host", h.name, "why", why)
 	if k.Watcher != nil {
 		k.Watcher.Lost(h.name)
@@ -660,7 +783,7 @@ func (k *Keeper) fail(h *host, why string) {
 // report logs the progress of what takes long.
 func (k *Keeper) report(h *host) {
 	k.mu.Lock()
-	waiting, s := h.urgent.Len()+h.background.Len(), h.status
+	waiting, s := h.urgent.Len()+h.background.Len()+h.failing.Len(), h.status
 	idle := waiting == 0 && !h.scan.on
 	k.mu.Unlock()
 	now := time.Now()

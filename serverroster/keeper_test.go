@@ -372,6 +372,51 @@ func TestOneFails(t *testing.T) {
 	})
 }
 
+// A few users who always fail hold up nobody else.
+func TestSomeFail(t *testing.T) {
+	test(t, func(w *world) {
+		bad := make(map[jid.JID]bool)
+		for n := range 5 {
+			bad[mustJID(fmt.Sprintf("bad%d@example.org", n))] = true
+		}
+		w.server.fails = func(user jid.JID, _ string) error {
+			if bad[user] {
+				return errors.New("internal-server-error")
+			}
+			return nil
+		}
+		for user := range bad {
+			w.keep(user, many(3))
+		}
+		w.sleep(10 * time.Minute) // nobody is known for whom it works
+		w.keep(juliet, many(3))
+		w.sleep(5 * time.Minute)
+		w.equal(juliet, many(3))
+		for n := range 200 {
+			user := mustJID(fmt.Sprintf("good%d@example.org", n))
+			if took := w.query(user, many(3)); took > time.Second {
+				t.Fatalf("query %d waited for %v", n, took)
+			}
+			w.equal(user, many(3))
+			w.sleep(time.Duration(17*n) * time.Second / 10)
+		}
+		before := w.server.asked()
+		w.sleep(time.Hour)
+		if n := w.server.asked() - before; n > 100 { // each of them is tried every five minutes
+			t.Errorf("tried %d times in an hour", n)
+		}
+		if s := w.status(); s.Error == "" || s.Waiting != len(bad) {
+			t.Errorf("%+v", s)
+		}
+		// The user who told whether it works for others may fail, too.
+		w.server.do(func() { bad[mustJID("good199@example.org")] = true })
+		w.sleep(time.Hour)
+		w.keep(romeo, many(3))
+		w.sleep(5 * time.Minute)
+		w.equal(romeo, many(3))
+	})
+}
+
 // Who was in step does not wait to be looked at, and of very many, not all wait.
 func TestFewWait(t *testing.T) {
 	test(t, func(w *world) {
@@ -421,29 +466,106 @@ func TestSilent(t *testing.T) {
 	})
 }
 
-func TestNoAccount(t *testing.T) {
+// While a server does not answer, all queries together wait for 3 s, and later ones not at
+// all, until it has answered again.
+func TestSilentForMany(t *testing.T) {
 	test(t, func(w *world) {
-		w.server.none[juliet] = true
+		w.query(juliet, many(1)) // the way is proven
+		w.settle()
+		w.server.do(func() { w.server.silent = true })
+		began := time.Now()
+		var took [6]time.Duration
+		var all sync.WaitGroup
+		for n := range took {
+			if n == 4 {
+				w.sleep(queryWaits)
+			}
+			user := mustJID(fmt.Sprintf("user%d@example.org", n))
+			w.know(user, many(2))
+			asked := time.Now()
+			all.Add(1)
+			w.keeper.Keep(user, func(bool) { took[n] = time.Since(asked); all.Done() })
+			w.sleep(500 * time.Millisecond)
+		}
+		all.Wait()
+		for n, took := range took {
+			if at := max(0, queryWaits-time.Duration(n)*500*time.Millisecond); n < 4 && took != at || n >= 4 && took > 0 {
+				t.Errorf("query %d waited for %v", n, took)
+			}
+		}
+		if since := time.Since(began); since > 2*queryWaits+time.Second {
+			t.Errorf("it took %v", since)
+		}
+		w.sleep(5 * time.Minute)
+		if took := w.query(nurse, many(2)); took > 0 {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.server.do(func() { w.server.silent = false })
+		w.settle()
+		w.query(romeo, many(3))
+		w.equal(romeo, many(3))
+		// Slow is as bad as silent.
+		w.server.do(func() { w.server.each = 2 * time.Second })
+		for n := range 5 {
+			user := mustJID(fmt.Sprintf("other%d@example.org", n))
+			if took := w.query(user, many(2)); n == 0 && took != queryWaits || n > 0 && took > 0 {
+				t.Errorf("query %d of a slow server waited for %v", n, took)
+			}
+			w.sleep(10 * time.Second)
+		}
+	})
+}
+
+// A name without an account costs nothing but a try whenever somebody fetches: the account
+// may be made at any time, or be deleted and made again.
+func TestNoAccount(t *testing.T) {
+	onDisk(t, func(w *world) {
+		none := func(is bool) { w.server.do(func() { w.server.none[juliet] = is }) }
+		none(true)
 		w.query(juliet, many(3))
 		w.settle()
+		if w.watcher.told(juliet) > 0 {
+			t.Error("the watcher was told that they are in step")
+		}
 		gets := w.server.asked()
+		w.quiet(func() { w.sleep(20 * time.Hour) })
+		if w.server.asked() != gets {
+			t.Error("the server was asked though nobody fetched")
+		}
 		w.quiet(func() { w.ask(juliet) })
+		if s := w.status(); s.Error != "" || s.Residue > 0 || s.InStep > 0 {
+			t.Errorf("%+v", s)
+		}
+		none(false) // a login
+		w.ask(juliet)
+		w.equal(juliet, many(3))
+		w.settle()
+		gets = w.server.asked()
+		w.ask(juliet)
 		if w.server.asked() != gets {
 			t.Error("the server was asked again")
 		}
-		if s := w.status(); s.Error != "" || s.Residue > 0 {
-			t.Errorf("%+v", s)
-		}
-		w.server.none[juliet] = false
-		w.query(juliet, many(4))
-		w.equal(juliet, many(4))
-		w.server.none[juliet] = true
+		none(true) // a refresh, which changes nothing
 		w.query(juliet, many(5))
-		w.server.none[juliet] = false
+		w.settle()
+		w.server.put(juliet, roster.New(nil))
+		none(false)
+		w.keeper.Keep(juliet, nil)
+		w.settle()
+		w.equal(juliet, many(5))
+		none(true) // once a day, whoever fetches
+		w.query(juliet, many(6))
+		w.settle()
+		none(false)
+		w.sleep(26 * time.Hour)
+		w.equal(juliet, many(6))
+		none(true) // and on a new stream
+		w.query(juliet, many(7))
+		none(false)
 		w.sleep(time.Second)
 		w.keeper.Resume("example.org")
 		w.settle()
-		w.equal(juliet, many(5))
+		w.equal(juliet, many(7))
 	})
 }
 

@@ -27,11 +27,32 @@ func plain(r *roster.Roster) *roster.Roster {
 }
 
 // difference is what makes the roster want of have, which is plain. Removals come first: a
-// server may take an address that is removed for another one that is set.
+// server may take an address that is removed for another one that is set. A removed item is
+// as the server has it.
 func difference(have, want *roster.Roster) []roster.Change {
 	changes := roster.Diff(have, plain(want))
+	withRemoved(changes, have)
 	slices.SortStableFunc(changes, func(a, b roster.Change) int { return order(a) - order(b) })
 	return changes
+}
+
+// withRemoved makes the items of removals as have has them.
+func withRemoved(changes []roster.Change, have *roster.Roster) {
+	var places []int
+	var contacts []jid.JID
+	for i, c := range changes {
+		if c.Action == roster.Removed {
+			places, contacts = append(places, i), append(contacts, c.Item.JID)
+		}
+	}
+	if contacts == nil {
+		return
+	}
+	for i, item := range have.Lookup(contacts) {
+		if !item.JID.IsZero() {
+			changes[places[i]].Item = item
+		}
+	}
 }
 
 func order(c roster.Change) int {

@@ -22,10 +22,18 @@ type Way interface {
 	// Name, Subscription and Groups count.
 	Get(ctx context.Context, user jid.JID) (*roster.Roster, error)
 	// Set writes changes, in order, until one fails otherwise than with a
-	// [*RefusedError], which it returns at the end. written is called for each change
+	// [*RefusedError], which it returns at the end. A removed item is as the server has
+	// it, as far as is known. written is called for each change
 	// that the server has confirmed, from any goroutine but one at a time, and in order
 	// with what the server reports of presence; it does not block.
 	Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error
+}
+
+// exchanger is a [Way] to a server that may exchange presence by itself.
+type exchanger interface {
+	// Exchanges reports whether the server sends the presences that follow from what is
+	// written, see [Watcher].Written. It does not block.
+	Exchanges() bool
 }
 
 // ErrNoAccount is returned by a [Way] if the server has no account of that name.
@@ -45,7 +53,8 @@ func (e *RefusedError) Error() string { return "refused: " + e.Why }
 type Watcher interface {
 	// Written says that the server's own roster of a user has a contact as given from now
 	// on: it is called as [Way].Set's written is. exchanges says that the server has sent
-	// the presences that follow from it; else it does so with the next presence alone.
+	// the user's presence to the contact, if that follows; else it does so with the next
+	// presence alone. It never fetches the contact's presence for the user.
 	Written(user jid.JID, c roster.Change, exchanges bool)
 	// InStep says that the server's own roster of a user is this one.
 	InStep(user jid.JID, now *roster.Roster)

@@ -46,6 +46,12 @@ type turn struct {
 	inStep     bool            // at the end
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
+
+	tried     bool // something was to be written
+	killed    bool // the process was, while it wrote
+	toPush    []*serverPush
+	confirmed map[jid.JID]bool     // of what was written; nil: nothing is to be pushed
+	repeated  map[jid.JID]struct{} // written again for those
 }
 
 var (
@@ -57,8 +63,8 @@ func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, look: j.look, resumed: h.resumed, proven: h.proven, began: time.Now(),
-		refused: make(map[jid.JID]bool)}
-	j.look = false
+		refused: make(map[jid.JID]bool), toPush: j.pushes}
+	j.look, j.pushes = false, nil
 	return t
 }
 
@@ -70,6 +76,10 @@ func (t *turn) run() (done bool, err error) {
 		t.j.look = true // still
 		t.mu.Unlock()
 	}
+	if err != nil {
+		t.correctFailed()
+	}
+	t.settlePushes(done || err != nil, err)
 	if errors.Is(err, errBroken) {
 		return true, nil
 	}
@@ -85,7 +95,7 @@ func (t *turn) keep() (done bool, err error) {
 		return true, nil // a failure never empties a roster
 	}
 	ask := t.load()
-	if !ask && t.row.Version == t.want.Version() {
+	if !ask && t.row.Version == t.want.Version() && len(t.toPush) == 0 {
 		t.finish()
 		return true, nil
 	}
@@ -110,6 +120,17 @@ func (t *turn) keep() (done bool, err error) {
 				continue
 			}
 			if t.moved() {
+				continue
+			}
+			if again := t.pushAgain(); len(again) > 0 {
+				over, err := t.writeAgain(again)
+				if err != nil {
+					return false, err
+				}
+				if over {
+					t.leave()
+					return false, nil
+				}
 				continue
 			}
 			t.row.Residue = name
@@ -143,15 +164,20 @@ func (t *turn) keep() (done bool, err error) {
 // load reads what is kept, and reports whether the server is to be asked.
 func (t *turn) load() (ask bool) {
 	row, err := t.Store.ServerRoster(t.j.user.String())
-	if err == nil && row.JID != "" && !row.Writing {
+	if err == nil && row.JID != "" && !row.Writing && row.Residue != noAccount {
 		t.have, err = roster.Unpack(row.Roster, row.Items, "")
 	}
 	if err != nil {
 		t.Logger.Error("what was kept of the server's roster of a user cannot be read", "user", t.j.user, "err", err)
 		row = store.ServerRoster{}
 	}
+	t.killed = (row.Writing || row.JID != "" && row.Checked.IsZero()) && !t.j.began
+	t.j.began, t.j.owes = true, false
 	t.row, t.kept = row, row
 	t.row.JID = t.j.user.String()
+	if row.Residue == noAccount {
+		t.row.Residue = ""
+	}
 	return t.look || !isCurrent(row, t.resumed)
 }
 
@@ -248,15 +274,17 @@ func (t *turn) set(portion []roster.Change) error {
 		}
 		confirmed = append(confirmed, c)
 		if t.Watcher != nil {
-			t.Watcher.Written(t.j.user, c, t.name == "api")
+			t.Watcher.Written(t.j.user, c, t.exchanges())
 		}
 	}
 	t.j.wrote = true
+	t.touch(portion)
 	took, err := t.call(func(ctx context.Context) error { return t.way.Set(ctx, t.j.user, portion, written) })
 	mu.Lock()
 	returned = true
 	mu.Unlock()
 	t.sent = append(t.sent, confirmed...)
+	t.confirm(confirmed)
 	refused := 0
 	var refusal *RefusedError
 	if errors.As(err, &refusal) {
@@ -289,6 +317,12 @@ func (t *turn) set(portion []roster.Change) error {
 	return err
 }
 
+// exchanges reports whether the server sends the presences that follow from what is written.
+func (t *turn) exchanges() bool {
+	way, tells := t.way.(exchanger)
+	return t.name == "api" || tells && way.Exchanges()
+}
+
 // call calls a way when the server may be used, and measures it.
 func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err error) {
 	if !t.rest() {
@@ -308,7 +342,7 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	var refusal *RefusedError
 	switch {
 	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
-		t.well(t.h)
+		t.well(t.h, took)
 	case t.calls.Err() != nil:
 		err = errStopping
 	}
@@ -340,7 +374,8 @@ func (t *turn) over() bool {
 
 // finish keeps that the user is in step, but for what the server makes otherwise.
 func (t *turn) finish() {
-	row := store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}
+	t.correct()
+	row := store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Items: t.have.Len(), Checked: t.checked(), Residue: t.row.Residue, Roster: t.have.Packed()}
 	if k := t.kept; k.Version != row.Version || k.Residue != row.Residue || !k.Checked.Equal(row.Checked) {
 		t.Store.PutServerRoster(row, nil)
 	}
@@ -349,17 +384,21 @@ func (t *turn) finish() {
 	if t.Watcher != nil {
 		t.Watcher.InStep(t.j.user, t.have)
 	}
+	t.probe()
 }
 
 // leave keeps what the server has by now.
 func (t *turn) leave() {
-	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.row.Checked, Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
+	t.correct()
+	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Items: t.have.Len(), Checked: t.checked(), Residue: t.row.Residue, Roster: t.have.Packed()}, nil)
 }
 
-// keepNoAccount keeps that there is nothing to do as there is no such account.
-func (t *turn) keepNoAccount() {
-	t.have, t.row.Residue, t.row.Checked = roster.New(nil), "", t.began
-	t.finish()
+// noAccount is the residue of a user of whom the server has no account, at present: they are
+// tried again whenever they are fetched, as others are once a day.
+const noAccount = "no account"
+
+func (t *turn) leaveNoAccount() {
+	t.Store.PutServerRoster(store.ServerRoster{JID: t.row.JID, Version: t.want.Version(), Checked: t.began, Residue: noAccount}, nil)
 }
 
 // prove compares what the server has with what it has confirmed since it was asked last.

@@ -269,6 +269,14 @@ func (t *Table) HasConnected(user jid.JID) bool {
 	return t.users[user] != nil
 }
 
+// HasAvailable reports whether a user (a bare JID) has an available resource, as far as the
+// server reports presence.
+func (t *Table) HasAvailable(user jid.JID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.users[user], func(r *resource) bool { return r.available })
+}
+
 // InterestedOf are the interested resources of a user (a bare JID).
 func (t *Table) InterestedOf(user jid.JID) []jid.JID {
 	t.mu.Lock()

@@ -182,11 +182,15 @@ func (u *user) handleAll() bool {
 				go u.run()
 			}
 		}
-		if waits {
+		saved := done
+		if waits { // the server is given what is kept alone
 			left.Add(1)
-			u.bringInStep(done)
+			saved = func() {
+				go u.bringInStep(done)
+				done()
+			}
 		}
-		u.save(done) // from here on, the loop may run again
+		u.save(saved) // from here on, the loop may run again
 		if left.Add(-1) > 0 {
 			return false
 		}
@@ -413,10 +417,13 @@ func (u *user) received(e fetchedEvent) {
 // fetchLater marks the user: they are fetched again after a pause.
 func (u *user) fetchLater(kind string, why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
-	if b == soon && u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
-		b = seldom // nobody looks
+	reason := forFailure
+	if u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
+		if reason = forOffline; b == soon {
+			b = seldom // nobody looks
+		}
 	}
-	u.m.queue.mark(u.jid, kind, why.Error(), b)
+	u.m.queue.mark(u.jid, kind, why.Error(), b, reason)
 }
 
 // fail answers queries though the fetch failed, or is late: with the last known roster, if

@@ -47,12 +47,13 @@ const (
 )
 
 // The reasons for a fetch that no query waits for. In each domain the first three take
-// turns; nobody waits for the last.
+// turns; nobody waits for the others. The last one comes behind those of all domains.
 const (
 	forRefresh     = iota // the backend says that the roster changed
 	forFailure            // the last try failed: the user is marked
 	forResync             // somebody may have missed something
 	forUnknownUser        // the backend does not know the user
+	forOffline            // any of these, of a user without a connected resource
 	reasons
 )
 
@@ -73,7 +74,7 @@ type fetchQueue struct {
 	free       int                // places: how many more fetches may be under way
 	nonRefresh int                // of those, how many may go to what is no refresh
 	marked     map[string]int     // entries, by kind
-	resyncs    int                // entries that are not marked, and are forResync
+	resyncs    int                // entries that are not marked, and are forResync or forOffline
 	timer      *time.Timer
 	stopped    bool
 
@@ -154,14 +155,15 @@ const (
 	MarkedGuard   = "guard"   // the removal guard holds what was fetched
 	MarkedClient  = "client"  // a client may have missed something: its push or answer is not confirmed
 	MarkedStream  = "stream"  // there was no stream to the server
+	MarkedState   = "state"   // what is kept of them could not be read
 	MarkedBefore  = "before"  // it was before rosterd started
 )
 
 // Kinds are what a user can be marked for. Nobody may modify it.
-var Kinds = []string{MarkedBackend, MarkedGuard, MarkedClient, MarkedStream, MarkedBefore}
+var Kinds = []string{MarkedBackend, MarkedGuard, MarkedClient, MarkedStream, MarkedState, MarkedBefore}
 
-// mark notes that a try failed: the next comes after a pause.
-func (q *fetchQueue) mark(user jid.JID, kind, why string, b backoff) {
+// mark notes that a try failed: the next comes after a pause, for a reason.
+func (q *fetchQueue) mark(user jid.JID, kind, why string, b backoff, reason int) {
 	q.mu.Lock()
 	e := q.entry(user)
 	q.count(e, -1)
@@ -178,7 +180,7 @@ func (q *fetchQueue) mark(user jid.JID, kind, why string, b backoff) {
 	} else if e.index >= 0 && e.reason != forUnknownUser {
 		wait = min(wait, e.at.Sub(now)) // somebody else's failure is no reason to wait for longer
 	}
-	q.schedule(e, forFailure, now.Add(wait))
+	q.schedule(e, reason, now.Add(wait))
 	q.mu.Unlock()
 	q.dispatch()
 }
@@ -190,7 +192,11 @@ func (q *fetchQueue) resync(domain string, users []jid.JID) {
 	for _, user := range users {
 		e := q.entry(user)
 		e.tries = 0
-		q.schedule(e, reasonOf(e), time.Now())
+		reason := forResync
+		if e.marked {
+			reason = forFailure
+		}
+		q.schedule(e, reason, time.Now())
 	}
 	q.mu.Unlock()
 	q.dispatch()
@@ -210,7 +216,7 @@ func (q *fetchQueue) offline(users ...jid.JID) {
 			q.marks.Mark(user.String(), offline)
 		}
 		e.tries = 0
-		q.schedule(e, reasonOf(e), time.Now())
+		q.schedule(e, forOffline, time.Now())
 	}
 	q.mu.Unlock()
 	if len(users) > 0 {
@@ -218,12 +224,13 @@ func (q *fetchQueue) offline(users ...jid.JID) {
 	}
 }
 
-// reasonOf is why an entry is fetched again that nobody waits for.
-func reasonOf(e *entry) int {
-	if e.marked {
-		return forFailure
+// left notes that a user has no connected resource any more.
+func (q *fetchQueue) left(user jid.JID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if e := q.entries[user]; e != nil && e.index >= 0 && (e.reason == forFailure || e.reason == forResync) {
+		q.schedule(e, forOffline, e.at)
 	}
-	return forResync
 }
 
 // hasten lets the marked users of some domains be tried at once.
@@ -331,7 +338,7 @@ func (q *fetchQueue) count(e *entry, n int) {
 		if q.marked[e.kind] += n; q.marked[e.kind] == 0 {
 			delete(q.marked, e.kind)
 		}
-	case e.reason == forResync:
+	case e.reason == forResync || e.reason == forOffline:
 		q.resyncs += n
 	}
 }
@@ -385,6 +392,18 @@ func (q *fetchQueue) dispatch() {
 // place for them. If there are none, wait is how long until there may be, or negative
 // if that is not known. q.mu is held.
 func (q *fetchQueue) next(connected bool) (b *batch, wait time.Duration) {
+	if b, wait = q.take(connected, forRefresh, forUnknownUser); b != nil {
+		return b, 0
+	}
+	b, later := q.take(connected, forOffline, forOffline)
+	if wait < 0 || later >= 0 && later < wait {
+		wait = later
+	}
+	return b, wait
+}
+
+// take is next for some of the reasons.
+func (q *fetchQueue) take(connected bool, first, last int) (b *batch, wait time.Duration) {
 	wait = -1
 	sooner := func(d time.Duration) {
 		if wait < 0 || d < wait {
@@ -405,7 +424,7 @@ func (q *fetchQueue) next(connected bool) (b *batch, wait time.Duration) {
 		if size > 1 && d.fetches >= bulkFetches {
 			continue
 		}
-		for n := range reasons {
+		for n := first; n <= last; n++ {
 			reason := n
 			if n < forUnknownUser {
 				reason = (d.turn + n) % forUnknownUser

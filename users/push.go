@@ -93,7 +93,6 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 	old := u.last
 	deliveries := u.deliveries(u.replace(now, time.Now()), queries, behind)
 	u.dirty = u.dirty || old != now || len(before.missed) > 0
-	u.known.Store(now)
 	u.logTold(len(queries), deliveries)
 
 	s := &settling{user: u.jid, calls: calls, left: 1}
@@ -107,15 +106,18 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 	}
 	lags := !u.inStep() // the server's own roster
 	then := func() {
-		if lags && len(queries) == 0 {
-			u.m.serverRosters.Keep(u.jid, nil)
-		}
 		sent := u.answer(queries, roster.Answer{Roster: now}, same)
 		for _, p := range pushes {
 			sent = u.push(p) || sent
 		}
+		if lags && len(queries) == 0 { // behind them: they may be what is written
+			u.m.serverRosters.Keep(u.jid, nil)
+		}
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
+		}
+		if u.known.Store(u.last); lags && len(queries) == 0 && u.last == now {
+			u.m.serverRosters.Keep(u.jid, nil)
 		}
 		if u.m.watcher != nil {
 			u.m.watcher.Told(u.jid, u.last)
@@ -145,7 +147,6 @@ func (u *user) undo(before state) {
 	now := u.state
 	u.state = before
 	u.epoch, u.told, u.inFlight, u.outdated = now.epoch, now.told, now.inFlight, true
-	u.known.Store(u.last)
 }
 
 // interested are the interested resources. What is known of others is forgotten.

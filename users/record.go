@@ -99,7 +99,7 @@ func (u *user) take(s state) {
 func (u *user) reread() {
 	before, err := u.m.read(u.jid)
 	if err != nil {
-		u.fetchLater(MarkedClient, err, soon)
+		u.fetchLater(MarkedState, err, soon)
 		return
 	}
 	now := u.state

@@ -312,3 +312,31 @@ func TestFloodWhileTheLoopWaits(t *testing.T) {
 		}
 	})
 }
+
+// What the server has pushed by itself is pushed once more as it is, to all who asked, and to
+// nobody else.
+func TestPushedByTheServer(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "nurse@example.org Angelica", "paris@example.org P")
+		w.Pushed(mustJID(t, "juliet@example.org"), []jid.JID{mustJID(t, "nurse@example.org")})
+		w.expect()
+		w.ask("garden")
+		w.ask("tower")
+		w.took()
+		w.Pushed(mustJID(t, "juliet@example.org"), []jid.JID{mustJID(t, "nurse@example.org"), mustJID(t, "peter@example.org")})
+		got := w.took()
+		slices.Sort(got)
+		if want := []string{"push garden changed nurse Angelica", "push garden removed peter ", "push tower changed nurse Angelica", "push tower removed peter "}; !slices.Equal(got, want) {
+			t.Errorf("sent %q", got)
+		}
+		var many []jid.JID
+		for i := range maxRefused + 1 {
+			many = append(many, mustJID(t, fmt.Sprintf("many%d@example.org", i)))
+		}
+		w.Pushed(mustJID(t, "juliet@example.org"), many)
+		time.Sleep(10 * time.Second)
+		if got := w.took(); len(got) != 4 { // everything to each
+			t.Errorf("sent %q", got)
+		}
+	})
+}

@@ -48,9 +48,10 @@ func (u *user) inStep() bool {
 	return s != nil && s.roster == u.last && u.m.sameSession(u.jid, s.at)
 }
 
-// bringInStep has the server's own roster brought in step with the last known one. ready is
-// called when that is done, or not worth waiting for.
+// bringInStep has the server's own roster brought in step with the last known one, which is
+// in the store. ready is called when that is done, or not worth waiting for.
 func (u *user) bringInStep(ready func()) {
+	u.known.Store(u.last)
 	s := &step{u.last, time.Now()}
 	u.m.serverRosters.Keep(u.jid, func(inStep bool) {
 		if inStep {

@@ -3,6 +3,7 @@ package users
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -97,6 +98,63 @@ func TestAnswerWaitsForTheServersRoster(t *testing.T) {
 	})
 }
 
+// What is undone, as nobody could be told, was never given to the server.
+func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		s.answer(true)
+		w.took()
+		refused := errors.New("the queue is full")
+		w.set(func() {
+			w.refuse = refused
+			w.refusing = func() { // another user's fetch, say, has the keeper look
+				if r, known := w.Known(juliet); !known || r.Len() != 1 {
+					t.Errorf("%d contacts are known before anybody was told", r.Len())
+				}
+			}
+		})
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		if err := w.refreshJuliet(); err != refused {
+			t.Errorf("refresh: %v", err)
+		}
+		if n := s.has(juliet).Len(); n != 1 {
+			t.Errorf("the server has %d contacts", n)
+		}
+		w.set(func() { w.refuse, w.refusing = nil, nil })
+		w.refreshJuliet()
+		if n := s.has(juliet).Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
+		}
+	})
+}
+
+// The server is not given what a kill could still lose.
+func TestServersRosterWaitsForTheStore(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		s.answer(true)
+		w.took()
+		w.kept.set(false, time.Second)
+		w.backend.set("juliet", "romeo@example.org R", "nurse@example.org Nurse")
+		w.ask("balcony")
+		synctest.Wait()
+		if r, _ := w.Known(juliet); r.Len() != 1 || s.has(juliet).Len() != 1 {
+			t.Error("the server was given what is not in the store")
+		}
+		time.Sleep(time.Second)
+		if n := s.has(juliet).Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
+		}
+		w.expect()
+		s.answer(true)
+		w.expect("reply balcony nurse Nurse, romeo R")
+	})
+}
+
 // So does one that needs no fetch.
 func TestAnswerWithinMaxAgeWaitsForTheServersRoster(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
@@ -176,6 +234,73 @@ func TestRefreshOfAnUnknownOfflineUser(t *testing.T) {
 		if n := s.has(mustJID(t, "juliet@example.org")).Len(); n != 1 {
 			t.Errorf("the server has %d contacts", n)
 		}
+	})
+}
+
+// Who is offline comes last: behind connected users of all domains, whether the last try
+// failed or not, and after a restart, too.
+func TestOfflineUsersComeLast(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		var offline []jid.JID
+		for i := range 300 {
+			offline = append(offline, mustJID(t, fmt.Sprintf("user%d@example.org", i)))
+		}
+		juliet, nurse := mustJID(t, "juliet@example.org"), mustJID(t, "nurse@example.net")
+		order := func(why string, come func()) {
+			t.Helper()
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			w.backend.reported()
+			come()
+			time.Sleep(200 * time.Millisecond) // 100 are fetched a second
+			w.backend.mu.Lock()
+			defer w.backend.mu.Unlock()
+			for _, user := range []jid.JID{juliet, nurse} {
+				if i := slices.IndexFunc(w.backend.asked, func(r roster.Request) bool { return r.User == user }); i < 0 {
+					t.Errorf("%s, %s was not fetched before %d who are offline", why, user, len(w.backend.asked))
+				}
+			}
+			if len(w.backend.asked) > 100 {
+				t.Errorf("%s, %d were fetched", why, len(w.backend.asked))
+			}
+			w.backend.asked = nil
+		}
+		w.sessions.Interested(mustJID(t, "juliet@example.org/balcony"))
+		w.sessions.Interested(mustJID(t, "nurse@example.net/hall"))
+		resume := func() { w.Resume("example.org"); w.Resume("example.net") }
+		if _, err := w.Refresh(t.Context(), offline); err != nil {
+			t.Error(err)
+		}
+		order("reported", resume)
+		w.backend.fail(errors.New("down"))
+		time.Sleep(10 * time.Second)
+		if c := w.Counts(); c.Marked+c.Resync < 200 {
+			t.Errorf("%+v", c)
+		}
+		w.backend.fail(nil)
+		w.Hasten([]string{"example.org"})
+		order("failed", resume)
+		w.kept.flush(-1)
+		w.restart(false)
+		s.m = w.Manager
+		w.KeepServerRosters(s)
+		w.Resume("example.org")
+		time.Sleep(time.Second)
+		order("restarted", resume)
+		// And who is gone comes behind those who are there.
+		time.Sleep(time.Minute)
+		for _, user := range offline {
+			w.sessions.Interested(mustJID(t, user.String()+"/r"))
+		}
+		resume()
+		for _, user := range offline {
+			w.sessions.Gone(mustJID(t, user.String()+"/r"))
+			w.Gone(mustJID(t, user.String()+"/r"))
+		}
+		order("gone", func() {
+			w.queue.resync("example.org", []jid.JID{juliet})
+			w.queue.resync("example.net", []jid.JID{nurse})
+		})
 	})
 }
 

@@ -42,7 +42,8 @@
 //	 and failed   they are missed, the epoch grows, the user is marked  (written behind)
 //	noted:
 //	 undelivered  the resource is in doubt, the user is marked          the resource in doubt
-//	 refused      the epoch grows; pushes what is true to that resource the contacts as missed
+//	 refused,     the epoch grows; pushes what is true to that resource the contacts as missed
+//	 or pushed by the server itself
 //	 gone         rests if nothing is to be done                        -
 //	stopping      answers what is left, tells nothing more              all that is known
 //
@@ -248,8 +249,10 @@ func NewManager(o Options) (*Manager, error) {
 		case err != nil:
 		case why == offline:
 			m.queue.offline(user)
+		case !m.Sessions.HasConnected(user):
+			m.queue.mark(user, MarkedBefore, why, soon, forOffline)
 		default:
-			m.queue.mark(user, MarkedBefore, why, soon)
+			m.queue.mark(user, MarkedBefore, why, soon, forFailure)
 		}
 		return nil
 	})
@@ -338,7 +341,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 			}
 		case !connected:
 			m.reports.note(user)
-			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon)
+			m.queue.mark(user, MarkedStream, roster.ErrNotConnected.Error(), soon, forFailure)
 		default:
 			fetched = append(fetched, user)
 		}
@@ -453,6 +456,24 @@ func (m *Manager) Refused(full jid.JID, contacts []jid.JID) {
 	}
 }
 
+// Pushed says that the server has pushed these contacts' items to a user's clients by itself,
+// or may have, otherwise than they are: what is true is pushed after it.
+func (m *Manager) Pushed(user jid.JID, contacts []jid.JID) {
+	resources := m.Sessions.InterestedOf(user)
+	if len(resources) == 0 {
+		return // whoever asks is told what is true
+	}
+	m.note(user, func(n *notes) {
+		for _, full := range resources {
+			if len(contacts) > maxRefused {
+				n.addUndelivered(full, undelivered{})
+			} else {
+				n.addRefused(full, contacts)
+			}
+		}
+	})
+}
+
 // Gone says that a resource is no longer connected. A user without a connected resource is
 // not refreshed any more.
 func (m *Manager) Gone(full jid.JID) {
@@ -460,7 +481,9 @@ func (m *Manager) Gone(full jid.JID) {
 	if m.Sessions.HasConnected(user) {
 		return
 	}
-	if !m.keeps(user.Domain()) {
+	if m.keeps(user.Domain()) {
+		m.queue.left(user)
+	} else {
 		m.queue.done(user, generation, 0)
 	}
 	if m.busy(user) {

@@ -137,6 +137,8 @@ type world struct {
 	fits    int   // items in a reply; 0: any number
 	refuse  error // of Push
 	lost    bool  // replies are lost with the stream
+
+	refusing func() // is called when Push refuses; nil: nothing
 }
 
 func newWorld(t *testing.T, limits Limits) *world {
@@ -172,9 +174,12 @@ func (w *world) Connected() bool {
 
 func (w *world) Push(to []jid.JID, changes []roster.Change, settled func(roster.Outcome)) error {
 	w.mu.Lock()
-	if w.refuse != nil {
-		defer w.mu.Unlock()
-		return w.refuse
+	if err, f := w.refuse, w.refusing; err != nil {
+		w.mu.Unlock()
+		if f != nil {
+			f()
+		}
+		return err
 	}
 	for _, full := range to {
 		for _, c := range changes {

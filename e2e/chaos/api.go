@@ -191,11 +191,11 @@ func (f *fake) call(w http.ResponseWriter, r *http.Request, body []byte) {
 		f.pushOwn(args.LocalUser, item)
 		_, _ = io.WriteString(w, "0")
 	case command == "delete_rosteritem":
+		item := Item{JID: contact, Subscription: "remove"}
 		if _, there := f.rosters[args.LocalUser][contact]; there {
-			item := Item{JID: contact, Subscription: "remove"}
 			f.written(args.LocalUser, item)
-			f.pushOwn(args.LocalUser, item)
 		}
+		f.pushOwn(args.LocalUser, item) // also of what is not there
 		_, _ = io.WriteString(w, "0")
 	default:
 		w.WriteHeader(http.StatusNotFound)

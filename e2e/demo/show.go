@@ -97,6 +97,12 @@ func (s *stage) showPush(ctx context.Context, client harness.Client) error {
 
 // explain says how to go on by hand.
 func (s *stage) explain() {
+	if s.page != nil {
+		title("Open this page: her contacts in the backend, beside her chat")
+		fmt.Printf("  %s\n", s.page.URL)
+	} else {
+		title("There is no page to look at: " + s.noPage.Error())
+	}
 	host, port, _ := strings.Cut(s.prosody.ClientAddress(), ":")
 	title("Everything stays up until Ctrl-C. Log in with a client of your own, without TLS:")
 	line("server and port (connect manually)", host+"  "+port)
@@ -110,8 +116,8 @@ func (s *stage) explain() {
 	title("Report it, and see the push arrive, in your client and here:")
 	fmt.Printf("  curl -X POST %s -H 'Content-Type: application/json' -d '[\"juliet\"]'\n", s.rosterd.RefreshURL())
 	title("Or add, rename or remove a contact in your client: the backend takes it, and what is true then is pushed.")
-	title("Look at rosterd's metrics:")
-	fmt.Printf("  curl %s\n\n", s.rosterd.Metrics("/metrics").URL)
+	title("Look at rosterd's own page, and its metrics:")
+	fmt.Printf("  %s\n  curl %s\n\n", s.rosterd.Metrics("/").URL, s.rosterd.Metrics("/metrics").URL)
 }
 
 // watch prints the pushes that arrive at juliet's client, until ctx ends or the

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/e2e/webdemo"
 )
 
 // patience bounds each part of the show.
@@ -21,6 +22,10 @@ type stage struct {
 	prosody *harness.Server
 	backend *harness.Backend
 	rosterd *harness.Rosterd
+
+	page   *webdemo.Page // nil: Converse.js is not there
+	friend *webdemo.Friend
+	noPage error // why
 }
 
 // setUp starts everything and waits until rosterd serves.
@@ -38,7 +43,7 @@ func setUp(ctx context.Context, binary string) (_ *stage, err error) {
 	}
 
 	title("Starting")
-	if s.prosody, err = harness.StartProsody(ctx, harness.ProsodyOptions{ServerOptions: harness.ServerOptions{Users: users}}); err != nil {
+	if s.prosody, err = harness.StartProsody(ctx, harness.ProsodyOptions{WebSocket: true, ServerOptions: harness.ServerOptions{Users: users, PEP: true}}); err != nil {
 		return nil, err
 	}
 	line("Prosody, the XMPP server of example.org", s.prosody.ClientAddress())
@@ -58,7 +63,25 @@ func setUp(ctx context.Context, binary string) (_ *stage, err error) {
 		return nil, err
 	}
 	line("rosterd, the component "+s.prosody.Options().Component, s.rosterd.RefreshURL())
-	return s, nil
+	return s, s.openPage(ctx)
+}
+
+// openPage serves the page, if Converse.js is there.
+func (s *stage) openPage(ctx context.Context) error {
+	var converse string
+	if converse, s.noPage = webdemo.Converse(ctx); s.noPage != nil {
+		return nil
+	}
+	s.friend = &webdemo.Friend{Options: harness.ClientOptions{Address: s.prosody.ClientAddress(), JID: "romeo@example.org/orchard", Password: users["romeo"]}}
+	var err error
+	s.page, err = webdemo.Serve(webdemo.Options{
+		Converse: converse, WebSocket: s.prosody.WebSocketURL(), Backend: s.backend,
+		Refresh: func(ctx context.Context, user string) (harness.RefreshAnswer, error) {
+			return s.rosterd.PostRefresh(ctx, fmt.Sprintf("[%q]", user))
+		},
+		User: "juliet", Host: "example.org", Password: users["juliet"], Friend: "romeo", Visit: s.friend.Visit,
+	})
+	return err
 }
 
 // fillBackend gives the three users their contacts.
@@ -78,6 +101,12 @@ func (s *stage) fillBackend() {
 
 // close ends what has been started.
 func (s *stage) close() {
+	if s.page != nil {
+		s.page.Close()
+	}
+	if s.friend != nil {
+		s.friend.Close()
+	}
 	if s.rosterd != nil {
 		s.rosterd.Close()
 	}

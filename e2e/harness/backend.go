@@ -1,13 +1,16 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -101,6 +104,35 @@ func (b *Backend) Set(user string, contacts Contacts) {
 		panic(err) // strings and booleans: cannot be
 	}
 	b.SetBody(user, body)
+}
+
+// Items are the contacts of a user as a client has them, by JID, or none if they are not
+// the JSON of [Contacts].
+func (b *Backend) Items(user string) []Item {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var contacts map[string]struct {
+		Contact
+		Groups any `json:"groups"` // an edit has left an array
+	}
+	if json.Unmarshal(b.bodies[user], &contacts) != nil {
+		return nil
+	}
+	var items []Item
+	for _, jid := range slices.Sorted(maps.Keys(contacts)) {
+		c := contacts[jid]
+		it := Item{JID: jid, Name: c.Name, Ask: c.Ask, Approved: c.Approved, Subscription: cmp.Or(c.Subscription, "both")}
+		switch groups := c.Groups.(type) {
+		case map[string]any:
+			it.Groups = slices.Sorted(maps.Keys(groups))
+		case []any:
+			for _, group := range groups {
+				it.Groups = append(it.Groups, fmt.Sprint(group))
+			}
+		}
+		items = append(items, it)
+	}
+	return items
 }
 
 // SetBody replaces the contacts of a user with any bytes.

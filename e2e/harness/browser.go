@@ -42,7 +42,11 @@ func NewBrowser(ctx context.Context) (*Browser, error) {
 	chromedp.ListenTarget(b.ctx, func(event any) {
 		switch e := event.(type) {
 		case *runtime.EventExceptionThrown:
-			b.complain(e.ExceptionDetails.Text)
+			what := e.ExceptionDetails.Text
+			if e.ExceptionDetails.Exception != nil {
+				what += " " + e.ExceptionDetails.Exception.Description
+			}
+			b.complain(what)
 		case *log.EventEntryAdded:
 			if e.Entry.Level == log.LevelError {
 				b.complain(e.Entry.Text + " " + e.Entry.URL)

@@ -101,7 +101,7 @@ api_permissions:
   rosterd:
     from: mod_http_api
     who: %s
-    what: [get_roster, add_rosteritem, delete_rosteritem]
+    what: [get_roster, add_rosteritem, delete_rosteritem, send_stanza]
 `, s.api, o.API)
 }
 

@@ -21,6 +21,9 @@ type ProsodyOptions struct {
 	// the component's.
 	GlobalLua, HostLua, ComponentLua string
 
+	// WebSocket lets clients in browsers log in (RFC 7395), and see avatars as vCards.
+	WebSocket bool
+
 	// Files are written into the server's folder, by their paths. Modules are found there.
 	Files map[string]string
 }
@@ -37,6 +40,9 @@ func (o ProsodyOptions) config(s *Server) string {
 	}
 	if o.OwnRosters {
 		http, modules = fmt.Sprint(s.api), modules+`, "harness_rosters"`
+	}
+	if o.WebSocket {
+		http, modules = fmt.Sprint(s.api), modules+`, "websocket", "vcard_legacy"`
 	}
 	fmt.Fprintf(&b, `-- A throw-away Prosody for end-to-end tests: no TLS, no federation.
 data_path = %s
@@ -56,12 +62,13 @@ modules_disabled = { "s2s", "tls" }
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 authentication = "internal_plain"
+consider_websocket_secure = true
 log = { { levels = { min = "debug" }, to = "console" } }
 `, luaString(s.path("data")), luaString(s.path("prosody.pid")), luaString(s.path("")), luaString(prosodyModules), s.c2s, s.service, http, modules)
 	fmt.Fprintln(&b, o.GlobalLua)
 	for _, host := range o.Hosts() {
 		fmt.Fprintf(&b, "\nVirtualHost %s\n%s%s\n", luaString(host), o.grants(host).lua(o.Component), o.HostLua)
-		if o.OwnRosters {
+		if o.OwnRosters || o.WebSocket {
 			fmt.Fprintf(&b, "  http_host = \"127.0.0.1\"\n")
 		}
 	}

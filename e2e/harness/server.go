@@ -25,7 +25,7 @@ type Server struct {
 	dir      string // of all its files
 	c2s      int    // port
 	service  int    // port, for components
-	api      int    // port, of ejabberd's HTTP API and of the module for [Server.OwnRoster]
+	api      int    // port, of ejabberd's HTTP API, or of Prosody's HTTP server
 	process  *process
 }
 
@@ -132,6 +132,9 @@ func (s *Server) ClientAddress() string { return freeport.Address(s.c2s) }
 // ComponentAddress is host:port where the component connects.
 func (s *Server) ComponentAddress() string { return freeport.Address(s.service) }
 
+// WebSocketURL is where clients in browsers log in, of a Prosody with that option.
+func (s *Server) WebSocketURL() string { return "ws://" + freeport.Address(s.api) + "/xmpp-websocket" }
+
 // APIURL is ejabberd's HTTP API, to which "/" and a command's name are added.
 func (s *Server) APIURL() string { return "http://" + freeport.Address(s.api) + "/api" }
 
@@ -167,7 +170,8 @@ type ServerOptions struct {
 
 	// OwnRosters has the server's own rosters be read and written past the
 	// component, see [Server.OwnRoster]. ejabberd gets its HTTP API for it, and
-	// refuses what users change of their rosters, unless Edits is set.
+	// refuses what users change of their rosters, unless Edits is set, as it is meant
+	// to be on Prosody, too.
 	OwnRosters, Edits bool
 	// PEP has users publish (XEP-0163).
 	PEP bool
