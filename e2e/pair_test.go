@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,6 +85,19 @@ func pairOf(ctx context.Context, t *testing.T, r *harness.Rosterd) (s struct {
 	return s
 }
 
+// wantCheck wants rosterd check to find all in order, and to say something. It disturbs nobody.
+func wantCheck(ctx context.Context, t *testing.T, r *harness.Rosterd, want string) {
+	t.Helper()
+	file, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := exec.CommandContext(ctx, file, "check", "--config", r.File(), "--user", "juliet").CombinedOutput()
+	if err != nil || !strings.Contains(string(said), want) {
+		t.Errorf("check, which is to say %q: %v\n%s", want, err, said)
+	}
+}
+
 // swap waits until the other one is the active one, and serves the users.
 func (w *twins) swap(ctx context.Context, t *testing.T) {
 	t.Helper()
@@ -117,6 +131,8 @@ func testPair(t *testing.T, srv server) {
 			if metric(ctx, t, w.other, "rosterd_active") != 0 || metric(ctx, t, w.rosterd, "rosterd_active") != 1 || metric(ctx, t, w.rosterd, "rosterd_takeovers_total") != 1 {
 				t.Error("the metrics do not say who is active")
 			}
+			wantCheck(ctx, t, w.rosterd, "this instance is the active one since ")
+			wantCheck(ctx, t, w.other, "this instance stands by, or would")
 			w.backend.Set("juliet", contacts("Romeo", "Paris", "Nurse"))
 			w.refresh(ctx, t, "juliet")
 			wantPushes(ctx, t, juliet, item("Nurse"))

@@ -545,3 +545,47 @@ func (l *Lease) Strike(ctx context.Context, entries []Entry) error {
 	_, err := l.pair.pool.Exec(ctx, "DELETE FROM rosterd.entered WHERE pair = $1 AND id = ANY($2)", l.num, ids)
 	return explain(l.pair.where, err)
 }
+
+// View is what can be seen of a pair without being an instance of it.
+type View struct {
+	Made    bool // the tables are there
+	MayMake bool // or can be made
+	Held    bool // an instance is active
+	Last    Term // that one, or the one before
+}
+
+// minVersion is the oldest PostgreSQL that is good, as server_version_num.
+const minVersion = 130000
+
+// Look changes nothing.
+func (p *Pair) Look(ctx context.Context) (v View, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var server int
+	err = p.pool.QueryRow(ctx, `SELECT current_setting('server_version_num')::integer, to_regclass('rosterd.version') IS NOT NULL,
+		has_database_privilege(current_database(), 'CREATE')`).Scan(&server, &v.Made, &v.MayMake)
+	if err == nil && server < minVersion {
+		err = fmt.Errorf("PostgreSQL %d is too old: %d or later is needed", server/10000, minVersion/10000)
+	}
+	if err != nil || !v.Made {
+		return v, explain(p.where, err)
+	}
+	var known, num int
+	if err = p.pool.QueryRow(ctx, "SELECT version FROM rosterd.version").Scan(&known); err == nil && known > version {
+		err = fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
+	}
+	if err == nil {
+		err = p.pool.QueryRow(ctx, "SELECT pair FROM rosterd.pairs WHERE domain = $1", p.domain).Scan(&num)
+	}
+	if err == nil {
+		v.Last, err = readTerm(ctx, p.pool, num, "")
+	}
+	if err == nil {
+		err = p.pool.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND objsubid = 2 AND granted
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, uint32(lockClass), uint32(num)).Scan(&v.Held)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil // no instance of this pair was ever here
+	}
+	return v, explain(p.where, err)
+}

@@ -85,6 +85,9 @@ func (r *Rosterd) start(opts RosterdOptions) error {
 	return err
 }
 
+// File is its configuration.
+func (r *Rosterd) File() string { return filepath.Join(r.dir, "config.yaml") }
+
 // Configure changes settings in the file of a running rosterd, which does not know
 // of it. One that is nil is taken out.
 func (r *Rosterd) Configure(settings map[string]any) error {
