@@ -20,6 +20,7 @@ const (
 	lookEvery  = 200 * time.Millisecond
 	beatEvery  = time.Second
 	reachEvery = 500 * time.Millisecond
+	headStart  = 3 * time.Second
 	// quietFor is how long ago an instance that was killed may have written last: it says
 	// so each aliveEvery of PostgreSQL. One that could not write has told what nobody knows.
 	quietFor = 2 * pairAliveEvery
@@ -193,6 +194,12 @@ func (p *Pair) stand(ctx context.Context, failed bool) (*Lease, error) {
 	}
 	p.set(num, nil)
 	reached := time.Now()
+	if failed { // The one that is active lost its lock, too, when the database went away: it goes first.
+		select {
+		case <-ctx.Done():
+		case <-time.After(headStart):
+		}
+	}
 	for {
 		locked, err := tryLock(ctx, c, num)
 		if err == nil && locked {
