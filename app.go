@@ -135,6 +135,7 @@ func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app
 // stop ends what was made, be it the whole program or a part of it: requests first, then
 // what was made last, and uses the rest. The state is closed at the end.
 func (a *app) stop() (err error) {
+	a.pair.leave()
 	if a.refresh != nil && a.metrics != nil {
 		a.stopHTTP()
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	tellWithin = time.Second     // before this instance goes on, as the other may be gone
+	tellWithin = 4 * time.Second // before this instance goes on, as the other may be gone
+	handWithin = 5 * time.Second // that one waits to be asked for what it could not write
 	tellFor    = 2 * time.Minute // and afterwards, as it may have been cut off
 	lookAfter  = time.Second     // how often is looked whether who was passed a refresh is active
 	someUsers  = 10_000          // that are entered, or refreshed for having been, at a time
@@ -37,6 +38,9 @@ type pair struct {
 	end     context.CancelFunc
 	running sync.WaitGroup
 	closed  chan struct{} // when the stream is, as the lease is lost
+	left    refresh.Left  // set before closed is
+	hand    sync.Once
+	handed  chan struct{} // when somebody has asked for what is left
 
 	lease *store.Lease // set by takeOver before working is; read by others while working
 }
@@ -52,7 +56,7 @@ func (a *app) newPair(cfg config.Config, log *slog.Logger) (*pair, error) {
 		db.Close()
 		return nil, fmt.Errorf("refresh.tls.client_ca: %w", err)
 	}
-	p := &pair{app: a, db: db, peer: peer, advertise: cfg.Refresh.Advertise, maxBytes: cfg.Refresh.MaxBytes, leases: make(chan *store.Lease, 1), closed: make(chan struct{})}
+	p := &pair{app: a, db: db, peer: peer, advertise: cfg.Refresh.Advertise, maxBytes: cfg.Refresh.MaxBytes, leases: make(chan *store.Lease, 1), closed: make(chan struct{}), handed: make(chan struct{})}
 	p.ends, p.end = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -91,13 +95,13 @@ func (a *app) takeOver(l *store.Lease) error {
 	p := a.pair
 	p.lease = l
 	began := time.Now()
-	doubtful := l.Doubtful()
+	var left refresh.Left
+	doubtful := false
 	if before := l.Before; before.Term > 0 && !before.Ended {
-		left, known := p.tell(before.URL)
-		doubtful = doubtful || !known || left.Unwritten
+		left, doubtful = p.tell(before.URL)
 	}
 	var err error
-	if a.state, err = l.Open(a.storeOptions(a.cfg, a.log), doubtful); err != nil {
+	if a.state, err = l.Open(a.storeOptions(a.cfg, a.log), doubtful, left.Unwritten); err != nil {
 		return fmt.Errorf("state.url: %w", err)
 	}
 	if err := a.work(a.cfg, a.log); err != nil {
@@ -106,25 +110,28 @@ func (a *app) takeOver(l *store.Lease) error {
 	a.counters.Takeovers.Inc()
 	a.run()
 	p.running.Go(p.entered)
-	a.log.Info("this instance is the active one", "term", l.Term, "before", l.Before.URL, "it_ended", l.Before.Ended, "doubtful", doubtful, "took", time.Since(began))
+	a.log.Info("this instance is the active one", "term", l.Term, "before", l.Before.URL, "it_ended", l.Before.Ended, "doubtful", doubtful, "handed_over_bytes", len(left.Unwritten), "took", time.Since(began))
 	return nil
 }
 
 // tell tells the instance before that it is not the active one any more, and returns what it
-// says. known is false if nothing is known of it: it does not answer, and may live. It is told
-// again then, as it may be cut off from the database alone.
-func (p *pair) tell(url string) (left refresh.Left, known bool) {
+// could not write. doubtful says that it may have told users what it does not say: it did not
+// write for long before it died, or it does not answer, and may live. It is told again then, as
+// it may be cut off from the database alone.
+func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 	once := func() (refresh.Left, error) {
 		ctx, cancel := context.WithTimeout(p.ends, tellWithin)
 		defer cancel()
 		return p.peer.Tell(ctx, url, p.lease.Term)
 	}
-	if url == "" || url == p.advertise {
-		return refresh.Left{}, true // it was this one
+	if url == "" || url == p.advertise { // it was this one
+		return refresh.Left{}, p.lease.Doubtful()
 	}
 	left, err := once()
-	if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
-		return left, true
+	if err == nil {
+		return left, left.Lost
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		return left, p.lease.Doubtful()
 	}
 	p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
 	p.running.Go(func() {
@@ -139,25 +146,26 @@ func (p *pair) tell(url string) (left refresh.Left, known bool) {
 			}
 		}
 	})
-	return refresh.Left{}, false
+	return refresh.Left{}, true
 }
 
-// told is told that another instance is active, and returns when the stream of this one is
-// closed.
+// told is told that another instance is active, and returns what this one leaves when its
+// stream is closed.
 func (p *pair) told(ctx context.Context, term int64) refresh.Left {
 	if !p.working.Load() || term <= p.lease.Term {
 		return refresh.Left{}
 	}
-	unwritten := p.state.Err() != nil
 	p.lease.Lose()
 	select {
 	case <-p.closed:
+		p.hand.Do(func() { close(p.handed) })
+		return p.left
 	case <-ctx.Done():
+		return refresh.Left{Lost: true}
 	}
-	return refresh.Left{Unwritten: unwritten}
 }
 
-// giveUp closes the stream: another instance is active. What is not written now never is.
+// giveUp closes the stream: another instance is active. It is given what could not be written.
 func (a *app) giveUp() {
 	a.log.Error("another instance has become the active one: this one closes its stream and ends", "err", a.pair.lease.Err())
 	a.counters.Active.Set(0)
@@ -165,7 +173,28 @@ func (a *app) giveUp() {
 	a.component.Cease()
 	a.state.Abandon() // who waits for it may keep the stream from ending
 	a.stream.Wait()
-	close(a.pair.closed)
+	a.manager.Close()
+	p := a.pair
+	var err error
+	if p.left.Unwritten, err = a.state.Unwritten(); err != nil {
+		a.log.Error("what could not be written cannot be handed over", "err", err)
+		p.left.Lost = true
+	}
+	close(p.closed)
+	if p.left.Lost || p.left.Unwritten != nil {
+		select {
+		case <-p.handed:
+		case <-time.After(handWithin):
+			a.log.Error("nobody has asked for what could not be written")
+		}
+	}
+}
+
+// leave ends what this instance does as one of a pair, but for holding the lease.
+func (p *pair) leave() {
+	if p != nil {
+		p.end()
+	}
 }
 
 // close ends the lease. clean says that all is written.
@@ -213,7 +242,7 @@ func (p *pair) pass(ctx context.Context, users []jid.JID, passed bool) (refresh.
 			names = append(names, user.String())
 		}
 		rest = rest[len(names):]
-		err = p.db.Enter(context.WithoutCancel(ctx), names)
+		err = p.db.Enter(p.ends, names)
 	}
 	if err != nil {
 		p.log.Error("users that are to be refreshed could not be entered", "users", len(users), "err", err)

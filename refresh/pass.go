@@ -24,7 +24,7 @@ const (
 	// passedHeader is in the requests of the other instance, which are not passed on again.
 	passedHeader = "Rosterd-Passed"
 
-	maxAnswer = 1 << 20 // bytes of an answer of the other instance
+	maxAnswer = 256 << 20 // bytes of an answer of the other instance, with all that it leaves
 	maxTerm   = 1 << 10 // bytes of a body to TermPath
 )
 
@@ -33,9 +33,10 @@ type term struct {
 	Term int64 `json:"term"`
 }
 
-// Left is the answer: whether the instance that was active told users what it could not write.
+// Left is the answer: what the instance that was active could not write.
 type Left struct {
-	Unwritten bool `json:"unwritten"`
+	Unwritten []byte `json:"unwritten,omitempty"`
+	Lost      bool   `json:"lost,omitempty"` // and could not say either
 }
 
 // told says that another instance is active.
@@ -74,7 +75,7 @@ type Peer struct {
 func NewPeer(token func() string, certificates *Certificates, ca string) (*Peer, error) {
 	transport := &http.Transport{
 		DialContext: (&net.Dialer{
-			Timeout: 2 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3},
+			Timeout: time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3},
 		}).DialContext,
 		TLSHandshakeTimeout: 5 * time.Second, MaxIdleConns: 8, IdleConnTimeout: time.Minute, DisableCompression: true,
 	}

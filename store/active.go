@@ -507,8 +507,9 @@ func (l *Lease) Release(clean bool) {
 }
 
 // Open opens the store of the pair for this instance. doubtful says that the one before may
-// have told users what it did not write: all are in doubt then.
-func (l *Lease) Open(o Options, doubtful bool) (*Store, error) {
+// have told users what it did not write: all are in doubt then. left is what it has handed
+// over, see [Store.Unwritten], or nil.
+func (l *Lease) Open(o Options, doubtful bool, left []byte) (*Store, error) {
 	pool, err := l.pair.newPool("writes", connections)
 	if err != nil {
 		return nil, err
@@ -520,7 +521,12 @@ func (l *Lease) Open(o Options, doubtful bool) (*Store, error) {
 		return nil, err
 	}
 	superseded := func() { l.lose(ErrSuperseded) }
-	return newStore(&Store{options: o, db: d, remote: true, ended: ended, superseded: superseded}, doubtful), nil
+	s := newStore(&Store{options: o, db: d, remote: true, ended: ended, superseded: superseded}, doubtful)
+	if err := s.adopt(left); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("what the instance before has handed over cannot be read: %w", err)
+	}
+	return s, nil
 }
 
 // Entry is a user who was entered.

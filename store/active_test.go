@@ -143,7 +143,7 @@ func TestOlderTermIsRefused(t *testing.T) {
 	if err := old.Close(); !errors.Is(err, ErrSuperseded) {
 		t.Error(err)
 	}
-	s, err := l2.Open(Options{}, l2.Doubtful())
+	s, err := l2.Open(Options{}, l2.Doubtful(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +207,66 @@ func TestDatabaseAway(t *testing.T) {
 	l.Release(true)
 }
 
+// What could not be written is handed over, and written by the next one.
+func TestHandedOver(t *testing.T) {
+	domain := domain()
+	l1, old := become(t, newPair(t, domain), false)
+	s1 := &state{Store: old, t: t}
+	s1.PutUser(User{JID: "romeo@example.net", Roster: []byte("old"), Version: "old"}, true, nil)
+	s1.PutUser(User{JID: "paris@example.net"}, true, nil)
+	s1.Mark("paris@example.net", "why")
+	s1.sync()
+	standing := newPair(t, domain)
+	leases := make(chan *Lease)
+	go func() {
+		l, err := standing.Stand(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		leases <- l
+	}()
+	l1.stop()
+	l1.working.Wait()
+	l2 := within(t, "the second one is active", leases)
+	defer l2.Release(false)
+	s1.PutUser(juliet(), true, nil)
+	s1.PutUser(User{JID: "romeo@example.net", Version: "new"}, false, nil)
+	s1.PutResource(Resource{JID: "juliet@example.org/balcony", Connected: true}, true)
+	s1.PutServerRoster(hers(), nil)
+	s1.Mark("juliet@example.org", "why not")
+	s1.DeleteUser("paris@example.net")
+	s1.Unmark("paris@example.net")
+	within(t, "the first one knows", l1.Lost())
+	s1.Abandon()
+	left, err := s1.Unwritten()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s1.Close()
+	store, err := l2.Open(Options{}, false, left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s2 := &state{Store: store, t: t}
+	defer s2.Close()
+	for range 2 {
+		if u, err := s2.User("juliet@example.org"); err != nil || !u.Unsure {
+			t.Errorf("her last answers are sure: %v", err)
+		}
+		s2.want(juliet())
+		s2.want(User{JID: "romeo@example.net", Roster: []byte("old"), Version: "new"})
+		s2.none("paris@example.net")
+		s2.wantServer("juliet@example.org", hers())
+		if all := s2.all(); len(all) != 2 || all[0] != "juliet@example.org: why not" {
+			t.Errorf("%q", all)
+		}
+		s2.sync()
+	}
+	if _, err := l2.Open(Options{}, false, []byte("garbage")); err == nil {
+		t.Error("garbage is taken")
+	}
+}
+
 // When the lock is gone and another one has it, that is known at once.
 func TestLockLost(t *testing.T) {
 	domain := domain()
@@ -246,6 +306,7 @@ func TestDoubtful(t *testing.T) {
 	l, s := become(t, newPair(t, domain), false)
 	s.PutUser(User{JID: "juliet", Epoch: 7, Answered: moment0, Told: told}, false, nil)
 	s.PutUser(User{JID: "romeo", Epoch: 7, Answered: moment0}, false, nil)
+	s.PutServerRoster(ServerRoster{JID: "juliet"}, nil)
 	s.Close()
 	l.Release(true)
 	l, s = become(t, newPair(t, domain), true)
@@ -258,6 +319,9 @@ func TestDoubtful(t *testing.T) {
 		}
 		if u, err := s.User("romeo"); err != nil || u.Epoch != 7 || u.Answered != moment0 {
 			t.Errorf("%+v, %v", u, err)
+		}
+		if r, err := s.ServerRoster("juliet"); err != nil || !r.Writing {
+			t.Errorf("%+v, %v", r, err)
 		}
 		(&state{Store: s, t: t}).sync()
 	}

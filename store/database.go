@@ -101,7 +101,7 @@ const keyAlive = "alive" // in meta: when the process was, last
 type statements struct {
 	put, delete, all map[*table]string
 
-	alive, doubt, doubtAll, see, putMark string
+	alive, doubt, doubtAll, doubtServers, see, putMark string
 	user, gone, serverRoster, behind     string
 }
 
@@ -145,6 +145,7 @@ func newStatements(pair int) *statements {
 	s.alive = "SELECT value FROM " + from(meta) + " WHERE key = $1"
 	s.doubt = "UPDATE " + schema + "users SET unsure = true WHERE answered > $1" + and
 	s.doubtAll = "UPDATE " + schema + "users SET unsure = true, answered = '', epoch = epoch + " + fmt.Sprint(epochsUnknown) + " WHERE told <> ''" + and
+	s.doubtServers = "UPDATE " + schema + "server_rosters SET writing = true" + only
 	s.see = "UPDATE " + schema + "users SET seen = $1 WHERE jid = $2" + and
 	s.putMark = insert(marks, "why = excluded.why")
 	s.user = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
@@ -240,7 +241,10 @@ func (d *database) write(exec execute, c *change) error {
 		return exec(d.sql.put[serverRosters], v.JID, v.Version, v.Items, text(v.Checked), v.Writing, v.Residue, v.Roster, checksum(v.JID, v.Roster))
 	case doubts:
 		if v.all {
-			return exec(d.sql.doubtAll)
+			if err := exec(d.sql.doubtAll); err != nil {
+				return err
+			}
+			return exec(d.sql.doubtServers)
 		}
 		return exec(d.sql.doubt, text(v.since))
 	case mark:

@@ -84,7 +84,7 @@ func become(t testing.TB, p *Pair, doubtful bool) (*Lease, *Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := l.Open(Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}, doubtful)
+	s, err := l.Open(Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}, doubtful, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

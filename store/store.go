@@ -253,7 +253,12 @@ func (s *Store) ServerRoster(jid string) (ServerRoster, error) {
 	case err != nil:
 		return ServerRoster{}, err
 	case c == nil:
-		return s.db.serverRoster(jid)
+		waits, _ := s.queue.look(doubtfulID)
+		r, err := s.db.serverRoster(jid)
+		if waits != nil && r.JID != "" && waits.value.(doubts).all {
+			r.Writing = true
+		}
+		return r, err
 	case c.value == nil:
 		return ServerRoster{}, nil
 	default:
