@@ -21,9 +21,6 @@ const (
 	beatEvery  = time.Second
 	reachEvery = 500 * time.Millisecond
 	headStart  = 3 * time.Second
-	// quietFor is how long ago an instance that was killed may have written last: it says
-	// so each aliveEvery of PostgreSQL. One that could not write has told what nobody knows.
-	quietFor = 2 * pairAliveEvery
 )
 
 // Pair is the PostgreSQL database of the instances that serve one component, of which one at
@@ -118,10 +115,11 @@ func (p *Pair) number() (int, error) {
 // Term is who is active, or was last.
 type Term struct {
 	Term  int64
-	URL   string    // its advertise; "": it has none
-	Since time.Time // when it became active; zero: nobody ever was
-	Ended bool      // in order; else it is active, or was killed
-	quiet time.Duration
+	URL   string        // its advertise; "": it has none
+	Since time.Time     // when it became active; zero: nobody ever was
+	Ended bool          // in order; else it is active, or was killed
+	quiet time.Duration // since it wrote last
+	away  bool          // the database was restarted since
 }
 
 // Active is the present term.
@@ -144,11 +142,13 @@ type querier interface {
 func readTerm(ctx context.Context, q querier, num int, lock string) (t Term, err error) {
 	var since *time.Time
 	var quiet float64
-	err = q.QueryRow(ctx, `SELECT term, active, since, ended, coalesce(extract(epoch FROM clock_timestamp() - written), 0)::float8
-		FROM rosterd.pairs WHERE pair = $1 `+lock, num).Scan(&t.Term, &t.URL, &since, &t.Ended, &quiet)
+	var away *bool
+	err = q.QueryRow(ctx, `SELECT term, active, since, ended, coalesce(extract(epoch FROM clock_timestamp() - written), 0)::float8,
+		written < pg_postmaster_start_time() FROM rosterd.pairs WHERE pair = $1 `+lock, num).Scan(&t.Term, &t.URL, &since, &t.Ended, &quiet, &away)
 	if since != nil {
 		t.Since = *since
 	}
+	t.away = away != nil && *away
 	t.quiet = time.Duration(quiet * float64(time.Second))
 	return t, err
 }
@@ -361,7 +361,7 @@ func (l *Lease) setAway(err error) {
 // Doubtful reports whether the one before may have told users what it did not write: it did
 // not end in order, and could not write, or we cannot tell.
 func (l *Lease) Doubtful() bool {
-	return l.Before.Term > 0 && !l.Before.Ended && (l.Before.quiet > quietFor || l.cut)
+	return l.Before.Term > 0 && !l.Before.Ended && (l.Before.quiet > quietFor || l.Before.away || l.cut)
 }
 
 // hold keeps the lock until Release, or until it is lost.

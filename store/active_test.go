@@ -338,6 +338,7 @@ func TestDoubtfulBefore(t *testing.T) {
 		{Term{Term: 1, Ended: true, quiet: time.Hour}, true, false},
 		{Term{Term: 1, quiet: time.Second}, false, false},
 		{Term{Term: 1, quiet: time.Second}, true, true},
+		{Term{Term: 1, quiet: time.Second, away: true}, false, true},
 		{Term{Term: 1, quiet: quietFor + 1}, false, true},
 	} {
 		if got := (&Lease{Before: test.before, cut: test.cut}).Doubtful(); got != test.want {

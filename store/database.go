@@ -102,7 +102,7 @@ type statements struct {
 	put, delete, all map[*table]string
 
 	alive, doubt, doubtAll, doubtServers, see, putMark string
-	user, gone, serverRoster, behind     string
+	user, gone, serverRoster, behind                   string
 }
 
 // newStatements makes the statements for the rows of a pair: the tables of PostgreSQL have

@@ -136,6 +136,7 @@ type Store struct {
 	writing sync.Mutex // held while something is written, guards all below
 	failing bool       // the last try did
 	fenced  bool       // another instance is active
+	reached time.Time  // when something was written, or the store opened
 	flushed time.Time  // when that was
 
 	superseded func()      // is called when another instance is active; nil: none can be
@@ -170,6 +171,7 @@ func newStore(s *Store, doubtful bool) *Store {
 	}
 	s.queue.changes = make(map[id]*change)
 	s.trouble = trouble{logger: s.options.Logger, errors: s.options.Errors, causes: make(map[string]error)}
+	s.reached = time.Now()
 	s.soon, s.later = make(chan struct{}, 1), make(chan struct{}, 1)
 	if !s.ended.IsZero() || doubtful {
 		s.put(&change{id: doubtfulID, value: doubts{s.ended.Add(-2 * Unsent), doubtful}}, nil) // before all others

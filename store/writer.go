@@ -15,8 +15,13 @@ const (
 	// quiet is how long nothing was written when a single change is not let wait for others.
 	quiet      = 2 * time.Millisecond
 	aliveEvery = 5 * time.Second
-	// pairAliveEvery is the same, if others may become active: see quietFor.
-	pairAliveEvery = 2 * time.Second
+	// pairAliveEvery is the same, if others may become active. Who has not written for
+	// quietFor when it ends may have told users what it did not write: nobody is called for
+	// what cannot be written before holdFor, counted from what was written last.
+	pairAliveEvery = time.Second
+	quietFor       = 2500 * time.Millisecond
+	holdFor        = 3 * time.Second
+	retrySoon      = 200 * time.Millisecond
 	// maxBatch and maxBatchBytes bound a transaction.
 	maxBatch      = 1000
 	maxBatchBytes = 4 << 20
@@ -29,6 +34,9 @@ const (
 	maxGone     = 64 << 20
 	shrinkEvery = 10 * time.Second
 )
+
+// errHeld says that something could not be written, and that nobody was called.
+var errHeld = errors.New("not written yet")
 
 // put lets a change wait, and done after it; each may be nil. If nothing was written for a
 // moment, who waits is served here and now: two switches of goroutines would take longer than
@@ -102,7 +110,10 @@ func (s *Store) write(ctx context.Context) {
 		case <-due:
 		}
 		due = nil
-		if s.flush() != nil {
+		switch err := s.flush(); {
+		case errors.Is(err, errHeld):
+			due = time.After(retrySoon)
+		case err != nil:
 			due = time.After(retryAfter)
 		}
 	}
@@ -134,6 +145,13 @@ func (s *Store) flushOnce() (n int, err error) {
 			s.queue.again(batch)
 			s.superseded()
 			return 0, err
+		}
+		if err == nil {
+			s.reached = time.Now()
+		} else if s.remote && time.Since(s.reached) < holdFor {
+			s.trouble.set(whatChanges, err)
+			s.queue.again(batch)
+			return 0, errHeld
 		}
 		s.failing, s.flushed = err != nil, time.Now()
 		s.trouble.set(whatChanges, err)
