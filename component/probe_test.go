@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rosterd/jid"
+	"rosterd/roster"
 	"rosterd/xmlstream"
 )
 
@@ -208,6 +209,53 @@ func TestTwoRosterds(t *testing.T) {
 			t.Error("it has gone")
 		}
 	})
+}
+
+// An instance of a pair does not give way: who is active is decided elsewhere.
+func TestOfAPairTheYoungerStays(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Pair = true })
+	k := r.server.serve()
+	r.announced(t, k)
+	k.send("%s", delegatedProbe(idOf(r.born-1)))
+	if got := k.next(); !strings.Contains(got, "<conflict ") {
+		t.Errorf("got %s", got)
+	}
+	k.quiet()
+	if !r.Connected() {
+		t.Error("it has gone")
+	}
+}
+
+// The delegation is taken from an instance of a pair that has just come, when the server
+// learns that the one before has gone: it connects anew. A host that does not delegate at all
+// has it do so a few times only.
+func TestQueriesHaveToReachAPair(t *testing.T) {
+	r := start(t, only, func(o *Options) {
+		o.Pair = true
+		o.Timing.Reach, o.Timing.MinRetry = 200*time.Millisecond, time.Millisecond
+	})
+	for range maxReach {
+		k := r.server.serve()
+		k.missProbes(1)
+		k.ended()
+	}
+	k := r.server.serve()
+	k.missProbes(1)
+	if !strings.Contains(r.log.String(), "roster queries of example.org do not arrive") {
+		t.Errorf("it does not say why:\n%s", r.log.String())
+	}
+}
+
+// Nothing is written any more once a component is to cease.
+func TestCease(t *testing.T) {
+	r := start(t, only)
+	k := r.server.serve()
+	r.announced(t, k)
+	r.Cease()
+	if err := r.Push([]jid.JID{mustJID(t, "juliet@example.org/balcony")}, nil, func(roster.Outcome) {}); err == nil {
+		t.Error("pushed")
+	}
+	k.ended()
 }
 
 func TestPauses(t *testing.T) {

@@ -25,7 +25,7 @@ const (
 	passedHeader = "Rosterd-Passed"
 
 	maxAnswer = 256 << 20 // bytes of an answer of the other instance, with all that it leaves
-	maxTerm   = 1 << 10 // bytes of a body to TermPath
+	maxTerm   = 1 << 10   // bytes of a body to TermPath
 )
 
 // term is what is told at TermPath: the number of the term that has begun.
