@@ -559,6 +559,12 @@ func (l *Lease) Strike(ctx context.Context, entries []Entry) error {
 	return explain(l.pair.where, err)
 }
 
+// Size is that of the tables of all pairs, in bytes.
+func (p *Pair) Size(ctx context.Context) (bytes int64, err error) {
+	err = p.pool.QueryRow(ctx, "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'rosterd'::regnamespace").Scan(&bytes)
+	return bytes, explain(p.where, err)
+}
+
 // View is what can be seen of a pair without being an instance of it.
 type View struct {
 	Made    bool // the tables are there
