@@ -2,6 +2,8 @@
 
 GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# Later ones need a module that proxy.golang.org does not serve.
+NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
 
 # In a release's sources there is no .git, in a fresh repository no tag.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -17,13 +19,16 @@ DEMO_EXIT ?=
 FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help build install-deps lint test matrix fuzz chaos demo bench clean
+.PHONY: help build deb install-deps lint test matrix fuzz chaos demo bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build ./rosterd, a static binary
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -trimpath -ldflags '$(LDFLAGS)' -o rosterd .
+
+deb: ## build a Debian package into dist; ARCH=arm64: for another machine
+	@GO='$(GO)' NFPM='$(NFPM)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' deploy/deb/build.sh
 
 install-deps: ## on Debian, as root: install what the tests and the demo need, if it is missing
 	@e2e/install-debian.sh
@@ -81,10 +86,10 @@ chaos: install-deps build ## let everything fail around ./rosterd, FAKE, PROSODY
 demo: install-deps build ## show rosterd at work on a private Prosody until Ctrl-C; DEMO_EXIT=1 ends after the show
 	@DEMO_EXIT=$(DEMO_EXIT) $(GO) run $(BUILDFLAGS) ./e2e/demo -rosterd ./rosterd
 
-# Figures do not fail. RUNS and ONLY are for those who look into one of them.
+# Figures do not fail. RUNS, ONLY and IMPORT are for those who look into one of them.
 bench: build $(if $(SERVER),install-deps) ## measure rosterd beside its limits; SERVER=prosody or ejabberd, PEER=DIR: there, beside the module; BENCH_QUICK=1: a look
 	$(GO) run $(BUILDFLAGS) ./bench -rosterd ./rosterd $(if $(BENCH_QUICK),-quick) $(if $(SERVER),-server '$(SERVER)') \
-		$(if $(PEER),-peer '$(PEER)') $(if $(RUNS),-runs '$(RUNS)') $(if $(ONLY),-only '$(ONLY)')
+		$(if $(PEER),-peer '$(PEER)') $(if $(RUNS),-runs '$(RUNS)') $(if $(ONLY),-only '$(ONLY)') $(if $(IMPORT),-import '$(IMPORT)')
 
 clean: ## delete what was built
-	rm -f rosterd
+	rm -rf rosterd dist

@@ -14,8 +14,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/admin"
 	"rosterd/component"
 	"rosterd/config"
 	"rosterd/fetcher"
@@ -30,8 +32,8 @@ import (
 	"rosterd/users"
 )
 
-// How long each step of a stop may take. Closing the stream takes 3 s at most,
-// and all together stay below 10 s.
+// How long each step of a stop may take. Closing the stream takes 3 s at most, what is
+// being written to the server's own rosters 0.5 s, and all together stay below 10 s.
 const (
 	httpWork   = 4 * time.Second // requests in flight; then they are answered with what there is
 	httpStop   = time.Second     // those answers
@@ -61,6 +63,11 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	} else {
 		a.pair.stand()
 	}
+	tellSystemd(log, daemon.SdNotifyReady)
+	beats, endBeats := context.WithCancel(context.Background())
+	var beating sync.WaitGroup
+	beating.Go(func() { watchdog(beats, log, a.alive) })
+	defer func() { endBeats(); beating.Wait() }()
 	for running := true; running; {
 		select {
 		case <-hangups:
@@ -78,6 +85,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 		}
 	}
 	log.Info("rosterd stops")
+	tellSystemd(log, daemon.SdNotifyStopping)
 	if failure := a.stop(); err == nil {
 		err = failure
 	}
@@ -108,6 +116,7 @@ type app struct {
 	events           *metrics.Events
 	started          time.Time
 	refresh, metrics *http.Server
+	admin            *http.Server // nil: there is no socket
 
 	requests    context.Context // of all HTTP requests
 	endRequests context.CancelFunc
@@ -218,7 +227,7 @@ func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
 		Source: a.fetcher, Editor: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
-		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: cfg.Contacts.ConfirmAfter, MaxAge: cfg.Contacts.MaxAge},
+		Rules: users.Rules{MaxStale: cfg.Contacts.MaxStale, MaxRemoved: cfg.Contacts.MaxRemoved, ConfirmAfter: time.Duration(cfg.Contacts.ConfirmAfter), MaxAge: cfg.Contacts.MaxAge},
 		// A client that logs in never waits behind all other fetches.
 		Limits: users.Limits{Background: max(1, cfg.Contacts.MaxInFlight*3/4), Resync: cfg.Contacts.ResyncRate},
 	})
@@ -244,7 +253,7 @@ func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
 	}
 	metrics.RegisterRosters(registry, func() metrics.Rosters {
 		c := a.manager.Counts()
-		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held}
+		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held, Waiting: c.Waiting}
 	})
 	metrics.RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
 		for _, w := range a.component.Status().Hosts {
@@ -350,16 +359,35 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger) (err error) {
 		Logger: log, Requests: a.counters.RefreshRequests, Users: a.counters.RefreshedUsers,
 	}
 	if a.pair != nil {
-		endpoint.Pass, endpoint.Told = a.pair.pass, a.pair.told
+		endpoint.Pass, endpoint.PassAll, endpoint.Told = a.pair.pass, a.pair.passAll, a.pair.told
 	}
 	a.refresh = a.newServer(refreshListener, refresh.Handler(endpoint, refresher{a}))
 	history := metrics.NewHistory(a.registry)
 	a.stops = append(a.stops, history.Close)
 	page := metrics.Page{Overview: a.overview, History: history, Events: a.events}
 	a.metrics = a.newServer(metricsListener, metrics.Handler(a.registry, a.ready, func() any { return a.status() }, page))
+	if a.working.Load() {
+		a.listenAdmin(cfg.State.Path)
+	}
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
 	a.serveHTTP(a.metrics, metricsListener)
 	return nil
+}
+
+// listenAdmin lets those who may write the state file ask with rosterd user, approve and
+// reject. Rosters are served without that, too.
+func (a *app) listenAdmin(state string) {
+	if state == "" {
+		return
+	}
+	l, err := admin.Listen(admin.Path(state))
+	if err != nil {
+		a.log.Warn("rosterd user, approve and reject cannot ask this process", "err", err)
+		return
+	}
+	a.stops = append(a.stops, func() { _ = l.Close() })
+	a.admin = a.newServer(l, admin.Handler(a.manager, a.sessions, a.state))
+	a.serveHTTP(a.admin, l)
 }
 
 // listen listens on the address that a key of the configuration has.
@@ -402,14 +430,28 @@ func (r refresher) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]er
 	return r.a.manager.Refresh(ctx, users)
 }
 
+func (r refresher) RefreshLater(ctx context.Context, users []jid.JID) error {
+	if !r.a.working.Load() {
+		return roster.ErrNotConnected
+	}
+	return r.a.manager.RefreshLater(ctx, users)
+}
+
+func (r refresher) RefreshAll(domain string) int {
+	if !r.a.working.Load() {
+		return 0
+	}
+	return r.a.manager.RefreshAll(domain)
+}
+
 // stopHTTP lets requests in flight end, then ends them, and waits for that.
 func (a *app) stopHTTP() {
 	timer := time.AfterFunc(httpWork, a.endRequests)
 	defer timer.Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), httpWork+httpStop)
 	defer cancel()
-	for _, server := range []*http.Server{a.refresh, a.metrics} {
-		if server.Shutdown(ctx) != nil {
+	for _, server := range []*http.Server{a.refresh, a.metrics, a.admin} {
+		if server != nil && server.Shutdown(ctx) != nil {
 			server.Close()
 		}
 	}
@@ -430,6 +472,19 @@ func (a *app) stopStream() {
 	a.endStreams()
 	a.stream.Wait()
 	<-answered
+}
+
+// alive takes the locks that all work needs, and returns one line about the stream.
+func (a *app) alive() string {
+	if !a.working.Load() {
+		return "standing by"
+	}
+	a.manager.Counts()
+	a.sessions.Counts()
+	if _, err := a.component.Ready(); err != nil {
+		return err.Error()
+	}
+	return "connected to the XMPP server"
 }
 
 // newMetrics makes the collectors. Every known label begins at 0.

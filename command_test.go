@@ -17,9 +17,19 @@ func TestCheckCommandLine(t *testing.T) {
 		{[]string{"check", "--config", "missing.yaml"}, 1, `^FAIL configuration: .*missing\.yaml`, `^$`},
 		{[]string{"--config", "missing.yaml", "check", "--user", "juliet"}, 1, `^FAIL configuration: .*missing\.yaml`, `^$`},
 		{[]string{"check"}, 1, `^FAIL configuration: xmpp\.domain`, `^$`},
-		{[]string{"check", "--help"}, 0, `^rosterd serves XMPP rosters`, `^$`},
-		{[]string{"check", "juliet"}, 2, `^$`, `^rosterd check: unknown argument: "juliet"`},
-		{[]string{"check", "--nonsense"}, 2, `^$`, `flag provided but not defined`},
+		{[]string{"check", "-user", "juliet", "-config=missing.yaml"}, 1, `^FAIL configuration: .*missing\.yaml`, `^$`},
+		{[]string{"check", "--help"}, 0, `^check goes through the whole installation`, `^$`},
+		{[]string{"check", "juliet"}, 2, `^$`, `^unknown command "juliet" for "rosterd check"`},
+		{[]string{"check", "--nonsense"}, 2, `^$`, `unknown flag: --nonsense`},
+		{[]string{"user"}, 2, `^$`, `^accepts 1 arg\(s\), received 0`},
+		{[]string{"user", "juliet"}, 1, `^$`, `^rosterd: xmpp\.domain`},
+		{[]string{"approve"}, 2, `^$`, `^requires at least 1 arg`},
+		{[]string{"refresh"}, 2, `^$`, `^name users, or --all`},
+		{[]string{"refresh", "--all", "juliet"}, 2, `^$`, `^name users or --all, not both`},
+		{[]string{"refresh", "juliet", "--host", "example.org"}, 2, `^$`, `^--host is for --all`},
+		{[]string{"refresh", "juliet", "--cert", "x"}, 2, `^$`, `^--cert and --key`},
+		{[]string{"health"}, 1, `^$`, `^rosterd: xmpp\.domain`},
+		{[]string{"completion", "bash"}, 0, `^# bash completion V2 for rosterd`, `^$`},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			var stdout, stderr bytes.Buffer

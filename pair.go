@@ -107,6 +107,7 @@ func (a *app) takeOver(l *store.Lease) error {
 	if err := a.work(a.cfg, a.log); err != nil {
 		return err
 	}
+	a.listenAdmin(a.cfg.State.Path)
 	a.counters.Takeovers.Inc()
 	a.run()
 	p.running.Go(p.entered)
@@ -219,18 +220,21 @@ func (p *pair) close(clean bool) {
 // The answers of who stands by.
 const (
 	isEntered  = "the active instance is not there: the users are refreshed as soon as one is"
+	notPassed  = "this instance stands by, and the active one is not there: nothing was refreshed, try again"
 	notEntered = "this instance stands by, and neither the active one nor the database is there: nothing was refreshed, try again"
 )
 
 // pass has users refreshed by the active instance while this one stands by. If that is not
 // there, they are entered, so that the next one does it.
-func (p *pair) pass(ctx context.Context, users []jid.JID, passed bool) (refresh.Answer, bool) {
+func (p *pair) pass(ctx context.Context, users []jid.JID, passed, async bool) (refresh.Answer, bool) {
 	if p.working.Load() {
 		return refresh.Answer{}, false
 	}
 	active, err := p.db.Active(ctx)
 	if err == nil && !passed && active.URL != "" && active.URL != p.advertise && !active.Ended {
-		answer, err := p.passTo(ctx, active, users)
+		answer, err := p.passTo(ctx, active, func(ctx context.Context) (refresh.Answer, error) {
+			return p.peer.Pass(ctx, active.URL, users, p.maxBytes, async)
+		})
 		if err == nil {
 			return answer, true
 		}
@@ -246,13 +250,28 @@ func (p *pair) pass(ctx context.Context, users []jid.JID, passed bool) (refresh.
 	}
 	if err != nil {
 		p.log.Error("users that are to be refreshed could not be entered", "users", len(users), "err", err)
-		return refresh.Unavailable(notEntered, len(users)), true
+		return refresh.Unavailable(notEntered, len(users), true), true
 	}
-	return refresh.Unavailable(isEntered, len(users)), true
+	return refresh.Unavailable(isEntered, len(users), false), true
 }
 
-// passTo passes users to the active instance, and gives it up when another one is.
-func (p *pair) passTo(ctx context.Context, to store.Term, users []jid.JID) (refresh.Answer, error) {
+// passAll is pass for all users of a domain who are online. Whoever takes over brings all of
+// them up to date.
+func (p *pair) passAll(ctx context.Context, domain string, passed bool) (refresh.Answer, bool) {
+	if p.working.Load() {
+		return refresh.Answer{}, false
+	}
+	if active, err := p.db.Active(ctx); err == nil && !passed && active.URL != "" && active.URL != p.advertise && !active.Ended {
+		answer, err := p.passTo(ctx, active, func(ctx context.Context) (refresh.Answer, error) { return p.peer.PassAll(ctx, active.URL, domain) })
+		if err == nil {
+			return answer, true
+		}
+	}
+	return refresh.Unavailable(notPassed, 0, true), true
+}
+
+// passTo passes something to the active instance, and gives it up when another one is.
+func (p *pair) passTo(ctx context.Context, to store.Term, pass func(context.Context) (refresh.Answer, error)) (refresh.Answer, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -270,7 +289,7 @@ func (p *pair) passTo(ctx context.Context, to store.Term, users []jid.JID) (refr
 			}
 		}
 	}()
-	answer, err := p.peer.Pass(ctx, to.URL, users, p.maxBytes)
+	answer, err := pass(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}

@@ -17,8 +17,9 @@ import (
 type client struct {
 	conn net.Conn
 	cut  *cutter
-	full string // its full JID
-	ver  string // of the roster that it got
+	full string        // its full JID
+	ver  string        // of the roster that it got
+	took time.Duration // its login
 }
 
 // password is that of all accounts.
@@ -41,6 +42,7 @@ func connect(ctx context.Context, address string) (*client, error) {
 // login logs a user in and gets their roster. ver, unless nil, is the version
 // that the client names. The caller closes the client.
 func login(ctx context.Context, address string, u user, ver *string) (*client, error) {
+	began := time.Now()
 	c, err := connect(ctx, address)
 	if err == nil {
 		err = c.login(u, ver)
@@ -52,6 +54,7 @@ func login(ctx context.Context, address string, u user, ver *string) (*client, e
 		return nil, fmt.Errorf("login of %s: %w", u, err)
 	}
 	_ = c.conn.SetDeadline(time.Time{})
+	c.took = time.Since(began)
 	return c, nil
 }
 

@@ -23,6 +23,7 @@ type options struct {
 	binary, server, peer string
 	quick                bool
 	runs                 int
+	imported             int // 0: a default
 	only                 []string
 }
 

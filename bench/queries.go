@@ -179,3 +179,5 @@ func (b *bench) startEcho(ctx context.Context, args ...string) (*rosterd, error)
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+func ms(d time.Duration) float64 { return micros(d) / 1e3 }

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -15,144 +18,240 @@ import (
 type keepRows struct {
 	b        *bench
 	imported int // users of 200 contacts who are brought to the server
-	logins   int // of each kind
+	herd     int // users of 20 contacts who log in, and
+	large    int // of 200
 
-	first20, first200, later *row
-	module                   *row // nil: there is none
-	took, each, chat, share  *row
-	processor                *row
+	kinds                      []loginKind
+	behind                     *row
+	took, rate, whole          *row
+	mid, p99, share, processor *row
+	each                       map[int]*row // by the number of contacts
 }
 
-// importTakes is how long an import may take: each item has Prosody save the whole roster,
-// and rosterd takes a fifth of its time.
-const importTakes = 3 * time.Hour
+// loginKind are logins of one kind, which are done with server_roster off, then with it kept,
+// and then beside the module.
+type loginKind struct {
+	contacts, passes int
+	rate, module     *row // module: nil if there is none
+	mid, p99, last   *row // nil: none
+}
+
+const (
+	// importTakes is how long all of this may take: each item has Prosody save the whole
+	// roster, and rosterd takes a fifth of its time.
+	importTakes = 3 * time.Hour
+	// batches are the pieces of an import. The chat of others is measured before each and
+	// during each.
+	batches = 5
+	// manyContacts is the size of the largest roster that is brought to the server.
+	manyContacts = 500
+)
 
 func (b *bench) serverRosters() part {
-	r := &keepRows{b: b, imported: b.pick(1_000, 10), logins: b.pick(500, 50)}
+	r := &keepRows{b: b, imported: cmp.Or(b.imported, b.pick(100, 10)), herd: b.pick(1_000, 100), large: b.pick(40, 10), each: make(map[int]*row)}
 	const off = "server_roster off"
-	r.first20 = b.row(b.server+": first logins, 20 contacts that are written before", "/s", off, 0, true)
-	r.first200 = b.row(b.server+": first logins, 200 contacts that are written behind", "/s", off, 0.9, true)
-	r.later = b.row(b.server+": logins in step, 200 contacts", "/s", off, 0.9, true)
-	if b.peer != "" {
-		r.module = b.row("  the same", "/s", "module", 0, true)
+	kind := func(what string, contacts, passes int, wants float64) *loginKind {
+		k := loginKind{contacts: contacts, passes: passes, rate: b.row(b.server+": "+what, "/s", off, wants, true)}
+		if b.peer != "" {
+			k.module = b.row("  the same", "/s", "module", 0, true)
+		}
+		r.kinds = append(r.kinds, k)
+		return &r.kinds[len(r.kinds)-1]
 	}
-	what := fmt.Sprintf("%s: import of %d users, 200 contacts", b.server, r.imported)
-	r.took = b.row(what, "s", "", 0, false)
-	r.each = b.row("  the server's time for an item", "ms", "", 0, false)
-	r.chat = b.row("  chat meanwhile, 99th percentile", "ms", "idle", 3, false)
+	first := kind(fmt.Sprintf("first logins of %d users, 20 contacts", r.herd), 20, 1, 0.5)
+	first.mid = b.row("  one of them, median", "ms", off, 0, false)
+	first.p99 = b.row("  99th percentile", "ms", off, 0, false)
+	first.last = b.row("  longest", "ms", "3 s", 1, false)
+	r.behind = b.row("  items written when the last was answered", "%", "", 0, true)
+	kind("second logins of them", 20, 1, 0.9)
+	kind(fmt.Sprintf("first logins of %d users, 200 contacts", r.large), 200, 1, 0.5)
+	kind("second logins of them, and more", 200, 5, 0.9)
+	r.mid = b.row(fmt.Sprintf("%s: chat during an import of %d users, 200 contacts, median", b.server, r.imported), "ms", "idle", 0, false)
+	r.p99 = b.row("  99th percentile", "ms", "idle", 3, false)
 	r.share = b.row("  share of the server's time", "%", "a fifth", 1, false)
-	r.processor = b.row("  processor time of the server meanwhile", "%", "idle", 0, false)
+	r.processor = b.row("  processor time of the server", "%", "idle", 0, false)
+	r.took = b.row("  the import", "s", "", 0, false)
+	r.rate = b.row("  items", "/s", "", 0, true)
+	r.whole = b.row("  1,000 users at that rate", " min", "", 0, false)
+	for _, contacts := range []int{20, 200, manyContacts} {
+		r.each[contacts] = b.row(fmt.Sprintf("%s: the server's time for an item, in rosters that grow to %d", b.server, contacts), "ms", "to 20", 0, false)
+	}
 	return part{name: "rosters", run: r.run, long: importTakes, once: true}
 }
 
 func (r *keepRows) run(ctx context.Context) error {
-	few, others := users('u', 20, 0, r.logins), users('u', 200, r.imported, r.logins)
-	accounts := append(users('e', 0, 0, 3), few...)
-	accounts = append(append(accounts, others...), users('u', 200, 0, r.imported)...)
-	var first20, first200, later [2]float64
-	var module float64
-	for i, start := range []func() (*subject, error){
-		func() (*subject, error) { return r.b.startReal(ctx, variants[r.b.server][0], accounts) },
-		func() (*subject, error) {
-			v := variants[r.b.server][0]
-			v.keeps = true
-			return r.b.startReal(ctx, v, accounts)
-		},
-	} {
-		err := r.with(ctx, start, func(s *subject) (err error) {
-			if first20[i], err = coldRate(ctx, s, few); err != nil {
+	some := map[int][]user{20: users('u', 20, 0, r.herd), 200: users('u', 200, r.imported, r.large)}
+	accounts := append(users('e', 0, 0, 3), user{'u', manyContacts, 0})
+	accounts = append(append(append(accounts, some[20]...), some[200]...), users('u', 200, 0, r.imported)...)
+	v := variants[r.b.server][0]
+	off, err := r.b.startReal(ctx, v, accounts)
+	if err != nil {
+		return err
+	}
+	defer off.close()
+	v.keeps = true
+	kept, err := r.b.startReal(ctx, v, accounts)
+	if err != nil {
+		return err
+	}
+	defer kept.close()
+	var module *subject
+	if r.b.peer != "" {
+		if module, err = r.b.startPeer(ctx, v, accounts); err != nil {
+			return err
+		}
+		defer module.close()
+	}
+	if err := r.settled(ctx, kept); err != nil {
+		return err
+	}
+	for i, k := range r.kinds {
+		before, err := kept.rosterFigures(ctx)
+		if err != nil {
+			return err
+		}
+		without, err := loginWaits(ctx, off, some[k.contacts], k.passes)
+		if err != nil {
+			return err
+		}
+		with, err := loginWaits(ctx, kept, some[k.contacts], k.passes)
+		if err != nil {
+			return err
+		}
+		k.rate.add(without.rate, with.rate)
+		answered, err := kept.rosterFigures(ctx)
+		if err != nil {
+			return err
+		}
+		if k.mid != nil {
+			k.mid.add(without.mid, with.mid)
+			k.p99.add(without.p99, with.p99)
+			k.last.add(3000, with.last)
+			r.behind.add(0, (answered.written-before.written)/float64(len(some[k.contacts])*k.contacts)*100)
+		}
+		if err := r.settled(ctx, kept); err != nil {
+			return err
+		}
+		if k.module != nil {
+			beside, err := loginWaits(ctx, module, some[k.contacts], k.passes)
+			if err != nil {
 				return err
 			}
-			if first200[i], err = coldRate(ctx, s, others); err != nil {
+			k.module.add(beside.rate, with.rate)
+		}
+		if i == 0 {
+			after, err := kept.rosterFigures(ctx)
+			if err != nil {
 				return err
 			}
-			if err := r.settled(ctx, s); err != nil {
-				return err
-			}
-			if later[i], err = coldRate(ctx, s, others); err != nil || i == 0 {
-				return err
-			}
-			return r.bring(ctx, s)
+			r.each[20].add(after.each(before), after.each(before))
+		}
+	}
+	return r.bring(ctx, kept)
+}
+
+// loginsTook is how long logins took, in ms, and how many a second there were.
+type loginsTook struct{ rate, mid, p99, last float64 }
+
+// loginWaits logs users in, whose clients have no roster, as often as passes says.
+func loginWaits(ctx context.Context, s *subject, some []user, passes int) (t loginsTook, err error) {
+	var mu sync.Mutex
+	var each []time.Duration
+	began := time.Now()
+	for range passes {
+		_, err := logins(ctx, s.server.ClientAddress(), some, nil, func(_ int, c *client) {
+			mu.Lock()
+			each = append(each, c.took)
+			mu.Unlock()
+			c.close()
+		})
+		if err != nil {
+			return t, err
+		}
+	}
+	t.rate = float64(len(each)) / time.Since(began).Seconds()
+	slices.Sort(each)
+	t.mid, t.p99, t.last = ms(each[len(each)/2]), ms(each[len(each)*99/100]), ms(each[len(each)-1])
+	return t, nil
+}
+
+// bring measures an import, in batches: users who are offline are reported, and have nothing
+// on the server yet.
+func (r *keepRows) bring(ctx context.Context, s *subject) error {
+	var took time.Duration
+	var first, last rosterFigures
+	all := users('u', 200, 0, r.imported)
+	for n := range batches {
+		idle, err := r.meanwhile(ctx, s, func(ctx context.Context) error {
+			return sleepFor(ctx, time.Duration(r.b.pick(10, 3))*time.Second)
 		})
 		if err != nil {
 			return err
 		}
+		before, err := s.rosterFigures(ctx)
+		if err != nil {
+			return err
+		}
+		during, err := r.meanwhile(ctx, s, func(ctx context.Context) error {
+			return r.report(ctx, s, all[n*len(all)/batches:(n+1)*len(all)/batches])
+		})
+		if err != nil {
+			return err
+		}
+		if last, err = s.rosterFigures(ctx); err != nil {
+			return err
+		}
+		if n == 0 {
+			first = before
+		}
+		took += during.took
+		r.mid.add(ms(idle.mid), ms(during.mid))
+		r.p99.add(ms(idle.p99), ms(during.p99))
+		r.share.add(20, (last.seconds-before.seconds)/during.took.Seconds()*100)
+		r.processor.add(idle.processor*100, during.processor*100)
 	}
-	r.first20.add(first20[0], first20[1])
-	r.first200.add(first200[0], first200[1])
-	r.later.add(later[0], later[1])
-	if r.module == nil {
-		return nil
+	rate := (last.written - first.written) / took.Seconds()
+	r.took.add(0, took.Seconds())
+	r.rate.add(0, rate)
+	r.whole.add(0, 1_000*200/rate/60)
+	small := r.each[20].samples[0].got
+	r.each[200].add(small, last.each(first))
+	if last.failed > first.failed {
+		r.took.note = fmt.Sprintf("%.0f items failed on the way", last.failed-first.failed)
 	}
-	err := r.with(ctx, func() (*subject, error) { return r.b.startPeer(ctx, variants[r.b.server][0], accounts) }, func(s *subject) (err error) {
-		module, err = coldRate(ctx, s, others)
+	if err := r.report(ctx, s, []user{{'u', manyContacts, 0}}); err != nil {
 		return err
-	})
-	r.module.add(module, later[1])
+	}
+	large, err := s.rosterFigures(ctx)
+	r.each[manyContacts].add(small, large.each(last))
 	return err
 }
 
-// with has a subject for as long as use takes.
-func (r *keepRows) with(ctx context.Context, start func() (*subject, error), use func(*subject) error) error {
-	s, err := start()
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	return use(s)
-}
-
-// coldRate is the rate of logins whose clients have no roster.
-func coldRate(ctx context.Context, s *subject, some []user) (float64, error) {
-	took, err := logins(ctx, s.server.ClientAddress(), some, nil, func(_ int, c *client) { c.close() })
-	return float64(len(some)) / took.Seconds(), err
-}
-
-// bring measures an import: users who are offline are reported, and have nothing on the
-// server yet. The chat of others is measured before, for as long as a tenth of a minute.
-func (r *keepRows) bring(ctx context.Context, s *subject) error {
-	idle, _, processorIdle, err := r.meanwhile(ctx, s, func(ctx context.Context) error {
-		return sleepFor(ctx, time.Duration(r.b.pick(30, 3))*time.Second)
-	})
-	if err != nil {
-		return err
-	}
+// report reports users, and waits until they are in step.
+func (r *keepRows) report(ctx context.Context, s *subject, some []user) error {
 	before, err := s.rosterFigures(ctx)
 	if err != nil {
 		return err
 	}
-	p99, took, processor, err := r.meanwhile(ctx, s, func(ctx context.Context) error {
-		if err := r.b.tell(ctx, s, users('u', 200, 0, r.imported)); err != nil {
-			return err
-		}
-		return s.until(ctx, func(now rosterFigures) bool {
-			return now.written-before.written >= float64(200*r.imported) && now.waiting == 0
-		})
+	if err := r.b.tell(ctx, s, some); err != nil {
+		return err
+	}
+	return r.until(ctx, s, func(now rosterFigures) bool {
+		return now.written-before.written >= float64(len(some)*some[0].contacts) && now.waiting == 0
 	})
-	if err != nil {
-		return err
-	}
-	after, err := s.rosterFigures(ctx)
-	if err != nil {
-		return err
-	}
-	seconds, items := after.seconds-before.seconds, after.written-before.written
-	r.took.add(0, took.Seconds())
-	r.each.add(0, seconds*1e3/items)
-	r.chat.add(micros(idle)/1e3, micros(p99)/1e3)
-	r.share.add(20, seconds/took.Seconds()*100)
-	r.processor.add(processorIdle*100, processor*100)
-	if after.failed > before.failed {
-		r.took.note = fmt.Sprintf("%.0f items failed on the way", after.failed-before.failed)
-	}
-	return nil
 }
 
-// meanwhile does something, and measures the chat of two others and the server's processor.
-func (r *keepRows) meanwhile(ctx context.Context, s *subject, do func(context.Context) error) (p99, took time.Duration, processor float64, err error) {
+// atWork is what is measured while something is done.
+type atWork struct {
+	mid, p99, took time.Duration // of the chat of two others, and of the whole
+	processor      float64       // the server's, of one
+}
+
+// meanwhile does something, and measures.
+func (r *keepRows) meanwhile(ctx context.Context, s *subject, do func(context.Context) error) (w atWork, err error) {
 	ch, err := newChat(ctx, s.server.ClientAddress())
 	if err != nil {
-		return 0, 0, 0, err
+		return w, err
 	}
 	defer ch.close()
 	talking, hush := context.WithCancel(ctx)
@@ -161,27 +260,32 @@ func (r *keepRows) meanwhile(ctx context.Context, s *subject, do func(context.Co
 	began, cpu := time.Now(), serverCPU()
 	go func() { talked <- ch.talk(talking) }()
 	if err := do(ctx); err != nil {
-		return 0, 0, 0, err
+		return w, err
 	}
-	took = time.Since(began)
-	processor = (serverCPU() - cpu).Seconds() / took.Seconds()
+	w.took = time.Since(began)
+	w.processor = (serverCPU() - cpu).Seconds() / w.took.Seconds()
 	hush()
 	if err := <-talked; err != nil {
-		return 0, 0, 0, err
+		return w, err
 	}
-	_, p99, err = ch.latencies(ctx)
-	return p99, took, processor, err
+	w.mid, w.p99, err = ch.latencies(ctx)
+	return w, err
 }
 
 // settled waits until rosterd has nothing to bring to the server.
 func (r *keepRows) settled(ctx context.Context, s *subject) error {
-	return s.until(ctx, func(now rosterFigures) bool { return now.waiting == 0 })
+	return r.until(ctx, s, func(now rosterFigures) bool { return now.waiting == 0 })
 }
 
 // rosterFigures are what rosterd says of the server's own rosters.
 type rosterFigures struct{ written, failed, waiting, seconds float64 }
 
-func (s *subject) until(ctx context.Context, reached func(rosterFigures) bool) error {
+// each is the server's time for an item since then, in ms.
+func (f rosterFigures) each(since rosterFigures) float64 {
+	return (f.seconds - since.seconds) * 1e3 / (f.written - since.written)
+}
+
+func (r *keepRows) until(ctx context.Context, s *subject, reached func(rosterFigures) bool) error {
 	for {
 		now, err := s.rosterFigures(ctx)
 		if err != nil || reached(now) {

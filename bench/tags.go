@@ -86,7 +86,6 @@ func (t *tagRows) run(ctx context.Context) error {
 			took[i].behind, took[i].roster = append(took[i].behind, behind), append(took[i].roster, roster)
 		}
 	}
-	ms := func(d time.Duration) float64 { return micros(d) / 1e3 }
 	for i, tag := range t.tags {
 		tag.mid.add(ms(median(took[0].behind)), ms(median(took[i].behind)))
 		tag.slowest.add(longestWait, ms(slices.Max(took[i].behind)))

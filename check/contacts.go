@@ -193,7 +193,7 @@ func mendFetch(err *fetcher.Error, key string) (mends []string) {
 			"dns":       "correct the host in " + key,
 			"tls":       "http or https in " + key + "? The certificate has to be valid for its host; contacts.tls.ca has authorities of your own",
 			"timeout":   "is the backend slow, or a firewall in the way? contacts.timeout is how long rosterd waits",
-			"invalid":   "the answer has to be a JSON object of contacts, see README.md, Contacts: is that the page of a login or an error?",
+			"invalid":   "the answer has to be a JSON object of contacts, see docs/backend.md: is that the page of a login or an error?",
 			"too_large": "raise contacts.max_bytes, if the contacts are really that many",
 		}[err.Result]; ok {
 			mends = append(mends, mend)
@@ -208,7 +208,7 @@ func mendFetch(err *fetcher.Error, key string) (mends []string) {
 // mendBulk says what mends a request for many users at once.
 func mendBulk(err *fetcher.Error) []string {
 	if err.Result == "invalid" || slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented}, err.Status) {
-		return []string{"contacts.bulk_url gets a POST of a JSON array of user names, and answers a JSON object of user names and their contacts: see README.md, Many users at once"}
+		return []string{"contacts.bulk_url gets a POST of a JSON array of user names, and answers a JSON object of user names and their contacts: see docs/backend.md"}
 	}
 	return mendFetch(err, "contacts.bulk_url")
 }

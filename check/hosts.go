@@ -20,7 +20,7 @@ func (c *checker) host(w component.Routes, status component.Status, lacks bool) 
 	const follows = "its users' clients get no roster from rosterd unless they ask the component itself"
 	switch {
 	case w.Query == component.QueryNone:
-		return []finding{fail("%s", w.Missing[0]).mend("README.md, Set-up on other servers, has those that can be served")}
+		return []finding{fail("%s", w.Missing[0]).mend("docs/other-servers.md has those that can be served")}
 	case w.Query == component.QueryServer:
 		return append([]finding{presence(w, m), serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
 	case w.Delegation || m.announced:
@@ -58,6 +58,8 @@ func (c *checker) push(w component.Routes, m missing) finding {
 	switch {
 	case w.PushPermitted:
 		return pass("%s: permits roster pushes (privilege iq, set, jabber:iq:roster)", w.Host)
+	case w.Push == component.PushServer:
+		return pass("%s: pushes what is written to its own rosters (ejabberd.api)", w.Host)
 	case m.unrestricted:
 		return pass("%s: roster pushes are sent from the users' addresses, as xmpp.unrestricted is on", w.Host)
 	case !m.announced:

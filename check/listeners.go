@@ -31,7 +31,7 @@ func (c *checker) metricsListener() finding {
 	if err := tryListen(address); err != nil {
 		return cannotListen(key, address, err)
 	}
-	if _, ok := reachable(address); !ok {
+	if _, ok := Reachable(address); !ok {
 		return warn("%s: %s is a port that nobody knows: had a rosterd been running, it could not have been asked", key, address).mend("set a port")
 	}
 	return pass("%s: %s is free", key, address)
@@ -111,7 +111,7 @@ func (c *checker) runningEndpoint(ctx context.Context, leaf *x509.Certificate) f
 // endpointAt reports whether a rosterd's refresh endpoint answers a request that
 // refreshes nobody, and which certificate was shown, if one was.
 func endpointAt(ctx context.Context, address string, secure bool) (answers bool, shown *x509.Certificate) {
-	address, ok := reachable(address)
+	address, ok := Reachable(address)
 	if !ok {
 		return false, nil
 	}

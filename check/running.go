@@ -44,7 +44,7 @@ type running struct {
 
 // ask asks whoever listens on metrics.listen what it is.
 func ask(ctx context.Context, cfg config.Config) running {
-	address, ok := reachable(cfg.Metrics.Listen)
+	address, ok := Reachable(cfg.Metrics.Listen)
 	if !ok {
 		return running{}
 	}
@@ -107,9 +107,9 @@ func hostsOf(status component.Status) (hosts []string) {
 	return hosts
 }
 
-// reachable is where something that listens on an address is asked. It fails for
+// Reachable is where something that listens on an address is asked. It fails for
 // port 0, which is another one each time.
-func reachable(listen string) (address string, ok bool) {
+func Reachable(listen string) (address string, ok bool) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "0" {
 		return "", false

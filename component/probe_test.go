@@ -456,6 +456,44 @@ func TestUnaskedAreTold(t *testing.T) {
 	}
 }
 
+// On ejabberd the end of a session may be reported after the query of the next one of its
+// name, which is there still.
+func TestEndOfAnEarlierSession(t *testing.T) {
+	r := start(t, only)
+	k := r.server.serve()
+	k.send("%s", delegationOnly+presenceToo)
+	k.quiet()
+	s, _ := r.current()
+	s.grants.change("example.org", func(g *grant) { g.queries = queriesArrive })
+	k.send("<presence from='juliet@example.org/one' to='contacts.example.org'/>")
+	r.sessions.Interested(mustJID(t, "juliet@example.org/one")) // which is the only one
+	k.send("<presence type='unavailable' from='juliet@example.org/one' to='contacts.example.org'/>")
+	k.quiet()
+	for _, test := range []struct {
+		resource, answer string
+		told             bool
+	}{
+		{"there", "<iq type='result' id='%s' from='%s'/>", true},
+		{"gone", "<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/><text xmlns='" + nsStanzas + "'>User session not found</text></error></iq>", false},
+	} {
+		full := mustJID(t, "juliet@example.org/"+test.resource)
+		r.sessions.Interested(full)
+		r.sessions.Interested(full)
+		k.send("<presence from='%s' to='contacts.example.org'/><presence type='unavailable' from='%s' to='contacts.example.org'/>", full, full)
+		ping := k.nextElement()
+		if ping.Get("to") != full.String() {
+			t.Fatalf("%s", ping.Raw)
+		}
+		k.send(test.answer, ping.Get("id"), full)
+		k.quiet()
+		if told := len(r.rosters.unasked) > 0; told != test.told {
+			t.Errorf("%s: told %v", test.resource, told)
+		} else if told && receive(t, r.rosters.unasked) != full {
+			t.Error("somebody else is told")
+		}
+	}
+}
+
 // When the server has been down, the sessions that bear known names are others.
 func TestServerThatWasDown(t *testing.T) {
 	r := start(t, only, func(o *Options) { o.Timing.Ask = 5 * time.Millisecond })

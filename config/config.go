@@ -9,6 +9,7 @@
 package config
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,10 +75,10 @@ type Contacts struct {
 	NotFound string        `mapstructure:"not_found"` // what the status 404 means: error, or empty, a roster without contacts
 	// MaxRemoved is the part of a roster of 10 contacts or more, from 0 to 1, that
 	// a fetch may remove at once. To remove more, a second fetch must confirm it,
-	// ConfirmAfter later.
-	MaxRemoved   float64       `mapstructure:"max_removed"`
-	ConfirmAfter time.Duration `mapstructure:"confirm_after"`
-	ResyncRate   int           `mapstructure:"resync_rate"` // users a second that are brought in line in the background
+	// ConfirmAfter later; if that is [Never], a person must.
+	MaxRemoved   float64  `mapstructure:"max_removed"`
+	ConfirmAfter Patience `mapstructure:"confirm_after"`
+	ResyncRate   int      `mapstructure:"resync_rate"` // users a second that are brought in line in the background
 	// MaxAge is for how long a fetched roster answers queries without asking
 	// again; 0: not at all.
 	MaxAge time.Duration `mapstructure:"max_age"`
@@ -91,6 +92,19 @@ type Contacts struct {
 	// Hosts are what differs for some of the domains of [XMPP], by their prepared
 	// form. Headers and Token are for all of them.
 	Hosts map[string]ContactsHost `mapstructure:"hosts"`
+}
+
+// Patience is a time, or [Never], which is written "never".
+type Patience time.Duration
+
+// Never is longer than any time.
+const Never Patience = math.MaxInt64
+
+func (p Patience) String() string {
+	if p == Never {
+		return "never"
+	}
+	return time.Duration(p).String()
 }
 
 // ContactsHost is what one domain has of its own.
@@ -184,7 +198,7 @@ func Default() Config {
 		XMPP: XMPP{Address: "127.0.0.1:5347", Presence: "auto", ServerRoster: "auto", MaxStanzaBytes: 256 << 10},
 		Contacts: Contacts{
 			Timeout: 5 * time.Second, MaxInFlight: 64, MaxBytes: 16 << 20,
-			NotFound: "error", MaxRemoved: 0.9, ConfirmAfter: 30 * time.Second, ResyncRate: 100,
+			NotFound: "error", MaxRemoved: 0.9, ConfirmAfter: Patience(30 * time.Second), ResyncRate: 100,
 			BulkSize: 100,
 		},
 		Refresh: Refresh{Listen: "127.0.0.1:5290", MaxBytes: 8 << 20},

@@ -135,6 +135,12 @@ func decodeHook(from, to reflect.Value) (any, error) {
 	case float64:
 		f, err := strconv.ParseFloat(text, 64)
 		value, ok, wants = f, err == nil && !math.IsNaN(f) && !math.IsInf(f, 0), "a number"
+	case Patience:
+		d, err := time.ParseDuration(text)
+		if text == "never" {
+			d, err = time.Duration(Never), nil
+		}
+		value, ok, wants = Patience(d), err == nil, "a time with its unit, such as 5s, or never"
 	case time.Duration:
 		d, err := time.ParseDuration(text)
 		value, ok, wants = d, err == nil, "a time with its unit, such as 5s"

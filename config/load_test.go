@@ -48,7 +48,7 @@ func full() Config {
 		Contacts: Contacts{
 			URL: "https://example.org/%d/%s?x=%%", Timeout: 10 * time.Second, MaxInFlight: 7, MaxBytes: 70,
 			Headers: map[string]Secret{"x-api.key": "b", "x-two": ""}, Token: "c",
-			MaxStale: 36 * time.Hour, NotFound: "empty", MaxRemoved: 0.25, ConfirmAfter: time.Minute, ResyncRate: 9,
+			MaxStale: 36 * time.Hour, NotFound: "empty", MaxRemoved: 0.25, ConfirmAfter: Patience(time.Minute), ResyncRate: 9,
 			MaxAge: 90 * time.Second, BulkURL: "https://example.org/bulk/%d", BulkSize: 25, EditURL: "https://example.org/edit",
 			Hosts: map[string]ContactsHost{"b\u00FCcher.example": {URL: "https://%d/%s?Key=K", BulkURL: "https://%d/?Key=K", EditURL: "https://%d/edit?Key=K"}, "example.org": {}},
 		},
@@ -126,6 +126,8 @@ func TestLoad(t *testing.T) {
 	off.XMPP.Presence = "off"
 	own := minimum
 	own.Contacts.URL, own.Contacts.Hosts = "", map[string]ContactsHost{"example.org": {URL: "http://x/%s"}}
+	patient := minimum
+	patient.Contacts.ConfirmAfter = Never
 	empty := minimum
 	empty.Contacts.Hosts = map[string]ContactsHost{"example.org": {}}
 	bulk := minimum
@@ -178,6 +180,7 @@ func TestLoad(t *testing.T) {
 		{"asked in bulk by itself", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {bulk_url: http://x/}}", 1), ownBulk},
 		{"host without URL", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {url: }}", 1), empty},
 		{"host with an empty URL", strings.Replace(minimal, "%s\"", "%s\", hosts: {example.org: {url: ''}}", 1), empty},
+		{"a person decides", strings.Replace(minimal, "url:", "confirm_after: never, url:", 1), patient},
 		{"listeners with any port", minimal + "refresh: {listen: \"localhost:0\"}\nmetrics: {listen: \"localhost:0\"}", one},
 	}
 	for _, tc := range tests {

@@ -17,13 +17,15 @@ import (
 
 // Texts that several errors have in common.
 const (
-	wantsDomain = "a domain name"
-	wantsDial   = "host:port with a port from 1 to 65535, as in 127.0.0.1:5347 or [::1]:5347"
-	wantsListen = "host:port with a port from 0 to 65535, as in 127.0.0.1:5290 or [::1]:5290"
-	wantsBytes  = "a number of bytes from 1 to 1073741824"
+	wantsDomain   = "a domain name"
+	wantsDial     = "host:port with a port from 1 to 65535, as in 127.0.0.1:5347 or [::1]:5347"
+	wantsListen   = "host:port with a port from 0 to 65535, as in 127.0.0.1:5290 or [::1]:5290"
+	wantsBytes    = "a number of bytes from 1 to 1073741824"
+	wantsPatience = "a time from 10ms to 24h, or never"
+
+	wantsText = "a text without control characters"
 	// wantsAdvertise is a URL without a path.
 	wantsAdvertise = "the URL at which the other instance reaches refresh.listen of this one, http, or https with refresh.tls, as in http://rosterd-1.internal:5290"
-	wantsText      = "a text without control characters"
 )
 
 // forbiddenHeaders would break the request or the reading of its response:
@@ -94,7 +96,9 @@ func (c Config) Validate() error {
 	within(&p, "contacts.max_stale", "a time from 0s, which is any, to 8760h", b.MaxStale, 0, 365*24*time.Hour)
 	p.oneOf("contacts.not_found", b.NotFound, "error", "empty")
 	within(&p, "contacts.max_removed", "a number from 0 to 1", b.MaxRemoved, 0, 1)
-	within(&p, "contacts.confirm_after", "a time from 10ms to 24h", b.ConfirmAfter, 10*time.Millisecond, 24*time.Hour)
+	if b.ConfirmAfter != Never {
+		within(&p, "contacts.confirm_after", wantsPatience, time.Duration(b.ConfirmAfter), 10*time.Millisecond, 24*time.Hour)
+	}
 	within(&p, "contacts.resync_rate", "a number from 1 to 100000", b.ResyncRate, 1, 100_000)
 	headers := make(map[string]bool)
 	for _, name := range sortedKeys(b.Headers) {

@@ -20,7 +20,7 @@ import (
 	"rosterd/internal/testcert"
 )
 
-// pythonServes serves a folder with Python's own server, as README's quick start
+// pythonServes serves a folder with Python's own server, as docs/prosody.md
 // does, and returns its URL.
 func pythonServes(ctx context.Context, t *testing.T, dir string) string {
 	t.Helper()

@@ -29,7 +29,7 @@ func TestDeployedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(prosody.Close)
-		testDeployed(t, prosody, settings)
+		testDeployed(t, prosody, settings, "privileged", "privilege", "prosody.md")
 		juliet := (&world{server: prosody}).login(bounded(t), t, gosrc, "juliet@example.org/hall")
 		send(t, juliet, "<presence type='subscribe' to='romeo@example.org' id='s'/>")
 		answer, err := juliet.WaitStanza(bounded(t), func(s harness.Stanza) bool { return s.Name == "presence" && s.ID == "s" })
@@ -65,8 +65,12 @@ func TestDeployedFiles(t *testing.T) {
 		}
 		t.Cleanup(server.Close)
 		settings := maps.Clone(settings)
-		settings["xmpp.address"], settings["xmpp.unrestricted"] = address, true
-		testDeployed(t, server, settings)
+		settings["xmpp.address"], settings["ejabberd.api"] = address, map[string]string{"url": "http://" + apiAddress + "/api"}
+		push := "server"
+		if ejabberd.privilegedIQ {
+			push = "privileged"
+		}
+		testDeployed(t, server, settings, push, "api", "ejabberd.md")
 		api := apiAt(t, "http://"+apiAddress+"/api", serverroster.EjabberdLogin{}, "example.org")
 		if works, why := api.State("example.org"); !works {
 			t.Error(why)
@@ -83,7 +87,8 @@ func read(t *testing.T, file string) string {
 	return string(content)
 }
 
-func testDeployed(t *testing.T, server *harness.Server, settings map[string]any) {
+// testDeployed runs rosterd on a server, which has to serve as a document says.
+func testDeployed(t *testing.T, server *harness.Server, settings map[string]any, push, serverRoster, document string) {
 	ctx := bounded(t)
 	backend, err := harness.StartBackend()
 	if err != nil {
@@ -100,7 +105,13 @@ func testDeployed(t *testing.T, server *harness.Server, settings map[string]any)
 	wantRoster(ctx, t, juliet, item("Romeo"))
 	w.backend.Set("juliet", contacts("Nurse"))
 	w.refresh(ctx, t, "juliet")
-	wantPushes(ctx, t, juliet, item("Nurse"), removed("Romeo"))
+	waitBrought(ctx, t, juliet, item("Nurse"), removed("Romeo")) // ejabberd also pushes what is written to its own roster
+	// The ways are those of the document. Of ejabberd, it is those of 23.01.
+	waitMetric(ctx, t, w.rosterd, way("example.org", "delegated", push, "server", serverRoster), 1)
+	words := "msg=ways host=example.org query=delegated push=" + push + " presence=server server_roster=" + serverRoster
+	if text := read(t, "../docs/"+document); !strings.Contains(text, words) && !(document == "ejabberd.md" && strings.Contains(text, "`push="+push+"`")) {
+		t.Errorf("%s does not say %s", document, words)
+	}
 	// The end of a session is told.
 	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 1)
 	show(t, juliet, "unavailable")

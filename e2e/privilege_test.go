@@ -66,7 +66,7 @@ func readOnlyModule(t *testing.T) map[string]string {
 	return map[string]string{module: read(t, "../deploy/prosody/"+module)}
 }
 
-// readOnly is Prosody as README.md recommends it.
+// readOnly is Prosody as docs/prosody.md recommends it.
 func readOnly(t *testing.T, options harness.ServerOptions) harness.ProsodyOptions {
 	return harness.ProsodyOptions{ServerOptions: options, Files: readOnlyModule(t), HostLua: `  modules_enabled = { "delegation", "privilege", "rosterd_readonly" }`}
 }

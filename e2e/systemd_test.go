@@ -23,26 +23,26 @@ import (
 // nobody is who the service runs as in these tests, if they may choose.
 const nobody = 65534
 
-// installation is what README.md has an administrator install, in a folder that stands
+// installation is what the documents have an administrator install, in a folder that stands
 // for the root of the file system.
 type installation struct {
 	root string
 	unit string
 }
 
-// block is the first block of code of a language behind a text in README.md.
-func block(t *testing.T, behind, language string) string {
+// block is the first block of code of a language behind a text in a document.
+func block(t *testing.T, document, behind, language string) string {
 	t.Helper()
-	_, rest, found := strings.Cut(read(t, "../README.md"), behind)
+	_, rest, found := strings.Cut(read(t, document), behind)
 	_, rest, begun := strings.Cut(rest, "```"+language+"\n")
 	code, _, ended := strings.Cut(rest, "```")
 	if !found || !begun || !ended {
-		t.Fatalf("README.md has no block of %s behind %q", language, behind)
+		t.Fatalf("%s has no block of %s behind %q", document, language, behind)
 	}
 	return code
 }
 
-// install does what README.md says, but for systemctl, whose calls it returns.
+// install does what docs/install.md and docs/prosody.md say, but for systemctl, whose calls it returns.
 func install(t *testing.T) (i installation, calls string) {
 	t.Helper()
 	program, err := binary()
@@ -72,14 +72,15 @@ func install(t *testing.T) (i installation, calls string) {
 	if err := os.Chmod(filepath.Join(i.root, "bin/systemctl"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	commands := block(t, "**systemd.**", "sh") + block(t, "as said there, and", "sh")
+	commands := block(t, "../docs/install.md", "## systemd", "sh") + block(t, "../docs/prosody.md", "3. **rosterd.**", "sh") +
+		block(t, "../docs/prosody.md", "5. **Start and check.**", "sh")
 	commands = regexp.MustCompile(` /(usr|etc)/`).ReplaceAllString(commands, " "+i.root+"/$1/")
-	commands = strings.ReplaceAll(commands, "journalctl", ": journalctl")
+	commands = strings.ReplaceAll(commands, "rosterd check", ": rosterd check")
 	sh := exec.CommandContext(bounded(t), "sh", "-eu", "-c", commands)
 	sh.Dir, sh.Env = sources, append(os.Environ(), "PATH="+filepath.Join(i.root, "bin")+":"+os.Getenv("PATH"))
 	out, err := sh.CombinedOutput()
 	if err != nil {
-		t.Fatalf("the commands of README.md: %v\n%s", err, out)
+		t.Fatalf("the commands of the documents: %v\n%s", err, out)
 	}
 	i.unit = read(t, filepath.Join(i.root, "etc/systemd/system/rosterd.service"))
 	return i, string(out)
@@ -212,7 +213,7 @@ func (s *service) ready(ctx context.Context, t *testing.T, meanwhile func()) {
 	}
 }
 
-// TestInstalled follows README.md, from the commands to a rosterd that is connected:
+// TestInstalled follows docs/install.md and docs/prosody.md, from the commands to a rosterd that is connected:
 // with the example, with the four keys of step 3, and with what people do who put the
 // secret into config.yaml all the same.
 func TestInstalled(t *testing.T) {
@@ -227,8 +228,7 @@ func TestInstalled(t *testing.T) {
 	t.Cleanup(prosody.Close)
 	i, _ := install(t)
 	config := filepath.Join(i.root, "etc/rosterd/config.yaml")
-	write(t, filepath.Join(i.root, "etc/rosterd/xmpp-secret"), []byte("change-me\n"))
-	keys := block(t, "3. **rosterd.** Put the secret", "yaml")
+	keys := block(t, "../docs/prosody.md", "3. **rosterd.**", "yaml")
 	for name, yaml := range map[string]string{
 		"the example":            read(t, config),
 		"four keys":              keys,

@@ -26,7 +26,7 @@ func stock(s server) server {
 	return s
 }
 
-// way is the series of how a host is served, see the table in README.md.
+// way is the series of how a host is served, see the table in docs/other-servers.md.
 func way(host, query, push, presence, serverRoster string) string {
 	return fmt.Sprintf("rosterd_host_way{host=%q,presence=%q,push=%q,query=%q,server_roster=%q}", host, presence, push, query, serverRoster)
 }

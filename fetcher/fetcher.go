@@ -1,5 +1,5 @@
 // Package fetcher asks the backend for users' contacts, and makes the JSON of its
-// answers into a [roster.Roster] each. README.md, Contacts, is what a backend has to
+// answers into a [roster.Roster] each. docs/backend.md is what a backend has to
 // answer: the contract of Prosody's community module mod_http_roster_admin, and other
 // spellings of the same.
 //

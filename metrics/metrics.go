@@ -110,8 +110,8 @@ func RegisterSessions(reg prometheus.Registerer, counts func() (connected, inter
 
 // Rosters are the figures of a users.Manager.
 type Rosters struct {
-	Marked, Resync int
-	Retries, Held  uint64
+	Marked, Resync, Waiting int
+	Retries, Held           uint64
 }
 
 // RegisterRosters registers these figures. counts is called at each scrape.
@@ -120,6 +120,8 @@ func RegisterRosters(reg prometheus.Registerer, counts func() Rosters) {
 		func() int { return counts().Marked })
 	gauge(reg, "rosterd_resync_users", "Connected users that are still to be brought in line after a restart or a lost stream, without the marked ones.",
 		func() int { return counts().Resync })
+	gauge(reg, "rosterd_users_held", "Users whose roster from the backend is not applied, as it would remove most of their contacts: it waits for contacts.confirm_after, or for rosterd approve or reject.",
+		func() int { return counts().Waiting })
 	counter(reg, "rosterd_refresh_retries_total", "Refreshes of marked users that were tried again.",
 		func() uint64 { return counts().Retries })
 	counter(reg, "rosterd_removals_held_total", "Rosters from the backend that were not applied at once, as they would remove most of a user's contacts.",

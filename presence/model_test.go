@@ -17,10 +17,6 @@ import (
 	"rosterd/roster"
 )
 
-var ownModel = flag.Bool("own", false, "run the model test of the server's own rosters")
-
-var fierce = flag.Bool("fierce", false, "let the model test of the server's own rosters do much at one moment, too")
-
 var modelSeeds = flag.Int("seeds", 24, "run the model tests with so many random seeds")
 
 var modelLog = flag.Int("steps", 60, "how many of the last steps of a model test that fails are logged")
@@ -35,14 +31,7 @@ func TestModel(t *testing.T) { testModel(t, false) }
 
 // TestModelOwnRosters is the same where the server's own rosters are kept: it does by itself
 // what servers do by them, they follow at random moments, and presences are relayed late.
-// It is run by hand: about one seed in a hundred still finds a client that is shown somebody
-// who has left, after a roster was changed twice while the loop was behind.
-func TestModelOwnRosters(t *testing.T) {
-	if !*ownModel && *modelSeed == 0 {
-		t.Skip("run with -own")
-	}
-	testModel(t, true)
-}
+func TestModelOwnRosters(t *testing.T) { testModel(t, true) }
 
 func testModel(t *testing.T, own bool) {
 	seeds := make([]uint64, *modelSeeds)
@@ -83,12 +72,14 @@ type model struct {
 	t     *testing.T
 	rand  *rand.Rand // of the goroutine that makes the steps
 	waits *rand.Rand // guarded by mu
-	log   []string
 	hub   *Hub
 	all   []jid.JID // bare JIDs of users, served and not
 	cut   func()    // ends the stream: what is on its way is lost
 	next  int       // payload
 	left  map[jid.JID]time.Time
+
+	logging sync.Mutex
+	log     []string // guarded by logging
 
 	wire    sync.Mutex                     // what the server does, and says of it, is in one order
 	mu      sync.Mutex                     // inside wire
@@ -133,6 +124,8 @@ func newModel(t *testing.T, seed uint64, own bool) *model {
 }
 
 func (m *model) note(format string, args ...any) {
+	m.logging.Lock()
+	defer m.logging.Unlock()
 	m.log = append(m.log, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
@@ -406,7 +399,7 @@ func (m *model) comeAndGo(report bool) {
 }
 
 func (m *model) step() {
-	if m.ownServer != nil && !*fierce {
+	if m.ownServer != nil && m.calmly {
 		time.Sleep(time.Duration(m.rand.IntN(4000)) * time.Millisecond)
 	}
 	switch n := m.rand.IntN(100); {
@@ -427,7 +420,7 @@ func (m *model) step() {
 	case n < 83:
 		m.mu.Lock()
 		m.slow = []time.Duration{0, time.Millisecond, 100 * time.Millisecond, time.Second}[m.rand.IntN(4)]
-		if m.ownServer != nil && !*fierce {
+		if m.ownServer != nil && m.calmly {
 			m.slow = min(m.slow, 10*time.Millisecond)
 		}
 		m.note("a stanza takes %s", m.slow)

@@ -12,8 +12,8 @@ import (
 // What a server knows of its own rosters ([rosterd/serverroster]) it does by itself: it
 // broadcasts a user's presence to whom the user's roster there has with "from" or "both",
 // and a resource's initial presence is answered by those whom its user's roster there has
-// with "to" or "both", if their rosters there have the user with "from" or "both". The hub
-// keeps since which fact that is so, and decide is told.
+// with "to" or "both", if their rosters there have the user with "from" or "both". The
+// package comment says in a table what is left for the hub.
 
 // Keeper brings the server's own rosters in step (serverroster.Keeper). Its methods do not
 // block.
@@ -99,6 +99,9 @@ type own struct {
 	ready    bool              // nobody waits for the word any more
 	until    time.Duration     // nobody waits longer for what is to follow
 	contacts map[jid.JID]sight // as the server's own roster has them
+	// unasked is a fact: who came before may not have been answered by one whose own roster
+	// was not known.
+	unasked uint64
 }
 
 // sight is what a subscription lets see.
@@ -348,8 +351,9 @@ func (h *Hub) adaptOwn(u *user, changes []roster.SubscriptionChange) {
 	}
 }
 
-// changed works out what is in doubt since the server's own roster of a user has a contact
-// in another way. known: it is certain how it had them before.
+// changed works out whether a user and a contact are in doubt, now that the server's own
+// roster has the contact in another way. what has changed; known: it is certain that nothing
+// else has.
 func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 	if what == 0 || f.contact == u.jid {
 		return
@@ -361,9 +365,13 @@ func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 	e := &h.entries[id]
 	if what&f.has&isTold != 0 && e.user != nil {
 		// Who has just come was not answered, perhaps.
-		if i, is := e.user.subscriber(u.id); is && u.fresh(e.user.subscribers[i].sent).n > 0 {
+		i, is := e.user.subscriber(u.id)
+		switch {
+		case is && u.fresh(e.user.subscribers[i].sent).n > 0:
 			e.user.subscribers[i].relayed = true
 			h.broadcast(e.user)
+		case !is && (!e.user.known || e.user.native(u.jid, &subscriber{end: told})):
+			u.own.unasked = f.at
 		}
 	}
 	if what&isSeen == 0 {

@@ -28,12 +28,14 @@ type ownServer struct {
 	up        time.Time // when the stream began
 	resumed   bool      // the Keeper has something to say
 	tells     bool      // a contact is told of what is written, as on ejabberd
+	asks      bool      // and is asked, as by the module for Prosody
+	calmly    bool      // seldom much at one moment
 }
 
 func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
 		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
-		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0,
+		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0, calmly: seed/2%2 == 0, asks: seed/4%2 == 0,
 	}
 }
 
@@ -229,18 +231,30 @@ func (m *model) keep(user jid.JID, ready func()) {
 
 // write makes a change of the server's own roster. mu is held.
 func (m *model) write(user jid.JID, c roster.Change) {
-	shown := m.native(user, c.Item.JID)
+	contact := c.Item.JID
+	shown, asked := m.native(user, contact), sees(m.has(user, contact))
 	m.own[user] = m.with(m.own[user], c)
-	shows := m.native(user, c.Item.JID)
-	if !m.tells || shows == shown {
+	shows := m.native(user, contact)
+	if !m.tells || contact == user {
 		return
 	}
-	m.note("the server tells %s of %s: %t", name(c.Item.JID), name(user), shows)
+	if shows != shown {
+		m.show(user, contact, shows)
+	}
+	if m.asks && !asked && sees(m.has(user, contact)) && m.native(contact, user) {
+		m.show(contact, user, true)
+	}
+}
+
+// show is what the server sends of a user to another at once: their presence, or that they
+// are unavailable. mu is held.
+func (m *model) show(user, to jid.JID, is bool) {
+	m.note("the server tells %s of %s: %t", name(to), name(user), is)
 	for full, payload := range m.there {
 		for client, shown := range m.shown {
 			switch {
-			case full.Bare() != user || client.Bare() != c.Item.JID || client.Bare() == user:
-			case shows:
+			case full.Bare() != user || client.Bare() != to:
+			case is:
 				shown[full] = payload
 			default:
 				delete(shown, full)

@@ -23,14 +23,30 @@
 //
 // # The server's own rosters
 //
-// Where they are kept in step (serverroster.Keeper), the server does the above by itself,
-// and the hub relays the rest (own.go):
+// Where they are kept in step (serverroster.Keeper), the server sends presence by itself. Of
+// a user and a contact who may see them:
 //
-//   - to a contact whom the server's own roster has got since the user's last presence:
-//     that, once, unless the server exchanges presence then;
-//   - to a new resource, what its own roster on the server does not ask for;
-//   - to a contact who was removed: unavailable, and again if the server has sent presence
-//     until its roster had followed.
+//	the user's own roster there      the server by itself                 the hub relays
+//	is not known yet, or Lost        nobody knows                         all, but waits for the word first
+//	has the contact                  sends all that the user says         nothing
+//	  the contact's has the user     asks the user for a new resource     nothing
+//	  the contact's lacks the user   does not ask                         what the user said last, to the new resource
+//	lacks the contact                nothing                              all, but waits for the write first
+//	was Written, the contact told    has sent what the user said last     nothing
+//	was Written, not told            sends what the user says next        what the user said last, once
+//
+// Of a user and a contact who may not see them, or no longer:
+//
+//	has the contact                  sends all that the user says         unavailable, each time
+//	  the user unblocked them        sends what the user said last        unavailable
+//	was Written without them         nothing any more                     unavailable, if the user has said something
+//	                                                                      since that was relayed last
+//
+// What the server has done is worked out from what its rosters have now. That is right if
+// nothing was pending when they changed: all that the user had said, and all the contact's
+// resources that had come, were taken into account. Else the pair is in doubt, and so it is
+// when something relayed may be lost with the stream, or was taken back and is to be seen
+// again: then the contact is sent anew, once, all that they may see, and the end of the rest.
 //
 // Which came first, a presence or a write, the clock of facts says: both are reported in the
 // order of the server. What is relayed may be overtaken by what the server sends: until a
@@ -42,9 +58,9 @@
 // restart of rosterd, what the server has sent. Then it is relayed as if the server did
 // nothing: to be told twice is better than not at all.
 //
-// For each subscriber this takes two bits, in what was padding; for each user, 64 bytes, and
-// a map of the contacts in whom the rosters differ, or were written in the last
-// Limits.Linger. Rosters are read without the lock. Without a Keeper none of it is used.
+// For each subscriber this takes two bits, in what was padding; for each user, 72 bytes, and
+// a map of the contacts in whom the rosters differ. Rosters are read without the lock.
+// Without a Keeper none of it is used.
 //
 // # How it runs
 //

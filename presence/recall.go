@@ -116,12 +116,13 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 	if u != nil && len(batch) > before { // what the server sends of the contact may overtake it
 		i, is := u.subscriber(to.id)
 		if !is && !visible && u.available > 0 {
-			h.insert(u, i, subscriber{id: to.id, end: told, doubt: true})
+			h.insert(u, i, subscriber{id: to.id, end: told})
 			h.expire(u)
 			is = true
 		}
 		if is {
-			u.subscribers[i].relayed = true
+			s := &u.subscribers[i]
+			s.relayed, s.doubt = true, s.doubt || !visible
 			h.relayed(u)
 		}
 	}

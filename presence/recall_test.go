@@ -67,3 +67,24 @@ func TestRecall(t *testing.T) {
 		s.end()
 	})
 }
+
+// What a new stream takes back of somebody whom the server shows is relayed if it is to be
+// seen again.
+func TestRecalledTooEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, Limits{})
+		k := &keeperStub{hub: s.hub, says: map[string][]string{"x": {"y both"}, "y": {"x both"}}}
+		s.hub.Keeper(k)
+		s.hub.Recall([]jid.JID{address("x/1"), address("y/1")})
+		s.roster("x")
+		s.roster("y", "x both")
+		s.stream()
+		s.on("x/1", "y/1")
+		time.Sleep(s.hub.limits.Settle + time.Second)
+		s.take()
+		s.roster("x", "y both")
+		time.Sleep(time.Second)
+		s.expect("the server has nothing to send", "x/1>y: hi")
+		s.end()
+	})
+}

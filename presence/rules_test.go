@@ -218,6 +218,10 @@ func TestDecide(t *testing.T) {
 		native   = server{native: true}
 		answered = server{answered: true}
 		hidden   = subscriber{sent: 10, end: told}
+
+		doubted       = subscriber{sent: 10, doubt: true}
+		takenBack     = subscriber{sent: 10, doubt: true, end: told}
+		toBeTakenBack = subscriber{sent: 10, doubt: true, end: untold}
 	)
 	for _, test := range []struct {
 		name             string
@@ -240,6 +244,16 @@ func TestDecide(t *testing.T) {
 		{"who may not see it was sent it", updated, hidden, 1, 0, native, withdraw},
 		{"who may not see it was answered", shown, hidden, 1, 1, native, withdraw},
 		{"who may not see it was sent nothing new", shown, hidden, 1, 0, native, nothing},
+
+		{"in doubt: whatever the server has sent", shown, doubted, 1, 0, server{true, true}, toBare},
+		{"in doubt, with a new resource", shown, doubted, 2, 1, answered, toBare},
+		{"in doubt, and it is gone", left, doubted, 1, 0, native, unavailable},
+		{"in doubt, and it came and went since", passed, doubted, 1, 0, native, unavailable},
+		{"in doubt, and was told that it left", absent, doubted, 1, 0, server{}, nothing},
+		{"in doubt, who may not see it", shown, toBeTakenBack, 1, 0, server{}, withdraw},
+		{"in doubt, who may not see it: it is gone", left, toBeTakenBack, 1, 0, server{}, withdraw},
+		{"in doubt, and was told", shown, takenBack, 1, 0, server{}, nothing},
+		{"in doubt, and was told, but the server shows it", shown, takenBack, 1, 0, native, withdraw},
 	} {
 		if got := decide(&test.r, true, &test.to, test.available, test.fresh, test.by); got != test.want {
 			t.Errorf("%s: %d and not %d", test.name, got, test.want)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // steps is a stage whose loop makes its steps when the test says so. x is available, and
@@ -14,13 +15,18 @@ func steps(t *testing.T, test func(s *stage, x *user)) {
 		s.hub.settled = true
 		s.hub.Available(address("x/1"), []byte("hi"))
 		s.roster("x", everybody()...)
-		for wait, sent := s.step(); sent > 0 || wait <= 0; wait, sent = s.step() {
-		}
+		s.drain()
 		if n := len(s.take()); n != elsewhere {
 			t.Fatalf("%d stanzas", n)
 		}
 		test(s, s.hub.users[address("x")])
 	})
+}
+
+// drain makes steps until there is nothing to do.
+func (s *stage) drain() {
+	for wait, sent := s.step(); sent > 0 || wait <= 0; wait, sent = s.step() {
+	}
 }
 
 const elsewhere = 100
@@ -48,8 +54,7 @@ func TestRosterInTheMailbox(t *testing.T) {
 			s.t.Errorf("sent %d stanzas", len(batch))
 		}
 		said := 0
-		for wait, sent := s.step(); sent > 0 || wait <= 0; wait, sent = s.step() {
-		}
+		s.drain()
 		for _, line := range s.take() {
 			if line == "x/1>w1@c.example! secret" {
 				said++
@@ -60,6 +65,30 @@ func TestRosterInTheMailbox(t *testing.T) {
 		if said != 1 {
 			s.t.Errorf("said %d times", said)
 		}
+	})
+}
+
+// What was written, and reported after the mailbox was read, counts before anything is sent.
+func TestWrittenInTheMailbox(t *testing.T) {
+	steps(t, func(s *stage, x *user) {
+		s.hub.Keeper(&keeperStub{hub: s.hub})
+		s.hub.InStep(x.jid, contacts(everybody()...))
+		for range 3 { // what was relayed before has passed the server
+			s.step()
+			s.hub.setMark(s)
+		}
+		s.drain()
+		s.hub.Available(address("x/1"), []byte("away"))
+		s.hub.readMailbox(maxReading)
+		s.written("x", "w1@c.example", false)
+		s.hub.Available(address("x/1"), []byte("xa"))
+		if batch := s.hub.sendNews(nil); len(batch) > 0 {
+			s.t.Errorf("sent %d stanzas", len(batch))
+		}
+		s.drain()
+		time.Sleep(s.hub.limits.Word + s.hub.limits.Calm) // it may be written again
+		s.drain()
+		s.expect("who is not sent it by the server", "x/1>w1@c.example: xa")
 	})
 }
 

@@ -42,6 +42,10 @@ func (g *gate) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error,
 	return nil, nil
 }
 
+func (g *gate) RefreshLater(context.Context, []jid.JID) error { return nil }
+
+func (g *gate) RefreshAll(string) int { return 0 }
+
 // endpoint is a server as rosterd makes it.
 type endpoint struct {
 	*gate

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -54,6 +55,7 @@ func (h *handler) told(r *http.Request) Answer {
 // the request as names says.
 func (a *Answer) merge(of Answer, names map[jid.JID]string) {
 	a.Updated += of.Updated
+	a.Accepted += of.Accepted
 	a.Errors += of.Errors
 	for name, why := range of.Failed {
 		if user, err := jid.Parse(name); err == nil && names[user] != "" {
@@ -106,7 +108,7 @@ var errNotPassed = errors.New("the other instance does not do it")
 
 // Pass has users refreshed by the instance at a URL, and returns its answer. It fails if
 // that does not say what became of them. No request has more than so many bytes.
-func (p *Peer) Pass(ctx context.Context, url string, users []jid.JID, maxBytes int64) (Answer, error) {
+func (p *Peer) Pass(ctx context.Context, url string, users []jid.JID, maxBytes int64, async bool) (Answer, error) {
 	all := Answer{code: http.StatusOK}
 	for len(users) > 0 {
 		var names []string
@@ -125,25 +127,43 @@ func (p *Peer) Pass(ctx context.Context, url string, users []jid.JID, maxBytes i
 		users = users[len(names):]
 		var part Answer
 		var err error
-		part.code, err = p.post(ctx, url, Path, names, &part)
+		part.code, err = p.post(ctx, url, Path, names, &part, async)
 		switch {
 		case err != nil:
 			return Answer{}, err
-		case part.code != http.StatusOK && part.code != http.StatusInternalServerError && part.code != http.StatusServiceUnavailable || part.Status == "":
+		case !said(part):
 			return Answer{}, fmt.Errorf("%w: %d %s", errNotPassed, part.code, http.StatusText(part.code))
-		case part.code == http.StatusServiceUnavailable:
+		case part.code == http.StatusServiceUnavailable, part.code == http.StatusAccepted && all.code == http.StatusOK:
 			all.code, all.Status, all.Message = part.code, part.Status, part.Message
 		}
+		all.Retry = all.Retry || part.Retry
 		all.merge(part, nil)
 	}
 	return all, nil
+}
+
+// PassAll is Pass for all users of a domain who are online.
+func (p *Peer) PassAll(ctx context.Context, to, domain string) (a Answer, err error) {
+	if a.code, err = p.post(ctx, to, Path+"?all="+url.QueryEscape(domain), nil, &a, true); err == nil && !said(a) {
+		err = fmt.Errorf("%w: %d %s", errNotPassed, a.code, http.StatusText(a.code))
+	}
+	return a, err
+}
+
+// said reports whether an answer says what became of users.
+func said(a Answer) bool {
+	switch a.code {
+	case http.StatusOK, http.StatusAccepted, http.StatusInternalServerError, http.StatusServiceUnavailable:
+		return a.Status != ""
+	}
+	return false
 }
 
 // Tell tells the instance at a URL that another one is active, as of a term. It answers when
 // it has closed its stream.
 func (p *Peer) Tell(ctx context.Context, url string, of int64) (Left, error) {
 	var answer Answer
-	code, err := p.post(ctx, url, TermPath, term{of}, &answer)
+	code, err := p.post(ctx, url, TermPath, term{of}, &answer, false)
 	if err == nil && (code != http.StatusOK || answer.Left == nil) {
 		err = fmt.Errorf("%w: %d %s", errNotPassed, code, http.StatusText(code))
 	}
@@ -153,7 +173,7 @@ func (p *Peer) Tell(ctx context.Context, url string, of int64) (Left, error) {
 	return *answer.Left, nil
 }
 
-func (p *Peer) post(ctx context.Context, url, path string, body, answer any) (code int, err error) {
+func (p *Peer) post(ctx context.Context, url, path string, body, answer any, async bool) (code int, err error) {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return 0, err
@@ -164,6 +184,9 @@ func (p *Peer) post(ctx context.Context, url, path string, body, answer any) (co
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set(passedHeader, "1")
+	if async {
+		r.Header.Set("Prefer", respondAsyncToken)
+	}
 	if token := p.token(); token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}

@@ -27,13 +27,13 @@ func standby(t *testing.T, token string, url func() string) func(*Options) {
 			t.Fatal(err)
 		}
 		t.Cleanup(peer.Close)
-		o.Pass = func(ctx context.Context, users []jid.JID, passed bool) (Answer, bool) {
+		o.Pass = func(ctx context.Context, users []jid.JID, passed, async bool) (Answer, bool) {
 			if passed {
-				return Unavailable("passed twice", len(users)), true
+				return Unavailable("passed twice", len(users), false), true
 			}
-			a, err := peer.Pass(ctx, url(), users, o.MaxBytes)
+			a, err := peer.Pass(ctx, url(), users, o.MaxBytes, async)
 			if err != nil {
-				return Unavailable(err.Error(), len(users)), true
+				return Unavailable(err.Error(), len(users), false), true
 			}
 			return a, true
 		}
@@ -178,7 +178,7 @@ func TestPassedWithTLS(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	user, _ := jid.Parse("romeo@example.org")
-	if a, err := peer.Pass(t.Context(), server.URL, []jid.JID{user}, 1000); err != nil || a.Updated != 1 {
+	if a, err := peer.Pass(t.Context(), server.URL, []jid.JID{user}, 1000, false); err != nil || a.Updated != 1 {
 		t.Errorf("%+v, %v", a, err)
 	}
 }

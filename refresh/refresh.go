@@ -27,15 +27,16 @@ const Path = "/roster_admin/refresh"
 
 // The values of the label result of rosterd_refreshed_users_total.
 const (
-	resultUpdated = "updated"
-	resultError   = "error"
+	resultUpdated  = "updated"
+	resultAccepted = "accepted"
+	resultError    = "error"
 )
 
 // Results are all values of that label.
-var Results = []string{resultUpdated, resultError}
+var Results = []string{resultUpdated, resultAccepted, resultError}
 
 // Codes are all values of the label code of rosterd_refresh_requests_total.
-var Codes = []string{"200", "400", "401", "403", "404", "405", "408", "413", "500", "503"}
+var Codes = []string{"200", "202", "400", "401", "403", "404", "405", "408", "413", "500", "503"}
 
 const (
 	maxLoggedUsers = 10              // users of a refresh that the log names at level debug
@@ -43,10 +44,17 @@ const (
 	maxName        = 1023 + 1 + 1023 // bytes of a bare JID (RFC 7622, section 3.1)
 )
 
-// Refresher refreshes the rosters of users (bare JIDs, none twice) and returns
-// those that failed. It fails as a whole with [roster.ErrNotConnected].
+// Refresher refreshes the rosters of users (bare JIDs, none twice): a users.Manager.
 type Refresher interface {
+	// Refresh returns those that failed. It fails as a whole with
+	// [roster.ErrNotConnected].
 	Refresh(ctx context.Context, users []jid.JID) (failed map[jid.JID]error, err error)
+	// RefreshLater returns when a kill of the process cannot lose that they are to be
+	// refreshed, or an error if that is not sure.
+	RefreshLater(ctx context.Context, users []jid.JID) error
+	// RefreshAll has all users of a domain refreshed in the background who are online,
+	// and returns how many these are.
+	RefreshAll(domain string) (users int)
 }
 
 // Options of a handler.
@@ -59,7 +67,10 @@ type Options struct {
 	Certificates *Certificates
 	// Pass has users refreshed by the active instance of a pair; ok is false if this one is to
 	// do it. passed says that the other one has passed them on. nil: this one does it.
-	Pass func(ctx context.Context, users []jid.JID, passed bool) (a Answer, ok bool)
+	// If async, the caller does not wait for more than that it is kept.
+	Pass func(ctx context.Context, users []jid.JID, passed, async bool) (a Answer, ok bool)
+	// PassAll is the same for all users of a domain who are online.
+	PassAll func(ctx context.Context, domain string, passed bool) (a Answer, ok bool)
 	// Told is told that another instance is active since a term, and returns when this one is
 	// not any more. nil: there is no other.
 	Told     func(ctx context.Context, term int64) Left
@@ -74,12 +85,18 @@ type Answer struct {
 	Message string `json:"message"`
 	Updated int    `json:"updated"` // users
 	Errors  int    `json:"errors"`  // users
+	// Accepted are users who will be refreshed, whatever happens: the answer is 202.
+	Accepted int `json:"accepted,omitempty"`
+	// Retry says that the same request should be sent again, as rosterd does not
+	// remember it. What it remembers, it tries again by itself.
+	Retry bool `json:"retry"`
 	// Failed are at most 100 of the users in Errors, and why each failed. "[2]" is
 	// the third element of the request's array.
 	Failed map[string]string `json:"failed,omitempty"`
 	Left   *Left             `json:"left,omitempty"` // at TermPath alone
 
-	code int
+	code  int
+	async bool // as the caller preferred
 }
 
 // failed names a failed user, if there is room.
@@ -97,14 +114,22 @@ func (a *Answer) failed(name string, err error) {
 }
 
 // Unavailable is the answer if nothing could be done, with the status 503.
-func Unavailable(message string, users int) Answer {
+// If retry, the caller has to ask again.
+func Unavailable(message string, users int, retry bool) Answer {
 	a := failure(http.StatusServiceUnavailable, message)
-	a.Errors = users
+	a.Errors, a.Retry = users, retry
 	return a
 }
 
 func failure(code int, message string) Answer {
 	return Answer{Status: "error", Message: message, code: code}
+}
+
+// again is a failure after which the same request should be sent again.
+func again(code int, message string) Answer {
+	a := failure(code, message)
+	a.Retry = true
+	return a
 }
 
 type handler struct {
@@ -130,6 +155,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Requests.WithLabelValues(strconv.Itoa(answer.code)).Inc()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	if answer.async {
+		w.Header().Set("Preference-Applied", respondAsyncToken)
+	}
 	_ = control.SetWriteDeadline(time.Now().Add(h.Limits.Answer))
 	w.WriteHeader(answer.code)
 	json.NewEncoder(w).Encode(answer) // fails only if the caller has gone, or does not read
@@ -172,19 +200,23 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 		return busy(w)
 	}
 	defer release()
+	async := respondAsync(r.Header)
 	if isSingle {
-		return h.refresh(r, []entry{{name: single}})
+		return h.refresh(r, []entry{{name: single}}, async)
+	}
+	if domains, all := r.URL.Query()["all"]; all {
+		return h.refreshAll(r, domains)
 	}
 	list, err := decode(http.MaxBytesReader(w, body, h.MaxBytes))
 	switch {
 	case err == nil:
-		return h.refresh(r, list)
+		return h.refresh(r, list, async)
 	case errors.As(err, new(*http.MaxBytesError)):
 		return failure(http.StatusRequestEntityTooLarge, "larger than "+strconv.FormatInt(h.MaxBytes, 10)+" bytes")
 	case errors.Is(err, errBusy):
 		return busy(w)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return failure(http.StatusRequestTimeout, "the body came too slowly")
+		return again(http.StatusRequestTimeout, "the body came too slowly")
 	}
 	h.Logger.Warn("refresh request refused", "caller", caller, "err", err)
 	return failure(http.StatusBadRequest, err.Error())
@@ -193,11 +225,42 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 // busy is the answer to a caller who has their share.
 func busy(w http.ResponseWriter) Answer {
 	w.Header().Set("Retry-After", "1") // second
-	return failure(http.StatusServiceUnavailable, "too many requests at once: nothing was refreshed, try again")
+	return again(http.StatusServiceUnavailable, "too many requests at once: nothing was refreshed, try again")
 }
 
-// refresh refreshes the users that a request names.
-func (h *handler) refresh(r *http.Request, list []entry) Answer {
+const respondAsyncToken = "respond-async"
+
+// respondAsync reports whether the caller would rather not wait (RFC 7240, section 4.1).
+func respondAsync(header http.Header) bool {
+	for _, line := range header.Values("Prefer") {
+		for preference := range strings.SplitSeq(line, ",") {
+			token, _, _ := strings.Cut(preference, ";")
+			if strings.EqualFold(strings.TrimSpace(token), respondAsyncToken) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refreshAll refreshes all users of a domain who are online. Nobody waits for that.
+func (h *handler) refreshAll(r *http.Request, domains []string) Answer {
+	domain, err := jid.PrepareDomain(domains[0])
+	if err != nil || len(domains) != 1 || !slices.Contains(h.Hosts, domain) {
+		return failure(http.StatusBadRequest, "all wants one domain, and that it is served")
+	}
+	if h.PassAll != nil {
+		if a, elsewhere := h.PassAll(r.Context(), domain, r.Header.Get(passedHeader) != ""); elsewhere {
+			return a
+		}
+	}
+	n := h.refresher.RefreshAll(domain)
+	h.Users.WithLabelValues(resultAccepted).Add(float64(n))
+	return Answer{Status: "ok", Message: "everybody who is online is refreshed in the background", Accepted: n, code: http.StatusAccepted}
+}
+
+// refresh refreshes the users that a request names; if async, later.
+func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 	ctx := r.Context()
 	answer := Answer{Status: "ok", Message: "roster update complete", code: http.StatusOK}
 	names := make(map[jid.JID]string, len(list)) // as they were given first
@@ -221,13 +284,26 @@ func (h *handler) refresh(r *http.Request, list []entry) Answer {
 	elsewhere := false
 	if len(users) > 0 && h.Pass != nil {
 		var a Answer
-		if a, elsewhere = h.Pass(ctx, users, r.Header.Get(passedHeader) != ""); elsewhere {
-			if answer.merge(a, names); a.code == http.StatusServiceUnavailable {
-				answer.Status, answer.Message, answer.code = a.Status, a.Message, a.code
+		if a, elsewhere = h.Pass(ctx, users, r.Header.Get(passedHeader) != "", async); elsewhere {
+			answer.merge(a, names)
+			if answer.async = a.code == http.StatusAccepted; a.code != http.StatusOK {
+				answer.Status, answer.Message, answer.Retry, answer.code = a.Status, a.Message, a.Retry, a.code
 			}
 		}
 	}
-	if len(users) > 0 && !elsewhere {
+	switch {
+	case elsewhere:
+	case len(users) > 0 && async:
+		if err := h.refresher.RefreshLater(ctx, users); err != nil {
+			h.Logger.Warn("a refresh is not accepted, as it cannot be kept", "users", len(users), "err", err)
+			h.Users.WithLabelValues(resultError).Add(float64(len(users)))
+			answer := again(http.StatusServiceUnavailable, "rosterd cannot keep this now, try again")
+			answer.Errors = len(users) + len(failed) + answer.Errors
+			return answer
+		}
+		answer.Accepted, answer.Message, answer.code = len(users), "the users are refreshed in the background", http.StatusAccepted
+		answer.async = true
+	case len(users) > 0:
 		refused, err := h.refresher.Refresh(ctx, users)
 		if err != nil {
 			return h.unavailable(err, len(users)+len(failed)+answer.Errors)
@@ -235,16 +311,18 @@ func (h *handler) refresh(r *http.Request, list []entry) Answer {
 		answer.Updated = len(users) - len(refused)
 		for user, err := range refused {
 			failed[names[user]] = err
+			answer.Retry = answer.Retry || errors.Is(err, roster.ErrStopping)
 		}
 	}
 	answer.Errors += len(failed)
 	for name, err := range failed {
 		answer.failed(name, err)
 	}
-	if answer.Errors > 0 && answer.Updated == 0 && answer.code == http.StatusOK {
+	if answer.Errors > 0 && answer.Updated+answer.Accepted == 0 && answer.code == http.StatusOK {
 		answer.Status, answer.Message, answer.code = "error", "no roster could be updated", http.StatusInternalServerError
 	}
 	h.Users.WithLabelValues(resultUpdated).Add(float64(answer.Updated))
+	h.Users.WithLabelValues(resultAccepted).Add(float64(answer.Accepted))
 	h.Users.WithLabelValues(resultError).Add(float64(answer.Errors))
 	if answer.Errors > 0 {
 		var first string // any of them
@@ -259,12 +337,11 @@ func (h *handler) refresh(r *http.Request, list []entry) Answer {
 
 // unavailable is the answer if nothing could be tried.
 func (h *handler) unavailable(err error, users int) Answer {
-	message := "rosterd cannot refresh now"
+	answer := again(http.StatusServiceUnavailable, "rosterd cannot refresh now")
 	if errors.Is(err, roster.ErrNotConnected) {
-		message = "not connected to the server: users who are online are refreshed after reconnecting"
+		answer.Retry, answer.Message = false, "not connected to the server: users who are online are refreshed after reconnecting"
 	}
 	h.Users.WithLabelValues(resultError).Add(float64(users))
-	answer := failure(http.StatusServiceUnavailable, message)
 	answer.Errors = users
 	return answer
 }

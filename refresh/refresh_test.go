@@ -26,6 +26,19 @@ type refresher struct {
 	asked  []string
 	failed map[string]error
 	err    error
+	later  []string // who is to be refreshed later
+}
+
+func (r *refresher) RefreshLater(_ context.Context, users []jid.JID) error {
+	for _, user := range users {
+		r.later = append(r.later, user.String())
+	}
+	return r.err
+}
+
+func (r *refresher) RefreshAll(domain string) int {
+	r.later = append(r.later, domain)
+	return 3
 }
 
 func (r *refresher) Refresh(_ context.Context, users []jid.JID) (map[jid.JID]error, error) {
@@ -84,7 +97,7 @@ func (r *rig) ask(method, path, body string, header ...string) (int, Answer, htt
 	if json.Unmarshal(data, &raw) != nil || json.Unmarshal(data, &answer) != nil || resp.Header.Get("Content-Type") != "application/json" {
 		r.t.Fatalf("%s %s: not the one form: %s", method, path, data)
 	}
-	for _, key := range []string{"status", "message", "updated", "errors"} {
+	for _, key := range []string{"status", "message", "updated", "errors", "retry"} {
 		if _, ok := raw[key]; !ok {
 			r.t.Errorf("%s %s: no %s in %s", method, path, key, data)
 		}
@@ -103,7 +116,7 @@ func TestAnswerIsTheModules(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	data, _ := io.ReadAll(resp.Body)
-	if want := `{"status":"ok","message":"roster update complete","updated":2,"errors":0}` + "\n"; string(data) != want || resp.StatusCode != 200 {
+	if want := `{"status":"ok","message":"roster update complete","updated":2,"errors":0,"retry":false}` + "\n"; string(data) != want || resp.StatusCode != 200 {
 		t.Errorf("%d %s", resp.StatusCode, data)
 	}
 }
@@ -329,6 +342,71 @@ func TestFailedIsBounded(t *testing.T) {
 	for line := range strings.Lines(r.log.String()) {
 		if len(line) > 20_000 {
 			t.Errorf("a log line of %d bytes", len(line))
+		}
+	}
+}
+
+func TestRespondAsync(t *testing.T) {
+	for prefer, async := range map[string]bool{
+		"respond-async": true, "Respond-Async": true, "wait=10, respond-async": true, "respond-async; x=y": true,
+		"": false, "respond-asynchronous": false, "handling=lenient": false,
+	} {
+		for method, path := range map[string]string{"POST": Path, "GET": Path + "/juliet"} {
+			r := start(t)
+			code, a, header := r.ask(method, path, `["juliet", "romeo@evil.example"]`, "Prefer", prefer)
+			want := 200
+			if async {
+				want = 202
+			}
+			if code != want || a.Status != "ok" || a.Retry || (a.Accepted == 1) != async || (a.Updated == 1) == async ||
+				(header.Get("Preference-Applied") == "respond-async") != async || (len(r.later) == 1) != async || (len(r.asked) == 1) == async {
+				t.Errorf("%q: %s: %d %+v, %v", prefer, method, code, a, header)
+			}
+			if n := testutil.ToFloat64(r.users.WithLabelValues("accepted")); (n == 1) != async {
+				t.Errorf("%q: %s: counted %v", prefer, method, n)
+			}
+		}
+	}
+	r := start(t)
+	r.err = errors.New("the disk is full")
+	if code, a, _ := r.ask("POST", Path, `["juliet", "a b"]`, "Prefer", "respond-async"); code != 503 || !a.Retry || a.Errors != 2 || a.Accepted != 0 || strings.Contains(a.Message, "disk") {
+		t.Errorf("%d %+v", code, a)
+	}
+	r = start(t)
+	if code, a, _ := r.ask("POST", Path, `["a b"]`, "Prefer", "respond-async"); code != 500 || a.Retry || a.Accepted != 0 {
+		t.Errorf("%d %+v", code, a)
+	}
+}
+
+func TestAll(t *testing.T) {
+	for query, want := range map[string]int{
+		"all=example.org": 202, "all=Example.ORG.": 202, "all=example.org&x=y": 202, "x=y": 200,
+		"all=": 400, "all": 400, "all=example.net": 400, "all=example.org&all=example.org": 400, "all=*": 400,
+	} {
+		r := start(t)
+		code, a, _ := r.ask("POST", Path+"?"+query, `["juliet"]`)
+		if code != want || a.Retry || (want == 202) != (a.Accepted == 3 && reflect.DeepEqual(r.later, []string{"example.org"})) || (want == 200) != (r.asked != nil) {
+			t.Errorf("%s: %d %+v, %v", query, code, a, r.later)
+		}
+	}
+}
+
+// Only what rosterd does not remember is to be sent again.
+func TestRetry(t *testing.T) {
+	for _, tt := range []struct {
+		err, failed error
+		code        int
+		retry       bool
+	}{
+		{roster.ErrNotConnected, nil, 503, false}, // all are refreshed when the stream is back
+		{roster.ErrStopping, nil, 503, true},
+		{nil, errors.New("the backend answered 500"), 500, false}, // is tried again
+		{nil, roster.ErrStopping, 500, true},
+	} {
+		r := start(t)
+		r.err, r.failed = tt.err, map[string]error{"juliet@example.org": tt.failed}
+		if code, a, _ := r.ask("POST", Path, `["juliet"]`); code != tt.code || a.Retry != tt.retry {
+			t.Errorf("%v, %v: %d %+v", tt.err, tt.failed, code, a)
 		}
 	}
 }

@@ -300,12 +300,19 @@ func (w ejabberdWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, err
 	return r, w.e.failed(ctx, err)
 }
 
-// Set implements [Way]. An item with which ejabberd had a fault of its own is refused, if
-// ejabberd can write at all: the items behind it do not wait for it.
+// itemTries is how often an item is written with which ejabberd has a fault of its own, though
+// it can write others.
+const itemTries = 4
+
+// Set implements [Way]. An item with which ejabberd has a fault of its own each time is
+// refused, if ejabberd can write at all: the items behind it do not wait for it.
 func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
 	var refused RefusedError
 	for _, c := range changes {
 		err := w.set(ctx, user, c)
+		for n := 1; n < itemTries && w.isFaulty(ctx, user, err); n++ {
+			err = w.set(ctx, user, c)
+		}
 		why := ""
 		switch {
 		case err == nil, isMessage(err, "'user'") && c.Action == roster.Removed: // it is not there
@@ -315,7 +322,7 @@ func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 			return ErrNoAccount
 		case isMessage(err, "'user'"):
 			why = "ejabberd does not take the JID"
-		case isStatus(err, http.StatusInternalServerError) && w.e.tryWriting(ctx, w.e.spell(user.Domain())) == nil:
+		case w.isFaulty(ctx, user, err):
 			why = err.Error()
 		default:
 			return w.e.failed(ctx, err)
@@ -327,6 +334,11 @@ func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 		return &refused
 	}
 	return nil
+}
+
+// isFaulty reports whether ejabberd had a fault of its own with an item, and can write.
+func (w ejabberdWay) isFaulty(ctx context.Context, user jid.JID, err error) bool {
+	return isStatus(err, http.StatusInternalServerError) && w.e.tryWriting(ctx, w.e.spell(user.Domain())) == nil
 }
 
 // set writes one change.

@@ -276,6 +276,23 @@ func TestEjabberdRefusesItems(t *testing.T) {
 	if len(e.doubts) != 0 {
 		t.Error("the API is in doubt because of an item")
 	}
+	// A fault that passes is none of the item's.
+	faults := 0
+	f.set(func(command string, _ map[string]any) (int, string) {
+		if faults++; faults == 1 || faults == 3 {
+			return 500, ""
+		}
+		return 0, ""
+	})
+	if written, err := set(t.Context(), t, e, added(t, "a@example.org")); err != nil || len(written) != 1 {
+		t.Error(written, err)
+	}
+	f.set(func(command string, args map[string]any) (int, string) {
+		if slices.Contains(broken, args["user"].(string)) {
+			return 200, "1"
+		}
+		return 0, ""
+	})
 	// A database that is down is nobody's item.
 	broken = append(broken, "")
 	written, err = set(t.Context(), t, e, added(t, "a@example.org", "b@example.org", "e@example.org"))

@@ -70,7 +70,8 @@ type fakeServer struct {
 	rosters  map[jid.JID]map[jid.JID]roster.Item
 	gone     bool // the stream is
 	none     map[jid.JID]bool
-	each     time.Duration                         // an item takes so long
+	each     time.Duration                         // an item takes so long, and a get
+	grows    time.Duration                         // an item takes longer by that for each that is there
 	prepare  func(jid.JID) jid.JID                 // how the server writes an address; nil: as it is
 	store    func(roster.Item) roster.Item         // what it makes of an item; nil: what it is
 	refuses  map[jid.JID]bool                      // contacts
@@ -178,7 +179,7 @@ func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 	began := time.Now()
 	var refused *RefusedError
 	for _, c := range changes {
-		if err := s.wait(ctx, s.each); err != nil {
+		if err := s.wait(ctx, s.each+s.grows*time.Duration(s.has(user).Len())); err != nil {
 			return err
 		}
 		if err := s.set(ctx, user, c); errors.As(err, new(*RefusedError)) {
@@ -253,6 +254,15 @@ func (s *fakeServer) set(ctx context.Context, user jid.JID, c roster.Change) err
 type fakeRosters struct {
 	mu    sync.Mutex
 	known map[jid.JID]*roster.Roster
+	doubt map[jid.JID]bool // they do not replace what is not known
+	asked int              // whether they do
+}
+
+func (r *fakeRosters) Believes(user jid.JID, has *roster.Roster) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked++
+	return !r.doubt[user]
 }
 
 func (r *fakeRosters) Known(user jid.JID) (*roster.Roster, bool) {

@@ -25,17 +25,20 @@ const (
 	queryWaits = 3 * time.Second
 	// slowCall is how long a call takes at least of a server that is too slow to wait for.
 	slowCall = time.Second
+	// maxOwed is how long the server may be owed a rest for what queries wait for. Beyond,
+	// no query waits behind others: it is answered first.
+	maxOwed = 3 * time.Second
 	// maxWaiting bounds the queries of a host that wait: one more is not let wait, as it
 	// would do so in vain.
 	maxWaiting = 256
 
 	checkEvery   = 24 * time.Hour // the server is asked for what it has
-	lookAfter    = 2 * time.Second
 	sweepEvery   = time.Hour
-	chunk        = 500         // users that are looked up in the store at a time
-	turnTakes    = time.Second // then another user's turn has come
+	owedAfter    = 2 * time.Second // what clients are being told is looked at again, until that is kept
+	chunk        = 500             // users that are looked up in the store at a time
+	turnTakes    = 5 * time.Second // then another's turn has come who does not wait for an import
 	callTakes    = 30 * time.Second
-	closeTakes   = time.Second // for what is under way
+	closeTakes   = 500 * time.Millisecond // for what is under way
 	minBackoff   = time.Second
 	maxBackoff   = 5 * time.Minute
 	failuresInA  = 3 // row, of different users, may be the way's and not theirs
@@ -56,9 +59,12 @@ type Store interface {
 	Sync(done func())
 }
 
-// Rosters has the last known rosters: users.Manager. Known may read the store.
+// Rosters has the last known rosters: users.Manager. Its methods may read the store.
 type Rosters interface {
 	Known(user jid.JID) (*roster.Roster, bool)
+	// Believes reports whether the last known roster may replace what the server has of a
+	// user, of which nothing was known. If not yet, [Keeper.Keep] is called when it may.
+	Believes(user jid.JID, has *roster.Roster) bool
 }
 
 // Metrics are what a [Keeper] counts with.
@@ -105,8 +111,10 @@ type Options struct {
 
 // Keeper keeps the server's own rosters in step with the last known ones. There is one
 // worker for each host, which does one thing at a time. Together they take a fifth of the
-// server's time at most. What waits is an address for each user. Its methods are safe for concurrent
-// use, and do not block, but for [Keeper.Close].
+// server's time at most: after each portion the server rests for four times as long, but for
+// what queries wait for it does so afterwards. Queries go first, then those who have logged in
+// or whose rosters have changed since the server had them, then all others. What waits is an address for each user. Its
+// methods are safe for concurrent use, and do not block, but for [Keeper.Close].
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
 // written, it has that: after a kill, the server is asked what it has.
@@ -130,13 +138,16 @@ type host struct {
 	wake chan struct{} // capacity 1: something is to be done
 
 	// Touched by the worker alone.
-	free      time.Time // when the server may be used again
-	reported  time.Time // when progress was logged
-	reporting bool
+	reported   time.Time // when progress was logged
+	reporting  bool
+	portion    int // items that were, or are next, written together into a roster of portionFor
+	portionFor int
 
 	// Guarded by Keeper.mu.
+	free       time.Time // when the server has rested as long as it is owed
 	jobs       map[jid.JID]*job
 	urgent     list.List // of *job: queries wait for them
+	soon       list.List // who logged in, or has changed since the server had it
 	background list.List
 	failing    list.List // they failed before, and come last
 	current    *job      // that the worker has
@@ -175,7 +186,7 @@ type job struct {
 	in      *list.List // where it waits; nil: the worker has it, or a timer
 	place   *list.Element
 	waiters []*waiter
-	look    bool // the server is to be asked
+	soon    bool // it does not wait for an import
 	again   bool // looked at again after this turn
 	pushes  []*serverPush
 	fails   int
@@ -185,7 +196,6 @@ type job struct {
 
 // progress is what turns of a job leave to the next one.
 type progress struct {
-	portion  int      // items that are written together next
 	verify   bool     // what was written is to be seen
 	rounds   int      // how often it was, and was not as written
 	suspects []string // differences that were there before something was written again
@@ -265,7 +275,8 @@ func New(o Options) *Keeper {
 
 // Keep says that a user's last known roster may have changed. If ready is not nil, a query
 // waits: ready is called once, from any goroutine or before Keep returns. That is when the
-// server's roster is in step, when more than 20 items differ, when it fails, and after 3 s.
+// server's roster is in step, when more than 20 items differ, when what others wait for has
+// taken too much of the server's time, when it fails, and after 3 s.
 func (k *Keeper) Keep(user jid.JID, ready func(inStep bool)) {
 	if waits, inStep := k.keep(user, ready); !waits && ready != nil {
 		ready(inStep)
@@ -310,12 +321,17 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	defer k.mu.Unlock()
 	// What was in step most likely is: it is looked at, but nobody waits for that.
 	waits = ready != nil && (!inStep || j != nil && j == h.current) && !h.slow && !now.Before(h.paused) &&
-		h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
+		h.free.Sub(now) <= maxOwed && h.urgent.Len() < maxWaiting && (row.JID != "" || want.Len() <= fewItems)
 	if j == nil {
 		j = k.add(h, user)
 		h.put(j, &h.background)
 	}
 	j.again = j == h.current
+	if ready != nil || row.JID != "" {
+		if j.soon = true; j.in == &h.background {
+			h.put(j, &h.soon)
+		}
+	}
 	if waits {
 		j.waiters = append(j.waiters, k.newWaiter(h, ready))
 		if !j.again {
@@ -340,25 +356,6 @@ func (k *Keeper) tellInStep(user jid.JID, row store.ServerRoster) {
 func isCurrent(row store.ServerRoster, resumed time.Time) bool {
 	age := time.Since(row.Checked)
 	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
-}
-
-// Look says that the server's roster of a user may have changed: the server is asked soon.
-func (k *Keeper) Look(user jid.JID) {
-	if way, _ := k.Ways(user.Domain()); way == nil {
-		return
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	h := k.host(user.Domain())
-	if h == nil || h.broken != "" {
-		return
-	}
-	j := h.jobs[user]
-	if j == nil {
-		j = k.add(h, user)
-		k.later(h, j, lookAfter)
-	}
-	j.look, j.again = true, j == h.current
 }
 
 // Resume says that there is a way to a host's rosters, on a new stream or to a server that
@@ -401,7 +398,7 @@ func (k *Keeper) Status() (all []Status) {
 // busy is how many hosts have something to do. k.mu is held.
 func (k *Keeper) busy() (n int) {
 	for _, h := range k.hosts {
-		if h.current != nil || h.urgent.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
+		if h.current != nil || h.urgent.Len() > 0 || h.soon.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
 			n++
 		}
 	}
@@ -415,7 +412,20 @@ func (h *host) spend(took time.Duration) {
 	h.busyAt = now
 }
 
-// Close waits for what is under way, which it ends after 1 s, and calls those who wait.
+// owe lets the server rest for longer, and returns those who do not wait any more. k.mu is
+// held.
+func (h *host) owe(pause time.Duration) (released []*waiter) {
+	now := time.Now()
+	if h.free.Before(now) {
+		h.free = now
+	}
+	if h.free = h.free.Add(pause); h.free.Sub(now) <= maxOwed {
+		return nil
+	}
+	return h.letGo()
+}
+
+// Close waits for what is under way, which it ends after 0.5 s, and calls those who wait.
 func (k *Keeper) Close() {
 	k.mu.Lock()
 	k.stop()
@@ -501,8 +511,11 @@ func (k *Keeper) later(h *host, j *job, d time.Duration) {
 
 // rest is where a job waits for which nobody does. k.mu is held.
 func (h *host) rest(j *job) *list.List {
-	if j.fails > 0 {
+	switch {
+	case j.fails > 0:
 		return &h.failing
+	case j.soon:
+		return &h.soon
 	}
 	return &h.background
 }
@@ -547,8 +560,10 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case h.probe:
 		return nil, nil, probeNow
 	case first != nil:
-	case h.background.Len() > 0:
-		first = h.background.Front()
+	case h.soon.Len() > 0 || h.background.Len() > 0:
+		if first = h.soon.Front(); first == nil {
+			first = h.background.Front()
+		}
 		if first.Value.(*job).progress == nil {
 			if now.Before(k.allowed) {
 				return nil, nil, k.allowed.Sub(now)
@@ -674,20 +689,22 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		return released
 	}
 	if done {
-		h.good = j.user
+		j.fails, h.good = 0, j.user
+		if !j.owes {
+			j.progress = nil
+		}
 	}
 	switch {
 	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
 	case !done || j.again:
-		h.put(j, h.rest(j))
-	case j.owes: // until that is kept
-		k.later(h, j, lookAfter)
+		if h.put(j, h.rest(j)); !done && j.in == &h.background { // one after the other
+			h.background.MoveToFront(j.place)
+		}
+	case j.progress != nil: // it owes something, until that is kept
+		k.later(h, j, owedAfter)
 	default:
 		k.drop(h, j)
-	}
-	if done && !j.owes {
-		j.fails, j.progress = 0, nil
 	}
 	return nil
 }
@@ -723,9 +740,10 @@ func (k *Keeper) findOut(h *host) {
 		return // call has said so
 	}
 	k.mu.Lock()
-	released := k.pause(h, err)
+	released, pushes := k.pause(h, err), h.takePushes()
 	k.mu.Unlock()
 	release(released, false)
+	failPushes(pushes)
 }
 
 // letGo returns all who wait for jobs whose turn has not come. They wait no more. k.mu is
@@ -783,7 +801,7 @@ func (k *Keeper) fail(h *host, why string) {
 // report logs the progress of what takes long.
 func (k *Keeper) report(h *host) {
 	k.mu.Lock()
-	waiting, s := h.urgent.Len()+h.background.Len()+h.failing.Len(), h.status
+	waiting, s := h.urgent.Len()+h.soon.Len()+h.background.Len()+h.failing.Len(), h.status
 	idle := waiting == 0 && !h.scan.on
 	k.mu.Unlock()
 	now := time.Now()

@@ -76,7 +76,7 @@ func TestPaced(t *testing.T) {
 				elapsed, spent := time.Since(began), time.Duration(0)
 				for n, p := range w.server.portions {
 					spent += p.took
-					if p.items > 50 || p.items > 1 && p.took > 20*time.Millisecond {
+					if p.items > maxPortion || p.items > 1 && p.took > portionTakes {
 						t.Errorf("a portion of %d items took %v", p.items, p.took)
 					}
 					if n > 0 {
@@ -86,7 +86,7 @@ func TestPaced(t *testing.T) {
 						}
 					}
 				}
-				if each == 600*time.Microsecond && len(w.server.portions) > 20 {
+				if each == 600*time.Microsecond && len(w.server.portions) > 70 {
 					t.Errorf("%d portions", len(w.server.portions))
 				}
 				if took := w.query(juliet, many(330)); took > 0 { // though it is known what the server has
@@ -98,6 +98,108 @@ func TestPaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// On a server that saves a whole roster for each item, a portion is short from the first one
+// on, and as large as it may be again where rosters are small.
+func TestGrowing(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.each, w.server.grows = 200*time.Microsecond, 13*time.Microsecond
+		w.server.put(romeo, many(1000))
+		w.query(juliet, many(200))
+		w.settle()
+		w.query(romeo, many(1010))
+		w.settle()
+		w.query(nurse, many(20))
+		w.settle()
+		small := 0
+		for _, p := range w.server.portions {
+			if p.items > 1 && p.took > portionTakes*8/5 { // the roster grows meanwhile
+				t.Errorf("a portion of %d items for %s took %v", p.items, p.user, p.took)
+			}
+			if p.user == nurse {
+				small = max(small, p.items)
+			}
+		}
+		if small < 5 {
+			t.Errorf("in a small roster, %d items were written together at most", small)
+		}
+	})
+}
+
+// A thousand users log in for the first time, 50 at a time. Nobody waits for long: when too
+// much was taken of the server's time for those who wait, the others do not. It is a fifth
+// in the end.
+func TestHerd(t *testing.T) {
+	test(t, func(w *world) {
+		const users = 1000
+		w.query(juliet, many(1)) // the way is proven
+		w.settle()
+		w.server.each = 500 * time.Microsecond
+		var mu sync.Mutex
+		var longest time.Duration
+		inStep, next := 0, 0
+		began := time.Now()
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				for {
+					mu.Lock()
+					n := next
+					next++
+					mu.Unlock()
+					if n >= users {
+						return
+					}
+					user := mustJID(fmt.Sprintf("user%d@example.org", n))
+					w.know(user, many(20))
+					time.Sleep(70 * time.Millisecond) // what a login takes besides
+					asked, ready := time.Now(), make(chan bool, 1)
+					w.keeper.Keep(user, func(inStep bool) { ready <- inStep })
+					is := <-ready
+					mu.Lock()
+					longest = max(longest, time.Since(asked))
+					if is {
+						inStep++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		all.Wait()
+		herd := time.Since(began)
+		if longest > 800*time.Millisecond || herd > 4*time.Second {
+			t.Errorf("a query waited for %v, and all took %v", longest, herd)
+		}
+		if inStep < 50 {
+			t.Errorf("%d users were in step when they were answered", inStep)
+		}
+		w.settle()
+		for n := range users {
+			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(20))
+		}
+		spent := time.Duration(users) * 21 * w.server.each
+		if share := float64(spent) / float64(time.Since(began)); share > 0.21 {
+			t.Errorf("%.2f of the server's time", share)
+		}
+	})
+}
+
+// A query does not wait for the rest that the server is owed for what is written behind.
+func TestNoPause(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(juliet, many(1))
+		w.settle()
+		w.server.each = 100 * time.Millisecond // then a rest of 400 ms
+		w.keep(romeo, many(1000))
+		for n := range 20 {
+			w.sleep(time.Duration(9900+37*n) * time.Millisecond)
+			if took := w.query(juliet, many(2+n)); took > 300*time.Millisecond {
+				t.Errorf("the query waited for %v", took)
+			}
+			w.equal(juliet, many(2+n))
+		}
+	})
 }
 
 // Hosts of one server share what may be taken of its time.
@@ -135,11 +237,11 @@ func TestTurns(t *testing.T) {
 		var others []jid.JID
 		for n := range 20 {
 			others = append(others, mustJID(fmt.Sprintf("user%d@example.org", n)))
-			w.keep(others[n], many(3))
+			w.query(others[n], many(30))
 		}
 		w.sleep(2 * time.Minute)
 		for _, other := range others {
-			w.equal(other, many(3))
+			w.equal(other, many(30))
 		}
 		if took := w.query(romeo, many(5)); took > 2*time.Second {
 			t.Errorf("a query waited for %v", took)
@@ -151,8 +253,43 @@ func TestTurns(t *testing.T) {
 		gets := w.server.asked()
 		w.settle()
 		w.equal(juliet, many(5000))
-		if w.server.asked() != gets || w.server.sets != 5000+5+60 {
+		if w.server.asked() != gets || w.server.sets != 5000+5+20*30 {
 			t.Errorf("%d gets and %d sets", w.server.asked()-gets, w.server.sets)
+		}
+	})
+}
+
+// Users are brought in step one after the other, and neither a change nor who logs in waits
+// for all of them.
+func TestImport(t *testing.T) {
+	test(t, func(w *world) {
+		const users = 300
+		w.query(juliet, many(3))
+		w.settle()
+		w.server.each = 10 * time.Millisecond // a user takes 10 s
+		for n := range users {
+			w.keep(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
+		}
+		w.sleep(10 * time.Minute)
+		if s := w.status(); s.InStep < 50 || s.Waiting > users-50 {
+			t.Errorf("%d users are in step after 10 minutes, want about 60: %d wait", s.InStep, s.Waiting)
+		}
+		w.keep(juliet, many(4))
+		w.sleep(6 * time.Second)
+		w.equal(juliet, many(4))
+		if took := w.query(mustJID("user299@example.org"), many(200)); took > 0 {
+			t.Errorf("a query waited for %v", took)
+		}
+		w.sleep(15 * time.Second)
+		w.equal(mustJID("user299@example.org"), many(200))
+		if took := w.query(romeo, many(600)); took > 0 { // has more than one turn
+			t.Errorf("a query waited for %v", took)
+		}
+		w.sleep(40 * time.Second)
+		w.equal(romeo, many(600))
+		w.settle()
+		for n := range users {
+			w.equal(mustJID(fmt.Sprintf("user%d@example.org", n)), many(200))
 		}
 	})
 }
@@ -164,8 +301,6 @@ func TestUnknown(t *testing.T) {
 		if took := w.ask(juliet); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		w.keeper.Look(juliet)
-		w.settle()
 		w.again()
 		w.settle()
 		w.equal(juliet, many(30))
@@ -174,10 +309,51 @@ func TestUnknown(t *testing.T) {
 		w.settle()
 		w.rosters.known = nil
 		w.server.put(juliet, many(30))
-		w.keeper.Look(juliet)
 		w.again()
 		w.settle()
 		w.equal(juliet, many(30))
+	})
+}
+
+// What the server has is not replaced at the first look, if the removal guard says so.
+func TestDoubt(t *testing.T) {
+	onDisk(t, func(w *world) {
+		doubt := func(is bool) {
+			w.rosters.mu.Lock()
+			defer w.rosters.mu.Unlock()
+			w.rosters.doubt = map[jid.JID]bool{juliet: is}
+		}
+		doubt(true)
+		w.server.put(juliet, many(30))
+		w.quiet(func() {
+			if took := w.query(juliet, many(0)); took > time.Second {
+				t.Errorf("the query waited for %v", took)
+			}
+			w.keeper.Keep(juliet, nil)
+			w.sleep(3 * time.Hour)
+			w.again()
+			w.settle()
+		})
+		w.equal(juliet, many(30))
+		if w.watcher.told(juliet) > 0 {
+			t.Error("the watcher was told that they are in step")
+		}
+		doubt(false)
+		w.keeper.Keep(juliet, nil)
+		w.settle()
+		w.equal(juliet, many(0))
+		// From now on it is known what was written.
+		asked := w.rosters.asked
+		doubt(true)
+		w.query(juliet, many(3))
+		w.server.put(juliet, many(30))
+		w.sleep(time.Second)
+		w.again()
+		w.settle()
+		w.equal(juliet, many(3))
+		if w.rosters.asked != asked {
+			t.Error("what is known was doubted")
+		}
 	})
 }
 
@@ -263,7 +439,6 @@ func TestNoWay(t *testing.T) {
 		if took := w.query(juliet, many(3)); took > 0 {
 			t.Errorf("the query waited for %v", took)
 		}
-		w.keeper.Look(juliet)
 		w.quiet(func() { w.sleep(time.Hour) })
 		w.name = "api"
 		w.keeper.Resume("example.org")
@@ -694,7 +869,6 @@ func TestLies(t *testing.T) {
 					if took := w.query(nurse, many(3)); took > 0 {
 						t.Errorf("a query waited for %v", took)
 					}
-					w.keeper.Look(juliet)
 					w.sleep(48 * time.Hour)
 				})
 				w.server.lies, w.server.store = false, nil
@@ -786,13 +960,14 @@ func TestEdits(t *testing.T) {
 			delete(w.server.rosters[juliet], mustJID("contact0@example.net"))
 			w.server.rosters[juliet][romeo] = roster.Item{JID: romeo, Subscription: "none"}
 		})
-		w.keeper.Look(juliet)
+		w.keeper.Resume("example.org")
 		w.settle()
 		w.equal(juliet, many(60))
 		for range 3 {
+			w.sleep(time.Second)
 			w.server.put(juliet, contacts("romeo@example.org none"))
 			for range 10 {
-				w.keeper.Look(juliet)
+				w.keeper.Resume("example.org")
 			}
 			w.settle()
 			w.equal(juliet, many(60))
@@ -801,27 +976,6 @@ func TestEdits(t *testing.T) {
 		if s := w.status(); s.Residue > 0 {
 			t.Errorf("%+v", s)
 		}
-	})
-}
-
-// To look is not forgotten when it fails.
-func TestLookFails(t *testing.T) {
-	test(t, func(w *world) {
-		w.query(juliet, many(3))
-		w.settle()
-		fail := true
-		w.server.fails = func(jid.JID, string) error {
-			if fail {
-				return errors.New("internal-server-error")
-			}
-			return nil
-		}
-		w.server.put(juliet, many(4))
-		w.keeper.Look(juliet)
-		w.sleep(10 * time.Second)
-		w.server.do(func() { fail = false })
-		w.settle()
-		w.equal(juliet, many(3))
 	})
 }
 
@@ -837,7 +991,8 @@ func TestChangedAtTheEnd(t *testing.T) {
 				w.keep(juliet, many(5))
 			} else {
 				w.server.put(nurse, many(3))
-				w.keeper.Look(nurse)
+				time.Sleep(time.Second)
+				w.keeper.Resume("example.org")
 			}
 		}
 		again := w.watcher.act
@@ -880,7 +1035,6 @@ func TestClose(t *testing.T) {
 			if took := w.ask(nurse); took > 0 {
 				t.Errorf("a query waited for %v", took)
 			}
-			w.keeper.Look(nurse)
 			w.keeper.Resume("example.org")
 			w.keeper.Close()
 			w.server.silent = false

@@ -51,7 +51,7 @@ func (k *Keeper) push(user jid.JID, p *serverPush) error {
 	if len(j.pushes) >= maxPushes {
 		return errCannotPush
 	}
-	j.pushes = append(j.pushes, p)
+	j.pushes, j.soon = append(j.pushes, p), true
 	if j.again = j == h.current; !j.again {
 		h.put(j, &h.urgent) // clients wait for it
 	}

@@ -59,7 +59,7 @@ func want(t *testing.T, p *pushed, contacts ...string) {
 // it, whatever fails, also after a kill. Of others they are not.
 func TestPushedIsCorrected(t *testing.T) {
 	onDisk(t, func(w *world) {
-		w.name = "api"
+		w.server.do(func() { w.name = "api" })
 		some := contacts("romeo@example.org to Romeo", "nurse@example.org both Nurse")
 		w.keep(juliet, asking(some, romeo))
 		w.settle()
@@ -111,7 +111,7 @@ func TestPushedIsCorrected(t *testing.T) {
 // What the server makes of an address, and pushes, is corrected, too.
 func TestPushedOtherwiseIsCorrected(t *testing.T) {
 	test(t, func(w *world) {
-		w.name = "api"
+		w.server.do(func() { w.name = "api" })
 		w.keep(juliet, contacts("nurse@example.org both Nurse"))
 		w.settle()
 		want(t, w.pushed)
@@ -166,7 +166,7 @@ func TestPush(t *testing.T) {
 
 func testPush(t *testing.T, way string) {
 	onDisk(t, func(w *world) {
-		w.name = way
+		w.server.do(func() { w.name = way })
 		some := contacts("romeo@example.org both Romeo", "nurse@example.org none Nurse")
 		w.keep(juliet, some)
 		w.settle()
@@ -200,7 +200,7 @@ func testPush(t *testing.T, way string) {
 		before = w.server.written()
 		done := w.push(all...)
 		w.sleep(time.Second)
-		w.keep(romeo, contacts("nurse@example.org"))
+		w.query(romeo, contacts("nurse@example.org"))
 		if err := <-done; err != nil || w.server.written()-before != 301 {
 			t.Error(w.server.written()-before, err)
 		}
@@ -255,7 +255,7 @@ func TestProbes(t *testing.T) {
 	test(t, func(w *world) {
 		p := &probing{fakeServer: w.server, allowed: true}
 		online := true
-		w.name, w.way, w.online = "api", p, func(jid.JID) bool { return online }
+		w.server.do(func() { w.name, w.way, w.online = "api", p, func(jid.JID) bool { return online } })
 		wants := func(contacts ...string) {
 			t.Helper()
 			w.settle()

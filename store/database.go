@@ -95,14 +95,17 @@ var (
 	tables = []*table{users, rosters, resources, marks, meta, serverRosters}
 )
 
-const keyAlive = "alive" // in meta: when the process was, last
+const (
+	keyAlive    = "alive"     // in meta: when the process was, last
+	keyRejected = "rejected/" // in meta, before a user: the version of the roster that was rejected
+)
 
 // statements are those of a database.
 type statements struct {
 	put, delete, all map[*table]string
 
-	alive, doubt, doubtAll, doubtServers, see, putMark string
-	user, gone, serverRoster, behind                   string
+	alive, doubt, doubtAll, doubtServers, see, putMark, mark string
+	user, gone, serverRoster, behind                         string
 }
 
 // newStatements makes the statements for the rows of a pair: the tables of PostgreSQL have
@@ -147,6 +150,7 @@ func newStatements(pair int) *statements {
 	s.doubtAll = "UPDATE " + schema + "users SET unsure = true, answered = '', epoch = epoch + " + fmt.Sprint(epochsUnknown) + " WHERE told <> ''" + and
 	s.doubtServers = "UPDATE " + schema + "server_rosters SET writing = true" + only
 	s.see = "UPDATE " + schema + "users SET seen = $1 WHERE jid = $2" + and
+	s.mark = "SELECT why, since FROM " + from(marks) + " WHERE jid = $1"
 	s.putMark = insert(marks, "why = excluded.why")
 	s.user = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
 		unsure, roster, coalesce(rosters.checksum, 0) FROM ` + from(users) + ` LEFT JOIN ` + from(rosters) + ` ON rosters.jid = users.jid WHERE users.jid = $1`
@@ -310,6 +314,12 @@ func (d *database) behind(checkedBefore time.Time, after string, limit int) (use
 	return users, last, err
 }
 
+// mark is why a user is marked, and since when: "", if they are not.
+func (d *database) mark(user string) (why string, since time.Time, err error) {
+	err = d.query(func(r row) error { return r(&why, (*moment)(&since)) }, d.sql.mark, user)
+	return why, since, err
+}
+
 // checksum is CRC-32C of a roster and whose it is. The file has one of each page (see
 // sqlite), but by that, zeros are a page, too.
 func checksum(jid string, roster []byte) int64 {
@@ -318,7 +328,7 @@ func checksum(jid string, roster []byte) int64 {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// each calls f with each key of the resources or marks, and its value.
+// each calls f with each key of the resources, marks or meta, and its value.
 func (d *database) each(t *table, f func(key string, value any) error) error {
 	return d.query(func(row row) error {
 		if t == marks {
@@ -328,6 +338,13 @@ func (d *database) each(t *table, f func(key string, value any) error) error {
 				return err
 			}
 			return f(key, m)
+		}
+		if t == meta {
+			var key, value string
+			if err := row(&key, &value); err != nil {
+				return err
+			}
+			return f(key, value)
 		}
 		var r Resource
 		var user, resource string

@@ -16,6 +16,7 @@ type handed struct {
 	Resource   *Resource
 	Server     *ServerRoster
 	Mark       *handedMark
+	Text       *string
 }
 
 type handedMark struct {
@@ -42,7 +43,10 @@ func (s *Store) Unwritten() ([]byte, error) {
 			h.Server = &v
 		case mark:
 			h.Mark = &handedMark{v.why, v.since, v.anew}
-		default: // of this process
+		case string:
+			h.Text = &v
+		}
+		if i.key == keyAlive || i == doubtfulID { // of this process
 			continue
 		}
 		all = append(all, h)
@@ -78,6 +82,8 @@ func (s *Store) adopt(data []byte) error {
 				c.value = *h.Resource
 			case h.Server != nil:
 				c.value = *h.Server
+			case h.Text != nil:
+				c.value = *h.Text
 			case h.Mark != nil:
 				c.value = mark{why: h.Mark.Why, since: h.Mark.Since, anew: h.Mark.Anew}
 			}

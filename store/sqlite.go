@@ -28,8 +28,9 @@ type sqlite struct {
 	path    string
 	lock    *os.File // is the file, see claim
 	files   *files
-	writer  pool // one connection
-	readers pool // some, or the writer
+	writer  pool   // one connection
+	readers pool   // some, or the writer
+	access  string // "": what is there may be changed; ro: it is read; immutable: and nobody else changes it
 	// alone says that there is one connection, which needs no index beside the file: for
 	// that there is no room, or it is in memory. Nobody can look in, and who reads waits.
 	alone bool
@@ -329,7 +330,10 @@ func (s *sqlite) connect() error {
 func (s *sqlite) open(p pool, cache int) (*conn, error) {
 	name, pragmas := ":memory:", fmt.Sprintf("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -%d", cache)
 	if s.path != "" {
-		name = "file:" + (&url.URL{Path: s.path}).EscapedPath() + "?" + url.Values{"vfs": {s.files.name()}, "modeof": {s.path}}.Encode()
+		name = "file:" + (&url.URL{Path: s.path}).EscapedPath() + "?" + s.parameters().Encode()
+	}
+	if s.access != "" {
+		pragmas = "PRAGMA query_only = ON"
 	}
 	if s.alone {
 		pragmas = "PRAGMA locking_mode = EXCLUSIVE; " + pragmas
@@ -341,6 +345,18 @@ func (s *sqlite) open(p pool, cache int) (*conn, error) {
 	c := &conn{opened, make(map[string]*sqlite3.Stmt)}
 	p <- c
 	return c, errors.Join(c.BusyTimeout(100*time.Millisecond), c.Exec(pragmas))
+}
+
+// parameters are those of the URL of the file.
+func (s *sqlite) parameters() url.Values {
+	p := url.Values{"vfs": {s.files.name()}, "modeof": {s.path}}
+	switch s.access {
+	case "ro":
+		p.Set("mode", "ro")
+	case "immutable":
+		p.Set("immutable", "1")
+	}
+	return p
 }
 
 func (s *sqlite) query(f func(row) error, statement string, args ...any) error {

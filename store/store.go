@@ -17,6 +17,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -321,6 +322,39 @@ func (s *Store) Marks(each func(user, why string, since time.Time) error) error 
 	return s.each(marks, func(user string, value any) error {
 		m := value.(mark)
 		return each(user, m.why, m.since)
+	})
+}
+
+// MarkOf is why a user is marked, and since when: "", if they are not.
+func (s *Store) MarkOf(user string) (why string, since time.Time, err error) {
+	switch c, err := s.queue.look(id{marks, user}); {
+	case err != nil:
+		return "", since, err
+	case c == nil:
+		return s.db.mark(user)
+	case c.value == nil:
+		return "", since, nil
+	default:
+		m := c.value.(mark)
+		return m.why, m.since, nil
+	}
+}
+
+// Reject keeps that a roster of a user was rejected, by its version.
+func (s *Store) Reject(user, version string) {
+	s.put(&change{id: id{meta, keyRejected + user}, value: version}, nil)
+}
+
+// Unreject deletes what Reject keeps of a user.
+func (s *Store) Unreject(user string) { s.put(&change{id: id{meta, keyRejected + user}}, nil) }
+
+// Rejections calls each with all that was rejected, as Resources does.
+func (s *Store) Rejections(each func(user, version string) error) error {
+	return s.each(meta, func(key string, value any) error {
+		if user, is := strings.CutPrefix(key, keyRejected); is {
+			return each(user, value.(string))
+		}
+		return nil
 	})
 }
 

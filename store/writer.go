@@ -159,7 +159,7 @@ func (s *Store) flushOnce() (n int, err error) {
 			s.queue.failed(batch)
 			return 0, err
 		}
-		if s.inFile && (len(batch) > 1 || batch[0].table != meta) { // to be alive wakes no disk
+		if s.inFile && (len(batch) > 1 || batch[0].key != keyAlive) { // to be alive wakes no disk
 			s.written.Store(true)
 		}
 	}

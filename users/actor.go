@@ -16,8 +16,9 @@ import (
 type user struct {
 	m     *Manager
 	jid   jid.JID
-	known atomic.Pointer[roster.Roster] // the last known roster, for others
-	step  atomic.Pointer[step]          // the last one that the server's own was in step with
+	known atomic.Pointer[known]  // the last known roster, for others
+	sure  atomic.Pointer[string] // the version of the one that the guard has confirmed for the server's own
+	step  atomic.Pointer[step]   // the last one that the server's own was in step with
 	mail  mailbox
 
 	asking    atomic.Int32 // queries that are not answered
@@ -40,7 +41,9 @@ type user struct {
 	fetching          *fetching      // nil: none is under way
 	failed            bool           // the last try did, and the user is marked
 	fetchedGeneration *uint64        // of the last fetch that did not, and that the fetch queue has not been told of; nil: none
+	failure           *ErrorView     // the last one; nil: none
 	suspect           *suspect       // see guard
+	own               *roster.Roster // the server's, which may not be replaced yet: see guard
 	refused           refusals       // contacts that wait to be corrected
 	correcting        int            // contacts that are being corrected
 	edits             []edit         // that wait to be passed on
@@ -74,7 +77,13 @@ type (
 		edit
 		err error
 	}
-	notedEvent    struct{} // others said something, see notes
+	decideEvent struct { // a person's word for what the removal guard holds
+		approve bool
+		decided chan<- error // capacity 1
+	}
+	viewEvent     struct{ seen chan<- View }   // somebody looks; capacity 1
+	ownEvent      struct{ has *roster.Roster } // the server's own roster may not be replaced
+	notedEvent    struct{}                     // others said something, see notes
 	stoppingEvent struct{}
 )
 
@@ -234,6 +243,12 @@ func (u *user) handle(e event) {
 		u.edit()
 	case editedEvent:
 		u.passed(e)
+	case decideEvent:
+		u.decide(e)
+	case viewEvent:
+		e.seen <- u.view()
+	case ownEvent:
+		u.protect(e.has)
 	case notedEvent:
 		u.noted()
 	}
@@ -256,7 +271,7 @@ func (u *user) ask(q query) {
 	if !told {
 		u.interested() // or, while nothing is fetched, those who are gone would be known for ever
 	}
-	q.never = !told || t.doubt && t.since.IsZero()
+	q.never = !told || t.never()
 	noted := u.shows(q) || told && !u.dirty && t.noted(q.version != nil)
 	if u.answersAtOnce() {
 		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }
@@ -340,6 +355,7 @@ func (u *user) permit(b *batch) {
 		b.skip()
 	case len(u.refreshes) == 0 && len(u.refused) == 0 && !u.m.Sessions.HasConnected(u.jid) && !u.m.keeps(u.jid.Domain()):
 		u.m.queue.done(u.jid, b.generation, 0)
+		u.own = nil
 		b.skip()
 	default:
 		u.fetch(b)
@@ -396,15 +412,15 @@ func (u *user) received(e fetchedEvent) {
 		u.apply(e.Fetched, f, queries)
 		return
 	}
+	u.failure = &ErrorView{time.Now().UTC(), err.Error()}
 	u.fail(queries, err)
 	b, kind := soon, MarkedBackend
 	if held := (*heldError)(nil); errors.As(err, &held) {
-		confirm := time.Until(u.suspect.since.Add(m.Rules.ConfirmAfter))
-		b, kind = backoff{confirm, confirm}, MarkedGuard
+		b, kind = u.suspect.again(m.Rules), MarkedGuard
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
-		u.outdated, u.dirty = true, true
+		u.outdated, u.dirty, u.own = true, true, nil
 	} else {
 		u.fetchLater(kind, err, b)
 	}
@@ -417,6 +433,7 @@ func (u *user) received(e fetchedEvent) {
 // fetchLater marks the user: they are fetched again after a pause.
 func (u *user) fetchLater(kind string, why error, b backoff) {
 	u.failed, u.outdated, u.dirty = true, true, true
+	u.failure = &ErrorView{time.Now().UTC(), why.Error()}
 	reason := forFailure
 	if u.m.keeps(u.jid.Domain()) && !u.m.Sessions.HasConnected(u.jid) {
 		if reason = forOffline; b == soon {
@@ -477,8 +494,11 @@ func (u *user) rest() {
 		u.save(nil)
 	}
 	if u.unread || u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
-		(u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
+		u.suspect != nil && u.own != nil || (u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
+	}
+	if u.suspect != nil && !m.keeps(u.jid.Domain()) { // nobody is there to be fetched for
+		m.guarded.forget(u.jid)
 	}
 	u.last.Pack()
 	m.mu.Lock()

@@ -1,6 +1,7 @@
 package users
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -36,14 +37,15 @@ type tables struct {
 	users     map[string]store.User
 	resources map[string]store.Resource
 	marks     map[string]string
+	rejected  map[string]string
 }
 
 func (t tables) clone() tables {
-	return tables{maps.Clone(t.users), maps.Clone(t.resources), maps.Clone(t.marks)}
+	return tables{maps.Clone(t.users), maps.Clone(t.resources), maps.Clone(t.marks), maps.Clone(t.rejected)}
 }
 
 func newDisk() *disk {
-	t := tables{make(map[string]store.User), make(map[string]store.Resource), make(map[string]string)}
+	t := tables{make(map[string]store.User), make(map[string]store.Resource), make(map[string]string), make(map[string]string)}
 	return &disk{now: t, kept: t.clone()}
 }
 
@@ -144,6 +146,13 @@ func (d *disk) User(jid string) (store.User, error) {
 	return d.now.users[jid], nil
 }
 
+// row is what is kept of a user.
+func (d *disk) row(jid string) store.User {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now.users[jid]
+}
+
 // lose says that nothing can be read at present, or that all is well again.
 func (d *disk) lose(away error) {
 	d.mu.Lock()
@@ -220,6 +229,39 @@ func (d *disk) Marks(each func(user, why string, since time.Time) error) error {
 	d.mu.Unlock()
 	for user, why := range list {
 		if err := each(user, why, time.Time{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disk) MarkOf(user string) (why string, since time.Time, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now.marks[user], time.Time{}, nil
+}
+
+func (d *disk) Err() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.full {
+		return errors.New("the disk is full")
+	}
+	return nil
+}
+
+func (d *disk) Reject(user, version string) {
+	d.change(false, func(t *tables) { t.rejected[user] = version })
+}
+
+func (d *disk) Unreject(user string) { d.change(false, func(t *tables) { delete(t.rejected, user) }) }
+
+func (d *disk) Rejections(each func(user, version string) error) error {
+	d.mu.Lock()
+	list := maps.Clone(d.now.rejected)
+	d.mu.Unlock()
+	for user, version := range list {
+		if err := each(user, version); err != nil {
 			return err
 		}
 	}

@@ -113,7 +113,7 @@ type entry struct {
 	reason     int
 	marked     bool   // its mark is in the store: the last try failed
 	kind       string // of the last failure, if it is marked: one of Kinds
-	offline    bool   // its mark is in the store: it was reported while it had no connected resource
+	kept       bool   // its mark is in the store: it was reported, and nobody waits
 	tries      int    // that failed
 	rechecks   int    // that found the user unknown
 	ownAttempt bool   // one of the queue's own tries is under way
@@ -202,21 +202,40 @@ func (q *fetchQueue) resync(domain string, users []jid.JID) {
 	q.dispatch()
 }
 
-// offline is the mark of a user who was reported while they had no connected resource.
-const offline = "reported while offline"
+// The marks of users who were reported, and whom nobody waits for.
+const (
+	offline  = "reported while offline" // they had no connected resource
+	promised = "reported"               // it was promised that they will be refreshed
+)
 
 // offline notes that users without a connected resource are to be fetched, for the server's
 // own rosters: it is kept over a restart.
-func (q *fetchQueue) offline(users ...jid.JID) {
+func (q *fetchQueue) offline(users ...jid.JID) { q.keep(offline, users) }
+
+// promise lets users be fetched as soon as there is room, and a stream: it is kept over a
+// restart.
+func (q *fetchQueue) promise(users ...jid.JID) { q.keep(promised, users) }
+
+func (q *fetchQueue) keep(why string, users []jid.JID) {
+	connected := q.connected()
 	q.mu.Lock()
 	for _, user := range users {
 		e := q.entry(user)
-		if !e.marked && !e.offline {
-			e.offline = true
-			q.marks.Mark(user.String(), offline)
+		if !e.marked && !e.kept {
+			e.kept = true
+			q.marks.Mark(user.String(), why)
 		}
 		e.tries = 0
-		q.schedule(e, forOffline, time.Now())
+		reason := forResync
+		switch {
+		case why == offline:
+			reason = forOffline
+		case connected:
+			reason = forRefresh
+		case e.marked:
+			reason = forFailure
+		}
+		q.schedule(e, reason, time.Now())
 	}
 	q.mu.Unlock()
 	if len(users) > 0 {
@@ -270,9 +289,9 @@ func (q *fetchQueue) done(user jid.JID, generation uint64, look time.Duration) {
 	case look > 0 && e.reason == forUnknownUser && e.index >= 0:
 		return
 	}
-	if e.marked || e.offline {
+	if e.marked || e.kept {
 		q.count(e, -1)
-		e.marked, e.offline = false, false
+		e.marked, e.kept = false, false
 		q.count(e, 1)
 		q.marks.Unmark(user.String())
 	}
@@ -356,6 +375,20 @@ func (q *fetchQueue) counts() (marked map[string]int, resyncs int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return maps.Clone(q.marked), q.resyncs
+}
+
+// nextTry is when a user is tried again, as far as it is known, and how many tries failed.
+func (q *fetchQueue) nextTry(user jid.JID) (next *time.Time, tries int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := q.entries[user]
+	switch {
+	case e == nil:
+		return nil, 0
+	case e.index < 0:
+		return nil, e.tries
+	}
+	return at(e.at), e.tries
 }
 
 // stop lets nobody be tried any more.

@@ -73,6 +73,7 @@ type model struct {
 	contacts int
 	calls    map[*process]int // of Refresh
 	kills    int
+	away     bool // the store cannot be read, or could not a short time ago
 }
 
 // listed is an item of the backend.
@@ -237,6 +238,9 @@ func (m *model) logf(format string, args ...any) {
 
 // Write takes errors that are logged.
 func (m *model) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), "err="+errAway.Error()) {
+		return len(line), nil
+	}
 	m.t.Errorf("logged: %s", line)
 	return len(line), nil
 }
@@ -849,14 +853,14 @@ func (m *model) do() {
 		m.trouble = !m.trouble
 		m.logf("pushes refused: %v", m.trouble)
 	case n < 92:
-		m.kept.set(false, m.kept.slow)
+		m.mend()
 		m.restart(false)
 	case n < 94:
-		m.kept.set(false, m.kept.slow)
+		m.mend()
 		m.restart(true)
 	case n < 96:
 		effects := m.rand.IntN(8)
-		m.kept.set(false, m.kept.slow)
+		m.mend()
 		m.process.dies(effects)
 		m.logf("killed after %d effects", effects)
 	case n < 97:
@@ -866,9 +870,27 @@ func (m *model) do() {
 	}
 }
 
+var errAway = errors.New("away")
+
+// mend lets the store be written and read, so that a kill does not lose what was told
+// without it.
+func (m *model) mend() {
+	m.kept.set(false, m.kept.slow)
+	if m.away {
+		m.logf("the store can be read")
+		m.away = false
+		m.kept.lose(nil)
+		m.connect()
+		m.mu.Unlock()
+		time.Sleep(10 * time.Minute) // it is tried every 30 s, when nothing is under way
+		synctest.Wait()
+		m.mu.Lock()
+	}
+}
+
 // more does one thing more.
 func (m *model) more(c *modelClient, user string) {
-	switch m.rand.IntN(7) {
+	switch m.rand.IntN(8) {
 	case 0:
 		for contact := range m.lists[user] {
 			if m.rand.IntN(5) > 0 {
@@ -903,6 +925,15 @@ func (m *model) more(c *modelClient, user string) {
 		for range 20 {
 			m.refresh(user)
 		}
+	case 7:
+		if !m.process.mortal() {
+			m.logf("the store cannot be read")
+			m.away = true
+			for _, c := range m.clients {
+				c.untold = true
+			}
+			m.kept.lose(errAway)
+		}
 	}
 }
 
@@ -933,6 +964,7 @@ func (m *model) run() {
 		m.mu.Lock()
 	}
 	m.logf("all faults end")
+	m.mend()
 	if m.process.mortal() {
 		m.restart(true)
 	}

@@ -69,7 +69,7 @@ func (u *user) apply(got roster.Fetched, f *fetching, queries []query) {
 // long as they are there; 0: not.
 func (u *user) recheckAfter() time.Duration {
 	if u.notFound && u.m.Sessions.HasConnected(u.jid) {
-		return max(1, u.m.Rules.ConfirmAfter)
+		return min(max(1, u.m.Rules.ConfirmAfter), maxRecheck)
 	}
 	return 0
 }
@@ -116,7 +116,7 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
 		}
-		if u.known.Store(u.last); lags && len(queries) == 0 && u.last == now {
+		if u.publish(); lags && len(queries) == 0 && u.last == now {
 			u.m.serverRosters.Keep(u.jid, nil)
 		}
 		if u.m.watcher != nil {

@@ -91,7 +91,7 @@ func (u *user) load() {
 func (u *user) take(s state) {
 	u.state = s
 	u.kept, u.dated, u.saved = u.last, u.fetched, time.Now()
-	u.known.Store(u.last)
+	u.publish()
 }
 
 // reread reads what load could not. All resources are in doubt then: they were told
@@ -102,14 +102,16 @@ func (u *user) reread() {
 		u.fetchLater(MarkedState, err, soon)
 		return
 	}
-	now := u.state
+	now, began := u.state, u.saved
 	u.unread = false
 	u.take(before)
 	u.epoch = max(before.epoch, now.epoch) + 1
 	for full, t := range now.told {
-		if _, known := u.told[full]; !known {
-			u.set(full, t)
+		is, known := u.told[full]
+		if is.since.IsZero() && (!t.never() || known && !is.never()) {
+			is.since = began
 		}
+		u.set(full, told{versioned: is.versioned || t.versioned, doubt: true, since: is.since})
 	}
 	for full := range u.told {
 		u.doubt(full, false)

@@ -23,7 +23,7 @@ func (u *user) refuse(refused refusals) {
 		for contact := range contacts {
 			news = u.refused.add(full, contact) || news
 		}
-		if t, told := u.told[full]; told && t.doubt && t.since.IsZero() {
+		if t, told := u.told[full]; told && t.never() {
 			t.since = time.Now() // it shows something, though it was never told
 			u.told[full] = t
 		}

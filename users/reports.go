@@ -16,6 +16,7 @@ type reports struct {
 	seed  maphash.Seed
 	clock atomic.Int64       // the latest time that now returned
 	last  [4096]atomic.Int64 // of the last report
+	all   atomic.Int64       // of the last one of everybody
 }
 
 func newReports() *reports { return &reports{seed: maphash.MakeSeed()} }
@@ -36,7 +37,10 @@ func (r *reports) slot(user jid.JID) *atomic.Int64 {
 
 func (r *reports) note(user jid.JID) { r.slot(user).Store(r.now().UnixNano()) }
 
+// noteAll notes everybody.
+func (r *reports) noteAll() { r.all.Store(r.now().UnixNano()) }
+
 // since reports whether a user may have been reported after a time.
 func (r *reports) since(user jid.JID, then time.Time) bool {
-	return r.slot(user).Load() > then.UnixNano()
+	return max(r.slot(user).Load(), r.all.Load()) > then.UnixNano()
 }

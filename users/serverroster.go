@@ -51,7 +51,7 @@ func (u *user) inStep() bool {
 // bringInStep has the server's own roster brought in step with the last known one, which is
 // in the store. ready is called when that is done, or not worth waiting for.
 func (u *user) bringInStep(ready func()) {
-	u.known.Store(u.last)
+	u.publish()
 	s := &step{u.last, time.Now()}
 	u.m.serverRosters.Keep(u.jid, func(inStep bool) {
 		if inStep {

@@ -20,6 +20,7 @@ type server struct {
 	rosters map[jid.JID]*roster.Roster // that it is to have
 	ready   []func(bool)               // of queries that wait
 	asked   int
+	own     *roster.Roster // juliet's, of which nothing is known; nil: it is known
 }
 
 func (s *server) Keeps(domain string) bool { return domain == "example.org" }
@@ -28,6 +29,9 @@ func (s *server) Resume(string) {}
 
 func (s *server) Keep(user jid.JID, ready func(bool)) {
 	now, _ := s.m.Known(user)
+	if s.own != nil && s.m.Believes(user, s.own) {
+		s.own = now
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
@@ -235,6 +239,75 @@ func TestRefreshOfAnUnknownOfflineUser(t *testing.T) {
 			t.Errorf("the server has %d contacts", n)
 		}
 	})
+}
+
+// What the server has is not removed by the first word of a backend, though nothing is known
+// of before: it counts if the backend says so again.
+func TestFirstLookIsGuarded(t *testing.T) {
+	own := func() *roster.Roster { return contacts(t, many(20)...) }
+	for name, test := range map[string]struct {
+		says, then []string
+		missing    bool // and who is missing has no roster
+		small      bool // the server's has but few contacts
+		held       bool
+		want       int
+	}{
+		"empty":                 {held: true},
+		"much shorter":          {says: many(1), then: many(1), held: true, want: 1},
+		"then whole":            {then: many(20), held: true, want: 20},
+		"then another":          {says: []string{"romeo@example.org"}, then: many(18), held: true, want: 18},
+		"a little shorter":      {says: many(15), then: many(15), want: 15},
+		"few are there":         {small: true},
+		"few, and nobody known": {small: true, missing: true, held: true},
+		"others are there":      {says: []string{"romeo@example.org", "nurse@example.org"}, then: []string{"romeo@example.org", "nurse@example.org"}, held: true, want: 2},
+	} {
+		for _, online := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, " ", online), func(t *testing.T) {
+				inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+					juliet := mustJID(t, "juliet@example.org")
+					if s.own = own(); test.small {
+						s.own = contacts(t, many(3)...)
+					}
+					before := s.own
+					w.backend.set("juliet", test.says...)
+					w.backend.lose(test.missing)
+					if online {
+						w.ask("balcony")
+						s.answer(false)
+						if sent := w.took(); len(sent) != 1 {
+							t.Errorf("sent %q", sent)
+						}
+					} else if err := w.refreshJuliet(); err != nil {
+						t.Error(err)
+					}
+					synctest.Wait()
+					if held := w.Counts().Held; held != map[bool]uint64{true: 1}[test.held] {
+						t.Errorf("%d held", held)
+					}
+					for range 3 { // it is not asked for once more, however often somebody looks
+						s.Keep(juliet, nil)
+						w.Refresh(t.Context(), []jid.JID{juliet})
+						synctest.Wait()
+					}
+					if got := s.own; test.held && !got.Equal(before) {
+						t.Errorf("the server has %d contacts before it was confirmed", got.Len())
+					}
+					w.backend.set("juliet", test.then...)
+					time.Sleep(2 * time.Minute)
+					synctest.Wait()
+					if got := s.own.Len(); got != test.want {
+						t.Errorf("the server has %d contacts", got)
+					}
+					if held := w.Counts().Held; held > 1 {
+						t.Errorf("%d held", held)
+					}
+					if c := w.Counts(); !test.missing && c.Marked != 0 {
+						t.Errorf("%+v", c)
+					}
+				})
+			})
+		}
+	}
 }
 
 // Who is offline comes last: behind connected users of all domains, whether the last try

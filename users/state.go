@@ -43,6 +43,9 @@ type told struct {
 	since time.Time
 }
 
+// never reports whether a resource was never told anything.
+func (t told) never() bool { return t.doubt && t.since.IsZero() }
+
 // former is a contact that is no more.
 type former struct {
 	contact jid.JID

@@ -40,6 +40,7 @@
 //	overdue       -                          answers those queries so   -
 //	acknowledged  contacts are not in flight any more                   (written behind)
 //	 and failed   they are missed, the epoch grows, the user is marked  (written behind)
+//	decide        a person approves or rejects what the removal guard holds (guard.go)
 //	noted:
 //	 undelivered  the resource is in doubt, the user is marked          the resource in doubt
 //	 refused,     the epoch grows; pushes what is true to that resource the contacts as missed
@@ -119,6 +120,7 @@ type Watcher interface {
 // for User, Marks, and PutUser with done.
 type Store interface {
 	Marks
+	Rejections
 	// User is what is kept of a user: what was put last, on disk or not.
 	User(jid string) (store.User, error)
 	// PutUser keeps u, and its roster if withRoster. done, unless it is nil, is called
@@ -128,8 +130,12 @@ type Store interface {
 	DeleteUser(jid string)
 	// Sync calls done, as PutUser does, when all that was put before is written.
 	Sync(done func())
+	// Err is nil, or why what was put is not being written at present.
+	Err() error
 	// Marks calls each for all who were marked.
 	Marks(each func(user, why string, since time.Time) error) error
+	// MarkOf is why a user was marked, and since when: "", if they are not.
+	MarkOf(user string) (why string, since time.Time, err error)
 }
 
 // Limits of a [Manager]. The zero value of a field means its default.
@@ -169,7 +175,8 @@ type Rules struct {
 	// a fetch failed; 0 is any age.
 	MaxStale time.Duration
 	// MaxRemoved is the part of a roster of 10 items or more that a fetch may remove
-	// without being confirmed by one that says the same, ConfirmAfter later.
+	// without being confirmed by one that says the same, ConfirmAfter later; [Never]: by
+	// a person alone, see [Manager.Approve].
 	MaxRemoved   float64
 	ConfirmAfter time.Duration
 	// MaxAge is for how long a query is answered with the last known roster without
@@ -199,6 +206,7 @@ type Manager struct {
 	serverRosters ServerRosters // nil: nobody keeps them
 
 	queue      *fetchQueue
+	guarded    *guarded
 	reports    *reports
 	unreadable rate.Sometimes // logs what cannot be read from the store
 
@@ -226,6 +234,8 @@ type Counts struct {
 	Resync    int            // users that are to be brought up to date, without those
 	Retries   uint64         // of marked users, ever
 	Held      uint64         // rosters that were not believed at once, ever
+	Waiting   int            // of those, that are not believed yet
+	Loaded    int            // users whose state is in memory
 }
 
 // NewManager makes a manager of what the store has kept, and starts its work in the
@@ -244,11 +254,16 @@ func NewManager(o Options) (*Manager, error) {
 			m.post(user, permittedEvent{b})
 		}
 	}
-	err := o.Store.Marks(func(name, why string, _ time.Time) error {
+	var err error
+	if m.guarded, err = newGuarded(o.Store); err != nil {
+		m.queue.stop()
+		return nil, err
+	}
+	err = o.Store.Marks(func(name, why string, _ time.Time) error {
 		switch user, err := jid.Parse(name); {
 		case err != nil:
-		case why == offline:
-			m.queue.offline(user)
+		case why == offline || why == promised:
+			m.queue.keep(why, []jid.JID{user})
 		case !m.Sessions.HasConnected(user):
 			m.queue.mark(user, MarkedBefore, why, soon, forOffline)
 		default:
@@ -377,14 +392,47 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	}
 }
 
-// sync waits until what was put is in the store: marks, of which the backend is told.
-func (m *Manager) sync(ctx context.Context) {
+// RefreshLater has users (bare JIDs, none twice) refreshed as [Manager.Refresh] does, and
+// does not wait for that, but until a kill of the process cannot lose it. It returns an error
+// if that is not sure.
+func (m *Manager) RefreshLater(ctx context.Context, users []jid.JID) error {
+	var promised, away []jid.JID
+	for _, user := range users {
+		m.reports.note(user) // who has no connected resource is fetched when they ask
+		switch {
+		case m.Sessions.HasConnected(user):
+			promised = append(promised, user)
+		case m.keeps(user.Domain()):
+			away = append(away, user)
+		}
+	}
+	if m.ctx.Err() != nil {
+		return roster.ErrStopping
+	}
+	m.queue.promise(promised...)
+	m.queue.offline(away...)
+	return m.sync(ctx)
+}
+
+// RefreshAll has the users of a domain refreshed who have a connected resource, as many a
+// second as may be, and returns how many these are. A restart loses nothing: it brings all of
+// them up to date. Others are fetched when they ask.
+func (m *Manager) RefreshAll(domain string) (users int) {
+	m.reports.noteAll()
+	online := m.Sessions.Users(domain)
+	m.queue.resync(domain, online)
+	return len(online)
+}
+
+// sync waits until all that was put into the store is written.
+func (m *Manager) sync(ctx context.Context) error {
 	written := make(chan struct{})
 	m.Store.Sync(func() { close(written) })
 	select {
 	case <-written:
+		return m.Store.Err()
 	case <-ctx.Done():
-	case <-m.ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -415,16 +463,30 @@ func (m *Manager) Watch(w Watcher) { m.watcher = w }
 
 // Known is a user's last known roster, if there is one.
 func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
+	last := m.lastOf(name)
+	return last.roster, last.roster != nil
+}
+
+// known is a last known roster, for others than the loop.
+type known struct {
+	roster  *roster.Roster // nil: there is none
+	missing bool           // it is empty as the backend does not know the user
+}
+
+// publish tells others the last known roster.
+func (u *user) publish() { u.known.Store(&known{u.last, u.notFound}) }
+
+func (m *Manager) lastOf(name jid.JID) known {
 	m.mu.Lock()
 	u := m.users[name]
 	m.mu.Unlock()
 	if u != nil {
-		if known := u.known.Load(); known != nil {
-			return known, true
+		if last := u.known.Load(); last != nil {
+			return *last
 		}
 	}
 	s, _ := m.read(name)
-	return s.last, s.last != nil
+	return known{s.last, s.notFound}
 }
 
 // Want fetches the roster of a user who has a connected resource, on nobody's behalf.
@@ -507,11 +569,14 @@ func (m *Manager) Hasten(domains []string) { m.queue.hasten(domains) }
 
 // Counts are the figures as they are now.
 func (m *Manager) Counts() Counts {
-	c := Counts{Retries: m.queue.tried.Load(), Held: m.held.Load()}
+	c := Counts{Retries: m.queue.tried.Load(), Held: m.held.Load(), Waiting: m.guarded.count()}
 	c.MarkedFor, c.Resync = m.queue.counts()
 	for _, n := range c.MarkedFor {
 		c.Marked += n
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c.Loaded = len(m.users)
 	return c
 }
 

@@ -36,6 +36,7 @@ type Kind string
 const (
 	LikeProsody  Kind = "like-prosody" // a fake one
 	LikeEjabberd Kind = "like-ejabberd"
+	PushesAlone  Kind = "pushes-alone" // like ejabberd, with check_from: true
 	Prosody      Kind = "prosody"
 	Ejabberd     Kind = "ejabberd"
 )
@@ -43,6 +44,8 @@ const (
 // habit is how a server of the kind behaves, and whether it is a real one.
 func (k Kind) habit() (h habit, real bool) {
 	switch k {
+	case PushesAlone:
+		return pushesAlone, false
 	case LikeEjabberd:
 		return likeEjabberd, false
 	case Prosody:
@@ -70,6 +73,7 @@ type Options struct {
 
 	plan     *plan                                                  // in place of the seed's
 	sabotage func(string, bool, []Item) (list []Item, deliver bool) // see fake
+	misplace func(Item) (instead Item, store bool)                  // see fake
 	patience time.Duration                                          // in place of the ordinary one
 }
 

@@ -17,7 +17,7 @@ import (
 // How many seeds TestChaos tries. Without flags these are few, as part of all
 // tests; `make chaos` tries many.
 var (
-	seedsFake     = flag.Int("fake", 6, "seeds on the fake server, half of them with each server's habits")
+	seedsFake     = flag.Int("fake", 6, "seeds on the fake server, half of them with each server's habits, and some of ejabberd's where it pushes alone")
 	seedsProsody  = flag.Int("prosody", 1, "seeds on Prosody")
 	seedsEjabberd = flag.Int("ejabberd", 1, "seeds on ejabberd")
 	seedsPair     = flag.Int("pair", 2, "seeds with two instances on the fake server")
@@ -25,7 +25,7 @@ var (
 	pairEjabberd  = flag.Int("pair-ejabberd", 0, "seeds with two instances on ejabberd")
 	asPair        = flag.Bool("two", false, "with -kind: with two instances")
 	firstSeed     = flag.Uint64("seed", 1, "the first of the seeds")
-	oneKind       = flag.String("kind", "", "try only the first seed, on this kind of server: like-prosody, like-ejabberd, prosody, ejabberd")
+	oneKind       = flag.String("kind", "", "try only the first seed, on this kind of server: like-prosody, like-ejabberd, pushes-alone, prosody, ejabberd")
 	atOnce        = flag.Int("at-once", 8, "runs on the fake server at a time")
 	program       = flag.String("rosterd", "", "the built rosterd; default: built from the sources")
 	full          = flag.Bool("full", false, "the tests beside the seeds, too, with all users and at all moments")
@@ -114,7 +114,8 @@ func one(t *testing.T, kind Kind) {
 }
 
 // onFakes tries seeds on fake servers, some at a time: those that are even with
-// the one server's habits, the others with the other's.
+// the one server's habits, the others with the other's. Of the even ones, each third one is
+// on a server that pushes alone.
 func onFakes(t *testing.T, seeds uint64, total *Figures, pair bool) {
 	places := make(chan struct{}, max(1, *atOnce))
 	var runs sync.WaitGroup
@@ -123,7 +124,7 @@ func onFakes(t *testing.T, seeds uint64, total *Figures, pair bool) {
 		runs.Go(func() {
 			defer func() { <-places }()
 			seed := *firstSeed + i
-			try(t, Options{Kind: []Kind{LikeEjabberd, LikeProsody}[seed%2], Seed: seed, Pair: pair}, total)
+			try(t, Options{Kind: []Kind{LikeEjabberd, LikeProsody, LikeEjabberd, LikeProsody, PushesAlone, LikeProsody}[seed%6], Seed: seed, Pair: pair}, total)
 		})
 		if i%100 == 99 {
 			fmt.Printf("fake: %d seeds begun\n", i+1)

@@ -25,6 +25,10 @@ type fake struct {
 	// that all is well: to show that the checks can fail.
 	sabotage func(full string, push bool, list []Item) (instead []Item, deliver bool)
 
+	// misplace, if not nil, is shown each item that is set by privilege (XEP-0356, section
+	// 5), and says what is stored in its place, or that nothing is, though it is confirmed.
+	misplace func(Item) (instead Item, store bool)
+
 	// What the backend says, to check what is written to the server's own rosters.
 	truth   *truth
 	figures *Figures

@@ -261,6 +261,8 @@ func (f *fake) handle(s *fakeStream, e *element, detour *mailbox) {
 		f.getOwn(to, id)
 	case f.habit.setsRosters && e.get("from") == component && e.payload(nsRoster) != nil && kind == "set":
 		f.setOwn(e)
+	case kind == "set" && e.payload(nsRoster) != nil && f.habit.pushesAlone:
+		f.journal.violation("a push from %s, which the server does not let pass", e.get("from"))
 	case kind == "set" && e.payload(nsRoster) != nil && !f.habit.privileged:
 		if bare, _, _ := strings.Cut(to, "/"); bare != e.get("from") {
 			f.journal.violation("a push from %s to %s", e.get("from"), to)

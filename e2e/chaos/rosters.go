@@ -110,6 +110,13 @@ func (f *fake) setOwn(e *element) {
 	to, id := e.get("to"), e.get("id")
 	user, _, _ := strings.Cut(to, "@")
 	for _, item := range e.rosterItems() {
+		if f.misplace != nil {
+			instead, store := f.misplace(item)
+			if item = instead; !store {
+				f.send("<iq type='result' from='%s' to='%s' id='%s'/>", to, component, id)
+				continue
+			}
+		}
 		if _, there := f.rosters[user][item.JID]; !there && item.Subscription == "remove" {
 			f.send("<iq type='error' from='%s' to='%s' id='%s'><error type='modify'><item-not-found xmlns='%s'/></error></iq>", to, component, id, nsStanzas)
 			continue

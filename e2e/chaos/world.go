@@ -29,6 +29,7 @@ type world struct {
 	devices []*device
 
 	api    *api     // nil: there is none
+	alone  bool     // see habit.pushesAlone
 	toKeep sync.Map // users whose roster of the server is to be kept
 
 	database   *pgserver.Server // nil: there is no pair
@@ -79,6 +80,7 @@ func build(o Options, p *plan) (w *world, err error) {
 	closers = append(closers, func() { _ = os.RemoveAll(w.dir) })
 
 	h, real := o.Kind.habit()
+	w.alone = h.pushesAlone
 	var options harness.ServerOptions
 	if real {
 		w.server = &realServer{server: o.Server, prefix: o.Prefix}
@@ -92,7 +94,7 @@ func build(o Options, p *plan) (w *world, err error) {
 		if err != nil {
 			return nil, err
 		}
-		f.sabotage, f.truth, f.figures, f.pair = o.sabotage, w.truth, w.figures, o.Pair
+		f.sabotage, f.misplace, f.truth, f.figures, f.pair = o.sabotage, o.misplace, w.truth, w.figures, o.Pair
 		w.server = f
 		closers = append(closers, f.close)
 		if !h.setsRosters {
@@ -165,7 +167,7 @@ func (w *world) settings(options harness.ServerOptions, h habit, p *plan) map[st
 	settings := map[string]any{
 		"refresh.listen": ip + ":5290", "metrics.listen": ip + ":9590",
 		"xmpp.address": w.toServer.Address(), "xmpp.domain": options.Component, "xmpp.secret": options.Secret,
-		"xmpp.hosts": []string{options.Host}, "xmpp.unrestricted": !h.privileged,
+		"xmpp.hosts": []string{options.Host}, "xmpp.unrestricted": !h.privileged && !h.pushesAlone,
 		"contacts.timeout": "1s", "contacts.confirm_after": "200ms", "contacts.resync_rate": 1000,
 		"state.path": filepath.Join(w.dir, "state.db"), "log.level": "debug",
 	}

@@ -48,7 +48,7 @@ type RosterdOptions struct {
 // Rosterd is a running rosterd. Its methods may be called by several
 // goroutines.
 type Rosterd struct {
-	dir              string
+	binary, dir      string
 	process          *process
 	set              map[string]any // all settings
 	refresh, metrics string         // host:port of the HTTP listeners
@@ -62,7 +62,7 @@ func StartRosterd(opts RosterdOptions) (*Rosterd, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Rosterd{dir: dir, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	r := &Rosterd{binary: opts.Binary, dir: dir, client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	if err := r.start(opts); err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, err
@@ -87,6 +87,18 @@ func (r *Rosterd) start(opts RosterdOptions) error {
 
 // File is its configuration.
 func (r *Rosterd) File() string { return filepath.Join(r.dir, "config.yaml") }
+
+// Command runs a command of rosterd's with the configuration of this one, beside it, and
+// returns its exit code and what it wrote.
+func (r *Rosterd) Command(ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	cmd := exec.CommandContext(ctx, r.binary, args...)
+	var out, errs strings.Builder
+	cmd.Dir, cmd.Stdout, cmd.Stderr = r.dir, &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		return -1, "", err.Error()
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
 
 // Configure changes settings in the file of a running rosterd, which does not know
 // of it. One that is nil is taken out.

@@ -38,12 +38,14 @@ type Answer struct {
 
 // RefreshAnswer is the JSON of the refresh endpoint.
 type RefreshAnswer struct {
-	Code    int               `json:"-"` // of HTTP
-	Status  string            `json:"status"`
-	Message string            `json:"message"`
-	Updated int               `json:"updated"`
-	Errors  int               `json:"errors"`
-	Failed  map[string]string `json:"failed"`
+	Code     int               `json:"-"` // of HTTP
+	Status   string            `json:"status"`
+	Message  string            `json:"message"`
+	Updated  int               `json:"updated"`
+	Errors   int               `json:"errors"`
+	Accepted int               `json:"accepted"`
+	Retry    bool              `json:"retry"`
+	Failed   map[string]string `json:"failed"`
 }
 
 // Refresh is a call of a path on the refresh listener.

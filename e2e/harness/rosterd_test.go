@@ -59,7 +59,7 @@ func TestRosterd(t *testing.T) {
 		t.Error(err)
 	}
 	answer, err := r.PostRefresh(ctx, `["juliet"]`)
-	if err != nil || fmt.Sprintf("%+v", answer) != "{Code:500 Status:error Message:m Updated:1 Errors:2 Failed:map[juliet:why]}" {
+	if err != nil || fmt.Sprintf("%+v", answer) != "{Code:500 Status:error Message:m Updated:1 Errors:2 Accepted:0 Retry:false Failed:map[juliet:why]}" {
 		t.Errorf("refresh: %+v, %v", answer, err)
 	}
 	metrics, err := r.Scrape(ctx)
