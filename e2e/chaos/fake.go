@@ -33,10 +33,13 @@ type fake struct {
 	truth   *truth
 	figures *Figures
 
+	pair bool // the component has two instances
+
 	mu       sync.Mutex
 	rng      *rand.Rand // guarded by mu, as all below
 	isUp     bool
 	stream   *fakeStream             // of the component, nil while it is away
+	beside   []*fakeStream           // more of them, of a pair
 	sessions map[string]*fakeSession // by full JID
 	queries  map[string]*fakeQuery   // that were delegated, by the id of the IQ
 	nextID   int
@@ -101,6 +104,10 @@ func (f *fake) down() {
 		f.stream.close()
 		f.stream = nil
 	}
+	for _, s := range f.beside {
+		s.close()
+	}
+	f.beside = nil
 	for id := range f.queries {
 		f.forget(id)
 	}

@@ -1,16 +1,19 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/internal/pgserver"
 )
 
 // world is all that takes part in a run.
@@ -22,12 +25,16 @@ type world struct {
 	backend *backend
 	reports *reports
 	server  server
-	daemon  *daemon
+	daemon  *daemon   // the first of daemons
+	daemons []*daemon // two, if they are a pair
 	devices []*device
 
 	api    *api     // nil: there is none
 	alone  bool     // see habit.pushesAlone
 	toKeep sync.Map // users whose roster of the server is to be kept
+
+	database   *pgserver.Server // nil: there is no pair
+	toDatabase []*harness.Relay // from each of daemons
 
 	toServer  *harness.Relay // from rosterd
 	toBackend *harness.Relay
@@ -88,7 +95,7 @@ func build(o Options, p *plan) (w *world, err error) {
 		if err != nil {
 			return nil, err
 		}
-		f.sabotage, f.misplace, f.truth, f.figures = o.sabotage, o.misplace, w.truth, w.figures
+		f.sabotage, f.misplace, f.truth, f.figures, f.pair = o.sabotage, o.misplace, w.truth, w.figures, o.Pair
 		w.server = f
 		closers = append(closers, f.close)
 		if !h.setsRosters {
@@ -122,12 +129,34 @@ func build(o Options, p *plan) (w *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.daemon = &daemon{journal: w.journal, options: harness.RosterdOptions{
-		Binary: binary, ContactsURL: "http://" + w.toBackend.Address() + "/contacts/%s",
-		Settings: w.settings(options, h, p),
-	}}
-	closers = append(closers, w.daemon.close)
-	w.reports = newReports(w.daemon.current, w.journal, w.figures, chance(o.Seed, "reports"))
+	names := []string{"rosterd"}
+	if o.Pair {
+		names = []string{"rosterd A", "rosterd B"}
+		if w.database, err = pgserver.Start(); err != nil {
+			return nil, err
+		}
+		closers = append(closers, func() { w.database.Close() })
+	}
+	for i, name := range names {
+		settings := w.settings(options, h, p)
+		if o.Pair {
+			relay, err := harness.StartRelay(w.database.Address())
+			if err != nil {
+				return nil, err
+			}
+			closers = append(closers, relay.Close)
+			w.toDatabase = append(w.toDatabase, relay)
+			delete(settings, "state.path")
+			settings["state.url"] = w.database.At(w.toDatabase[i].Address(), "postgres")
+		}
+		d := &daemon{name: name, pair: o.Pair, journal: w.journal, options: harness.RosterdOptions{
+			Binary: binary, ContactsURL: "http://" + w.toBackend.Address() + "/contacts/%s", Settings: settings,
+		}}
+		closers = append(closers, d.close)
+		w.daemons = append(w.daemons, d)
+	}
+	w.daemon = w.daemons[0]
+	w.reports = newReports(w.any(chance(o.Seed, "who is asked")), w.journal, w.figures, chance(o.Seed, "reports"))
 	w.reports.happened, w.reports.known = w.moments.happened, w.known
 	return w, nil
 }
@@ -167,7 +196,7 @@ func (w *world) mayLie(user string) bool {
 		return false
 	}
 	for _, d := range w.devices {
-		if v, _ := d.now(); d.user == user && v != nil && v.steady(many) && w.daemon.current() != nil {
+		if v, _ := d.now(); d.user == user && v != nil && v.steady(many) && w.running() {
 			return true
 		}
 	}
@@ -201,19 +230,44 @@ func (w *world) up(ctx context.Context) bool {
 	if f, ok := w.server.(*fake); ok {
 		return f.connected()
 	}
-	r := w.daemon.current()
-	if r == nil {
-		return false
+	return slices.ContainsFunc(w.daemons, func(d *daemon) bool {
+		r := d.current()
+		if r == nil {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(ctx, time.Second) // it may be paused
+		defer cancel()
+		answer, err := r.Metrics("/readyz").Get(ctx)
+		return err == nil && answer.Status == 200 && !bytes.HasPrefix(answer.Body, []byte("standby"))
+	})
+}
+
+// running says whether rosterd runs.
+func (w *world) running() bool {
+	return slices.ContainsFunc(w.daemons, func(d *daemon) bool { return d.current() != nil })
+}
+
+// any returns one of those that run, by chance, or nil.
+func (w *world) any(rng *rand.Rand) func() *harness.Rosterd {
+	var mu sync.Mutex
+	return func() *harness.Rosterd {
+		mu.Lock()
+		first := rng.IntN(len(w.daemons))
+		mu.Unlock()
+		if r := w.daemons[first].current(); r != nil {
+			return r
+		}
+		return w.daemons[len(w.daemons)-1-first].current()
 	}
-	answer, err := r.Metrics("/readyz").Get(ctx)
-	return err == nil && answer.Status == 200
 }
 
 // run carries out a plan, waits until it is quiet, and looks whether all is as
 // it has to be.
 func (w *world) run(ctx context.Context, o Options, p *plan) error {
-	if err := w.daemon.start(); err != nil {
-		return err
+	for _, d := range w.daemons {
+		if err := d.start(); err != nil {
+			return err
+		}
 	}
 	live, stop := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
@@ -266,7 +320,10 @@ func (w *world) mend() {
 	}
 	w.toServer.Resume()
 	w.toBackend.Resume()
-	for _, relay := range []*harness.Relay{w.toServer, w.toBackend} {
+	for _, relay := range w.toDatabase {
+		relay.Resume()
+	}
+	for _, relay := range append([]*harness.Relay{w.toServer, w.toBackend}, w.toDatabase...) {
 		if err := relay.Accept(); err != nil {
 			w.journal.violation("%v", err)
 		}
