@@ -89,6 +89,7 @@ type model struct {
 	shown   map[jid.JID]map[jid.JID]string // clients (bare ones elsewhere) -> full JIDs -> payload
 	doubt   map[[2]jid.JID]bool            // client, full JID: shown by a rosterd before this one; true: which can know
 	backend map[jid.JID]*roster.Roster     // what is true of the rosters
+	seen    map[[2]jid.JID]bool            // user, contact: the user's roster let the contact see them, once
 	known   map[jid.JID]*roster.Roster     // what users.Manager knows
 	blocked map[jid.JID]map[jid.JID]bool   // user -> whom that user has blocked: bare JIDs, or a domain
 
@@ -99,7 +100,7 @@ func newModel(t *testing.T, seed uint64, own bool) *model {
 	m := &model{
 		t: t, rand: rand.New(rand.NewPCG(seed, seed)), waits: rand.New(rand.NewPCG(seed, 1)), cut: func() {},
 		there: make(map[jid.JID]string), shown: make(map[jid.JID]map[jid.JID]string), doubt: make(map[[2]jid.JID]bool),
-		backend: make(map[jid.JID]*roster.Roster), known: make(map[jid.JID]*roster.Roster),
+		backend: make(map[jid.JID]*roster.Roster), seen: make(map[[2]jid.JID]bool), known: make(map[jid.JID]*roster.Roster),
 		blocked: make(map[jid.JID]map[jid.JID]bool), left: make(map[jid.JID]time.Time),
 	}
 	for i := range 8 {
@@ -114,7 +115,7 @@ func newModel(t *testing.T, seed uint64, own bool) *model {
 		m.shown[j] = make(map[jid.JID]string)
 	}
 	for _, user := range m.all[:11] {
-		m.backend[user] = m.roster()
+		m.change(user)
 	}
 	if own {
 		m.ownRosters(seed)
@@ -129,16 +130,19 @@ func (m *model) note(format string, args ...any) {
 	m.log = append(m.log, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
-// roster is a random roster.
-func (m *model) roster() *roster.Roster {
+// change makes a user's roster a random one. mu is held, but at the beginning.
+func (m *model) change(user jid.JID) {
 	var items []roster.Item
 	for _, contact := range m.all {
 		s := []roster.Subscription{"none", "to", "from", "both", "both", "", ""}[m.rand.IntN(7)]
 		if s != "" {
 			items = append(items, roster.Item{JID: contact, Subscription: s})
 		}
+		if opens(s) {
+			m.seen[[2]jid.JID{user, contact}] = true
+		}
 	}
-	return roster.New(items)
+	m.backend[user] = roster.New(items)
 }
 
 // restart makes a new hub, as a new rosterd would.
@@ -412,7 +416,7 @@ func (m *model) step() {
 		m.note("refresh of %s", name(user))
 		m.mu.Lock()
 		m.doubts(user)
-		m.backend[user] = m.roster()
+		m.change(user)
 		m.doubts(user)
 		_, known := m.known[user]
 		m.mu.Unlock()

@@ -276,11 +276,9 @@ func (h *Hub) takeWhole(u *user, f ownFact) {
 		h.note(u, c.JID, sightOf(c.Before), sightOf(c.After))
 	}
 	contacts := slices.Collect(maps.Keys(before))
-	if knew {
-		for contact := range o.contacts {
-			if _, ok := before[contact]; !ok {
-				contacts = append(contacts, contact)
-			}
+	for contact, has := range o.contacts {
+		if _, ok := before[contact]; !ok && (knew || has&isSeen != 0) {
+			contacts = append(contacts, contact)
 		}
 	}
 	for i, item := range u.roster.Lookup(contacts) {
@@ -292,7 +290,8 @@ func (h *Hub) takeWhole(u *user, f ownFact) {
 		if is, ok := o.contacts[f.contact]; ok {
 			f.has = is
 		}
-		h.changed(u, f, was^f.has, true)
+		// What the server has shown to who may not see the user, nobody knows at first.
+		h.changed(u, f, was^f.has, ok || knew)
 	}
 }
 

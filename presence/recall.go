@@ -115,7 +115,7 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 	}
 	if u != nil && len(batch) > before { // what the server sends of the contact may overtake it
 		i, is := u.subscriber(to.id)
-		if !is && !visible && u.available > 0 {
+		if !is && !visible && u.available > 0 && u.native(to.jid, &subscriber{end: told}) {
 			h.insert(u, i, subscriber{id: to.id, end: told})
 			h.expire(u)
 			is = true
