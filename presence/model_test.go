@@ -17,11 +17,12 @@ import (
 	"rosterd/roster"
 )
 
-var modelSeeds = flag.Int("seeds", 24, "run the model tests with so many random seeds")
-
-var modelLog = flag.Int("steps", 60, "how many of the last steps of a model test that fails are logged")
-
-var modelSeed = flag.Uint64("seed", 0, "run the model test with this seed alone")
+var (
+	modelSeeds  = flag.Int("seeds", 24, "run the model tests with so many seeds, from 1 on")
+	modelRandom = flag.Bool("random", false, "with random seeds")
+	modelSeed   = flag.Uint64("seed", 0, "run the model tests with this seed alone")
+	modelLog    = flag.Int("steps", 60, "how many of the last steps of a model test that fails are logged")
+)
 
 // TestModel is the main proof: users come, go and change, rosters change, the
 // server reads slowly, streams, servers and rosterd itself are lost, all at
@@ -36,7 +37,9 @@ func TestModelOwnRosters(t *testing.T) { testModel(t, true) }
 func testModel(t *testing.T, own bool) {
 	seeds := make([]uint64, *modelSeeds)
 	for i := range seeds {
-		seeds[i] = rand.Uint64()
+		if seeds[i] = uint64(i) + 1; *modelRandom {
+			seeds[i] = rand.Uint64()
+		}
 	}
 	if *modelSeed != 0 {
 		seeds = []uint64{*modelSeed}
@@ -477,7 +480,7 @@ func (m *model) lose() {
 		}
 	}
 	synctest.Wait()
-	for _, full := range m.hub.Unheard(since) {
+	for _, full := range slices.SortedFunc(slices.Values(m.hub.Unheard(since)), jid.JID.Compare) {
 		if m.there[full] != "" {
 			m.t.Errorf("%s is unheard", name(full))
 		}

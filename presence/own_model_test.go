@@ -134,7 +134,7 @@ func (m *model) resume(ctx context.Context) {
 		}
 		m.mu.Lock()
 		m.resumed = m.resumed || m.line == ctx
-		users := slices.Collect(maps.Keys(m.known))
+		users := slices.SortedFunc(maps.Keys(m.known), jid.JID.Compare)
 		m.mu.Unlock()
 		for _, user := range users {
 			if hub == m.hub && ctx.Err() == nil {
