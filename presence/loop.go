@@ -97,6 +97,7 @@ func (h *Hub) run(ctx context.Context, s Sender) error {
 	defer timer.Stop()
 	var batch []Stanza
 	for ctx.Err() == nil {
+		h.setMark(s)
 		var wait time.Duration
 		batch, wait = h.step(s, batch[:0])
 		if len(batch) > 0 && h.barrier != nil {
@@ -108,7 +109,6 @@ func (h *Hub) run(ctx context.Context, s Sender) error {
 			}
 		}
 		clear(batch) // the payloads
-		h.setMark(s)
 		if len(batch) > 0 || wait <= 0 {
 			continue
 		}
