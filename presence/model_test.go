@@ -379,6 +379,7 @@ func (m *model) gone(full jid.JID, report bool) {
 		delete(m.known, full.Bare())
 		if m.ownServer != nil {
 			delete(m.inStep, full.Bare())
+			delete(m.told, full.Bare())
 		}
 		m.mu.Unlock()
 	}

@@ -17,6 +17,7 @@ import (
 type ownServer struct {
 	own       map[jid.JID]*roster.Roster // guarded by model.mu, as all here
 	inStep    map[jid.JID]time.Time      // since when a user's is, and the hub was told so on this stream
+	told      map[jid.JID]bool           // of whom the hub knows what the server has
 	line      context.Context            // of the stream
 	job       map[jid.JID]bool           // whose is being written
 	readies   map[jid.JID][]func()
@@ -34,7 +35,7 @@ type ownServer struct {
 
 func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
-		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
+		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), told: make(map[jid.JID]bool), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
 		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0, calmly: seed/2%2 == 0, asks: seed/4%2 == 0,
 	}
 }
@@ -120,6 +121,7 @@ func (m *model) resume(ctx context.Context) {
 	}
 	m.mu.Lock()
 	clear(m.inStep)
+	clear(m.told)
 	m.line, m.up = ctx, time.Now()
 	m.resumed = false
 	wait := time.Duration(4000+m.random.IntN(5000)) * time.Millisecond // the server reports before
@@ -206,8 +208,14 @@ func (m *model) keep(user jid.JID, ready func()) {
 				if !gone {
 					if !wrote || m.random.IntN(4) == 0 { // in another turn
 						hub.InStep(user, m.own[user])
+						hub.mu.Lock()
+						m.told[user] = hub.users[user] != nil
+						hub.mu.Unlock()
 					}
 					wrote = true
+					if !m.told[user] { // who may have been shown the user
+						m.seen[[2]jid.JID{user, c.Item.JID}] = true
+					}
 					m.write(user, c)
 				}
 			} else if readies = append(readies, m.readies[user]...); !gone && m.inStep[user].IsZero() {
