@@ -78,10 +78,14 @@ FAKE     ?= 1000
 PROSODY  ?= 20
 EJABBERD ?= 20
 FIRST    ?= 1
+# The same with two instances on one PostgreSQL.
+PAIR          ?= 200
+PAIR_PROSODY  ?= 10
+PAIR_EJABBERD ?= 10
 
 chaos: install-deps build ## let everything fail around ./rosterd, FAKE, PROSODY and EJABBERD times: nobody may lose a contact
 	$(GO) test $(BUILDFLAGS) -count=1 -v -timeout 90m -run '^(TestChaos|TestKillUnderRefresh|TestHerd)$$' ./e2e/chaos -args \
-		-rosterd "$(CURDIR)/rosterd" -full -fake $(FAKE) -prosody $(PROSODY) -ejabberd $(EJABBERD) -seed $(FIRST) -at-once 32
+		-rosterd "$(CURDIR)/rosterd" -full -fake $(FAKE) -prosody $(PROSODY) -ejabberd $(EJABBERD) -pair $(PAIR) -pair-prosody $(PAIR_PROSODY) -pair-ejabberd $(PAIR_EJABBERD) -seed $(FIRST) -at-once 32
 
 demo: install-deps build ## show rosterd at work on a private Prosody until Ctrl-C; DEMO_EXIT=1 ends after the show
 	@DEMO_EXIT=$(DEMO_EXIT) $(GO) run $(BUILDFLAGS) ./e2e/demo -rosterd ./rosterd
