@@ -15,6 +15,13 @@ RUN CGO_ENABLED=0 go build -buildvcs=false -trimpath \
     && mkdir -m 700 /state
 
 FROM scratch
+ARG VERSION=devel
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="rosterd" \
+      org.opencontainers.image.description="XMPP rosters from an HTTP URL" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${COMMIT}"
 # For a contacts URL with https.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /rosterd /rosterd
@@ -30,5 +37,8 @@ USER 65532:65532
 # otherwise: set ROSTERD_REFRESH_LISTEN=:5290 together with a refresh token, and
 # ROSTERD_METRICS_LISTEN=:9590.
 EXPOSE 5290 9590
+# Whether it runs. Not whether clients get rosters, which a new container does not
+# mend: that is /readyz, or: rosterd health --ready
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["/rosterd", "health"]
 # The configuration is expected in /etc/rosterd/config.yaml.
 ENTRYPOINT ["/rosterd"]

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -24,6 +25,7 @@ import (
 	"rosterd/metrics"
 	"rosterd/presence"
 	"rosterd/refresh"
+	"rosterd/roster"
 	"rosterd/serverroster"
 	"rosterd/session"
 	"rosterd/store"
@@ -56,7 +58,11 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	a.level = level
 	log.Info("rosterd starts", "version", version, "commit", buildCommit(),
 		"refresh", a.refresh.Addr, "metrics", a.metrics.Addr, "hosts", cfg.XMPP.Hosts)
-	a.stream.Go(func() { a.component.Run(a.streams, a.manager) })
+	if a.pair == nil {
+		a.run()
+	} else {
+		a.pair.stand()
+	}
 	tellSystemd(log, daemon.SdNotifyReady)
 	beats, endBeats := context.WithCancel(context.Background())
 	var beating sync.WaitGroup
@@ -70,6 +76,12 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 			running = false
 		case err = <-a.failed:
 			running = false
+		case lease := <-a.pair.active(): // never, if there is no pair
+			err = a.takeOver(lease)
+			running = err == nil
+		case <-a.pair.over():
+			a.giveUp()
+			err, running = a.pair.lease.Err(), false
 		}
 	}
 	log.Info("rosterd stops")
@@ -81,7 +93,8 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 	return err
 }
 
-// app is the program, wired. Its HTTP servers are running.
+// app is the program, wired. Its HTTP servers are running. What is made by work is there
+// while working: an instance of a pair that stands by has none of it.
 type app struct {
 	cfg              config.Config // in effect
 	log              *slog.Logger
@@ -95,6 +108,11 @@ type app struct {
 	serverRosters    *serverroster.Keeper   // nil: they are not kept
 	state            *store.Store
 	sessions         *session.Table
+	registry         *prometheus.Registry
+	counters         *metrics.Metrics
+	domain, address  string // of the component, and of the server
+	pair             *pair  // nil: there is none
+	working          atomic.Bool
 	events           *metrics.Events
 	started          time.Time
 	refresh, metrics *http.Server
@@ -112,7 +130,7 @@ type app struct {
 // assemble makes the parts, connects them, and begins to listen. If it fails,
 // nothing is left running.
 func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app, error) {
-	a := &app{cfg: cfg, log: log, events: events, started: time.Now(), tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
+	a := &app{cfg: cfg, domain: cfg.XMPP.Domain, address: cfg.XMPP.Address, log: log, events: events, started: time.Now(), tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
 	a.requests, a.endRequests = context.WithCancel(context.Background())
 	a.streams, a.endStreams = context.WithCancel(context.Background())
 	a.stops = append(a.stops, a.endRequests, a.endStreams)
@@ -123,29 +141,67 @@ func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app
 	return a, nil
 }
 
-// stop ends what was made, be it the whole program or a part of it: what was made
-// last, and uses the rest, ends first. The state is closed at the end.
-func (a *app) stop() error {
+// stop ends what was made, be it the whole program or a part of it: requests first, then
+// what was made last, and uses the rest. The state is closed at the end.
+func (a *app) stop() (err error) {
+	a.pair.leave()
+	if a.refresh != nil && a.metrics != nil {
+		a.stopHTTP()
+	}
 	for _, stop := range slices.Backward(a.stops) {
 		stop()
 	}
-	if a.state == nil {
-		return nil
+	if a.state != nil {
+		err = a.state.Close()
 	}
-	return a.state.Close()
+	a.pair.close(a.state != nil && err == nil)
+	return err
 }
 
-// build makes the parts and begins to listen.
+// build makes the parts and begins to listen. An instance of a pair begins to stand by.
 func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
-	registry := prometheus.NewRegistry()
-	m := newMetrics(registry)
-	if a.fetcher, err = newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, m); err != nil {
+	a.registry = prometheus.NewRegistry()
+	a.counters = newMetrics(a.registry)
+	if a.fetcher, err = newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, a.counters); err != nil {
 		return err
 	}
 	a.stops = append(a.stops, a.fetcher.Close)
-	if a.state, err = store.Open(cfg.State.Path, store.Options{Logger: log, Errors: m.StateErrors, ForgetAfter: cfg.State.ForgetAfter}); err != nil {
-		return fmt.Errorf("state.path: %w", err)
+	if _, err := cfg.XMPP.TLS.Client(); err != nil {
+		return err
 	}
+	if t := cfg.Refresh.TLS; t.Enabled() {
+		if a.certificates, err = refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, log); err != nil {
+			return err
+		}
+	}
+	if cfg.State.URL != "" {
+		if a.pair, err = a.newPair(cfg, log); err != nil {
+			return err
+		}
+	} else {
+		a.state, err = store.Open(cfg.State.Path, a.storeOptions(cfg, log))
+		if err != nil {
+			return fmt.Errorf("state.path: %w", err)
+		}
+		if err = a.work(cfg, log); err != nil {
+			return err
+		}
+	}
+	return a.startHTTP(cfg, log)
+}
+
+func (a *app) storeOptions(cfg config.Config, log *slog.Logger) store.Options {
+	return store.Options{Logger: log, Errors: a.counters.StateErrors, ForgetAfter: cfg.State.ForgetAfter}
+}
+
+// run has the component connect.
+func (a *app) run() {
+	a.stream.Go(func() { a.component.Run(a.streams, a.manager) })
+}
+
+// work makes what needs the state, which is open.
+func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
+	registry, m := a.registry, a.counters
 	if a.sessions, err = session.Load(a.state); err != nil {
 		return err
 	}
@@ -167,7 +223,7 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 			a.serverRosters.Push(user, contacts, settled)
 		},
 		ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
-		Version: version, Logger: log, Metrics: m,
+		Pair: a.pair != nil, Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
 		Source: a.fetcher, Editor: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
@@ -199,7 +255,14 @@ func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 		c := a.manager.Counts()
 		return metrics.Rosters{Marked: c.Marked, Resync: c.Resync, Retries: c.Retries, Held: c.Held, Waiting: c.Waiting}
 	})
-	return a.startHTTP(cfg, log, registry, m)
+	metrics.RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
+		for _, w := range a.component.Status().Hosts {
+			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
+		}
+	})
+	a.working.Store(true)
+	m.Active.Set(1)
+	return nil
 }
 
 // newEjabberd makes what calls ejabberd's API; nil: nothing does.
@@ -282,12 +345,7 @@ func (a *app) serverRosterWay(host string) (serverroster.Way, string) {
 }
 
 // startHTTP begins to listen and to serve.
-func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheus.Registry, m *metrics.Metrics) (err error) {
-	if t := cfg.Refresh.TLS; t.Enabled() {
-		if a.certificates, err = refresh.LoadCertificates(t.Cert, t.Key, t.ClientCA, log); err != nil {
-			return err
-		}
-	}
+func (a *app) startHTTP(cfg config.Config, log *slog.Logger) (err error) {
 	refreshListener, err := a.listen("refresh.listen", cfg.Refresh.Listen)
 	if err != nil {
 		return err
@@ -298,20 +356,19 @@ func (a *app) startHTTP(cfg config.Config, log *slog.Logger, registry *prometheu
 	}
 	endpoint := refresh.Options{
 		Hosts: cfg.XMPP.Hosts, Tokens: a.tokens, MaxBytes: cfg.Refresh.MaxBytes, Certificates: a.certificates,
-		Logger: log, Requests: m.RefreshRequests, Users: m.RefreshedUsers,
+		Logger: log, Requests: a.counters.RefreshRequests, Users: a.counters.RefreshedUsers,
 	}
-	a.refresh = a.newServer(refreshListener, refresh.Handler(endpoint, a.manager))
-	metrics.RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
-		for _, w := range a.component.Status().Hosts {
-			add(w.Host, w.Query, w.Push, w.Presence, w.ServerRoster)
-		}
-	})
-	history := metrics.NewHistory(registry)
+	if a.pair != nil {
+		endpoint.Pass, endpoint.PassAll, endpoint.Told = a.pair.pass, a.pair.passAll, a.pair.told
+	}
+	a.refresh = a.newServer(refreshListener, refresh.Handler(endpoint, refresher{a}))
+	history := metrics.NewHistory(a.registry)
 	a.stops = append(a.stops, history.Close)
 	page := metrics.Page{Overview: a.overview, History: history, Events: a.events}
-	a.metrics = a.newServer(metricsListener, metrics.Handler(registry, a.component.Ready, func() any { return a.status() }, page))
-	a.listenAdmin(cfg.State.Path)
-	a.stops = append(a.stops, a.stopHTTP)
+	a.metrics = a.newServer(metricsListener, metrics.Handler(a.registry, a.ready, func() any { return a.status() }, page))
+	if a.working.Load() {
+		a.listenAdmin(cfg.State.Path)
+	}
 	a.serveHTTP(a.refresh, refresh.Protect(a.refresh, refreshListener, endpoint))
 	a.serveHTTP(a.metrics, metricsListener)
 	return nil
@@ -363,6 +420,30 @@ func (a *app) serveHTTP(server *http.Server, l net.Listener) {
 	}()
 }
 
+// refresher refreshes while working.
+type refresher struct{ a *app }
+
+func (r refresher) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
+	if !r.a.working.Load() {
+		return nil, roster.ErrNotConnected
+	}
+	return r.a.manager.Refresh(ctx, users)
+}
+
+func (r refresher) RefreshLater(ctx context.Context, users []jid.JID) error {
+	if !r.a.working.Load() {
+		return roster.ErrNotConnected
+	}
+	return r.a.manager.RefreshLater(ctx, users)
+}
+
+func (r refresher) RefreshAll(domain string) int {
+	if !r.a.working.Load() {
+		return 0
+	}
+	return r.a.manager.RefreshAll(domain)
+}
+
 // stopHTTP lets requests in flight end, then ends them, and waits for that.
 func (a *app) stopHTTP() {
 	timer := time.AfterFunc(httpWork, a.endRequests)
@@ -395,6 +476,9 @@ func (a *app) stopStream() {
 
 // alive takes the locks that all work needs, and returns one line about the stream.
 func (a *app) alive() string {
+	if !a.working.Load() {
+		return "standing by"
+	}
 	a.manager.Counts()
 	a.sessions.Counts()
 	if _, err := a.component.Ready(); err != nil {

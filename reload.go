@@ -33,7 +33,9 @@ func (a *app) tryReload(file string) error {
 		}
 	}
 	// From here on nothing can fail.
-	a.component.Renew(now.XMPP.Secret.Reveal(), serverTLS)
+	if a.working.Load() {
+		a.component.Renew(now.XMPP.Secret.Reveal(), serverTLS)
+	}
 	a.fetcher.SetHeader(headerOf(now.Contacts))
 	a.fetcher.SetTLS(backendTLS)
 	if a.ejabberd != nil {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"fmt"
 	"time"
 
 	"rosterd/check"
@@ -8,6 +11,7 @@ import (
 	"rosterd/fetcher"
 	"rosterd/metrics"
 	"rosterd/serverroster"
+	"rosterd/store"
 	"rosterd/users"
 )
 
@@ -21,6 +25,7 @@ type status struct {
 	Counts        counts                `json:"counts"`
 	Backends      []fetcher.Backend     `json:"backends,omitempty"`
 	State         string                `json:"state,omitempty"` // why it is not being written
+	Pair          *pairStatus           `json:"pair,omitempty"`
 	ServerRosters []serverroster.Status `json:"server_rosters,omitempty"`
 }
 
@@ -34,8 +39,15 @@ type counts struct {
 }
 
 func (a *app) status() status {
-	s := status{Version: version, Commit: buildCommit(), Started: a.started, Uptime: time.Since(a.started).Seconds(),
-		Status: a.component.Status(), Backends: a.fetcher.Backends()}
+	s := status{Version: version, Commit: buildCommit(), Started: a.started, Uptime: time.Since(a.started).Seconds(), Backends: a.fetcher.Backends()}
+	if a.pair != nil {
+		s.Pair = a.pair.status()
+	}
+	if !a.working.Load() {
+		s.Status = component.Status{Domain: a.domain, Address: a.address, Reason: reasonStandby}
+		return s
+	}
+	s.Status = a.component.Status()
 	s.Counts.Connected, s.Counts.Interested = a.sessions.Counts()
 	c := a.manager.Counts()
 	s.Counts.Marked, s.Counts.MarkedFor, s.Counts.Resync = c.Marked, c.MarkedFor, c.Resync
@@ -46,6 +58,54 @@ func (a *app) status() status {
 		s.State = err.Error()
 	}
 	return s
+}
+
+// pairStatus is what an instance of a pair says of it.
+type pairStatus struct {
+	Role   string    `json:"role"`             // "active" or "standby"
+	Since  time.Time `json:"since"`            // of the role
+	Term   int64     `json:"term,omitempty"`   // of the active one
+	Active string    `json:"active,omitempty"` // how it is reached: its refresh.advertise; "": nobody is known
+	Error  string    `json:"error,omitempty"`  // why the database cannot be reached
+}
+
+const (
+	reasonStandby = "standing by for the active instance"
+	askWithin     = time.Second
+)
+
+func (p *pair) status() *pairStatus {
+	s := &pairStatus{Role: "standby", Since: p.started}
+	err := p.db.Err()
+	if p.working.Load() {
+		s.Role, s.Since, s.Term, s.Active, err = "active", p.lease.Since, p.lease.Term, p.advertise, p.lease.Err()
+	} else if err == nil {
+		ctx, cancel := context.WithTimeout(p.ends, askWithin)
+		defer cancel()
+		var active store.Term
+		if active, err = p.db.Active(ctx); err == nil && !active.Ended {
+			s.Term, s.Active = active.Term, active.URL
+		}
+	}
+	if err != nil {
+		s.Error = err.Error()
+	}
+	return s
+}
+
+// ready is the answer of /readyz.
+func (a *app) ready() (state string, notes []string, err error) {
+	if a.working.Load() {
+		notes, err = a.component.Ready()
+		if a.pair != nil && err == nil && a.pair.lease.Err() != nil {
+			notes = append(notes, a.pair.lease.Err().Error())
+		}
+		return "ok", notes, err
+	}
+	if err := a.pair.db.Err(); err != nil {
+		return "", nil, fmt.Errorf("standby, but it cannot take over: %w", err)
+	}
+	return "standby", nil, nil
 }
 
 // kinds are those of [users.Kinds], in words.
@@ -63,6 +123,9 @@ func (a *app) overview() metrics.Overview {
 	s := a.status()
 	o := metrics.Overview{Version: s.Version, Commit: s.Commit, Started: s.Started, Connected: s.Connected, Reason: s.Reason,
 		Domain: s.Domain, Address: s.Address, State: a.cfg.State.Path, StateError: s.State}
+	if s.Pair != nil {
+		o.Role, o.Since, o.State, o.StateError = s.Pair.Role, s.Pair.Since, a.pair.db.String(), cmp.Or(s.State, s.Pair.Error)
+	}
 	for _, host := range s.Hosts {
 		o.Hosts = append(o.Hosts, check.Overview(a.cfg, host, s.Status))
 	}

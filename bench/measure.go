@@ -93,10 +93,10 @@ func measure(ctx context.Context, o options) error {
 // parts are those that were asked for. Only these have rows.
 func (b *bench) parts() ([]part, error) {
 	all := map[string]func() part{}
-	names := []string{"queries", "refreshes", "growth", "relays"}
+	names := []string{"queries", "refreshes", "growth", "relays", "pair"}
 	switch b.server {
 	case "":
-		all["queries"], all["refreshes"], all["growth"], all["relays"] = b.queries, b.refreshes, b.growth, b.relays
+		all["queries"], all["refreshes"], all["growth"], all["relays"], all["pair"] = b.queries, b.refreshes, b.growth, b.relays, b.pair
 	case "prosody", "ejabberd":
 		names = nil
 		for i, v := range variants[b.server] {
@@ -104,7 +104,7 @@ func (b *bench) parts() ([]part, error) {
 			names = append(names, name)
 			all[name] = func() part { return b.onServer(name, v) }
 		}
-		names, all["tags"], all["rosters"] = append(names, "tags", "rosters"), b.tags, b.serverRosters
+		names, all["tags"], all["rosters"], all["takeover"] = append(names, "tags", "rosters", "takeover"), b.tags, b.serverRosters, b.takeover
 	default:
 		return nil, fmt.Errorf("-server: %q is neither prosody nor ejabberd", b.server)
 	}

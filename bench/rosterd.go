@@ -84,6 +84,7 @@ func (b *bench) prepare(more settings) (*rosterd, error) {
 	r.set = base(b.contactsURL(), dir)
 	r.set["refresh.listen"], r.set["metrics.listen"] = r.refresh, r.metrics
 	maps.Copy(r.set, more)
+	maps.DeleteFunc(r.set, func(_ string, value any) bool { return value == nil })
 	return r, nil
 }
 

@@ -43,6 +43,7 @@ func Run(ctx context.Context, o Options) bool {
 		c.Timing.Announce = announce
 	}
 	if c.report(c.configuration()...) {
+		c.report(c.pair(ctx))
 		c.report(c.ejabberd(ctx)...)
 		c.server(ctx)
 		c.contacts(ctx)
@@ -68,6 +69,8 @@ type checker struct {
 	tls     *tls.Config   // to the server; nil: none
 	running running       // what answers on metrics.listen
 	api     component.API // nil: none is configured
+
+	elsewhere string // the URL of the other instance of a pair, if it is the active one
 
 	failures, warnings int // reported so far
 }

@@ -36,6 +36,12 @@ const (
 // server checks what concerns the XMPP server.
 func (c *checker) server(ctx context.Context) {
 	c.running = ask(ctx, c.cfg)
+	if c.elsewhere != "" && (c.running.kind != ours || !c.running.status.Connected) {
+		if c.report(c.port(ctx)) {
+			c.report(pass("server: %s is connected to it, as the active instance: nothing connects from here. Check there how the hosts are served", c.elsewhere))
+		}
+		return
+	}
 	switch c.running.kind {
 	case ours:
 		c.report(pass("a rosterd of this configuration runs: what follows on the server is what it has learnt, nothing connects to the server"))

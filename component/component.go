@@ -61,6 +61,10 @@ type Options struct {
 	QueriesBurst     int
 	QueriesPerSecond float64
 
+	// Pair says that another instance may have been connected a moment ago, or be still, and
+	// is not to be any more: who is in its place is decided elsewhere.
+	Pair bool
+
 	Timing  Timing
 	Logger  *slog.Logger
 	Metrics *metrics.Metrics
@@ -81,6 +85,7 @@ type Timing struct {
 	Close     time.Duration // how long the server may take to close the stream; 3 s
 	Prove     time.Duration // how often is proven that delegated queries arrive; 30 s
 	ProveSoon time.Duration // how often while there is a doubt; 1 s
+	Reach     time.Duration // within which queries have to reach the stream of an instance of a pair; 5 s
 	Arrive    time.Duration // how much later than the answer to what was sent behind it a probe may come; 5 s
 	Ask       time.Duration // how often is looked for resources to ask whether they are there; 2 s
 	Report    time.Duration // how long a server may take to report on a new stream who is there; 5 s
@@ -102,6 +107,7 @@ func (t Timing) withDefaults() Timing {
 		Close:     cmp.Or(t.Close, 3*time.Second),
 		Prove:     cmp.Or(t.Prove, 30*time.Second),
 		ProveSoon: cmp.Or(t.ProveSoon, time.Second),
+		Reach:     cmp.Or(t.Reach, 5*time.Second),
 		Arrive:    cmp.Or(t.Arrive, 5*time.Second),
 		Ask:       cmp.Or(t.Ask, 2*time.Second),
 		Report:    cmp.Or(t.Report, 5*time.Second),
@@ -114,6 +120,8 @@ type API interface {
 	// State reports whether it works for a host's users, as far as is known, and why not.
 	// It does not block.
 	State(host string) (works bool, why string)
+	// Awaited reports whether it does not work at present, but is likely to soon.
+	Awaited(host string) bool
 }
 
 // Rosters knows the rosters. Its methods do not block.
@@ -143,6 +151,8 @@ type Component struct {
 	unrestricted atomic.Bool   // Options.Unrestricted, unless the server proves it wrong
 	nobody       string        // a localpart that is nobody's
 	born         int64         // when New was called, in microseconds since 1970
+
+	reached int // streams that [Component.reach] ended; of the goroutine that tends
 
 	buffers         buffers  // of answers
 	userBudgets     *budgets // of queries; nil: none
@@ -247,6 +257,14 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 		case <-time.After(pause):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// Cease closes the stream, if there is one, so that nothing is written to the server any more
+// when it returns. The context of Run has ended before.
+func (c *Component) Cease() {
+	if s, _ := c.current(); s != nil {
+		c.closeStream(s, nil)
 	}
 }
 

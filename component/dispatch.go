@@ -3,6 +3,7 @@ package component
 import (
 	"encoding/xml"
 	"strings"
+	"time"
 
 	"gosrc.io/xmpp/stanza"
 
@@ -196,9 +197,28 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 		return
 	}
 	if c.sessions.Spelled(full) == u.bare { // else another session has its place by now
+		successor := s.grants.of(full.Domain()).isEjabberd() && c.sessions.AskedAgainSince(full, time.Now().Add(-succession))
 		c.hub.Unavailable(full, says)
 		c.gone(full)
+		if successor {
+			c.askSuccessor(s, full)
+		}
 	}
+}
+
+// succession is how long after a second query the end of a session may be that of the first
+// one's.
+const succession = 2 * time.Second
+
+// askSuccessor finds out whether there is a session in the place of one that has ended, and
+// has it told everything. COMPAT ejabberd, where each session is a process: what an earlier
+// one says when it ends may come after what its successor asked.
+func (c *Component) askSuccessor(s *stream, full jid.JID) {
+	s.ping(c.address(full), s.out.offer, func(a answer) {
+		if a.iq != nil && !mayBeGone(a.iq) && s.grants.of(full.Domain()).delegated() {
+			c.rosters.Unasked(full)
+		}
+	})
 }
 
 // gone notes that a resource is no longer connected.

@@ -25,6 +25,28 @@ func (e *undelegated) Error() string {
 	return "roster queries of " + e.host + " have ceased to be delegated"
 }
 
+// unreached ends a stream of an instance of a pair: a host's roster queries do not reach it.
+// COMPAT ejabberd, which takes the delegation away when it learns, too late, that the
+// instance before has gone.
+type unreached struct{ host string }
+
+func (e *unreached) Error() string { return "roster queries of " + e.host + " do not arrive" }
+
+// maxReach is how many streams are ended for that: a host may not delegate at all.
+const maxReach = 3
+
+// reach ends a stream if queries of a host do not reach it, but for the last of some.
+func (c *Component) reach(s *stream) {
+	for _, host := range c.opts.Hosts {
+		if g := s.grants.of(host); g.queries == queriesElsewhere && c.reached < maxReach {
+			c.reached++
+			s.end(&unreached{host})
+			return
+		}
+	}
+	c.reached = maxReach
+}
+
 // rival ends a stream: an older rosterd is connected as the same component. COMPAT
 // ejabberd, which shares queries and presences among them.
 type rival struct{ domain string }
@@ -151,7 +173,7 @@ func (c *Component) probeArrived(s *stream, host string, e envelope, id string) 
 	}
 	c.offer(s, e.refusal(errConflict))
 	s.suspect()
-	if born, ok := bornOf(id); ok && born < c.born {
+	if born, ok := bornOf(id); ok && born < c.born && !c.opts.Pair {
 		c.closeStream(s, &rival{c.opts.Domain})
 	}
 }

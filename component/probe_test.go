@@ -210,6 +210,64 @@ func TestTwoRosterds(t *testing.T) {
 	})
 }
 
+// An instance of a pair does not give way: who is active is decided elsewhere.
+func TestOfAPairTheYoungerStays(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Pair = true })
+	k := r.server.serve()
+	r.announced(t, k)
+	k.send("%s", delegatedProbe(idOf(r.born-1)))
+	if got := k.next(); !strings.Contains(got, "<conflict ") {
+		t.Errorf("got %s", got)
+	}
+	k.quiet()
+	if !r.Connected() {
+		t.Error("it has gone")
+	}
+}
+
+// The delegation is taken from an instance of a pair that has just come, when the server
+// learns that the one before has gone: it connects anew. A host that does not delegate at all
+// has it do so a few times only.
+func TestQueriesHaveToReachAPair(t *testing.T) {
+	r := start(t, only, func(o *Options) {
+		o.Pair = true
+		o.Timing.Reach, o.Timing.MinRetry = time.Second, time.Millisecond
+	})
+	// serve answers all probes as who does not delegate, until the stream ends.
+	serve := func(k *link, until func() bool) {
+		for !until() {
+			data, _, err := k.f.Next()
+			if err != nil {
+				return
+			}
+			if p := probes.FindStringSubmatch(string(data)); p != nil {
+				k.send(notHere, p[1], p[2])
+			}
+		}
+	}
+	for range maxReach {
+		serve(r.server.serve(), func() bool { return false })
+	}
+	k := r.server.serve()
+	connected := time.Now()
+	serve(k, func() bool { return time.Since(connected) > 2*time.Second }) // it is probed each second
+	if !r.Connected() {
+		t.Error("it connects anew for ever")
+	}
+	if !strings.Contains(r.log.String(), "roster queries of example.org do not arrive") {
+		t.Errorf("it does not say why:\n%s", r.log.String())
+	}
+}
+
+// Nothing is written any more once a component is to cease.
+func TestCease(t *testing.T) {
+	r := start(t, only)
+	k := r.server.serve()
+	r.announced(t, k)
+	r.Cease()
+	k.ended()
+}
+
 func TestPauses(t *testing.T) {
 	conflict := &StreamError{Condition: "conflict", Handshake: true}
 	for _, tt := range []struct {
@@ -395,6 +453,44 @@ func TestUnaskedAreTold(t *testing.T) {
 	r.tellUnasked(s, time.Now().Add(time.Hour))
 	if n := len(r.rosters.unasked); n != 0 {
 		t.Errorf("%s is told", receive(t, r.rosters.unasked))
+	}
+}
+
+// On ejabberd the end of a session may be reported after the query of the next one of its
+// name, which is there still.
+func TestEndOfAnEarlierSession(t *testing.T) {
+	r := start(t, only)
+	k := r.server.serve()
+	k.send("%s", delegationOnly+presenceToo)
+	k.quiet()
+	s, _ := r.current()
+	s.grants.change("example.org", func(g *grant) { g.queries = queriesArrive })
+	k.send("<presence from='juliet@example.org/one' to='contacts.example.org'/>")
+	r.sessions.Interested(mustJID(t, "juliet@example.org/one")) // which is the only one
+	k.send("<presence type='unavailable' from='juliet@example.org/one' to='contacts.example.org'/>")
+	k.quiet()
+	for _, test := range []struct {
+		resource, answer string
+		told             bool
+	}{
+		{"there", "<iq type='result' id='%s' from='%s'/>", true},
+		{"gone", "<iq type='error' id='%s' from='%s'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/><text xmlns='" + nsStanzas + "'>User session not found</text></error></iq>", false},
+	} {
+		full := mustJID(t, "juliet@example.org/"+test.resource)
+		r.sessions.Interested(full)
+		r.sessions.Interested(full)
+		k.send("<presence from='%s' to='contacts.example.org'/><presence type='unavailable' from='%s' to='contacts.example.org'/>", full, full)
+		ping := k.nextElement()
+		if ping.Get("to") != full.String() {
+			t.Fatalf("%s", ping.Raw)
+		}
+		k.send(test.answer, ping.Get("id"), full)
+		k.quiet()
+		if told := len(r.rosters.unasked) > 0; told != test.told {
+			t.Errorf("%s: told %v", test.resource, told)
+		} else if told && receive(t, r.rosters.unasked) != full {
+			t.Error("somebody else is told")
+		}
 	}
 }
 

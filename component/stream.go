@@ -267,6 +267,11 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 			c.proveOwnRosters(s, host)
 		}
 	}
+	var reach <-chan time.Time // nil: there is no other
+	if c.opts.Pair {
+		s.suspect()
+		reach = time.After(t.Reach)
+	}
 	proveAll()
 	for _, host := range c.opts.Hosts {
 		c.identify(s, host)
@@ -279,6 +284,8 @@ func (c *Component) tend(ctx context.Context, s *stream) {
 		case <-announced:
 			c.endAnnouncements(s)
 			proveAll()
+		case <-reach:
+			c.reach(s)
 		case <-prove:
 			proveAll()
 		case <-often:

@@ -100,6 +100,13 @@ type Patience time.Duration
 // Never is longer than any time.
 const Never Patience = math.MaxInt64
 
+func (p Patience) String() string {
+	if p == Never {
+		return "never"
+	}
+	return time.Duration(p).String()
+}
+
 // ContactsHost is what one domain has of its own.
 type ContactsHost struct {
 	URL string `mapstructure:"url"` // in place of that of [Contacts], or ""; not to be logged either
@@ -123,6 +130,7 @@ type Refresh struct {
 	TokenFile string     `mapstructure:"token_file" reload:"yes"` // from which Load read Token, or ""
 	Tokens    []Secret   `mapstructure:"tokens" reload:"yes"`     // that callers may send as well, for the time of a change
 	MaxBytes  int64      `mapstructure:"max_bytes"`               // of a request's body
+	Advertise string     `mapstructure:"advertise"`               // the URL at which the other instance of a pair reaches this one, or ""
 	TLS       RefreshTLS `mapstructure:"tls"`
 }
 
@@ -146,7 +154,9 @@ type Metrics struct {
 
 // State is where rosterd keeps what it must know after a restart.
 type State struct {
-	Path        string        `mapstructure:"path"`         // the file; "": nowhere but in memory
+	Path        string        `mapstructure:"path"`         // the file, unless URL is set; "": nowhere but in memory
+	URL         Secret        `mapstructure:"url"`          // of the PostgreSQL database of a pair, or ""
+	URLFile     string        `mapstructure:"url_file"`     // from which Load read URL, or ""
 	ForgetAfter time.Duration `mapstructure:"forget_after"` // how long after they were last seen users are forgotten; 0: never
 }
 

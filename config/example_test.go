@@ -91,7 +91,7 @@ func fieldKeys(typ reflect.Type) []string {
 func snake(name string) string {
 	var b strings.Builder
 	lower := false
-	for _, r := range name {
+	for _, r := range strings.ReplaceAll(name, "URLFile", "UrlFile") {
 		if unicode.IsUpper(r) && lower {
 			b.WriteByte('_')
 		}

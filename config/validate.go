@@ -4,6 +4,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ const (
 	wantsPatience = "a time from 10ms to 24h, or never"
 
 	wantsText = "a text without control characters"
+	// wantsAdvertise is a URL without a path.
+	wantsAdvertise = "the URL at which the other instance reaches refresh.listen of this one, http, or https with refresh.tls, as in http://rosterd-1.internal:5290"
 )
 
 // forbiddenHeaders would break the request or the reading of its response:
@@ -125,11 +128,22 @@ func (c Config) Validate() error {
 	p.want(r.TLS.Cert != "" || r.TLS.ClientCA == "", "refresh.tls.client_ca", "refresh.tls.cert and refresh.tls.key beside it", nothing)
 	p.want(r.Token != "" || len(r.Tokens) > 0 || r.TLS.ClientCA != "" || isLoopback(host), "refresh.token",
 		"a token, here or in refresh.token_file, as refresh.listen "+show(r.Listen)+" is not loopback", nothing)
+	if r.Advertise != "" {
+		here, err := url.Parse(r.Advertise)
+		p.want(err == nil && here.Host != "" && here.Hostname() != "" && here.User == nil && strings.Trim(here.Path, "/") == "" && here.RawQuery == "" && here.Fragment == "" &&
+			(here.Scheme == "http" && r.TLS.Cert == "" || here.Scheme == "https" && r.TLS.Cert != ""), "refresh.advertise", wantsAdvertise, show(r.Advertise))
+		p.want(c.State.URL != "", "refresh.advertise", "state.url beside it", show(r.Advertise))
+	}
 	within(&p, "refresh.max_bytes", wantsBytes, r.MaxBytes, 1, 1<<30)
 
 	_, port, ok = splitHostPort(c.Metrics.Listen)
 	p.want(ok, "metrics.listen", wantsListen, show(c.Metrics.Listen))
 	p.file("state.path", c.State.Path)
+	database, isURL := url.Parse(c.State.URL.Reveal())
+	p.want(c.State.URL == "" || isURL == nil && slices.Contains([]string{"postgres", "postgresql"}, database.Scheme) && database.Hostname() != "" && len(database.Path) > 1, "state.url",
+		"the URL of a PostgreSQL database, as in postgres://rosterd@db.example.org/rosterd", "")
+	p.want(c.State.URL == "" || c.State.Path == Default().State.Path, "state.path", "to be left out, as state.url is set", show(c.State.Path))
+	p.want(c.State.URL == "" || r.Advertise != "", "refresh.advertise", wantsAdvertise+", as state.url is set", nothing)
 	within(&p, "state.forget_after", "a time from 0s, which is never", c.State.ForgetAfter, 0, math.MaxInt64)
 	within(&p, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
 	within(&p, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)

@@ -36,6 +36,13 @@ func TestValidateByHand(t *testing.T) {
 		{"nobody in bulk", func(c *Config) { c.Contacts.BulkSize = 0 }, "contacts.bulk_size: wants a number from 1 to 10000, got 0"},
 		{"bulk URL of a host with a user", func(c *Config) { c.Contacts.Hosts = map[string]ContactsHost{"example.org": {BulkURL: "http://x/%s"}} }, `contacts.hosts.example.org.bulk_url: wants an http or https URL without %s, as it is for many users at once, got "http://x/%s"`},
 		{"forgotten before they were seen", func(c *Config) { c.State.ForgetAfter = -1 }, `state.forget_after: wants a time from 0s, which is never, got -1ns`},
+		{"no database", func(c *Config) { c.State = State{Path: Default().State.Path, URL: "mysql://a:b@c/d"} }, "state.url: wants the URL of a PostgreSQL database, as in postgres://rosterd@db.example.org/rosterd"},
+		{"a database without a name", func(c *Config) { c.State = State{Path: Default().State.Path, URL: "postgres://a:b@c/"} }, "state.url: wants the URL of a PostgreSQL database, as in postgres://rosterd@db.example.org/rosterd"},
+		{"a file and a database", func(c *Config) { c.State.URL = "postgres://a:b@c/d" }, `state.path: wants to be left out, as state.url is set, got "/var/lib/x/y.db"`},
+		{"a pair that is not reached", func(c *Config) { c.State = State{Path: Default().State.Path, URL: "postgres://a:b@c/d"} }, "refresh.advertise: wants " + wantsAdvertise + ", as state.url is set, got nothing"},
+		{"reached without TLS", func(c *Config) { c.Refresh.Advertise = "http://rosterd-1:5290" }, "refresh.advertise: wants " + wantsAdvertise + `, got "http://rosterd-1:5290"`},
+		{"reached at a path", func(c *Config) { c.Refresh.Advertise = "https://rosterd-1:5290/x" }, "refresh.advertise: wants " + wantsAdvertise + `, got "https://rosterd-1:5290/x"`},
+		{"reached, but alone", func(c *Config) { c.Refresh.Advertise = "https://rosterd-1:5290" }, `refresh.advertise: wants state.url beside it, got "https://rosterd-1:5290"`},
 		{"bytes below zero", func(c *Config) { c.Refresh.MaxBytes = -1 }, "refresh.max_bytes: wants a number of bytes from 1 to 1073741824, got -1"},
 	}
 	for _, tc := range tests {

@@ -41,9 +41,10 @@ var alertCases = map[string]alertCase{
 	"RosterdNotDelegated": {
 		[]string{`rosterd_host_way{host="example.org",query="plain"} 1x10`},
 		[]string{`rosterd_host_way{host="example.org",query="delegated"} 1x10`, `rosterd_host_way{host="example.net",query="server"} 1x10`}, `host="example.org", query="plain"`, "5m"},
-	"RosterdPresenceNotRelayed": {
-		[]string{`rosterd_host_way{host="example.org",presence="server"} 1x10`},
-		[]string{`rosterd_host_way{host="example.org",presence="relayed"} 1x10`}, `host="example.org", presence="server"`, "5m"},
+	"RosterdContactsOffline": {
+		[]string{`rosterd_host_way{host="example.org",presence="server",server_roster="none"} 1x10`},
+		[]string{`rosterd_host_way{host="example.org",presence="relayed",server_roster="none"} 1x10`, `rosterd_host_way{host="example.net",presence="server",server_roster="privilege"} 1x10`},
+		`host="example.org", presence="server", server_roster="none"`, "5m"},
 	"RosterdReconnectsOften": {[]string{`rosterd_reconnects_total 0+1x20`}, []string{`rosterd_reconnects_total 0x10 2x10`}, "", "16m"},
 	"RosterdQueriesFail": {
 		[]string{`rosterd_queries_total{result="ok"} 0+10x20`, `rosterd_queries_total{result="timeout"} 0+5x20`},

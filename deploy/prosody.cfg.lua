@@ -1,20 +1,20 @@
--- rosterd on Prosody, from 0.12, which Debian 12 has, to 13.0 (packages prosody
--- and prosody-modules). Put it into /etc/prosody/conf.d/rosterd.cfg.lua, with your
--- own domains and secret, and deploy/prosody/mod_rosterd_readonly.lua into a
--- folder of plugin_paths (Debian: /usr/lib/prosody/modules), and restart Prosody.
--- docs/prosody.md goes through it.
+-- rosterd on Prosody, from 0.12 (Debian 12) to 13.0. docs/prosody.md goes through it.
 --
--- If the VirtualHost is configured in another file already, put the lines
--- between "begin" and "end" into its section there. An option that is set in
--- two places does not add up: the one read last counts.
+-- It belongs in /etc/prosody/conf.d/rosterd.cfg.lua, with your own domains and secret, and
+-- deploy/prosody/mod_rosterd_readonly.lua in a folder of plugin_paths, as Debian's
+-- /usr/local/lib/prosody/modules.
+--
+-- If the VirtualHost is configured in another file already, put the lines between "begin"
+-- and "end" into its section there. An option that is set in two places does not add up: the
+-- one read last counts.
 
 VirtualHost "example.org"
   -- begin: for each domain in rosterd's xmpp.hosts
 
   -- These are added to the global modules_enabled. There, "roster" stays: it
   -- announces roster versioning (RFC 6121, section 2.6) to the clients.
-  -- rosterd_readonly refuses subscription requests, which would change Prosody's
-  -- own rosters.
+  -- rosterd_readonly keeps users from changing Prosody's own rosters, and has Prosody act at
+  -- once on what rosterd writes there.
   modules_enabled = { "delegation", "privilege", "rosterd_readonly" }
 
   -- The users' roster queries go to rosterd (XEP-0355).

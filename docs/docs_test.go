@@ -124,7 +124,7 @@ var pasted = map[string]string{
 	"docs/prosody.md: install -m 640":      "TestPasted",
 	"docs/prosody.md: prosodyctl check":    "TestPasted", // which has Prosody load the files
 	"docs/prosody.md: echo change-me":      "TestInstalled",
-	"docs/prosody.md: python3":             "TestPasted",
+	"docs/prosody.md: DOMAIN=":             "TestPasted",
 	"docs/prosody.md: systemctl enable":    "TestInstalled",
 	"docs/prosody.md: curl":                "TestPasted",
 	"docs/ejabberd.md: install -m 640":     "TestDeployedFiles",
@@ -134,9 +134,11 @@ var pasted = map[string]string{
 	"docs/backend.md: curl -X POST -H":     "TestPastedTLS",
 	"docs/backend.md: curl -d":             "TestPasted",
 	"docs/operations.md: systemctl status": "TestInstalled",
-	"docs/operations.md: rosterd user":     "", // to be named
-	"docs/operations.md: rosterd held":     "",
+	"docs/operations.md: rosterd user":     "TestCommands",
+	"docs/operations.md: rosterd held":     "TestCommands",
+	"docs/install.md: make deb":            "TestPackage",
 	"docs/operations.md: rosterd check":    "TestCheck",
+	"docs/clients.md: npm pack":            "TestConverse",
 	"docs/reliability.md: sqlite3":         "TestPasted",
 	"docs/performance.md: make bench":      "", // it measures
 	"docs/performance.md: go test -run":    "",
@@ -241,6 +243,41 @@ func TestMetrics(t *testing.T) {
 				t.Errorf("%s names %s, which is not there", document, name)
 			}
 		}
+	}
+}
+
+// What operations.md says stands in the log, the program writes. What has values in it, or
+// comes from the system, is left out.
+func TestSymptoms(t *testing.T) {
+	t.Parallel()
+	var program strings.Builder
+	for name, text := range files(t, ".go") {
+		if !strings.HasSuffix(name, "_test.go") {
+			program.WriteString(text)
+		}
+	}
+	operations, err := os.ReadFile("operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rows, _ := strings.Cut(string(operations), "## Symptoms")
+	rows, _, _ = strings.Cut(rows, "## Health")
+	others := regexp.MustCompile(`[0-9<]|^connect: |unexpected EOF|^tls: `)
+	looked := 0
+	for _, row := range regexp.MustCompile(`(?m)^\| (.*?) \| `).FindAllStringSubmatch(rows, -1) {
+		for _, quoted := range regexp.MustCompile("`([^`]*)`").FindAllStringSubmatch(row[1], -1) {
+			for _, piece := range strings.Split(quoted[1], "…") {
+				if piece = strings.TrimSpace(piece); len(piece) < 8 || others.MatchString(piece) {
+					continue
+				}
+				if looked++; !strings.Contains(program.String(), piece) {
+					t.Errorf("no message of the program has %q", piece)
+				}
+			}
+		}
+	}
+	if looked < 20 {
+		t.Errorf("%d messages", looked)
 	}
 }
 

@@ -30,9 +30,10 @@ func TestContract(t *testing.T) {
 	wantRoster(ctx, t, juliet, item("Romeo"))
 	wantRoster(ctx, t, w.login(ctx, t, gosrc, "romeo@example.org/street"), item("Juliet"))
 
-	refresh := func(method, path, body string, want int) {
+	refresh := func(method, path, body string, want int, prefer ...string) {
 		t.Helper()
 		call := w.rosterd.Refresh(path)
+		call.Header["Prefer"] = prefer
 		call.Method, call.Body = method, []byte(body)
 		answer, err := call.Do(ctx)
 		if err != nil {
@@ -47,6 +48,8 @@ func TestContract(t *testing.T) {
 	c.CheckSchema(t, "Users", <-asked)
 	refresh(http.MethodPost, refreshPath, `["juliet", "nurse@example.net", null]`, http.StatusOK)
 	refresh(http.MethodGet, refreshPath+"/juliet", "", http.StatusOK)
+	refresh(http.MethodPost, refreshPath, `["juliet", "mercutio"]`, http.StatusAccepted, "respond-async")
+	refresh(http.MethodPost, refreshPath+"?all=example.org", ``, http.StatusAccepted)
 	refresh(http.MethodPost, refreshPath, `{}`, http.StatusBadRequest)
 	refresh(http.MethodPost, "/", `[]`, http.StatusNotFound)
 	refresh(http.MethodGet, refreshPath, "", http.StatusMethodNotAllowed)

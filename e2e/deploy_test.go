@@ -29,7 +29,7 @@ func TestDeployedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(prosody.Close)
-		testDeployed(t, prosody, settings)
+		testDeployed(t, prosody, settings, "privileged", "privilege", "prosody.md")
 		juliet := (&world{server: prosody}).login(bounded(t), t, gosrc, "juliet@example.org/hall")
 		send(t, juliet, "<presence type='subscribe' to='romeo@example.org' id='s'/>")
 		answer, err := juliet.WaitStanza(bounded(t), func(s harness.Stanza) bool { return s.Name == "presence" && s.ID == "s" })
@@ -66,7 +66,11 @@ func TestDeployedFiles(t *testing.T) {
 		t.Cleanup(server.Close)
 		settings := maps.Clone(settings)
 		settings["xmpp.address"], settings["ejabberd.api"] = address, map[string]string{"url": "http://" + apiAddress + "/api"}
-		testDeployed(t, server, settings)
+		push := "server"
+		if ejabberd.privilegedIQ {
+			push = "privileged"
+		}
+		testDeployed(t, server, settings, push, "api", "ejabberd.md")
 		api := apiAt(t, "http://"+apiAddress+"/api", serverroster.EjabberdLogin{}, "example.org")
 		if works, why := api.State("example.org"); !works {
 			t.Error(why)
@@ -83,24 +87,40 @@ func read(t *testing.T, file string) string {
 	return string(content)
 }
 
-func testDeployed(t *testing.T, server *harness.Server, settings map[string]any) {
+// testDeployed runs rosterd on a server, which has to serve as a document says.
+func testDeployed(t *testing.T, server *harness.Server, settings map[string]any, push, serverRoster, document string) {
 	ctx := bounded(t)
 	backend, err := harness.StartBackend()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(backend.Close)
+	backend.Set("juliet", contacts("Romeo"))
+	// Before rosterd runs, nothing is to be fixed.
+	checked := maps.Clone(settings)
+	checked["contacts.url"], checked["refresh.listen"], checked["metrics.listen"] = backend.URL(), freeport.Of(t), freeport.Of(t)
+	if checked["xmpp.address"] == nil {
+		checked["xmpp.address"] = server.ComponentAddress()
+	}
+	if output, code := check(t, checked, "--user", "juliet"); code != 0 || !strings.Contains(output, "rosterd can do its job: 0 failed, 0 to look at") {
+		t.Errorf("rosterd check: exit code %d\n%s", code, output)
+	}
 	w := &world{server: server, backend: backend}
 	w.rosterd = run(t, harness.RosterdOptions{Server: server, ContactsURL: backend.URL(), Settings: settings})
 	if err := w.rosterd.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.backend.Set("juliet", contacts("Romeo"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"))
 	w.backend.Set("juliet", contacts("Nurse"))
 	w.refresh(ctx, t, "juliet")
 	waitBrought(ctx, t, juliet, item("Nurse"), removed("Romeo")) // ejabberd also pushes what is written to its own roster
+	// The ways are those of the document. Of ejabberd, it is those of 23.01.
+	waitMetric(ctx, t, w.rosterd, way("example.org", "delegated", push, "server", serverRoster), 1)
+	words := "msg=ways host=example.org query=delegated push=" + push + " presence=server server_roster=" + serverRoster
+	if text := read(t, "../docs/"+document); !strings.Contains(text, words) && !(document == "ejabberd.md" && strings.Contains(text, "`push="+push+"`")) {
+		t.Errorf("%s does not say %s", document, words)
+	}
 	// The end of a session is told.
 	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 1)
 	show(t, juliet, "unavailable")

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
+
 	"rosterd/e2e/harness"
+	"rosterd/e2e/webdemo"
 	"rosterd/internal/freeport"
 	"rosterd/internal/testcert"
 )
@@ -23,11 +27,11 @@ func shell(t *testing.T, dir, commands string) string {
 	t.Helper()
 	sh := exec.CommandContext(bounded(t), "sh", "-eu", "-c", commands)
 	sh.Dir, sh.WaitDelay = dir, time.Second // which ends what sh has started
-	var errors strings.Builder
-	sh.Stderr = &errors
+	var complaints strings.Builder
+	sh.Stderr = &complaints
 	out, err := sh.Output()
 	if err != nil {
-		t.Fatalf("%s\n%v\n%s%s", commands, err, out, errors.String())
+		t.Fatalf("%s\n%v\n%s%s", commands, err, out, complaints.String())
 	}
 	return string(out)
 }
@@ -35,8 +39,7 @@ func shell(t *testing.T, dir, commands string) string {
 // exampleBackend runs deploy/examples/backend.py, as docs/prosody.md has it.
 func exampleBackend(t *testing.T, listen, refresh string) {
 	t.Helper()
-	command := strings.Fields(block(t, "../docs/prosody.md", "4. **A backend.**", "sh"))
-	backend := exec.Command(command[0], command[1:]...)
+	backend := exec.Command("sh", "-c", "exec env "+block(t, "../docs/prosody.md", "4. **A backend.**", "sh"))
 	backend.Dir = ".." // the folder of the sources
 	backend.Env = append(os.Environ(), "LISTEN="+listen, "REFRESH=http://"+refresh+refreshPath)
 	if err := backend.Start(); err != nil {
@@ -90,7 +93,7 @@ func TestReadme(t *testing.T) {
 		romeo := w.login(ctx, t, gosrc, "romeo@example.org/street")
 		wantRoster(ctx, t, romeo, item("Juliet"))
 		show(t, juliet, "")
-		waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "")
+		waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "available")
 	})
 }
 
@@ -230,5 +233,57 @@ func TestPastedTLS(t *testing.T) {
 	}
 	if out := shell(t, dir, strings.Replace(strings.TrimSpace(commands), "--cert backend.crt --key backend.key", "", 1)+" || echo refused"); !strings.Contains(out, "refused") {
 		t.Errorf("without a certificate: %s", out)
+	}
+}
+
+// Converse.js on a Prosody as docs/clients.md has it: somebody logs in and sees a contact.
+func TestConverse(t *testing.T) {
+	t.Parallel()
+	harness.Require(t.Context(), t)
+	ctx := bounded(t)
+	converse, err := webdemo.Converse(ctx)
+	if errors.Is(err, webdemo.ErrNoNPM) && os.Getenv("E2E") != "required" {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	const document = "../docs/clients.md"
+	if !strings.Contains(block(t, document, "1. Get Converse.js", "sh"), filepath.Base(filepath.Dir(filepath.Dir(converse)))) {
+		t.Errorf("%s does not get %s", document, converse)
+	}
+	browser := newBrowser(t)
+	site := t.TempDir()
+	if err := os.CopyFS(site, os.DirFS(converse)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(site, "index.html"), []byte(block(t, document, "index.html", "html")))
+	_, modules, _ := strings.Cut(block(t, document, "2. In the VirtualHost", "lua"), "modules_enabled")
+	deployed := read(t, "../deploy/prosody.cfg.lua")
+	config := strings.Replace(deployed, `modules_enabled = { "delegation", "privilege", "rosterd_readonly" }`,
+		"modules_enabled"+strings.Replace(modules, "/var/www/chat", site, 1), 1)
+	if config == deployed {
+		t.Fatal("there is no such line in deploy/prosody.cfg.lua")
+	}
+	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{GlobalLua: config, Files: readOnlyModule(t), WebSocket: true,
+		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(prosody.Close)
+	backend, refresh := freeport.Of(t), freeport.Of(t)
+	exampleBackend(t, backend, refresh)
+	rosterd := run(t, harness.RosterdOptions{Server: prosody, ContactsURL: "http://" + backend + "/contacts/%s",
+		Settings: map[string]any{"xmpp.domain": domain, "xmpp.secret": "change-me", "xmpp.hosts": []string{"example.org"}, "refresh.listen": refresh}})
+	if err := rosterd.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	page := strings.NewReplacer("ws://127.0.0.1", "http://localhost", "/xmpp-websocket", "/files/").Replace(prosody.WebSocketURL())
+	err = browser.Run(chromedp.Navigate(page), chromedp.WaitVisible(`input[name="jid"]`), chromedp.SendKeys(`input[name="jid"]`, "juliet@example.org"),
+		chromedp.SendKeys(`input[name="password"]`, password), chromedp.Click(`.converse-form [type=submit], form [type=submit]`),
+		chromedp.Poll(`document.querySelector('converse-roster-contact a[data-jid="romeo@example.org"]')?.innerText.includes("Romeo")`, nil,
+			chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(time.Minute)))
+	screenshot(t, browser, "converse")
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, browser.Errors(), tail(prosody.Log()))
 	}
 }

@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 	}
 	code := leak.Main(func() int {
 		defer shared.close()
+		defer closePostgres()
 		return m.Run()
 	}, "gosrc.io/xmpp.(*Client).recv(", "gosrc.io/xmpp.keepalive(") // of its clients whose stream the server has closed
 	_ = os.RemoveAll(buildDir)

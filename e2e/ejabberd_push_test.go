@@ -100,3 +100,15 @@ func TestEjabberdPushIsCorrected(t *testing.T) {
 	w.settled(ctx, t)
 	waitPushed(ctx, t, juliet, 0, "romeo@example.org", "name='R'", "ask='subscribe'")
 }
+
+// Where rosterd may relay presence beside what ejabberd sends by its own rosters, the two do
+// together what one of them does alone.
+func TestEjabberdPresenceKeptAndRelayed(t *testing.T) {
+	t.Parallel()
+	srv := unrestricted(kept(ejabberd))
+	for name, test := range map[string]func(*testing.T, server){
+		"come and go": testPresence, "listed later": testPresenceListedLater, "several resources": testPresenceResources, "asymmetric": testPresenceAsymmetric,
+	} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, srv) })
+	}
+}

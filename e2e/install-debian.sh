@@ -27,11 +27,11 @@ have() { dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2>/dev/null | grep -q '^.i'
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	if $matrix; then fail "not a Debian machine: no servers of other releases"; fi
-	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), Chromium, npm, curl, sqlite3, systemd, Prometheus' promtool and a C compiler by hand"
+	say "not a Debian machine: install Prosody 0.12, its community modules, ejabberd 23.01, PostgreSQL 13 or later, slixmpp for $([ -x /usr/bin/python3 ] && echo /usr/bin/python3 || echo Python 3), Chromium, npm, curl, sqlite3, systemd, Prometheus' promtool, Django, Rails, Laravel and a C compiler by hand"
 	exit 0
 fi
 
-tested="prosody prosody-modules ejabberd python3-slixmpp"
+tested="prosody prosody-modules ejabberd python3-slixmpp postgresql-15"
 # The status page is looked at in a browser.
 for package in $tested chromium fonts-dejavu-core; do
 	have "$package" || missing="$missing $package"
@@ -44,6 +44,11 @@ command -v systemd-analyze >/dev/null || missing="$missing systemd"
 # The commands of the documents.
 command -v curl >/dev/null || missing="$missing curl"
 command -v sqlite3 >/dev/null || missing="$missing sqlite3"
+# The frameworks of docs/backend.md. Express comes from npm.
+for package in python3-django php-cli php-sqlite3 php-laravel-framework php-guzzlehttp-guzzle \
+	ruby-railties ruby-activerecord ruby-activejob ruby-sqlite3 ruby-webrick; do
+	have "$package" || missing="$missing $package"
+done
 # promtool, which tries the alerts.
 command -v promtool >/dev/null || missing="$missing prometheus"
 # The race detector needs cgo, and that a C compiler.
@@ -143,7 +148,7 @@ install_packages() {
 	# What was there before is somebody's, and stays as it is. erlang-base brings
 	# epmd, which the tests do not need.
 	fresh=
-	for package in prosody ejabberd erlang-base prometheus; do
+	for package in prosody ejabberd erlang-base postgresql-15 prometheus; do
 		have "$package" || fresh="$fresh $package"
 	done
 	# A policy that is there already is somebody's will.
@@ -163,6 +168,7 @@ install_packages() {
 		prosody) disable prosody prosody.service ;;
 		ejabberd) disable ejabberd ejabberd.service ;;
 		erlang-base) disable erlang-base epmd.service epmd.socket ;;
+		postgresql-15) disable postgresql postgresql.service ;; # of all versions
 		prometheus) disable prometheus prometheus.service ;;
 		esac >>"$log" 2>&1
 	done

@@ -41,7 +41,7 @@ func relayed(s server) server {
 	return s
 }
 
-// kept is a server as README.md recommends it: users cannot change their rosters there.
+// kept is a server as docs/prosody.md and docs/ejabberd.md recommend it: users cannot change their rosters there.
 func kept(s server) server {
 	s = stock(s)
 	s.rosters = rostersKept

@@ -12,11 +12,19 @@ import (
 func TestRestart(t *testing.T) { onServers(t, testRestart) }
 
 func testRestart(t *testing.T, srv server) {
-	for _, kill := range []bool{false, true} {
-		t.Run(fmt.Sprintf("killed %v", kill), func(t *testing.T) {
+	for _, test := range []struct {
+		state string
+		kill  bool
+	}{{"state.path", false}, {"state.path", true}, {"state.url", false}, {"state.url", true}} {
+		kill := test.kill
+		t.Run(fmt.Sprintf("%s, killed %v", test.state, kill), func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
-			w := start(t, setup{server: srv, own: true, settings: map[string]any{"state.path": filepath.Join(t.TempDir(), "state.db")}})
+			where := filepath.Join(t.TempDir(), "state.db")
+			if test.state == "state.url" {
+				where = stateURL(ctx, t)
+			}
+			w := start(t, setup{server: srv, own: true, settings: map[string]any{test.state: where}})
 			w.backend.Set("juliet", contacts("Romeo", "Paris"))
 			w.backend.Set("mercutio", contacts("Romeo"))
 			juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")

@@ -516,7 +516,7 @@ func TestServerRosterEdited(t *testing.T) { onKept(t, testServerRosterEdited) }
 func testServerRosterEdited(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := startKept(t, setup{server: srv, own: true, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}, Edits: true}})
-	list, items := many(60, "c")
+	list, items := many(40, "c")
 	w.backend.Set("juliet", list)
 	juliet := w.login(ctx, t, gosrc, julietFull)
 	w.refresh(ctx, t, "juliet")
@@ -752,6 +752,55 @@ func testServerRosterMigration(t *testing.T, srv server) {
 	w.rosterd.Kill()
 	wantRoster(ctx, t, late, item("Mercutio"), item("Romeo"))
 	w.wantOwn(ctx, t, "juliet", own("Mercutio"), own("Romeo"))
+}
+
+// Where nothing is delegated the server answers by itself from the rosters that rosterd
+// keeps: logins work while rosterd is away, who comes is looked up in the background, what
+// changes is pushed by the server once, and users cannot change it.
+func TestServerRosterAnswersQueries(t *testing.T) { onKept(t, testServerRosterAnswersQueries) }
+
+func testServerRosterAnswersQueries(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, own: true, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}}})
+	kept := map[string]string{"prosody": "privilege", "ejabberd": "api"}[srv.name]
+	waitMetric(ctx, t, w.rosterd, way("example.org", "server", "server", "server", kept), 1)
+	w.lists("Juliet", "Romeo")
+	juliet := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: julietFull, Notify: nodes, Invisible: true})
+	wantRoster(ctx, t, juliet) // of before: the first login has it looked up
+	show(t, juliet, "")
+	w.waitOwn(ctx, t, "juliet", own("Romeo"))
+	waitBrought(ctx, t, juliet, item("Romeo"))
+	w.refresh(ctx, t, "romeo")
+	w.waitOwn(ctx, t, "romeo", own("Juliet"))
+
+	w.rosterd.Kill()
+	romeo := w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: romeoFull, Notify: nodes, Invisible: true})
+	wantRoster(ctx, t, romeo, item("Juliet"))
+	show(t, romeo, "")
+	wantContacts(ctx, t, juliet, romeo, "alone")
+	for id, change := range map[string]string{"adds": "<item jid='paris@example.org'/>", "renames": "<item jid='juliet@example.org' name='J'/>",
+		"removes": "<item jid='juliet@example.org' subscription='remove'/>"} {
+		wantError(t, request(ctx, t, romeo, id, edit(id, change)), "not-allowed")
+	}
+	w.wantOwn(ctx, t, "romeo", own("Juliet"))
+
+	w.connect(ctx, t)
+	waitMetric(ctx, t, w.rosterd, way("example.org", "server", "server", "server", kept), 1)
+	juliet.PendingPushes()
+	w.backend.Set("juliet", harness.Contacts{"romeo@example.org": {Name: "R", Groups: map[string]bool{"Friends": true}}})
+	w.refresh(ctx, t, "juliet")
+	waitBrought(ctx, t, juliet, harness.Item{JID: "romeo@example.org", Name: "R", Subscription: "both", Groups: []string{"Friends"}})
+	wantRoster(ctx, t, juliet, harness.Item{JID: "romeo@example.org", Name: "R", Subscription: "both", Groups: []string{"Friends"}})
+	handled(ctx, t, juliet)
+	if again := juliet.PendingPushes(); len(again) > 0 {
+		t.Errorf("pushed again: %q", again)
+	}
+	w.backend.Set("juliet", contacts())
+	w.refresh(ctx, t, "juliet")
+	waitBrought(ctx, t, juliet, removed("Romeo"))
+	waitSeen(ctx, t, romeo, julietFull, "unavailable")
+	wantRoster(ctx, t, juliet)
+	w.wantNoWrites(ctx, t)
 }
 
 // At the first installation, or after the state was lost, one empty answer of the backend

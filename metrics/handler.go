@@ -10,11 +10,11 @@ import (
 )
 
 // Handler serves GET /metrics from g, GET /healthz (200 while the program
-// runs), GET /readyz: 200 while ready returns no error, with its notes, a line
+// runs), GET /readyz: 200 while ready returns no error, with the state and the notes, a line
 // each, else 503 with the reason in one line; GET /status: what status
 // returns, as JSON; and GET /: the status page. Both are called at each request, from any
 // goroutine.
-func Handler(g prometheus.Gatherer, ready func() (notes []string, err error), status func() any, page Page) http.Handler {
+func Handler(g prometheus.Gatherer, ready func() (state string, notes []string, err error), status func() any, page Page) http.Handler {
 	mux := http.NewServeMux()
 	page.register(mux)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{MaxRequestsInFlight: 8}))
@@ -22,12 +22,12 @@ func Handler(g prometheus.Gatherer, ready func() (notes []string, err error), st
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		notes, err := ready()
+		state, notes, err := ready()
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, "ok")
+		fmt.Fprintln(w, state)
 		for _, note := range notes {
 			fmt.Fprintln(w, "note:", note)
 		}

@@ -16,6 +16,8 @@ import (
 type Metrics struct {
 	Connected  prometheus.Gauge
 	Reconnects prometheus.Counter
+	Active     prometheus.Gauge // of a pair, or alone
+	Takeovers  prometheus.Counter
 
 	Queries       *prometheus.CounterVec // result
 	QueryDuration prometheus.Histogram
@@ -65,6 +67,8 @@ func New(reg prometheus.Registerer) *Metrics {
 	return &Metrics{
 		Connected:       gauge("rosterd_connected", "Whether the stream to the XMPP server is up (1) or not (0)."),
 		Reconnects:      counter("rosterd_reconnects_total", "Times the stream was established again after it had been lost."),
+		Active:          gauge("rosterd_active", "Whether this instance serves (1), or stands by for another one (0)."),
+		Takeovers:       counter("rosterd_takeovers_total", "Times this instance of a pair became the active one."),
 		Queries:         counters("rosterd_queries_total", "Delegated roster queries answered, by result.", "result"),
 		QueryDuration:   histogram("rosterd_query_duration_seconds", "Time from a delegated roster get to its answer."),
 		Edits:           counters("rosterd_edits_total", "Edits that users made of their own contacts and that were passed to the backend, by result.", "result"),

@@ -32,7 +32,7 @@ func TestMetrics(t *testing.T) {
 		vec.WithLabelValues("x").Inc()
 	}
 	m.Pushes.WithLabelValues("added", "ok").Inc()
-	code, body := get(t, Handler(registry, func() ([]string, error) { return nil, nil }, nil, Page{}), "GET", "/metrics")
+	code, body := get(t, Handler(registry, func() (string, []string, error) { return "ok", nil, nil }, nil, Page{}), "GET", "/metrics")
 	if code != 200 {
 		t.Fatalf("%d %s", code, body)
 	}
@@ -59,7 +59,7 @@ func TestMetrics(t *testing.T) {
 func TestHealth(t *testing.T) {
 	var why error
 	notes := []string{"a note", "another"}
-	h := Handler(prometheus.NewRegistry(), func() ([]string, error) { return notes, why }, func() any { return map[string]int{"x": 1} }, Page{})
+	h := Handler(prometheus.NewRegistry(), func() (string, []string, error) { return "ok", notes, why }, func() any { return map[string]int{"x": 1} }, Page{})
 	if code, _ := get(t, h, "GET", "/healthz"); code != 200 {
 		t.Errorf("/healthz: %d", code)
 	}

@@ -101,12 +101,12 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		case is && kept:
 			s := &u.subscribers[i]
 			h.mu.Lock() // what they were sent is taken back, or about to be
-			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return r.changed <= s.sent })
+			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return !r.gone() && r.changed <= s.sent })
 			h.mu.Unlock()
 			s.end, s.doubt = lasts, s.doubt || opens(c.Before)
 		case is && e.reachable():
 			// Who was blocked may have been told that the user is not to be seen.
-			s := subscriber{id: id, relayed: e.user != nil && e.user.absentAt > h.handled, doubt: opens(c.Before)}
+			s := subscriber{id: id, relayed: e.user != nil && h.mayOvertake(u, e.user.absentAt), doubt: opens(c.Before)}
 			added = append(added, s)
 			e.count++
 		case kept:
@@ -125,6 +125,17 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		u.subscribers = slices.Concat(u.subscribers, added)
 		slices.SortFunc(u.subscribers, func(a, b subscriber) int { return cmp.Compare(a.id, b.id) })
 	}
+}
+
+// mayOvertake reports whether what somebody was told at a fact, of who is absent, may have been
+// overtaken by what the server sent of a user, or may still be.
+func (h *Hub) mayOvertake(u *user, absentAt uint64) bool {
+	if absentAt == 0 || absentAt > h.handled {
+		return absentAt > 0
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.ContainsFunc(u.resources, func(r *resource) bool { return r.early && r.changed > absentAt })
 }
 
 // unlist takes a user out of those whom a contact may see.

@@ -72,12 +72,14 @@ type model struct {
 	t     *testing.T
 	rand  *rand.Rand // of the goroutine that makes the steps
 	waits *rand.Rand // guarded by mu
-	log   []string
 	hub   *Hub
 	all   []jid.JID // bare JIDs of users, served and not
 	cut   func()    // ends the stream: what is on its way is lost
 	next  int       // payload
 	left  map[jid.JID]time.Time
+
+	logging sync.Mutex
+	log     []string // guarded by logging
 
 	wire    sync.Mutex                     // what the server does, and says of it, is in one order
 	mu      sync.Mutex                     // inside wire
@@ -122,6 +124,8 @@ func newModel(t *testing.T, seed uint64, own bool) *model {
 }
 
 func (m *model) note(format string, args ...any) {
+	m.logging.Lock()
+	defer m.logging.Unlock()
 	m.log = append(m.log, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 

@@ -98,8 +98,10 @@ type own struct {
 	asked    bool              // Keeper.Keep was called
 	ready    bool              // nobody waits for the word any more
 	until    time.Duration     // nobody waits longer for what is to follow
-	unasked  uint64            // who came before this fact may not have been answered by a contact who was no subscriber yet
 	contacts map[jid.JID]sight // as the server's own roster has them
+	// unasked is a fact: who came before may not have been answered by one whose own roster
+	// was not known.
+	unasked uint64
 }
 
 // sight is what a subscription lets see.

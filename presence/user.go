@@ -79,7 +79,7 @@ type subscriber struct {
 	id      uint32
 	lost    bool   // whatever sent says, nothing may have arrived: the stream was lost
 	doubt   bool   // whatever the server has sent and sent says, nobody knows what they are shown
-	relayed bool   // what was sent last may still be on its way to the server
+	relayed bool   // what was sent last may still be on its way to the server, or newcomers came before it asked for them
 	end     end    // of the subscription
 	sent    uint64 // they were sent all facts of the user up to this one; 0: none
 }

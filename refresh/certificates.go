@@ -63,6 +63,11 @@ func (c *Certificates) config() *tls.Config {
 	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.check(), nil }}
 }
 
+// ofClient is the certificate that this instance shows the other one.
+func (c *Certificates) ofClient(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return &c.check().Certificates[0], nil
+}
+
 // trusts reports whether the caller's certificate is still good, if callers need
 // one (RFC 5280, section 6). Since the handshake, it may have expired or its
 // authority may have been removed.

@@ -65,9 +65,18 @@ type Options struct {
 	Limits   Limits
 	// Certificates are for TLS. nil: there is none.
 	Certificates *Certificates
-	Logger       *slog.Logger
-	Requests     *prometheus.CounterVec // label code
-	Users        *prometheus.CounterVec // label result
+	// Pass has users refreshed by the active instance of a pair; ok is false if this one is to
+	// do it. passed says that the other one has passed them on. nil: this one does it.
+	// If async, the caller does not wait for more than that it is kept.
+	Pass func(ctx context.Context, users []jid.JID, passed, async bool) (a Answer, ok bool)
+	// PassAll is the same for all users of a domain who are online.
+	PassAll func(ctx context.Context, domain string, passed bool) (a Answer, ok bool)
+	// Told is told that another instance is active since a term, and returns when this one is
+	// not any more. nil: there is no other.
+	Told     func(ctx context.Context, term int64) Left
+	Logger   *slog.Logger
+	Requests *prometheus.CounterVec // label code
+	Users    *prometheus.CounterVec // label result
 }
 
 // Answer is the JSON body of every answer.
@@ -84,6 +93,7 @@ type Answer struct {
 	// Failed are at most 100 of the users in Errors, and why each failed. "[2]" is
 	// the third element of the request's array.
 	Failed map[string]string `json:"failed,omitempty"`
+	Left   *Left             `json:"left,omitempty"` // at TermPath alone
 
 	code  int
 	async bool // as the caller preferred
@@ -101,6 +111,14 @@ func (a *Answer) failed(name string, err error) {
 		name = strings.ToValidUTF8(name[:maxName], "") + "…"
 	}
 	a.Failed[name] = err.Error()
+}
+
+// Unavailable is the answer if nothing could be done, with the status 503.
+// If retry, the caller has to ask again.
+func Unavailable(message string, users int, retry bool) Answer {
+	a := failure(http.StatusServiceUnavailable, message)
+	a.Errors, a.Retry = users, retry
+	return a
 }
 
 func failure(code int, message string) Answer {
@@ -155,7 +173,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 		body.await() // net/http reads it if this does not
 	}
 	single, isSingle := strings.CutPrefix(r.URL.Path, Path+"/")
-	if r.URL.Path != Path && (!isSingle || single == "") {
+	if r.URL.Path != Path && (h.Told == nil || r.URL.Path != TermPath) && (!isSingle || single == "") {
 		return failure(http.StatusNotFound, "there is only "+Path)
 	}
 	if !h.Certificates.trusts(r.TLS) {
@@ -165,6 +183,9 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	if !h.Tokens.allow(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		return failure(http.StatusUnauthorized, "bad or missing token")
+	}
+	if r.URL.Path == TermPath {
+		return h.told(r)
 	}
 	method := http.MethodPost
 	if isSingle {
@@ -181,15 +202,15 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) Answer {
 	defer release()
 	async := respondAsync(r.Header)
 	if isSingle {
-		return h.refresh(r.Context(), []entry{{name: single}}, async)
+		return h.refresh(r, []entry{{name: single}}, async)
 	}
 	if domains, all := r.URL.Query()["all"]; all {
-		return h.refreshAll(domains)
+		return h.refreshAll(r, domains)
 	}
 	list, err := decode(http.MaxBytesReader(w, body, h.MaxBytes))
 	switch {
 	case err == nil:
-		return h.refresh(r.Context(), list, async)
+		return h.refresh(r, list, async)
 	case errors.As(err, new(*http.MaxBytesError)):
 		return failure(http.StatusRequestEntityTooLarge, "larger than "+strconv.FormatInt(h.MaxBytes, 10)+" bytes")
 	case errors.Is(err, errBusy):
@@ -223,10 +244,15 @@ func respondAsync(header http.Header) bool {
 }
 
 // refreshAll refreshes all users of a domain who are online. Nobody waits for that.
-func (h *handler) refreshAll(domains []string) Answer {
+func (h *handler) refreshAll(r *http.Request, domains []string) Answer {
 	domain, err := jid.PrepareDomain(domains[0])
 	if err != nil || len(domains) != 1 || !slices.Contains(h.Hosts, domain) {
 		return failure(http.StatusBadRequest, "all wants one domain, and that it is served")
+	}
+	if h.PassAll != nil {
+		if a, elsewhere := h.PassAll(r.Context(), domain, r.Header.Get(passedHeader) != ""); elsewhere {
+			return a
+		}
 	}
 	n := h.refresher.RefreshAll(domain)
 	h.Users.WithLabelValues(resultAccepted).Add(float64(n))
@@ -234,7 +260,8 @@ func (h *handler) refreshAll(domains []string) Answer {
 }
 
 // refresh refreshes the users that a request names; if async, later.
-func (h *handler) refresh(ctx context.Context, list []entry, async bool) Answer {
+func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
+	ctx := r.Context()
 	answer := Answer{Status: "ok", Message: "roster update complete", code: http.StatusOK}
 	names := make(map[jid.JID]string, len(list)) // as they were given first
 	failed := make(map[string]error)
@@ -254,7 +281,18 @@ func (h *handler) refresh(ctx context.Context, list []entry, async bool) Answer 
 		}
 	}
 	h.Logger.Debug("refresh", "users", len(users), "first", users[:min(len(users), maxLoggedUsers)], "errors", len(failed))
+	elsewhere := false
+	if len(users) > 0 && h.Pass != nil {
+		var a Answer
+		if a, elsewhere = h.Pass(ctx, users, r.Header.Get(passedHeader) != "", async); elsewhere {
+			answer.merge(a, names)
+			if answer.async = a.code == http.StatusAccepted; a.code != http.StatusOK {
+				answer.Status, answer.Message, answer.Retry, answer.code = a.Status, a.Message, a.Retry, a.code
+			}
+		}
+	}
 	switch {
+	case elsewhere:
 	case len(users) > 0 && async:
 		if err := h.refresher.RefreshLater(ctx, users); err != nil {
 			h.Logger.Warn("a refresh is not accepted, as it cannot be kept", "users", len(users), "err", err)
@@ -280,7 +318,7 @@ func (h *handler) refresh(ctx context.Context, list []entry, async bool) Answer 
 	for name, err := range failed {
 		answer.failed(name, err)
 	}
-	if answer.Errors > 0 && answer.Updated+answer.Accepted == 0 {
+	if answer.Errors > 0 && answer.Updated+answer.Accepted == 0 && answer.code == http.StatusOK {
 		answer.Status, answer.Message, answer.code = "error", "no roster could be updated", http.StatusInternalServerError
 	}
 	h.Users.WithLabelValues(resultUpdated).Add(float64(answer.Updated))

@@ -1,6 +1,7 @@
 package refresh
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"net/http"
@@ -12,7 +13,8 @@ import (
 // nil, callers need not send any. Tokens are safe for concurrent use.
 type Tokens struct {
 	// SHA-256 sums can be compared in constant time, whatever the tokens' length.
-	sums atomic.Pointer[[][sha256.Size]byte]
+	sums  atomic.Pointer[[][sha256.Size]byte]
+	first atomic.Pointer[string] // see First
 }
 
 // NewTokens makes tokens of those in list that are not empty.
@@ -31,7 +33,15 @@ func (t *Tokens) Set(list ...string) {
 		}
 	}
 	t.sums.Store(&sums)
+	first := ""
+	for _, token := range list {
+		first = cmp.Or(first, token)
+	}
+	t.first.Store(&first)
 }
+
+// First is the one with which this instance calls the other one of a pair; "": none.
+func (t *Tokens) First() string { return *t.first.Load() }
 
 // allow reports whether a request has one of the tokens (RFC 6750, section 2.1),
 // or needs none. The time that it takes does not depend on which token matches,

@@ -78,6 +78,8 @@ type apiState struct {
 	spelling string // as ejabberd has the host; "": it does not work
 	why      string // it does not
 	probes   bool   // send_stanza is permitted
+	worked   bool   // it does, or has
+	hopeless bool   // it never has, and was refused
 }
 
 // NewEjabberd makes an Ejabberd that nothing is known of yet. It connects to nobody before
@@ -125,6 +127,13 @@ func (e *Ejabberd) Doubt() {
 func (e *Ejabberd) State(host string) (works bool, why string) {
 	s := e.state(host)
 	return s.spelling != "", s.why
+}
+
+// Awaited reports whether the API does not work for a host's users at present, and may
+// soon: it has worked before, was not tried yet, or did not say why it does not.
+func (e *Ejabberd) Awaited(host string) bool {
+	s := e.state(host)
+	return s.spelling == "" && !s.hopeless
 }
 
 // Probes reports whether contacts can be asked for presence in the names of a host's users:
@@ -187,12 +196,18 @@ func (e *Ejabberd) Prove(ctx context.Context) {
 		now := apiState{spelling: spelling, probes: err == nil && e.sends(ctx)}
 		if err != nil {
 			now.why = err.Error()
-			if fault := (*apiError)(nil); errors.As(err, &fault) && fault.status == 0 {
+		}
+		fault, passes := (*apiError)(nil), false
+		if errors.As(err, &fault) {
+			passes = fault.status == 0 || fault.status >= http.StatusInternalServerError
+			if fault.status == 0 {
 				down = err
 			}
 		}
 		e.mu.Lock()
 		before := e.states[host]
+		now.worked = before.worked || err == nil
+		now.hopeless = !now.worked && !passes
 		e.states[host] = now
 		e.mu.Unlock()
 		if before == now {
@@ -300,12 +315,19 @@ func (w ejabberdWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, err
 	return r, w.e.failed(ctx, err)
 }
 
-// Set implements [Way]. An item with which ejabberd had a fault of its own is refused, if
-// ejabberd can write at all: the items behind it do not wait for it.
+// itemTries is how often an item is written with which ejabberd has a fault of its own, though
+// it can write others.
+const itemTries = 4
+
+// Set implements [Way]. An item with which ejabberd has a fault of its own each time is
+// refused, if ejabberd can write at all: the items behind it do not wait for it.
 func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
 	var refused RefusedError
 	for _, c := range changes {
 		err := w.set(ctx, user, c)
+		for n := 1; n < itemTries && w.isFaulty(ctx, user, err); n++ {
+			err = w.set(ctx, user, c)
+		}
 		why := ""
 		switch {
 		case err == nil, isMessage(err, "'user'") && c.Action == roster.Removed: // it is not there
@@ -315,7 +337,7 @@ func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 			return ErrNoAccount
 		case isMessage(err, "'user'"):
 			why = "ejabberd does not take the JID"
-		case isStatus(err, http.StatusInternalServerError) && w.e.tryWriting(ctx, w.e.spell(user.Domain())) == nil:
+		case w.isFaulty(ctx, user, err):
 			why = err.Error()
 		default:
 			return w.e.failed(ctx, err)
@@ -329,6 +351,11 @@ func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 	return nil
 }
 
+// isFaulty reports whether ejabberd had a fault of its own with an item, and can write.
+func (w ejabberdWay) isFaulty(ctx context.Context, user jid.JID, err error) bool {
+	return isStatus(err, http.StatusInternalServerError) && w.e.tryWriting(ctx, w.e.spell(user.Domain())) == nil
+}
+
 // set writes one change.
 //
 // COMPAT delete_rosteritem sends unsubscribe and unsubscribed to a contact with a
@@ -338,11 +365,13 @@ func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 func (w ejabberdWay) set(ctx context.Context, user jid.JID, c roster.Change) error {
 	local, host := user.Local(), w.e.spell(user.Domain())
 	contact, contactHost := c.Item.JID.Local(), w.e.spell(c.Item.JID.Domain())
-	item := c.Item
-	if c.Action == roster.Removed {
-		item.Subscription = roster.SubscriptionNone
+	var err error
+	if item := c.Item; c.Action != roster.Removed || item.Subscription != roster.SubscriptionNone {
+		if c.Action == roster.Removed {
+			item.Subscription = roster.SubscriptionNone
+		}
+		err = w.e.add(ctx, local, host, contact, contactHost, item, w.e.groupList.Load())
 	}
-	err := w.e.add(ctx, local, host, contact, contactHost, item, w.e.groupList.Load())
 	if err == nil && c.Action == roster.Removed {
 		err = w.e.do(ctx, "delete_rosteritem", map[string]any{"localuser": local, "localhost": host, "user": contact, "host": contactHost})
 	}

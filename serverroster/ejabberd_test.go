@@ -224,6 +224,16 @@ func TestEjabberdRemoval(t *testing.T) {
 	}
 }
 
+// Who has no subscription is removed at once.
+func TestEjabberdRemovalWithoutSubscription(t *testing.T) {
+	f, e := proven(t)
+	f.calls = nil
+	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: address(t, "romeo@example.org"), Subscription: roster.SubscriptionNone}}}
+	if written, err := set(t.Context(), t, e, gone); err != nil || len(written) != 1 || !slices.Equal(f.calls, []string{"delete_rosteritem romeo@example.org"}) {
+		t.Error(written, err, f.calls)
+	}
+}
+
 // Presence is asked for in the name of a user alone who may see the contact, if ejabberd
 // permits to send stanzas.
 func TestEjabberdProbe(t *testing.T) {
@@ -276,6 +286,23 @@ func TestEjabberdRefusesItems(t *testing.T) {
 	if len(e.doubts) != 0 {
 		t.Error("the API is in doubt because of an item")
 	}
+	// A fault that passes is none of the item's.
+	faults := 0
+	f.set(func(command string, _ map[string]any) (int, string) {
+		if faults++; faults == 1 || faults == 3 {
+			return 500, ""
+		}
+		return 0, ""
+	})
+	if written, err := set(t.Context(), t, e, added(t, "a@example.org")); err != nil || len(written) != 1 {
+		t.Error(written, err)
+	}
+	f.set(func(command string, args map[string]any) (int, string) {
+		if slices.Contains(broken, args["user"].(string)) {
+			return 200, "1"
+		}
+		return 0, ""
+	})
 	// A database that is down is nobody's item.
 	broken = append(broken, "")
 	written, err = set(t.Context(), t, e, added(t, "a@example.org", "b@example.org", "e@example.org"))
@@ -410,11 +437,18 @@ func TestEjabberdRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); e.Run(ctx) }()
+	if !e.Awaited("example.org") {
+		t.Error("nobody waits for what was not tried")
+	}
+	ever := false
 	want := func(works bool) {
 		t.Helper()
 		<-changed
 		if now, why := e.State("example.org"); now != works {
 			t.Fatal(now, why)
+		}
+		if ever = ever || works; e.Awaited("example.org") != (ever && !works) {
+			t.Errorf("works %v, did once %v: awaited %v", works, ever, e.Awaited("example.org"))
 		}
 	}
 	want(false)

@@ -689,7 +689,10 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		return released
 	}
 	if done {
-		h.good = j.user
+		j.fails, h.good = 0, j.user
+		if !j.owes {
+			j.progress = nil
+		}
 	}
 	switch {
 	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
@@ -698,13 +701,10 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		if h.put(j, h.rest(j)); !done && j.in == &h.background { // one after the other
 			h.background.MoveToFront(j.place)
 		}
-	case j.owes: // until that is kept
+	case j.progress != nil: // it owes something, until that is kept
 		k.later(h, j, owedAfter)
 	default:
 		k.drop(h, j)
-	}
-	if done && !j.owes {
-		j.fails, j.progress = 0, nil
 	}
 	return nil
 }
@@ -740,9 +740,10 @@ func (k *Keeper) findOut(h *host) {
 		return // call has said so
 	}
 	k.mu.Lock()
-	released := k.pause(h, err)
+	released, pushes := k.pause(h, err), h.takePushes()
 	k.mu.Unlock()
 	release(released, false)
+	failPushes(pushes)
 }
 
 // letGo returns all who wait for jobs whose turn has not come. They wait no more. k.mu is

@@ -2,6 +2,7 @@ package serverroster
 
 import (
 	"errors"
+	flags "flag"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -14,14 +15,22 @@ import (
 	"rosterd/store"
 )
 
+var (
+	modelSeed  = flags.Int("model.seed", -1, "the one seed that TestModel runs")
+	modelSeeds = flags.Int("model.seeds", 100, "how many seeds TestModel runs")
+)
+
 // Whatever happens, and in whatever order: once it is quiet, the server's rosters are the
 // last known ones, but for what the server makes of them, and nothing is written any more.
 func TestModel(t *testing.T) {
-	seeds := 100
+	from, to := 0, *modelSeeds
 	if testing.Short() {
-		seeds = 20
+		to = min(to, 20)
 	}
-	for seed := range seeds {
+	if *modelSeed >= 0 {
+		from, to = *modelSeed, *modelSeed+1
+	}
+	for seed := from; seed < to; seed++ {
 		path := ""
 		if seed%10 == 0 {
 			path = filepath.Join(t.TempDir(), "rosterd.db")
@@ -127,7 +136,7 @@ func (m *model) edit(user jid.JID) {
 func (m *model) step() {
 	user := m.users[m.r.IntN(len(m.users))]
 	what := ""
-	switch m.r.IntN(16) {
+	switch m.r.IntN(18) {
 	case 0, 1, 2:
 		what = "refresh " + user.Local()
 		m.keep(user, m.some())
@@ -167,8 +176,23 @@ func (m *model) step() {
 	case 10, 11:
 		what = "edit " + user.Local()
 		m.edit(user)
-	case 12:
+	case 13:
+		m.server.do(func() { m.server.silent = !m.server.silent })
 		what = "silent"
+	case 14:
+		what = "doubt " + user.Local()
+		m.rosters.mu.Lock()
+		if m.rosters.doubt == nil {
+			m.rosters.doubt = make(map[jid.JID]bool)
+		}
+		m.rosters.doubt[user] = !m.rosters.doubt[user]
+		doubt := m.rosters.doubt[user]
+		m.rosters.mu.Unlock()
+		if !doubt {
+			m.keeper.Keep(user, nil)
+		}
+	case 12:
+		what = "no account"
 		m.server.do(func() { m.server.none[user] = !m.server.none[user] })
 	default:
 		d := time.Duration(m.r.IntN(1<<(4+m.r.IntN(9)))) * time.Millisecond
@@ -179,10 +203,18 @@ func (m *model) step() {
 }
 
 func (m *model) run() {
+	defer func() {
+		if m.t.Failed() {
+			m.t.Log(strings.Join(m.history, "\n"))
+		}
+	}()
 	for range 60 {
 		m.step()
 	}
-	m.server.do(func() { m.failing, m.server.none = false, make(map[jid.JID]bool) })
+	m.server.do(func() { m.failing, m.server.silent, m.server.none = false, false, make(map[jid.JID]bool) })
+	m.rosters.mu.Lock()
+	m.rosters.doubt = nil
+	m.rosters.mu.Unlock()
 	time.Sleep(time.Second)
 	m.keeper.Resume("example.org")
 	m.settle()
@@ -192,16 +224,14 @@ func (m *model) run() {
 			m.keeper.Keep(user, nil)
 		}
 	})
-	m.again() // what the server made of what was written last is seen now, and written once more
+	time.Sleep(time.Second) // later than anybody was asked for
+	m.again()               // what the server made of what was written last is seen now, and written once more
 	m.settle()
 	m.quiet(m.again)
 	m.quiet(m.kill)
 	m.right()
 	if len(m.broken) > 0 {
 		m.t.Errorf("broken: %q", m.broken)
-	}
-	if m.t.Failed() {
-		m.t.Log(strings.Join(m.history, "\n"))
 	}
 }
 

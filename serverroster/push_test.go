@@ -59,7 +59,7 @@ func want(t *testing.T, p *pushed, contacts ...string) {
 // it, whatever fails, also after a kill. Of others they are not.
 func TestPushedIsCorrected(t *testing.T) {
 	onDisk(t, func(w *world) {
-		w.name = "api"
+		w.server.do(func() { w.name = "api" })
 		some := contacts("romeo@example.org to Romeo", "nurse@example.org both Nurse")
 		w.keep(juliet, asking(some, romeo))
 		w.settle()
@@ -94,7 +94,7 @@ func TestPushedIsCorrected(t *testing.T) {
 		// Nobody is told again and again.
 		w.again()
 		w.settle()
-		w.sleep(48 * time.Hour)
+		w.sleep(25 * time.Hour)
 		w.settle()
 		want(t, w.pushed)
 
@@ -111,7 +111,7 @@ func TestPushedIsCorrected(t *testing.T) {
 // What the server makes of an address, and pushes, is corrected, too.
 func TestPushedOtherwiseIsCorrected(t *testing.T) {
 	test(t, func(w *world) {
-		w.name = "api"
+		w.server.do(func() { w.name = "api" })
 		w.keep(juliet, contacts("nurse@example.org both Nurse"))
 		w.settle()
 		want(t, w.pushed)
@@ -166,7 +166,7 @@ func TestPush(t *testing.T) {
 
 func testPush(t *testing.T, way string) {
 	onDisk(t, func(w *world) {
-		w.name = way
+		w.server.do(func() { w.name = way })
 		some := contacts("romeo@example.org both Romeo", "nurse@example.org none Nurse")
 		w.keep(juliet, some)
 		w.settle()
@@ -180,6 +180,13 @@ func testPush(t *testing.T, way string) {
 		w.settle()
 		w.equal(juliet, some)
 		w.quiet(func() { w.keeper.Keep(juliet, nil) })
+
+		// Whom the server has though it is not known is seen before they are removed.
+		w.server.put(juliet, contacts("romeo@example.org both Romeo", "nurse@example.org none Nurse", "mercutio@example.org both M"))
+		if err := <-w.push(mustJID("mercutio@example.org")); err != nil {
+			t.Error(err)
+		}
+		w.equal(juliet, some)
 
 		// What differs is written once.
 		some = contacts("romeo@example.org both R", "nurse@example.org none Nurse")
@@ -255,7 +262,7 @@ func TestProbes(t *testing.T) {
 	test(t, func(w *world) {
 		p := &probing{fakeServer: w.server, allowed: true}
 		online := true
-		w.name, w.way, w.online = "api", p, func(jid.JID) bool { return online }
+		w.server.do(func() { w.name, w.way, w.online = "api", p, func(jid.JID) bool { return online } })
 		wants := func(contacts ...string) {
 			t.Helper()
 			w.settle()

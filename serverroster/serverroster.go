@@ -54,7 +54,7 @@ type Watcher interface {
 	// Written says that the server's own roster of a user has a contact as given from now
 	// on: it is called as [Way].Set's written is. exchanges says that the server has sent
 	// the user's presence to the contact, if that follows; else it does so with the next
-	// presence alone. It never fetches the contact's presence for the user.
+	// presence alone. The contact's presence for the user it may have fetched, or not.
 	Written(user jid.JID, c roster.Change, exchanges bool)
 	// InStep says that the server's own roster of a user is this one.
 	InStep(user jid.JID, now *roster.Roster)

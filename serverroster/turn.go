@@ -55,6 +55,8 @@ type turn struct {
 	toPush    []*serverPush
 	confirmed map[jid.JID]bool     // of what was written; nil: nothing is to be pushed
 	repeated  map[jid.JID]struct{} // written again for those
+
+	lookedFirst bool // see looksFirst
 }
 
 var (
@@ -122,6 +124,10 @@ func (t *turn) keep() (done bool, err error) {
 				continue
 			}
 			if t.moved() {
+				continue
+			}
+			if t.looksFirst() {
+				ask = true
 				continue
 			}
 			if again := t.pushAgain(); len(again) > 0 {

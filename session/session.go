@@ -63,6 +63,7 @@ type resource struct {
 	stamped    string // the user's address as the server stamps it; "": as full says
 	interested bool
 	available  bool          // its presence was reported
+	again      time.Duration // when it asked for the roster though it had before, from Table.began; 0: never
 	heard      time.Duration // when there was the last sign of it, from Table.began
 	sign       *list.Element // in Table.signs
 }
@@ -112,7 +113,11 @@ func (t *Table) Connected(full jid.JID) (news bool) {
 // Interested notes that a resource is connected and has asked for the roster, and
 // reports whether that is news.
 func (t *Table) Interested(full jid.JID) (news bool) {
-	t.note(full, func(r *resource) { news, r.interested = !r.interested, true })
+	t.note(full, func(r *resource) {
+		if news, r.interested = !r.interested, true; !news {
+			r.again = time.Since(t.began)
+		}
+	})
 	return news
 }
 
@@ -346,6 +351,12 @@ func (t *Table) Unheard(since time.Time) iter.Seq[jid.JID] {
 			}
 		}
 	}
+}
+
+// AskedAgainSince reports whether a resource is connected, and has asked for the roster since
+// a time though it had before: it may be another session.
+func (t *Table) AskedAgainSince(full jid.JID, since time.Time) bool {
+	return t.is(full, func(r *resource) bool { return r.again > 0 && r.again >= since.Sub(t.began) })
 }
 
 // HeardSince reports whether a resource is connected, and there was a sign of it

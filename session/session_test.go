@@ -148,3 +148,20 @@ func TestSpellings(t *testing.T) {
 		t.Errorf("%d spelled", n)
 	}
 }
+
+// Who asks a second time may be another session of the name.
+func TestAskedAgain(t *testing.T) {
+	table, full, began := NewTable(), full(t, "juliet@example.org/balcony"), time.Now()
+	again := func(since time.Time) bool { return table.AskedAgainSince(full, since) }
+	table.Connected(full)
+	if table.Interested(full); again(began) {
+		t.Error("it asked once")
+	}
+	if table.Interested(full); !again(began) || again(time.Now().Add(time.Hour)) {
+		t.Error("it asked twice, and not in an hour")
+	}
+	table.Gone(full)
+	if table.Interested(full); again(began) {
+		t.Error("it is gone, and another one asked once")
+	}
+}

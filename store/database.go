@@ -14,15 +14,15 @@ import (
 // version is that of the schema.
 const version = 2
 
-// schema is in SQL that SQLite and PostgreSQL both take. Times are texts in UTC, so
-// that a person can read them and the database can compare them; ” is none.
+// schema is in SQL that SQLite takes, and PostgreSQL after [forPostgres]. Times are texts
+// in UTC, so that a person can read them and the database can compare them; ” is none.
 const schema = `
 CREATE TABLE users (
-	jid       text PRIMARY KEY,
+	jid       text    NOT NULL,
 	items     integer NOT NULL, -- in the roster
 	version   text    NOT NULL, -- of the roster
 	fetched   text    NOT NULL,
-	validator text    NOT NULL,
+	validator bytea   NOT NULL, -- bytes that a backend chose
 	not_found boolean NOT NULL,
 	outdated  boolean NOT NULL,
 	epoch     bigint  NOT NULL,
@@ -31,12 +31,14 @@ CREATE TABLE users (
 	missed    text    NOT NULL,
 	former    text    NOT NULL,
 	unsure    boolean NOT NULL,
-	seen      text    NOT NULL  -- when the row was written, or a resource left
+	seen      text    NOT NULL, -- when the row was written, or a resource left
+	PRIMARY KEY (jid)
 );
 CREATE TABLE rosters ( -- apart from users: they are large, and change seldom
-	jid      text   PRIMARY KEY,
+	jid      text   NOT NULL,
 	roster   bytea  NOT NULL,
-	checksum bigint NOT NULL
+	checksum bigint NOT NULL,
+	PRIMARY KEY (jid)
 );
 CREATE TABLE resources (
 	bare       text    NOT NULL,
@@ -48,79 +50,123 @@ CREATE TABLE resources (
 	left_at    text    NOT NULL,
 	PRIMARY KEY (bare, resource)
 );
-CREATE TABLE marks (jid text PRIMARY KEY, why text NOT NULL, since text NOT NULL);
-CREATE TABLE meta (key text PRIMARY KEY, value text NOT NULL);` + since2
+CREATE TABLE marks (
+	jid   text NOT NULL,
+	why   text NOT NULL,
+	since text NOT NULL,
+	PRIMARY KEY (jid)
+);
+CREATE TABLE meta (
+	key   text NOT NULL,
+	value text NOT NULL,
+	PRIMARY KEY (key)
+);` + since2
 
 // since2 is what version 2 has and version 1 had not.
 const since2 = `
 CREATE TABLE server_rosters ( -- the server's own rosters, as they were read and written
-	jid      text    PRIMARY KEY,
+	jid      text    NOT NULL,
 	version  text    NOT NULL, -- of the roster with which it is in step
 	items    integer NOT NULL, -- that it has
 	checked  text    NOT NULL, -- when the server was asked for it
 	writing  boolean NOT NULL, -- something was on its way to the server
 	residue  text    NOT NULL, -- names the difference that the server makes by itself
 	roster   bytea   NOT NULL,
-	checksum bigint  NOT NULL
+	checksum bigint  NOT NULL,
+	PRIMARY KEY (jid)
 );`
 
-// table is a table with its columns, and the statements that put and delete a row.
-type table struct{ name, columns, put, delete string }
+// table is a table with its columns. So many of them as keys says are its primary key.
+type table struct {
+	name    string
+	keys    int
+	columns []string
+}
 
 var (
-	users     = newTable("users", 1, "jid", "items", "version", "fetched", "validator", "not_found", "outdated", "epoch", "answered", "told", "missed", "former", "unsure", "seen")
-	rosters   = newTable("rosters", 1, "jid", "roster", "checksum")
-	resources = newTable("resources", 2, "bare", "resource", "connected", "interested", "available", "stamped", "left_at")
-	marks     = newTable("marks", 1, "jid", "why", "since")
-	meta      = newTable("meta", 1, "key", "value")
+	users     = &table{"users", 1, []string{"jid", "items", "version", "fetched", "validator", "not_found", "outdated", "epoch", "answered", "told", "missed", "former", "unsure", "seen"}}
+	rosters   = &table{"rosters", 1, []string{"jid", "roster", "checksum"}}
+	resources = &table{"resources", 2, []string{"bare", "resource", "connected", "interested", "available", "stamped", "left_at"}}
+	marks     = &table{"marks", 1, []string{"jid", "why", "since"}}
+	meta      = &table{"meta", 1, []string{"key", "value"}}
 
-	serverRosters = newTable("server_rosters", 1, "jid", "version", "items", "checked", "writing", "residue", "roster", "checksum")
+	serverRosters = &table{"server_rosters", 1, []string{"jid", "version", "items", "checked", "writing", "residue", "roster", "checksum"}}
+
+	tables = []*table{users, rosters, resources, marks, meta, serverRosters}
 )
-
-// newTable makes a table. So many columns as keys says are its primary key.
-func newTable(name string, keys int, columns ...string) *table {
-	var values, set, where []string
-	for i, column := range columns {
-		value := fmt.Sprint("$", i+1)
-		values = append(values, value)
-		if i < keys {
-			where = append(where, column+" = "+value)
-		} else {
-			set = append(set, column+" = excluded."+column)
-		}
-	}
-	all := strings.Join(columns, ", ")
-	return &table{
-		name: name, columns: all,
-		put: fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT (%s) DO UPDATE SET %s", name, all,
-			strings.Join(values, ", "), strings.Join(columns[:keys], ", "), strings.Join(set, ", ")),
-		delete: fmt.Sprintf("DELETE FROM %s WHERE %s", name, strings.Join(where, " AND ")),
-	}
-}
 
 const (
 	keyAlive    = "alive"     // in meta: when the process was, last
 	keyRejected = "rejected/" // in meta, before a user: the version of the roster that was rejected
-
-	// Parameters appear in the order of their numbers: SQLite takes them for names.
-	doubt      = "UPDATE users SET unsure = true WHERE answered > $1"
-	see        = "UPDATE users SET seen = $1 WHERE jid = $2"
-	putMark    = "INSERT INTO marks (jid, why, since) VALUES ($1, $2, $3) ON CONFLICT (jid) DO UPDATE SET why = excluded.why"
-	selectUser = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
-		unsure, roster, rosters.checksum FROM users LEFT JOIN rosters ON rosters.jid = users.jid WHERE users.jid = $1`
-	selectGone = `SELECT users.jid, seen, 500 + coalesce(length(rosters.roster), 0) + coalesce(length(s.roster), 0)
-		FROM users LEFT JOIN rosters ON rosters.jid = users.jid LEFT JOIN server_rosters AS s ON s.jid = users.jid
-		WHERE NOT EXISTS (SELECT 1 FROM resources WHERE resources.bare = users.jid) ORDER BY seen DESC`
-	selectMark   = "SELECT why, since FROM marks WHERE jid = $1"
-	selectServer = `SELECT jid, version, items, checked, writing, residue, roster, checksum FROM server_rosters WHERE jid = $1`
-	// selectBehind looks at some users only, so that it does not take long.
-	selectBehind = `SELECT users.jid, users.version <> '' AND
-		(s.jid IS NULL OR s.version <> users.version OR s.writing OR s.checked < $1)
-		FROM (SELECT jid, version FROM users WHERE jid > $2 ORDER BY jid LIMIT $3) AS users
-		LEFT JOIN server_rosters AS s ON s.jid = users.jid ORDER BY users.jid`
 )
 
-// executor executes SQL: sqlite does. It is safe for concurrent use.
+// statements are those of a database.
+type statements struct {
+	put, delete, all map[*table]string
+
+	alive, doubt, doubtAll, doubtServers, see, putMark, mark string
+	user, gone, serverRoster, behind                         string
+}
+
+// newStatements makes the statements for the rows of a pair: the tables of PostgreSQL have
+// those of many. 0 is SQLite's database, which has one's. Parameters appear in the order of
+// their numbers: SQLite takes them for names.
+func newStatements(pair int) *statements {
+	schema, column, value, and, only := "", "", "", "", ""
+	if pair != 0 {
+		schema, column, value = postgresSchema+".", "pair, ", fmt.Sprint(pair, ", ")
+		and, only = fmt.Sprint(" AND pair = ", pair), fmt.Sprint(" WHERE pair = ", pair)
+	}
+	from := func(t *table) string { // with the name of the table
+		if pair == 0 {
+			return t.name
+		}
+		return "(SELECT * FROM " + schema + t.name + only + ") AS " + t.name
+	}
+	s := &statements{put: make(map[*table]string), delete: make(map[*table]string), all: make(map[*table]string)}
+	insert := func(t *table, update string) string {
+		values := make([]string, len(t.columns))
+		for i := range values {
+			values[i] = fmt.Sprint("$", i+1)
+		}
+		return fmt.Sprintf("INSERT INTO %s%s (%s%s) VALUES (%s%s) ON CONFLICT (%s%s) DO UPDATE SET %s", schema, t.name, column, strings.Join(t.columns, ", "),
+			value, strings.Join(values, ", "), column, strings.Join(t.columns[:t.keys], ", "), update)
+	}
+	for _, t := range tables {
+		var set, where []string
+		for i, name := range t.columns {
+			if i < t.keys {
+				where = append(where, fmt.Sprintf("%s = $%d", name, i+1))
+			} else {
+				set = append(set, name+" = excluded."+name)
+			}
+		}
+		s.put[t] = insert(t, strings.Join(set, ", "))
+		s.delete[t] = "DELETE FROM " + schema + t.name + " WHERE " + strings.Join(where, " AND ") + and
+		s.all[t] = "SELECT " + strings.Join(t.columns, ", ") + " FROM " + from(t)
+	}
+	s.alive = "SELECT value FROM " + from(meta) + " WHERE key = $1"
+	s.doubt = "UPDATE " + schema + "users SET unsure = true WHERE answered > $1" + and
+	s.doubtAll = "UPDATE " + schema + "users SET unsure = true, answered = '', epoch = epoch + " + fmt.Sprint(epochsUnknown) + " WHERE told <> ''" + and
+	s.doubtServers = "UPDATE " + schema + "server_rosters SET writing = true" + only
+	s.see = "UPDATE " + schema + "users SET seen = $1 WHERE jid = $2" + and
+	s.mark = "SELECT why, since FROM " + from(marks) + " WHERE jid = $1"
+	s.putMark = insert(marks, "why = excluded.why")
+	s.user = `SELECT users.jid, items, version, fetched, validator, not_found, outdated, epoch, answered, told, missed, former,
+		unsure, roster, coalesce(rosters.checksum, 0) FROM ` + from(users) + ` LEFT JOIN ` + from(rosters) + ` ON rosters.jid = users.jid WHERE users.jid = $1`
+	s.gone = `SELECT users.jid, seen, 500 + coalesce(length(rosters.roster), 0) + coalesce(length(server_rosters.roster), 0)
+		FROM ` + from(users) + ` LEFT JOIN ` + from(rosters) + ` ON rosters.jid = users.jid LEFT JOIN ` + from(serverRosters) + ` ON server_rosters.jid = users.jid
+		WHERE NOT EXISTS (SELECT 1 FROM ` + from(resources) + ` WHERE resources.bare = users.jid) ORDER BY seen DESC`
+	s.serverRoster = s.all[serverRosters] + " WHERE jid = $1"
+	// It looks at some users only, so that it does not take long.
+	s.behind = `SELECT users.jid, users.version <> '' AND
+		(server_rosters.jid IS NULL OR server_rosters.version <> users.version OR server_rosters.writing OR server_rosters.checked < $1)
+		FROM (SELECT jid, version FROM ` + from(users) + ` WHERE jid > $2 ORDER BY jid LIMIT $3) AS users
+		LEFT JOIN ` + from(serverRosters) + ` ON server_rosters.jid = users.jid ORDER BY users.jid`
+	return s
+}
+
+// executor executes SQL: sqlite and postgres do. It is safe for concurrent use.
 type executor interface {
 	// query calls f with each row, until it fails.
 	query(f func(row) error, statement string, args ...any) error
@@ -136,15 +182,18 @@ type executor interface {
 type execute func(statement string, args ...any) error
 
 // row reads the columns of a row: to pointers to values, or to a [sql.Scanner], which gets
-// a text.
+// a text, or bytes.
 type row func(dest ...any) error
 
 // database is what is kept, in SQL. Its methods are safe for concurrent use.
-type database struct{ executor }
+type database struct {
+	executor
+	sql *statements
+}
 
 // lastAlive is when the process before was last alive: zero, if there was none.
 func (d *database) lastAlive() (at time.Time, err error) {
-	err = d.query(func(r row) error { return r((*moment)(&at)) }, "SELECT value FROM meta WHERE key = $1", keyAlive)
+	err = d.query(func(r row) error { return r((*moment)(&at)) }, d.sql.alive, keyAlive)
 	return at, err
 }
 
@@ -152,7 +201,7 @@ func (d *database) lastAlive() (at time.Time, err error) {
 func (d *database) commit(batch []*change) error {
 	return d.transact(func(exec execute) error {
 		for _, c := range batch {
-			if err := c.write(exec); err != nil {
+			if err := d.write(exec, c); err != nil {
 				return err
 			}
 		}
@@ -161,7 +210,7 @@ func (d *database) commit(batch []*change) error {
 }
 
 // write writes a change.
-func (c *change) write(exec execute) error {
+func (d *database) write(exec execute, c *change) error {
 	key := []any{c.key}
 	if c.table == resources {
 		user, resource, _ := strings.Cut(c.key, "/")
@@ -169,40 +218,46 @@ func (c *change) write(exec execute) error {
 	}
 	switch v := c.value.(type) {
 	case nil:
-		err := exec(c.table.delete, key...)
+		err := exec(d.sql.delete[c.table], key...)
 		switch c.table {
 		case users:
-			err = errors.Join(err, exec(rosters.delete, key...))
+			err = errors.Join(err, exec(d.sql.delete[rosters], key...))
 		case resources:
-			err = errors.Join(err, exec(see, text(c.at), key[0]))
+			err = errors.Join(err, exec(d.sql.see, text(c.at), key[0]))
 		}
 		return err
 	case User:
-		err := exec(users.put, v.JID, v.Items, v.Version, text(v.Fetched), v.Validator, v.NotFound, v.Outdated, int64(v.Epoch),
+		err := exec(d.sql.put[users], v.JID, v.Items, v.Version, text(v.Fetched), []byte(v.Validator), v.NotFound, v.Outdated, int64(v.Epoch),
 			text(v.Answered), asJSON(v.Told), asJSON(v.Missed), asJSON(v.Former), v.Unsure, text(c.at))
 		switch {
 		case err != nil || !c.roster:
 			return err
 		case v.Roster == nil:
-			return exec(rosters.delete, key...)
+			return exec(d.sql.delete[rosters], key...)
 		}
-		return exec(rosters.put, v.JID, v.Roster, checksum(v.JID, v.Roster))
+		return exec(d.sql.put[rosters], v.JID, v.Roster, checksum(v.JID, v.Roster))
 	case Resource:
-		return exec(resources.put, append(key, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))...)
+		return exec(d.sql.put[resources], append(key, v.Connected, v.Interested, v.Available, v.Stamped, text(v.Left))...)
 	case ServerRoster:
 		if v.Roster == nil {
 			v.Roster = []byte{} // nil would be NULL
 		}
-		return exec(serverRosters.put, v.JID, v.Version, v.Items, text(v.Checked), v.Writing, v.Residue, v.Roster, checksum(v.JID, v.Roster))
-	case doubtful:
-		return exec(doubt, text(v.since))
+		return exec(d.sql.put[serverRosters], v.JID, v.Version, v.Items, text(v.Checked), v.Writing, v.Residue, v.Roster, checksum(v.JID, v.Roster))
+	case doubts:
+		if v.all {
+			if err := exec(d.sql.doubtAll); err != nil {
+				return err
+			}
+			return exec(d.sql.doubtServers)
+		}
+		return exec(d.sql.doubt, text(v.since))
 	case mark:
 		if v.anew {
-			return exec(marks.put, c.key, v.why, text(v.since))
+			return exec(d.sql.put[marks], c.key, v.why, text(v.since))
 		}
-		return exec(putMark, c.key, v.why, text(v.since))
+		return exec(d.sql.putMark, c.key, v.why, text(v.since))
 	default:
-		return exec(meta.put, c.key, v)
+		return exec(d.sql.put[meta], c.key, v)
 	}
 }
 
@@ -210,13 +265,13 @@ func (c *change) write(exec execute) error {
 func (d *database) user(jid string) (u User, err error) {
 	err = d.query(func(r row) error {
 		var epoch, sum int64
-		err := r(&u.JID, &u.Items, &u.Version, (*moment)(&u.Fetched), &u.Validator, &u.NotFound, &u.Outdated, &epoch, (*moment)(&u.Answered),
+		err := r(&u.JID, &u.Items, &u.Version, (*moment)(&u.Fetched), (*chars)(&u.Validator), &u.NotFound, &u.Outdated, &epoch, (*moment)(&u.Answered),
 			(*list[Told])(&u.Told), (*list[string])(&u.Missed), (*list[Former])(&u.Former), &u.Unsure, &u.Roster, &sum)
 		if u.Epoch = uint64(epoch); err == nil && (u.JID != jid || u.Roster != nil && sum != checksum(jid, u.Roster)) {
 			err = damaged("a checksum is wrong")
 		}
 		return err
-	}, selectUser, jid)
+	}, d.sql.user, jid)
 	if err != nil {
 		return User{}, err
 	}
@@ -232,7 +287,7 @@ func (d *database) serverRoster(jid string) (r ServerRoster, err error) {
 			err = damaged("a checksum is wrong")
 		}
 		return err
-	}, selectServer, jid)
+	}, d.sql.serverRoster, jid)
 	if err != nil {
 		return ServerRoster{}, err
 	}
@@ -252,7 +307,7 @@ func (d *database) behind(checkedBefore time.Time, after string, limit int) (use
 			users = append(users, last)
 		}
 		return nil
-	}, selectBehind, text(checkedBefore), after, limit)
+	}, d.sql.behind, text(checkedBefore), after, limit)
 	if n < limit {
 		last = ""
 	}
@@ -261,7 +316,7 @@ func (d *database) behind(checkedBefore time.Time, after string, limit int) (use
 
 // mark is why a user is marked, and since when: "", if they are not.
 func (d *database) mark(user string) (why string, since time.Time, err error) {
-	err = d.query(func(r row) error { return r(&why, (*moment)(&since)) }, selectMark, user)
+	err = d.query(func(r row) error { return r(&why, (*moment)(&since)) }, d.sql.mark, user)
 	return why, since, err
 }
 
@@ -298,7 +353,7 @@ func (d *database) each(t *table, f func(key string, value any) error) error {
 		}
 		r.JID = user + "/" + resource
 		return f(r.JID, r)
-	}, "SELECT "+t.columns+" FROM "+t.name)
+	}, d.sql.all[t])
 }
 
 // gone are the users without a resource who were seen last before a time, and of the
@@ -316,7 +371,7 @@ func (d *database) gone(before time.Time, limit int) (users []string, err error)
 			users = append(users, user)
 		}
 		return nil
-	}, selectGone)
+	}, d.sql.gone)
 	return users, err
 }
 
@@ -349,6 +404,21 @@ func (m *moment) Scan(value any) error {
 		return damaged("a time is none")
 	}
 	*m = moment(t)
+	return nil
+}
+
+// chars reads bytes into a string.
+type chars string
+
+func (c *chars) Scan(value any) error {
+	switch v := value.(type) {
+	case string:
+		*c = chars(v)
+	case []byte:
+		*c = chars(v)
+	default:
+		*c = ""
+	}
 	return nil
 }
 

@@ -39,7 +39,7 @@ func TestKilled(t *testing.T) {
 	before := time.Now()
 	p.kill()
 
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	s.want(kept("before", "old"))
 	s.want(kept("written", "new"))
@@ -60,7 +60,7 @@ func TestKilledBeforeItIsWritten(t *testing.T) {
 	p.do("put k old")
 	p.do("later k new")
 	p.kill()
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	if u, err := s.User("k"); err != nil || u.Version != "old" && u.Version != "new" || u.Version != string(u.Roster) {
 		t.Errorf("got %+v, %v", u, err) // the machine may have been so slow that it is written
@@ -130,7 +130,7 @@ func TestKilledWhileItIsMade(t *testing.T) {
 		}
 		time.Sleep(time.Duration(round) * 100 * time.Microsecond)
 		p.kill()
-		s := &state{open(t, path), t, path}
+		s := opened(t, path)
 		s.PutUser(juliet(), true, nil)
 		s.again()
 		s.want(juliet())
@@ -165,7 +165,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	p.kill() // nothing waits any more
 
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	s.want(kept("k", "newer"))
 	for n := range 200 {
@@ -176,7 +176,7 @@ func TestDiskFull(t *testing.T) {
 // That a checkpoint fails is said, but keeps nothing from being written.
 func TestCheckpointFails(t *testing.T) {
 	path := newPath(t)
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	s.sync()
 	s.trouble.set(whatCheckpoint, errors.New("the checkpoint"))
@@ -200,7 +200,7 @@ func TestDiskFullAtClose(t *testing.T) {
 	if _, failed := p.try("close"); !strings.Contains(failed, path) {
 		t.Errorf("close: %q", failed)
 	}
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	s.want(kept("k", "old"))
 }
@@ -231,7 +231,7 @@ func TestDiskFullAtStart(t *testing.T) {
 		p.do("limit 0")
 		p.do("wait well")
 		p.kill()
-		s := &state{open(t, path), t, path}
+		s := opened(t, path)
 		s.want(kept("k", "2"))
 	})
 }
@@ -251,7 +251,7 @@ func TestLocked(t *testing.T) {
 // Others can look into the file meanwhile, and commits go on.
 func TestLookedInto(t *testing.T) {
 	path := newPath(t)
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	s.PutUser(juliet(), true, nil)
 	s.sync()
@@ -401,7 +401,7 @@ func TestEmptyFile(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer func() { s.Close() }()
 	s.PutUser(juliet(), true, nil)
 	s.again()
@@ -524,7 +524,7 @@ func TestPermissionDenied(t *testing.T) {
 
 func TestModeOfTheFiles(t *testing.T) {
 	path := newPath(t)
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	s.PutUser(juliet(), true, nil)
 	s.sync()
@@ -577,7 +577,7 @@ func TestCleanStopLeavesOneFile(t *testing.T) {
 // However long it is written without a pause, the log stays small.
 func TestLogIsBounded(t *testing.T) {
 	path := newPath(t)
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer s.Close()
 	largest, written := int64(0), int64(0)
 	roster := noise(1, 50000)

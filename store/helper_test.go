@@ -3,6 +3,8 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rosterd/internal/pgserver"
 )
 
 // patience is how long a test waits for what happens by itself.
@@ -34,7 +38,58 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	flag.Parse()
+	if worker := flag.Lookup("test.fuzzworker"); worker == nil || worker.Value.String() != "true" {
+		var err error
+		if postgresql, err = pgserver.Start(); err != nil {
+			fmt.Fprintln(os.Stderr, "the tests of PostgreSQL:", err)
+			os.Exit(1)
+		}
+	}
+	code := m.Run()
+	if postgresql != nil {
+		postgresql.Close()
+	}
+	os.Exit(code)
+}
+
+// postgresql is for all tests, of which each has a pair of its own in it.
+var postgresql *pgserver.Server
+
+// pairs counts those.
+var pairs atomic.Int64
+
+// newPair is an instance of a pair.
+func newPair(t testing.TB, domain string) *Pair {
+	t.Helper()
+	return newPairAt(t, postgresql.URL(), domain)
+}
+
+func newPairAt(t testing.TB, url, domain string) *Pair {
+	t.Helper()
+	p, err := NewPair(url, domain, "http://"+domain, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// become waits until an instance is the active one, and opens its store.
+func become(t testing.TB, p *Pair, doubtful bool) (*Lease, *Store) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l, err := p.Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Open(Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}, doubtful, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return l, s
 }
 
 func child(path string) error {

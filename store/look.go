@@ -29,7 +29,7 @@ func Look(path string) (*Reader, error) {
 	}
 	s.readers = make(pool, 1)
 	s.writer = s.readers
-	r := &Reader{db: &database{s}}
+	r := &Reader{db: &database{s, newStatements(0)}}
 	c, err := s.open(s.readers, readerCache)
 	if err == nil {
 		r.known, err = s.recognise(c)

@@ -74,6 +74,7 @@ func TestLook(t *testing.T) {
 	c.do("open")
 	c.do("put juliet@example.org 1")
 	c.kill()
+	before := names(t, filepath.Dir(path))
 	r, err := Look(path)
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +85,9 @@ func TestLook(t *testing.T) {
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)
+	}
+	if after := names(t, filepath.Dir(path)); after != before || before == "rosterd.db" {
+		t.Errorf("after a kill: files %s, before %s", after, before)
 	}
 	if s, err = Open(path, Options{}); err != nil { // it can go on
 		t.Fatal(err)

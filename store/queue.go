@@ -130,9 +130,14 @@ func (q *queue) written(batch []*change) {
 	q.call(taken)
 }
 
-// failed lets a batch wait again, before all others, but for what was put again
-// meanwhile, and calls all who wait.
+// failed lets a batch wait again, and calls all who wait.
 func (q *queue) failed(batch []*change) {
+	q.again(batch)
+	q.release()
+}
+
+// again lets a batch wait again, before all others, but for what was put again meanwhile.
+func (q *queue) again(batch []*change) {
 	q.mu.Lock()
 	var order []id
 	for _, c := range batch {
@@ -143,7 +148,6 @@ func (q *queue) failed(batch []*change) {
 	q.order = append(order, q.order...)
 	q.taken -= len(batch)
 	q.mu.Unlock()
-	q.release()
 }
 
 // release calls all who wait.

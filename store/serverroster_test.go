@@ -117,7 +117,7 @@ func TestServerRosterKilled(t *testing.T) {
 	p.do("open")
 	p.do("server juliet@example.org v7")
 	p.kill()
-	s := &state{open(t, path), t, path}
+	s := opened(t, path)
 	defer func() { s.Close() }()
 	s.wantServer("juliet@example.org", ServerRoster{JID: "juliet@example.org", Version: "v7", Writing: true, Roster: []byte("v7")})
 }

@@ -210,7 +210,7 @@ func openDatabase(path string) (d *database, ended time.Time, err error) {
 		}
 	}
 	s := &sqlite{path: path, alone: path == "", files: &files{VFSFilename: vfs.Find("").(vfs.VFSFilename)}}
-	d = &database{s}
+	d = &database{s, newStatements(0)}
 	vfs.Register(s.files.name(), s.files)
 	isNew := false
 	if path != "" {
@@ -282,12 +282,10 @@ func (s *sqlite) recognise(c *conn) (known int, err error) {
 	case known < 1:
 		return 0, damaged("it has no format")
 	}
-	tables := []*table{users, rosters, resources, marks, meta}
-	if known > 1 {
-		tables = append(tables, serverRosters)
-	}
-	for _, t := range tables {
-		err = cmp.Or(err, c.query(func(row) error { return nil }, "SELECT "+t.columns+" FROM "+t.name+" LIMIT 1"))
+	for t, all := range newStatements(0).all {
+		if known > 1 || t != serverRosters {
+			err = cmp.Or(err, c.query(func(row) error { return nil }, all+" LIMIT 1"))
+		}
 	}
 	return known, err
 }

@@ -5,7 +5,8 @@
 // transaction. A caller may ask to be called when a kill of the process cannot lose a
 // change. A power failure may lose the last second, but never the file.
 //
-// The database is SQLite (sqlite.go). Its file can be looked into while rosterd runs:
+// The database is SQLite (sqlite.go), or, for a pair of which one instance is active at a
+// time, PostgreSQL (postgres.go, active.go). SQLite's file can be looked into while rosterd runs:
 //
 //	sqlite3 -readonly rosterd.db 'select * from users'
 package store
@@ -84,8 +85,15 @@ type mark struct {
 	anew  bool      // unless there was none, as it was to be deleted
 }
 
-// doubtful is that answers since a time may have been lost with their process.
-type doubtful struct{ since time.Time }
+// doubts are that answers since a time may have been lost with their process; or, if all,
+// that it may have told anybody what it did not write.
+type doubts struct {
+	since time.Time
+	all   bool
+}
+
+// epochsUnknown are more than a process reaches that cannot write.
+const epochsUnknown = 1 << 20
 
 // doubtfulID is the key of the change that makes users unsure, which is no user's.
 var doubtfulID = id{users, ""}
@@ -115,6 +123,7 @@ type Store struct {
 	options Options
 	db      *database
 	inFile  bool // db is
+	remote  bool // db is PostgreSQL: nobody waits for it but who has to
 	ended   time.Time
 	queue   queue
 	trouble trouble
@@ -125,9 +134,14 @@ type Store struct {
 	work    sync.WaitGroup
 	written atomic.Bool // something, since the last checkpoint
 
-	writing sync.Mutex // held while something is written, guards both below
+	writing sync.Mutex // held while something is written, guards all below
 	failing bool       // the last try did
+	fenced  bool       // another instance is active
+	reached time.Time  // when something was written, or the store opened
 	flushed time.Time  // when that was
+
+	superseded func()      // is called when another instance is active; nil: none can be
+	given      atomic.Bool // up, see Abandon
 
 	closing  sync.Once
 	closeErr error // guarded by closing
@@ -142,27 +156,33 @@ type Store struct {
 // by a newer rosterd, is no store, or cannot be made or written. Damage that it does
 // not find is found when what is damaged is read.
 func Open(path string, o Options) (*Store, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	s := &Store{
-		options: o, inFile: path != "", queue: queue{changes: make(map[id]*change)},
-		trouble: trouble{logger: o.Logger, errors: o.Errors, causes: make(map[string]error)},
-		soon:    make(chan struct{}, 1), later: make(chan struct{}, 1),
-	}
+	s := &Store{options: o, inFile: path != ""}
 	var err error
 	if s.db, s.ended, err = openDatabase(path); err != nil {
 		return nil, err
 	}
-	if !s.ended.IsZero() {
-		s.put(&change{id: doubtfulID, value: doubtful{s.ended.Add(-2 * Unsent)}}, nil) // before all others
+	return newStore(s, false), nil
+}
+
+// newStore begins to work with a database. doubtful says that users may have been told what
+// it does not have.
+func newStore(s *Store, doubtful bool) *Store {
+	if s.options.Logger == nil {
+		s.options.Logger = slog.New(slog.DiscardHandler)
+	}
+	s.queue.changes = make(map[id]*change)
+	s.trouble = trouble{logger: s.options.Logger, errors: s.options.Errors, causes: make(map[string]error)}
+	s.reached = time.Now()
+	s.soon, s.later = make(chan struct{}, 1), make(chan struct{}, 1)
+	if !s.ended.IsZero() || doubtful {
+		s.put(&change{id: doubtfulID, value: doubts{s.ended.Add(-2 * Unsent), doubtful}}, nil) // before all others
 	}
 	s.put(alive(), nil)
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	s.work.Go(func() { s.write(ctx) })
 	s.work.Go(func() { s.tend(ctx) })
-	return s, nil
+	return s
 }
 
 // User is what is kept of a user (a bare JID): a zero User, if nothing is.
@@ -180,8 +200,8 @@ func (s *Store) User(jid string) (User, error) {
 		waits, _ := s.queue.look(doubtfulID)
 		kept, err := s.db.user(jid)
 		if err != nil || c == nil {
-			if waits != nil && kept.Answered.After(waits.value.(doubtful).since) {
-				kept.Unsure = true
+			if waits != nil {
+				kept.doubt(waits.value.(doubts))
 			}
 			return kept, err
 		}
@@ -191,6 +211,16 @@ func (s *Store) User(jid string) (User, error) {
 			u.Roster = kept.Roster
 			return u, nil
 		}
+	}
+}
+
+// doubt is as the statements doubt and doubtAll.
+func (u *User) doubt(d doubts) {
+	switch {
+	case d.all && len(u.Told) > 0:
+		u.Unsure, u.Answered, u.Epoch = true, time.Time{}, u.Epoch+epochsUnknown
+	case !d.all && u.Answered.After(d.since):
+		u.Unsure = true
 	}
 }
 
@@ -226,7 +256,12 @@ func (s *Store) ServerRoster(jid string) (ServerRoster, error) {
 	case err != nil:
 		return ServerRoster{}, err
 	case c == nil:
-		return s.db.serverRoster(jid)
+		waits, _ := s.queue.look(doubtfulID)
+		r, err := s.db.serverRoster(jid)
+		if waits != nil && r.JID != "" && waits.value.(doubts).all {
+			r.Writing = true
+		}
+		return r, err
 	case c.value == nil:
 		return ServerRoster{}, nil
 	default:
@@ -354,6 +389,12 @@ func (s *Store) Ended() time.Time { return s.ended }
 
 // Err is nil, or why what was put is not being written at present.
 func (s *Store) Err() error { return s.trouble.err() }
+
+// Abandon says that nothing is to be written any more: who waits is called.
+func (s *Store) Abandon() {
+	s.given.Store(true)
+	wake(s.soon)
+}
 
 // Close writes all that waits, and frees the file. What is put meanwhile may be
 // lost. It returns an error if not all could be written, the same if it is called

@@ -30,7 +30,9 @@ func open(t testing.TB, path string) *Store {
 type state struct {
 	*Store
 	t    *testing.T
-	path string // "": memory
+	path string // "": memory, or PostgreSQL
+
+	reopen func() *Store // after it was closed; nil: it is gone then
 }
 
 // The contract is tested on each of these, which differ in what happens between
@@ -40,16 +42,42 @@ var stores = []struct {
 	open func(t *testing.T) *state
 	next func(s *state)
 }{
-	{"memory", func(t *testing.T) *state { return &state{open(t, ""), t, ""} }, func(*state) {}},
-	{"memory, after a while", func(t *testing.T) *state { return &state{open(t, ""), t, ""} }, func(s *state) { s.sync() }},
+	{"memory", openMemory, func(*state) {}},
+	{"memory, after a while", openMemory, func(s *state) { s.sync() }},
 	{"disk", openState, func(*state) {}},
 	{"disk, written between steps", openState, func(s *state) { s.sync() }},
 	{"disk, opened anew between steps", openState, func(s *state) { s.again() }},
+	{"postgres", openPostgres, func(*state) {}},
+	{"postgres, written between steps", openPostgres, func(s *state) { s.sync() }},
+	{"postgres, opened anew between steps", openPostgres, func(s *state) { s.again() }},
 }
 
+func openMemory(t *testing.T) *state { return &state{Store: open(t, ""), t: t} }
+
 func openState(t *testing.T) *state {
-	path := filepath.Join(t.TempDir(), "rosterd.db")
-	return &state{open(t, path), t, path}
+	return opened(t, filepath.Join(t.TempDir(), "rosterd.db"))
+}
+
+// opened is the store in a file.
+func opened(t *testing.T, path string) *state {
+	return &state{Store: open(t, path), t: t, path: path, reopen: func() *Store { return open(t, path) }}
+}
+
+// openPostgres opens the store of a pair of its own.
+func openPostgres(t *testing.T) *state {
+	t.Helper()
+	p := newPair(t, fmt.Sprintf("contacts%d.example.org", pairs.Add(1)))
+	var l *Lease
+	t.Cleanup(func() { l.Release(false) })
+	open := func() *Store {
+		if l != nil {
+			l.Release(true)
+		}
+		var s *Store
+		l, s = become(t, p, false)
+		return s
+	}
+	return &state{Store: open(), t: t, reopen: open}
 }
 
 // sync waits until all is written.
@@ -65,7 +93,7 @@ func (s *state) again() {
 	if err := s.Close(); err != nil {
 		s.t.Fatal(err)
 	}
-	s.Store = open(s.t, s.path)
+	s.Store = s.reopen()
 }
 
 func (s *state) want(want User) {
@@ -355,8 +383,8 @@ func TestClosed(t *testing.T) {
 			if err := s.Marks(func(_, _ string, _ time.Time) error { return nil }); !errors.Is(err, ErrClosed) {
 				t.Errorf("marks: %v", err)
 			}
-			if s.path != "" {
-				s.Store = open(t, s.path)
+			if s.reopen != nil {
+				s.Store = s.reopen()
 				s.want(juliet())
 				s.Close()
 			}
@@ -366,7 +394,7 @@ func TestClosed(t *testing.T) {
 
 // Who reads while it is closed gets what is kept, or that it is closed.
 func TestClosedWhileRead(t *testing.T) {
-	for _, store := range stores[:3] {
+	for _, store := range slices.Concat(stores[:3], stores[5:6]) {
 		t.Run(store.name, func(t *testing.T) {
 			leak.Check(t)
 			s := store.open(t)
@@ -407,7 +435,7 @@ func TestClosedWhileRead(t *testing.T) {
 // of the puts said, with the roster that it had.
 func TestConcurrentUse(t *testing.T) {
 	const writers, rounds = 4, 300
-	for _, store := range stores[:3] {
+	for _, store := range slices.Concat(stores[:3], stores[5:6]) {
 		t.Run(store.name, func(t *testing.T) {
 			leak.Check(t)
 			s := store.open(t)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 )
@@ -14,6 +15,13 @@ const (
 	// quiet is how long nothing was written when a single change is not let wait for others.
 	quiet      = 2 * time.Millisecond
 	aliveEvery = 5 * time.Second
+	// pairAliveEvery is the same, if others may become active. Who has not written for
+	// quietFor when it ends may have told users what it did not write: nobody is called for
+	// what cannot be written before holdFor, counted from what was written last.
+	pairAliveEvery = time.Second
+	quietFor       = 2500 * time.Millisecond
+	holdFor        = 3 * time.Second
+	retrySoon      = 200 * time.Millisecond
 	// maxBatch and maxBatchBytes bound a transaction.
 	maxBatch      = 1000
 	maxBatchBytes = 4 << 20
@@ -27,12 +35,15 @@ const (
 	shrinkEvery = 10 * time.Second
 )
 
+// errHeld says that something could not be written, and that nobody was called.
+var errHeld = errors.New("not written yet")
+
 // put lets a change wait, and done after it; each may be nil. If nothing was written for a
 // moment, who waits is served here and now: two switches of goroutines would take longer than
 // the commit.
 func (s *Store) put(c *change, done func()) {
 	switch first, ok := s.queue.put(c, done); {
-	case done != nil && ok && s.writing.TryLock():
+	case done != nil && ok && !s.remote && s.writing.TryLock():
 		if !s.failing && time.Since(s.flushed) > quiet {
 			s.flushOnce()
 		}
@@ -63,7 +74,11 @@ func alive() *change { return &change{id: id{meta, keyAlive}, value: text(time.N
 
 // write writes what waits, until ctx ends.
 func (s *Store) write(ctx context.Context) {
-	beat := time.NewTicker(aliveEvery)
+	every := aliveEvery
+	if s.remote {
+		every = pairAliveEvery
+	}
+	beat := time.NewTicker(every)
 	defer beat.Stop()
 	var due <-chan time.Time // nil: nothing waits
 	for {
@@ -80,8 +95,11 @@ func (s *Store) write(ctx context.Context) {
 			continue
 		case <-s.soon:
 			s.writing.Lock()
-			failing := s.failing
+			failing, fenced := s.failing, s.fenced && !s.given.Load()
 			s.writing.Unlock()
+			if fenced {
+				continue
+			}
 			if failing {
 				s.queue.release() // the next try is due soon
 				if due == nil {
@@ -92,7 +110,10 @@ func (s *Store) write(ctx context.Context) {
 		case <-due:
 		}
 		due = nil
-		if s.flush() != nil {
+		switch err := s.flush(); {
+		case errors.Is(err, errHeld):
+			due = time.After(retrySoon)
+		case err != nil:
 			due = time.After(retryAfter)
 		}
 	}
@@ -113,7 +134,25 @@ func (s *Store) flush() error {
 func (s *Store) flushOnce() (n int, err error) {
 	batch := s.queue.take()
 	if len(batch) > 0 {
-		err = s.db.commit(batch)
+		if s.given.Load() {
+			s.failing = true
+			s.queue.failed(batch)
+			return 0, ErrSuperseded
+		}
+		if err = s.db.commit(batch); errors.Is(err, ErrSuperseded) {
+			// Nobody is called: what they wait to tell is not ours to tell any more.
+			s.failing, s.fenced = true, true
+			s.queue.again(batch)
+			s.superseded()
+			return 0, err
+		}
+		if err == nil {
+			s.reached = time.Now()
+		} else if s.remote && time.Since(s.reached) < holdFor {
+			s.trouble.set(whatChanges, err)
+			s.queue.again(batch)
+			return 0, errHeld
+		}
 		s.failing, s.flushed = err != nil, time.Now()
 		s.trouble.set(whatChanges, err)
 		if err != nil {

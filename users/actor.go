@@ -497,6 +497,9 @@ func (u *user) rest() {
 		u.suspect != nil && u.own != nil || (u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}
+	if u.suspect != nil && !m.keeps(u.jid.Domain()) { // nobody is there to be fetched for
+		m.guarded.forget(u.jid)
+	}
 	u.last.Pack()
 	m.mu.Lock()
 	defer m.mu.Unlock()

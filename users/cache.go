@@ -30,9 +30,6 @@ func (c *cache) add(users map[jid.JID]*user, u *user) {
 		oldest := c.list.Front().Value.(*user)
 		c.remove(oldest)
 		delete(users, oldest.jid)
-		if oldest.suspect != nil {
-			oldest.m.guarded.forget(oldest.jid)
-		}
 	}
 }
 

@@ -146,6 +146,13 @@ func (d *disk) User(jid string) (store.User, error) {
 	return d.now.users[jid], nil
 }
 
+// row is what is kept of a user.
+func (d *disk) row(jid string) store.User {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now.users[jid]
+}
+
 // lose says that nothing can be read at present, or that all is well again.
 func (d *disk) lose(away error) {
 	d.mu.Lock()

@@ -29,6 +29,8 @@ var undecided = backoff{30 * time.Second, maxRecheck}
 type suspect struct {
 	roster   *roster.Roster
 	since    time.Time
+	removed  int  // contacts that it lacks
+	of       int  // so many
 	approved bool // by a person: it counts when it is fetched once more
 	rejected bool // by a person: it never counts by itself
 }
@@ -65,8 +67,8 @@ func (e *heldError) Error() string {
 	return what + fmt.Sprintf("it counts if the backend says the same after %s", e.wait)
 }
 
-// holds reports whether a fetch that removes so many of some contacts is to be confirmed.
-func (r Rules) holds(of, removed int, missing bool) bool {
+// Holds reports whether a fetch that removes so many of some contacts is to be confirmed.
+func (r Rules) Holds(of, removed int, missing bool) bool {
 	return (of >= fewItems || missing) && float64(removed) > r.MaxRemoved*float64(of)
 }
 
@@ -93,10 +95,10 @@ func (u *user) guard(f roster.Fetched) error {
 			}
 		}
 	}
-	held := m.Rules.holds(of, removed, f.Missing)
+	held := m.Rules.Holds(of, removed, f.Missing)
 	if !held && u.own != nil {
 		of, removed = u.own.Len(), len(roster.Gone(u.own, now))
-		held = m.Rules.holds(of, removed, f.Missing)
+		held = m.Rules.Holds(of, removed, f.Missing)
 	}
 	if !held {
 		u.own = nil
@@ -115,8 +117,9 @@ func (u *user) guard(f roster.Fetched) error {
 			return nil
 		}
 		u.suspect = before
+		u.suspect.removed, u.suspect.of = removed, of
 	} else {
-		u.suspect = &suspect{roster: now, since: time.Now(), rejected: m.guarded.isRejected(u.jid, now)}
+		u.suspect = &suspect{roster: now, since: time.Now(), removed: removed, of: of, rejected: m.guarded.isRejected(u.jid, now)}
 		m.held.Add(1)
 		attributes := []any{"user", u.jid, "removed", removed, "of", of}
 		what := "the backend removes most contacts of a user, which is not believed before it says so again"
@@ -130,7 +133,7 @@ func (u *user) guard(f roster.Fetched) error {
 		}
 		m.Logger.Warn(what, append(attributes, "decide", "rosterd approve or rosterd reject")...)
 	}
-	m.guarded.hold(u.jid, Held{User: u.jid.String(), Removed: removed, Of: of, Since: u.suspect.since.UTC(), Rejected: u.suspect.rejected, Until: u.suspect.until(m.Rules)})
+	m.guarded.hold(u.jid, u.held())
 	return &heldError{removed, of, m.Rules.ConfirmAfter, u.suspect.rejected}
 }
 
@@ -153,13 +156,19 @@ type Held struct {
 	Rejected bool       `json:"rejected"`
 }
 
+// held is what is held of the user; there is something.
+func (u *user) held() Held {
+	s := u.suspect
+	return Held{User: u.jid.String(), Removed: s.removed, Of: s.of, Since: s.since.UTC(), Rejected: s.rejected, Until: s.until(u.m.Rules)}
+}
+
 // guarded is what the removal guard holds, and what was rejected. It is safe for concurrent
 // use.
 type guarded struct {
 	store Rejections
 
 	mu       sync.Mutex
-	held     map[jid.JID]Held   // of users in memory
+	held     map[jid.JID]Held   // of users who are fetched again for it
 	rejected map[jid.JID]string // the version of the roster; also in the store
 }
 
@@ -187,7 +196,8 @@ func (g *guarded) hold(user jid.JID, h Held) {
 	g.held[user] = h
 }
 
-// forget says that nothing is held any more, as the user left the memory.
+// forget says that nothing is held any more, as nobody of the user is there: they are looked
+// at again when they are.
 func (g *guarded) forget(user jid.JID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -227,13 +237,6 @@ func (g *guarded) isRejected(user jid.JID, r *roster.Roster) bool {
 	defer g.mu.Unlock()
 	version, was := g.rejected[user]
 	return was && version == r.Version()
-}
-
-// of is what is held of a user.
-func (g *guarded) of(user jid.JID) Held {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.held[user]
 }
 
 func (g *guarded) count() int {
@@ -310,7 +313,7 @@ func (m *Manager) Believes(name jid.JID, has *roster.Roster) bool {
 	if last.roster == nil {
 		return false
 	}
-	if !m.Rules.holds(has.Len(), len(roster.Gone(has, last.roster)), last.missing) {
+	if !m.Rules.Holds(has.Len(), len(roster.Gone(has, last.roster)), last.missing) {
 		return true
 	}
 	m.mu.Lock()

@@ -333,7 +333,7 @@ func TestDamagedRow(t *testing.T) {
 		w.kept.lose(fmt.Errorf("a row %w", store.ErrDamaged))
 		w.ask("a")
 		w.expect("reply a romeo Romeo")
-		if u := w.kept.now.users["juliet@example.org"]; u.Epoch == 0 {
+		if u := w.kept.row("juliet@example.org"); u.Epoch == 0 {
 			t.Error("the damaged row is still there")
 		}
 	})
@@ -352,7 +352,7 @@ func TestStoreAway(t *testing.T) {
 		w.kept.flush(-1)
 		w.restart(true)
 		w.sessions.Interested(mustJID(t, juliet+"/a"))
-		before := w.kept.now.users[juliet]
+		before := w.kept.row(juliet)
 		w.kept.lose(errors.New("the database does not answer"))
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.ask("b")
@@ -360,14 +360,14 @@ func TestStoreAway(t *testing.T) {
 			t.Errorf("told %q", sent)
 		}
 		time.Sleep(5 * time.Minute)
-		if now := w.kept.now.users[juliet]; now.Version != before.Version || len(now.Told) != len(before.Told) || !now.Fetched.Equal(before.Fetched) {
+		if now := w.kept.row(juliet); now.Version != before.Version || len(now.Told) != len(before.Told) || !now.Fetched.Equal(before.Fetched) {
 			t.Errorf("the store has %+v, and had %+v", now, before)
 		}
 		w.took()
 		w.kept.lose(nil)
 		w.backend.set("juliet") // who is not believed at once
 		time.Sleep(20 * time.Second)
-		if now := w.kept.now.users[juliet]; now.Version != before.Version {
+		if now := w.kept.row(juliet); now.Version != before.Version {
 			t.Errorf("the store has %+v", now)
 		}
 		for _, s := range w.took() {
@@ -383,7 +383,7 @@ func TestStoreAway(t *testing.T) {
 				t.Errorf("nobody was told %q of %q", want, sent)
 			}
 		}
-		if now := w.kept.now.users[juliet]; now.Items != 19 || now.Epoch <= before.Epoch {
+		if now := w.kept.row(juliet); now.Items != 19 || now.Epoch <= before.Epoch {
 			t.Errorf("the store has %+v", now)
 		}
 	})
@@ -395,7 +395,7 @@ func TestStoreAwayVersion(t *testing.T) {
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.ask("a")
 		w.took()
-		version := w.kept.now.users["juliet@example.org"].Version
+		version := w.kept.row("juliet@example.org").Version
 		for _, err := range []error{errors.New("away"), store.ErrDamaged} {
 			w.kept.flush(-1)
 			w.restart(true)

@@ -363,6 +363,7 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	}
 	m.queue.offline(away...)
 	if !connected {
+		m.sync(ctx)
 		return nil, roster.ErrNotConnected
 	}
 	c.left += len(fetched)
@@ -379,6 +380,9 @@ func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]err
 	c.finish(jid.JID{}, nil)
 	select {
 	case <-c.done:
+		if len(c.failed) > 0 {
+			m.sync(ctx)
+		}
 		return c.failed, nil
 	case <-ctx.Done():
 		c.abandoned.Store(true)

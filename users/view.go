@@ -177,9 +177,12 @@ func (u *user) view() View {
 	v := u.state.view(u.jid)
 	v.Fetching, v.Queries, v.Error = u.fetching != nil, len(u.queries), u.failure
 	if u.suspect != nil {
-		h := HeldView{Approved: u.suspect.approved, Removes: []string{}}
-		h.Held = u.m.guarded.of(u.jid)
-		for _, contact := range roster.Gone(u.last, u.suspect.roster) {
+		h := HeldView{Held: u.held(), Approved: u.suspect.approved, Removes: []string{}}
+		gone := roster.Gone(u.last, u.suspect.roster)
+		if len(gone) == 0 && u.own != nil { // the server's own roster, which it would replace
+			gone = roster.Gone(u.own, u.suspect.roster)
+		}
+		for _, contact := range gone {
 			h.Removes = append(h.Removes, contact.String())
 		}
 		v.Held = &h

@@ -29,11 +29,8 @@ if [ "$ARCH" != "$($GO env GOHOSTARCH)" ]; then
 	tool=$BUILD/tool
 	build "$($GO env GOHOSTARCH)" "$tool"
 fi
-mkdir "$BUILD/man"
-"$tool" man "$BUILD/man"
-rm -f "$BUILD"/man/*completion*
-gzip -9n "$BUILD"/man/*
-for shell in bash zsh fish; do "$tool" completion $shell >"$BUILD/rosterd.$shell"; done
+deploy/extras.sh "$BUILD/extras" "$tool"
+gzip -9n "$BUILD"/extras/man/*
 gzip -9nc CHANGELOG.md >"$BUILD/changelog.gz"
 if [ -e LICENSE ]; then cp LICENSE "$BUILD/copyright"; else echo "License: MIT" >"$BUILD/copyright"; fi
 {

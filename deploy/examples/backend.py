@@ -10,9 +10,10 @@ from urllib.parse import unquote
 LISTEN = os.environ.get("LISTEN", "127.0.0.1:8000")
 REFRESH = os.environ.get("REFRESH", "http://127.0.0.1:5290/roster_admin/refresh")
 TOKEN = os.environ.get("TOKEN", "")  # refresh.token
+DOMAIN = os.environ.get("DOMAIN", "example.org")
 TABLE = {  # user: contacts
-    "juliet": {"romeo@example.org": {"name": "Romeo", "groups": ["Friends"]}},
-    "romeo": {"juliet@example.org": {"name": "Juliet", "subscription": "both"}},
+    "juliet": {"romeo@" + DOMAIN: {"name": "Romeo", "groups": ["Friends"]}},
+    "romeo": {"juliet@" + DOMAIN: {"name": "Juliet", "subscription": "both"}},
 }
 
 class Backend(BaseHTTPRequestHandler):

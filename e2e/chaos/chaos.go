@@ -36,6 +36,7 @@ type Kind string
 const (
 	LikeProsody  Kind = "like-prosody" // a fake one
 	LikeEjabberd Kind = "like-ejabberd"
+	PushesAlone  Kind = "pushes-alone" // like ejabberd, with check_from: true
 	Prosody      Kind = "prosody"
 	Ejabberd     Kind = "ejabberd"
 )
@@ -43,6 +44,8 @@ const (
 // habit is how a server of the kind behaves, and whether it is a real one.
 func (k Kind) habit() (h habit, real bool) {
 	switch k {
+	case PushesAlone:
+		return pushesAlone, false
 	case LikeEjabberd:
 		return likeEjabberd, false
 	case Prosody:
@@ -66,8 +69,11 @@ type Options struct {
 	Server *harness.Server
 	Prefix string
 
+	Pair bool // two instances of rosterd, which share a PostgreSQL
+
 	plan     *plan                                                  // in place of the seed's
 	sabotage func(string, bool, []Item) (list []Item, deliver bool) // see fake
+	misplace func(Item) (instead Item, store bool)                  // see fake
 	patience time.Duration                                          // in place of the ordinary one
 }
 
@@ -93,7 +99,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := w.run(ctx, o, p); err != nil {
 		return nil, fmt.Errorf("seed %d: %w", o.Seed, err)
 	}
-	w.daemon.close() // its log belongs to the journal
+	for _, d := range w.daemons {
+		d.close() // its log belongs to the journal
+	}
 	w.figures.SlowestIn = fmt.Sprintf("%s, seed %d", o.Kind, o.Seed)
 	report := &Report{Figures: w.figures, Violations: w.journal.broken()}
 	w.figures.Violations = len(report.Violations)
@@ -105,7 +113,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 // save writes the journal of a failed run to a file.
 func (j *journal) save(o Options, p *plan) (file string, err error) {
-	file = filepath.Join(o.Logs, fmt.Sprintf("chaos-%s-%d.log", o.Kind, o.Seed))
+	file = filepath.Join(o.Logs, fmt.Sprintf("chaos-%s%s-%d.log", o.Kind, map[bool]string{true: "-pair"}[o.Pair], o.Seed))
 	if err := os.MkdirAll(o.Logs, 0o700); err != nil {
 		return "", err
 	}

@@ -17,11 +17,15 @@ import (
 // How many seeds TestChaos tries. Without flags these are few, as part of all
 // tests; `make chaos` tries many.
 var (
-	seedsFake     = flag.Int("fake", 6, "seeds on the fake server, half of them with each server's habits")
+	seedsFake     = flag.Int("fake", 6, "seeds on the fake server, half of them with each server's habits, and some of ejabberd's where it pushes alone")
 	seedsProsody  = flag.Int("prosody", 1, "seeds on Prosody")
 	seedsEjabberd = flag.Int("ejabberd", 1, "seeds on ejabberd")
+	seedsPair     = flag.Int("pair", 2, "seeds with two instances on the fake server")
+	pairProsody   = flag.Int("pair-prosody", 0, "seeds with two instances on Prosody")
+	pairEjabberd  = flag.Int("pair-ejabberd", 0, "seeds with two instances on ejabberd")
+	asPair        = flag.Bool("two", false, "with -kind: with two instances")
 	firstSeed     = flag.Uint64("seed", 1, "the first of the seeds")
-	oneKind       = flag.String("kind", "", "try only the first seed, on this kind of server: like-prosody, like-ejabberd, prosody, ejabberd")
+	oneKind       = flag.String("kind", "", "try only the first seed, on this kind of server: like-prosody, like-ejabberd, pushes-alone, prosody, ejabberd")
 	atOnce        = flag.Int("at-once", 8, "runs on the fake server at a time")
 	program       = flag.String("rosterd", "", "the built rosterd; default: built from the sources")
 	full          = flag.Bool("full", false, "the tests beside the seeds, too, with all users and at all moments")
@@ -79,9 +83,12 @@ func TestChaos(t *testing.T) {
 		seeds int
 		run   func(*testing.T, uint64, *Figures)
 	}{
-		{"fake", *seedsFake, onFakes},
-		{"prosody", *seedsProsody, func(t *testing.T, n uint64, total *Figures) { onReal(t, Prosody, n, total) }},
-		{"ejabberd", *seedsEjabberd, func(t *testing.T, n uint64, total *Figures) { onReal(t, Ejabberd, n, total) }},
+		{"fake", *seedsFake, func(t *testing.T, n uint64, total *Figures) { onFakes(t, n, total, false) }},
+		{"prosody", *seedsProsody, func(t *testing.T, n uint64, total *Figures) { onReal(t, Prosody, n, total, false) }},
+		{"ejabberd", *seedsEjabberd, func(t *testing.T, n uint64, total *Figures) { onReal(t, Ejabberd, n, total, false) }},
+		{"pair", *seedsPair, func(t *testing.T, n uint64, total *Figures) { onFakes(t, n, total, true) }},
+		{"pair on prosody", *pairProsody, func(t *testing.T, n uint64, total *Figures) { onReal(t, Prosody, n, total, true) }},
+		{"pair on ejabberd", *pairEjabberd, func(t *testing.T, n uint64, total *Figures) { onReal(t, Ejabberd, n, total, true) }},
 	} {
 		if c.seeds == 0 {
 			continue
@@ -99,16 +106,17 @@ func TestChaos(t *testing.T) {
 func one(t *testing.T, kind Kind) {
 	total := &Figures{}
 	if _, real := kind.habit(); real {
-		onReal(t, kind, 1, total)
+		onReal(t, kind, 1, total, *asPair)
 	} else {
-		try(t, Options{Kind: kind, Seed: *firstSeed}, total)
+		try(t, Options{Kind: kind, Seed: *firstSeed, Pair: *asPair}, total)
 	}
 	total.Print(os.Stdout, fmt.Sprintf("%s, seed %d", kind, *firstSeed))
 }
 
 // onFakes tries seeds on fake servers, some at a time: those that are even with
-// the one server's habits, the others with the other's.
-func onFakes(t *testing.T, seeds uint64, total *Figures) {
+// the one server's habits, the others with the other's. Of the even ones, each third one is
+// on a server that pushes alone.
+func onFakes(t *testing.T, seeds uint64, total *Figures, pair bool) {
 	places := make(chan struct{}, max(1, *atOnce))
 	var runs sync.WaitGroup
 	for i := range seeds {
@@ -116,7 +124,7 @@ func onFakes(t *testing.T, seeds uint64, total *Figures) {
 		runs.Go(func() {
 			defer func() { <-places }()
 			seed := *firstSeed + i
-			try(t, Options{Kind: []Kind{LikeEjabberd, LikeProsody}[seed%2], Seed: seed}, total)
+			try(t, Options{Kind: []Kind{LikeEjabberd, LikeProsody, LikeEjabberd, LikeProsody, PushesAlone, LikeProsody}[seed%6], Seed: seed, Pair: pair}, total)
 		})
 		if i%100 == 99 {
 			fmt.Printf("fake: %d seeds begun\n", i+1)
@@ -127,7 +135,7 @@ func onFakes(t *testing.T, seeds uint64, total *Figures) {
 
 // onReal tries seeds on one real server, one after the other, each with users of
 // its own.
-func onReal(t *testing.T, kind Kind, seeds uint64, total *Figures) {
+func onReal(t *testing.T, kind Kind, seeds uint64, total *Figures, pair bool) {
 	harness.Require(t.Context(), t)
 	users := map[string]string{}
 	prefix := func(seed uint64) string { return fmt.Sprint("s", seed) }
@@ -151,7 +159,7 @@ func onReal(t *testing.T, kind Kind, seeds uint64, total *Figures) {
 	defer server.Close()
 	for i := range seeds {
 		seed := *firstSeed + i
-		try(t, Options{Kind: kind, Seed: seed, Server: server, Prefix: prefix(seed)}, total)
+		try(t, Options{Kind: kind, Seed: seed, Server: server, Prefix: prefix(seed), Pair: pair}, total)
 	}
 }
 
@@ -171,6 +179,6 @@ func try(t *testing.T, o Options, total *Figures) {
 	if len(report.Violations) == 0 {
 		return
 	}
-	t.Errorf("%s, seed %d: %d violations, the first: %s\n  log: %s\n  again: go test ./e2e/chaos -count=1 -v -run TestChaos -kind %s -seed %d",
-		o.Kind, o.Seed, len(report.Violations), report.Violations[0], report.Log, o.Kind, o.Seed)
+	t.Errorf("%s, seed %d: %d violations, the first: %s\n  log: %s\n  again: go test ./e2e/chaos -count=1 -v -run TestChaos -kind %s -seed %d -two=%v",
+		o.Kind, o.Seed, len(report.Violations), report.Violations[0], report.Log, o.Kind, o.Seed, o.Pair)
 }

@@ -64,6 +64,46 @@ func TestChecks(t *testing.T) {
 	}
 }
 
+// The checks of the server's own rosters can fail, too.
+func TestOwnRosterChecks(t *testing.T) {
+	t.Parallel()
+	binary := built(t)
+	for _, c := range []struct {
+		name  string
+		spoil func(Item) (Item, bool) // what becomes of what is written when the way is proven
+		want  string
+	}{
+		{"nothing", func(item Item) (Item, bool) { return item, true }, ""},
+		{"it is not stored", func(item Item) (Item, bool) { return item, false }, "not in line 1s after the last fault: the server's roster of u0 lacks"},
+		{"it is removed", func(item Item) (Item, bool) { return Item{JID: "c0@example.org", Subscription: "remove"}, true },
+			"the server's roster of u0: a contact vanishes that the backend still lists"},
+		{"another group", func(item Item) (Item, bool) { item.Groups += "Strangers\n"; return item, true }, "gets what the backend has never said"},
+		{"an item of somebody else", func(item Item) (Item, bool) {
+			item.Name = strings.Replace(item.Name, "of u0", "of u1", 1)
+			return item, true
+		}, "gets what the backend has never said"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var writes atomic.Int32
+			report, err := Run(t.Context(), Options{Kind: LikeProsody, Seed: 1, Binary: binary, Logs: t.TempDir(),
+				plan: additions(3), patience: time.Second, misplace: func(item Item) (Item, bool) {
+					if writes.Add(1) == 4 { // two are there at first
+						return c.spoil(item)
+					}
+					return item, true
+				}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := strings.Join(report.Violations, "\n")
+			if c.want == "" && found != "" || !strings.Contains(found, c.want) {
+				t.Errorf("violations %q, want %q", found, c.want)
+			}
+		})
+	}
+}
+
 // onPush changes the push of a number.
 func onPush(number int32, change func(Item) Item) func() func(string, bool, []Item) ([]Item, bool) {
 	return func() func(string, bool, []Item) ([]Item, bool) {

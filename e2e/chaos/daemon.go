@@ -14,12 +14,15 @@ import (
 // daemon is rosterd over its several lives. Its methods may be called by several
 // goroutines; those that end a life and begin one, by one at a time.
 type daemon struct {
+	name    string
+	pair    bool                   // one of two instances
 	options harness.RosterdOptions // of each life
 	journal *journal
 
 	mu      sync.Mutex
 	rosterd *harness.Rosterd // guarded by mu, as all below; nil while none runs
 	lives   int
+	over    bool // no more lives
 	logs    sync.WaitGroup
 }
 
@@ -34,7 +37,7 @@ func (d *daemon) start() error {
 	life := d.lives
 	d.rosterd = r
 	d.mu.Unlock()
-	d.journal.note("rosterd: life %d begins", life)
+	d.journal.note("%s: life %d begins", d.name, life)
 	d.logs.Go(func() { d.watch(r, life) })
 	return nil
 }
@@ -43,12 +46,13 @@ func (d *daemon) start() error {
 func (d *daemon) watch(r *harness.Rosterd, life int) {
 	<-r.Done()
 	log := r.Log()
-	d.journal.addLog(fmt.Sprint("rosterd ", life), log)
+	d.journal.addLog(fmt.Sprint(d.name, " ", life), log)
 	d.mu.Lock()
 	unexpected := d.rosterd == r
 	if unexpected {
 		d.rosterd = nil
 	}
+	over := d.over
 	d.mu.Unlock()
 	switch {
 	case strings.Contains(log, "WARNING: DATA RACE"):
@@ -60,8 +64,24 @@ func (d *daemon) watch(r *harness.Rosterd, life int) {
 		if err := d.start(); err != nil {
 			d.journal.violation("rosterd cannot be started: %v", err)
 		}
+	case unexpected && d.pair && strings.Contains(log, "another instance has become the active one"):
+		d.journal.note("%s: has given way: again", d.name)
+		time.Sleep(100 * time.Millisecond) // as systemd
+		if !over {
+			if err := d.start(); err != nil {
+				d.journal.violation("rosterd cannot be started: %v", err)
+			}
+		}
+	case unexpected && d.pair && strings.Contains(log, "rosterd: state.url: database"):
+		d.journal.note("%s: has ended, as the database is away when it was to take over: again", d.name)
+		time.Sleep(100 * time.Millisecond)
+		if !over {
+			if err := d.start(); err != nil {
+				d.journal.violation("rosterd cannot be started: %v", err)
+			}
+		}
 	case unexpected:
-		d.journal.violation("rosterd has ended by itself")
+		d.journal.violation("%s has ended by itself", d.name)
 	}
 	r.Close()
 }
@@ -85,7 +105,7 @@ func (d *daemon) take() *harness.Rosterd {
 // kill ends the life at once.
 func (d *daemon) kill() {
 	if r := d.take(); r != nil {
-		d.journal.note("rosterd: killed")
+		d.journal.note("%s: killed", d.name)
 		r.Kill()
 	}
 }
@@ -96,7 +116,7 @@ func (d *daemon) stop(ctx context.Context) {
 	if r == nil {
 		return
 	}
-	d.journal.note("rosterd: is to stop")
+	d.journal.note("%s: is to stop", d.name)
 	began := time.Now()
 	r.Signal(syscall.SIGTERM)
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
@@ -105,6 +125,9 @@ func (d *daemon) stop(ctx context.Context) {
 	if !strings.Contains(r.Log(), "rosterd starts") && code == -1 {
 		d.journal.note("rosterd: has ended before it took signals")
 		return
+	}
+	if d.pair && code == 1 {
+		code = 0 // it could not write its state, or it was not its to be written
 	}
 	if took := time.Since(began); err != nil || code != 0 || took > 10*time.Second {
 		d.journal.violation("rosterd has ended with code %d after %v, %v", code, took.Round(time.Millisecond), err)
@@ -136,8 +159,24 @@ func (d *daemon) fillDisk(ctx context.Context, long time.Duration) {
 	}
 }
 
+// pause stops the process for a time, and has it go on.
+func (d *daemon) pause(ctx context.Context, long time.Duration) {
+	r := d.current()
+	if r == nil {
+		return
+	}
+	d.journal.note("%s: is paused", d.name)
+	r.Signal(syscall.SIGSTOP)
+	sleep(ctx, long)
+	d.journal.note("%s: goes on", d.name)
+	r.Signal(syscall.SIGCONT)
+}
+
 // close ends the last life.
 func (d *daemon) close() {
+	d.mu.Lock()
+	d.over = true
+	d.mu.Unlock()
 	d.kill()
 	d.logs.Wait()
 }

@@ -25,14 +25,21 @@ type fake struct {
 	// that all is well: to show that the checks can fail.
 	sabotage func(full string, push bool, list []Item) (instead []Item, deliver bool)
 
+	// misplace, if not nil, is shown each item that is set by privilege (XEP-0356, section
+	// 5), and says what is stored in its place, or that nothing is, though it is confirmed.
+	misplace func(Item) (instead Item, store bool)
+
 	// What the backend says, to check what is written to the server's own rosters.
 	truth   *truth
 	figures *Figures
+
+	pair bool // the component has two instances
 
 	mu       sync.Mutex
 	rng      *rand.Rand // guarded by mu, as all below
 	isUp     bool
 	stream   *fakeStream             // of the component, nil while it is away
+	beside   []*fakeStream           // more of them, of a pair
 	sessions map[string]*fakeSession // by full JID
 	queries  map[string]*fakeQuery   // that were delegated, by the id of the IQ
 	nextID   int
@@ -97,6 +104,10 @@ func (f *fake) down() {
 		f.stream.close()
 		f.stream = nil
 	}
+	for _, s := range f.beside {
+		s.close()
+	}
+	f.beside = nil
 	for id := range f.queries {
 		f.forget(id)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -66,10 +67,17 @@ func (s *fakeStream) writeAll() {
 
 // send sends a stanza to the component, if it is there. f.mu is held.
 func (f *fake) send(format string, args ...any) {
-	if f.stream != nil {
-		f.stream.write(fmt.Sprintf(format, args...))
+	s := f.stream
+	if len(f.beside) > 0 && f.rng.IntN(2) == 0 {
+		s = f.beside[0]
+	}
+	if s != nil {
+		s.write(fmt.Sprintf(format, args...))
 	}
 }
+
+// isHere says whether a stream is one of the component's. f.mu is held.
+func (f *fake) isHere(s *fakeStream) bool { return s == f.stream || slices.Contains(f.beside, s) }
 
 // serve is the life of a component's connection.
 func (f *fake) serve(conn net.Conn) {
@@ -90,7 +98,15 @@ func (f *fake) serve(conn net.Conn) {
 		f.mu.Unlock()
 		return
 	}
-	if f.stream != nil { // nobody has noticed that it has ended
+	switch {
+	case f.stream == nil:
+	case f.pair && f.habit.asksFirst: // COMPAT ejabberd, which takes both
+		f.beside = append(f.beside, f.stream)
+	case f.pair: // COMPAT Prosody
+		f.mu.Unlock()
+		fmt.Fprintf(conn, "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>")
+		return
+	default: // nobody has noticed that it has ended
 		f.stream.close()
 	}
 	f.stream = s
@@ -102,8 +118,20 @@ func (f *fake) serve(conn net.Conn) {
 	writing.Go(s.writeAll)
 	err := f.readAll(s, dec)
 	f.mu.Lock()
-	if f.stream == s {
-		f.stream = nil
+	if f.isHere(s) {
+		f.beside = slices.DeleteFunc(f.beside, func(other *fakeStream) bool { return other == s })
+		if f.stream == s {
+			f.stream = nil
+			if len(f.beside) > 0 {
+				f.stream, f.beside = f.beside[0], f.beside[1:]
+			}
+		}
+		if f.stream != nil { // COMPAT ejabberd, which takes the delegation from all
+			f.stream.delegated = false
+			for _, other := range f.beside {
+				other.delegated = false
+			}
+		}
 		f.journal.note("server: the component is gone: %v", err)
 	}
 	f.mu.Unlock()
@@ -205,7 +233,7 @@ func (f *fake) readAll(s *fakeStream, dec *xml.Decoder) error {
 				return err
 			}
 			f.mu.Lock()
-			if f.stream == s {
+			if f.isHere(s) {
 				f.handle(s, e, detour)
 			}
 			f.mu.Unlock()
@@ -233,6 +261,8 @@ func (f *fake) handle(s *fakeStream, e *element, detour *mailbox) {
 		f.getOwn(to, id)
 	case f.habit.setsRosters && e.get("from") == component && e.payload(nsRoster) != nil && kind == "set":
 		f.setOwn(e)
+	case kind == "set" && e.payload(nsRoster) != nil && f.habit.pushesAlone:
+		f.journal.violation("a push from %s, which the server does not let pass", e.get("from"))
 	case kind == "set" && e.payload(nsRoster) != nil && !f.habit.privileged:
 		if bare, _, _ := strings.Cut(to, "/"); bare != e.get("from") {
 			f.journal.violation("a push from %s to %s", e.get("from"), to)

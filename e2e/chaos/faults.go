@@ -96,7 +96,7 @@ func (p *plan) linkFault(rng *rand.Rand, at time.Duration, kind Kind) (step, tim
 			w.toServer.Cut()
 			w.toServer.Resume()
 		}}, long
-	case n < 39 || kind == Ejabberd: // which takes two connections for two components
+	case n < 39 || kind == Ejabberd || p.pair: // which takes two connections for two components
 		return step{at: at, fault: "the server refuses connections", do: func(ctx context.Context, w *world) {
 			w.toServer.Refuse()
 			w.toServer.Cut()

@@ -12,6 +12,10 @@ type habit struct {
 	// pushes from any address of its users.
 	privileged bool
 
+	// pushesAlone lets the component push nothing: the server pushes what is written to its
+	// own rosters, without what it does not have (ask, approved).
+	pushesAlone bool
+
 	// setsRosters lets the component read and write the server's own rosters by IQ
 	// (XEP-0356, section 5). Otherwise there is an HTTP API for it.
 	setsRosters bool
@@ -54,4 +58,5 @@ var (
 		asksFirst: true, addressed: true, detour: true, patience: 4 * time.Second,
 		overtext: "<text xml:lang='en' xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>User session not found</text>",
 	}
+	pushesAlone = func() habit { h := likeEjabberd; h.pushesAlone = true; return h }()
 )

@@ -18,6 +18,7 @@ type plan struct {
 	length     time.Duration
 	maxStanza  int
 	noPresence bool
+	pair       bool
 	settings   map[string]any // of rosterd
 	tracks     map[string][]step
 }
@@ -56,6 +57,9 @@ const maxUsers = 5
 func newPlan(o Options) *plan {
 	rng := chance(o.Seed, "plan")
 	p := &plan{contacts: map[string]int{}, tracks: map[string][]step{}, length: between(rng, 2*time.Second, 5*time.Second)}
+	if p.pair = o.Pair; p.pair { // what a pair does takes seconds
+		p.length *= 2
+	}
 	p.users = Accounts(o.Prefix)[:1+rng.IntN(maxUsers)]
 	for _, user := range p.users {
 		p.contacts[user] = []int{0, 3, 12, 20, 40}[rng.IntN(5)]
@@ -83,9 +87,12 @@ func newPlan(o Options) *plan {
 		{"backend", (*plan).backendFault, 2}, {"link to the backend", (*plan).backendLinkFault, 3},
 		{"api", (*plan).apiFault, 2},
 	} {
-		if chosen := rng.IntN(track.of) == 0; chosen {
+		if chosen := rng.IntN(track.of) == 0; chosen && !(o.Pair && track.name == "rosterd") {
 			p.faults(chance(o.Seed, track.name), track.name, o.Kind, track.steps)
 		}
+	}
+	if o.Pair {
+		p.pairFaults(o, rng)
 	}
 	return p
 }

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -124,6 +125,9 @@ func (r *reports) call(ctx context.Context, users []string) {
 		r.journal.note("backend: reports %s", what)
 		r.happened(reportMade)
 		answer, err = rosterd.PostRefresh(ctx, "["+strings.Join(quoted, ",")+"]")
+	}
+	if err == nil && answer.Code == 503 && strings.Contains(answer.Message, "try again") {
+		err = errors.New(answer.Message) // nothing was done, and nothing is remembered
 	}
 	answered := err == nil && (answer.Code == 200 || answer.Code == 500 || answer.Code == 503)
 	if err == nil && !answered {

@@ -12,6 +12,9 @@ import (
 // roster of them from now on.
 func (w *world) known(user string) { w.toKeep.Store(user, true) }
 
+// lateRoster begins what lateRosters says.
+const lateRoster = "the server's roster of "
+
 // lateRosters says of the server's own rosters that are not in step how they differ
 // from the backend's, of so many at most.
 func (w *world) lateRosters(ctx context.Context, most int) []string {
@@ -28,7 +31,7 @@ func (w *world) lateRosters(ctx context.Context, most int) []string {
 			differs = w.truth.wantsOwn(user, has)
 		}
 		if differs != "" {
-			if late = append(late, "the server's roster of "+user+" "+differs); len(late) == most {
+			if late = append(late, lateRoster+user+" "+differs); len(late) == most {
 				break
 			}
 		}
@@ -110,6 +113,13 @@ func (f *fake) setOwn(e *element) {
 	to, id := e.get("to"), e.get("id")
 	user, _, _ := strings.Cut(to, "@")
 	for _, item := range e.rosterItems() {
+		if f.misplace != nil {
+			instead, store := f.misplace(item)
+			if item = instead; !store {
+				f.send("<iq type='result' from='%s' to='%s' id='%s'/>", to, component, id)
+				continue
+			}
+		}
 		if _, there := f.rosters[user][item.JID]; !there && item.Subscription == "remove" {
 			f.send("<iq type='error' from='%s' to='%s' id='%s'><error type='modify'><item-not-found xmlns='%s'/></error></iq>", to, component, id, nsStanzas)
 			continue

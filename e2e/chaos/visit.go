@@ -151,6 +151,9 @@ func (v *visit) differs() string {
 	if !v.answered {
 		return "has no roster"
 	}
+	if v.world().alone {
+		return v.world().truth.wantsOwn(v.device.user, v.roster)
+	}
 	return v.world().truth.wants(v.device.user, v.roster)
 }
 

@@ -1,15 +1,19 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/internal/pgserver"
 )
 
 // world is all that takes part in a run.
@@ -21,11 +25,16 @@ type world struct {
 	backend *backend
 	reports *reports
 	server  server
-	daemon  *daemon
+	daemon  *daemon   // the first of daemons
+	daemons []*daemon // two, if they are a pair
 	devices []*device
 
 	api    *api     // nil: there is none
+	alone  bool     // see habit.pushesAlone
 	toKeep sync.Map // users whose roster of the server is to be kept
+
+	database   *pgserver.Server // nil: there is no pair
+	toDatabase []*harness.Relay // from each of daemons
 
 	toServer  *harness.Relay // from rosterd
 	toBackend *harness.Relay
@@ -72,6 +81,7 @@ func build(o Options, p *plan) (w *world, err error) {
 	closers = append(closers, func() { _ = os.RemoveAll(w.dir) })
 
 	h, real := o.Kind.habit()
+	w.alone = h.pushesAlone
 	var options harness.ServerOptions
 	if real {
 		w.server = &realServer{server: o.Server, prefix: o.Prefix}
@@ -85,7 +95,7 @@ func build(o Options, p *plan) (w *world, err error) {
 		if err != nil {
 			return nil, err
 		}
-		f.sabotage, f.truth, f.figures = o.sabotage, w.truth, w.figures
+		f.sabotage, f.misplace, f.truth, f.figures, f.pair = o.sabotage, o.misplace, w.truth, w.figures, o.Pair
 		w.server = f
 		closers = append(closers, f.close)
 		if !h.setsRosters {
@@ -119,12 +129,34 @@ func build(o Options, p *plan) (w *world, err error) {
 	if err != nil {
 		return nil, err
 	}
-	w.daemon = &daemon{journal: w.journal, options: harness.RosterdOptions{
-		Binary: binary, ContactsURL: "http://" + w.toBackend.Address() + "/contacts/%s",
-		Settings: w.settings(options, h, p),
-	}}
-	closers = append(closers, w.daemon.close)
-	w.reports = newReports(w.daemon.current, w.journal, w.figures, chance(o.Seed, "reports"))
+	names := []string{"rosterd"}
+	if o.Pair {
+		names = []string{"rosterd A", "rosterd B"}
+		if w.database, err = pgserver.Start(); err != nil {
+			return nil, err
+		}
+		closers = append(closers, func() { w.database.Close() })
+	}
+	for i, name := range names {
+		settings := w.settings(options, h, p)
+		if o.Pair {
+			relay, err := harness.StartRelay(w.database.Address())
+			if err != nil {
+				return nil, err
+			}
+			closers = append(closers, relay.Close)
+			w.toDatabase = append(w.toDatabase, relay)
+			delete(settings, "state.path")
+			settings["state.url"] = w.database.At(w.toDatabase[i].Address(), "postgres")
+		}
+		d := &daemon{name: name, pair: o.Pair, journal: w.journal, options: harness.RosterdOptions{
+			Binary: binary, ContactsURL: "http://" + w.toBackend.Address() + "/contacts/%s", Settings: settings,
+		}}
+		closers = append(closers, d.close)
+		w.daemons = append(w.daemons, d)
+	}
+	w.daemon = w.daemons[0]
+	w.reports = newReports(w.any(chance(o.Seed, "who is asked")), w.journal, w.figures, chance(o.Seed, "reports"))
 	w.reports.happened, w.reports.known = w.moments.happened, w.known
 	return w, nil
 }
@@ -136,7 +168,7 @@ func (w *world) settings(options harness.ServerOptions, h habit, p *plan) map[st
 	settings := map[string]any{
 		"refresh.listen": ip + ":5290", "metrics.listen": ip + ":9590",
 		"xmpp.address": w.toServer.Address(), "xmpp.domain": options.Component, "xmpp.secret": options.Secret,
-		"xmpp.hosts": []string{options.Host}, "xmpp.unrestricted": !h.privileged,
+		"xmpp.hosts": []string{options.Host}, "xmpp.unrestricted": !h.privileged && !h.pushesAlone,
 		"contacts.timeout": "1s", "contacts.confirm_after": "200ms", "contacts.resync_rate": 1000,
 		"state.path": filepath.Join(w.dir, "state.db"), "log.level": "debug",
 	}
@@ -164,7 +196,7 @@ func (w *world) mayLie(user string) bool {
 		return false
 	}
 	for _, d := range w.devices {
-		if v, _ := d.now(); d.user == user && v != nil && v.steady(many) && w.daemon.current() != nil {
+		if v, _ := d.now(); d.user == user && v != nil && v.steady(many) && w.running() {
 			return true
 		}
 	}
@@ -198,19 +230,44 @@ func (w *world) up(ctx context.Context) bool {
 	if f, ok := w.server.(*fake); ok {
 		return f.connected()
 	}
-	r := w.daemon.current()
-	if r == nil {
-		return false
+	return slices.ContainsFunc(w.daemons, func(d *daemon) bool {
+		r := d.current()
+		if r == nil {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(ctx, time.Second) // it may be paused
+		defer cancel()
+		answer, err := r.Metrics("/readyz").Get(ctx)
+		return err == nil && answer.Status == 200 && !bytes.HasPrefix(answer.Body, []byte("standby"))
+	})
+}
+
+// running says whether rosterd runs.
+func (w *world) running() bool {
+	return slices.ContainsFunc(w.daemons, func(d *daemon) bool { return d.current() != nil })
+}
+
+// any returns one of those that run, by chance, or nil.
+func (w *world) any(rng *rand.Rand) func() *harness.Rosterd {
+	var mu sync.Mutex
+	return func() *harness.Rosterd {
+		mu.Lock()
+		first := rng.IntN(len(w.daemons))
+		mu.Unlock()
+		if r := w.daemons[first].current(); r != nil {
+			return r
+		}
+		return w.daemons[len(w.daemons)-1-first].current()
 	}
-	answer, err := r.Metrics("/readyz").Get(ctx)
-	return err == nil && answer.Status == 200
 }
 
 // run carries out a plan, waits until it is quiet, and looks whether all is as
 // it has to be.
 func (w *world) run(ctx context.Context, o Options, p *plan) error {
-	if err := w.daemon.start(); err != nil {
-		return err
+	for _, d := range w.daemons {
+		if err := d.start(); err != nil {
+			return err
+		}
 	}
 	live, stop := context.WithCancel(ctx)
 	var tasks sync.WaitGroup
@@ -263,7 +320,10 @@ func (w *world) mend() {
 	}
 	w.toServer.Resume()
 	w.toBackend.Resume()
-	for _, relay := range []*harness.Relay{w.toServer, w.toBackend} {
+	for _, relay := range w.toDatabase {
+		relay.Resume()
+	}
+	for _, relay := range append([]*harness.Relay{w.toServer, w.toBackend}, w.toDatabase...) {
 		if err := relay.Accept(); err != nil {
 			w.journal.violation("%v", err)
 		}
@@ -289,14 +349,20 @@ func (w *world) converge(ctx context.Context, o Options) error {
 		limit = o.patience
 	}
 	began := time.Now()
-	reported := began
+	reported, progress := began, ""
 	for {
 		left := w.reports.left()
 		if left > 0 {
 			reported = time.Now()
 		}
+		late := w.late(ctx, 1)
+		// rosterd leaves the server four fifths of its time, which on a busy machine is
+		// much: as long as its rosters change, it is at work. That ends: see 3*limit.
+		if now := strings.Join(late, ""); strings.HasPrefix(now, lateRoster) && now != progress {
+			reported, progress = time.Now(), now
+		}
 		switch {
-		case left == 0 && len(w.late(ctx, 1)) == 0:
+		case left == 0 && len(late) == 0:
 			w.figures.Slowest = time.Since(began)
 			w.journal.note("all clients are in line, %v after the last fault", w.figures.Slowest.Round(time.Millisecond))
 			return w.linger(ctx)
@@ -305,8 +371,11 @@ func (w *world) converge(ctx context.Context, o Options) error {
 				w.journal.violation("not in line %v after the last fault: %s", limit, line)
 			}
 			return nil
-		case time.Since(began) > 2*limit:
+		case left > 0 && time.Since(began) > 2*limit:
 			w.journal.violation("%d reports are not answered", left)
+			return nil
+		case time.Since(began) > 3*limit:
+			w.journal.violation("not in line after %v, though there was progress: %s", 3*limit, strings.Join(late, ""))
 			return nil
 		}
 		if len(w.journal.broken()) > 0 && time.Since(began) > 15*time.Second {

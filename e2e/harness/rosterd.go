@@ -85,6 +85,9 @@ func (r *Rosterd) start(opts RosterdOptions) error {
 	return err
 }
 
+// File is its configuration.
+func (r *Rosterd) File() string { return filepath.Join(r.dir, "config.yaml") }
+
 // Command runs a command of rosterd's with the configuration of this one, beside it, and
 // returns its exit code and what it wrote.
 func (r *Rosterd) Command(ctx context.Context, args ...string) (code int, stdout, stderr string) {
@@ -127,6 +130,9 @@ func (r *Rosterd) settings(opts RosterdOptions) (map[string]any, error) {
 		settings[key] = value
 	}
 	r.refresh, _ = settings["refresh.listen"].(string)
+	if settings["state.url"] != nil && settings["refresh.advertise"] == nil {
+		settings["refresh.advertise"] = "http://" + r.refresh
+	}
 	r.metrics, _ = settings["metrics.listen"].(string)
 	return settings, nil
 }
@@ -150,18 +156,29 @@ func configYAML(settings map[string]any) string {
 	return b.String()
 }
 
-// WaitReady waits until /readyz answers 200.
-func (r *Rosterd) WaitReady(ctx context.Context) error { return r.WaitReadyz(ctx, http.StatusOK) }
+// WaitReady waits until /readyz answers 200, and not that it stands by.
+func (r *Rosterd) WaitReady(ctx context.Context) error {
+	return r.waitReadyz(ctx, http.StatusOK, func(body string) bool { return !strings.HasPrefix(body, "standby") })
+}
+
+// WaitStandby waits until /readyz answers that it stands by.
+func (r *Rosterd) WaitStandby(ctx context.Context) error {
+	return r.waitReadyz(ctx, http.StatusOK, func(body string) bool { return strings.HasPrefix(body, "standby") })
+}
 
 // WaitReadyz waits until /readyz answers with a status, or rosterd ends.
 func (r *Rosterd) WaitReadyz(ctx context.Context, status int) error {
+	return r.waitReadyz(ctx, status, func(string) bool { return true })
+}
+
+func (r *Rosterd) waitReadyz(ctx context.Context, status int, good func(body string) bool) error {
 	retry := time.NewTicker(20 * time.Millisecond)
 	defer retry.Stop()
 	last := "no answer"
 	for {
 		if answer, err := r.Metrics("/readyz").Get(ctx); err != nil {
 			last = err.Error()
-		} else if last = string(answer.Body); answer.Status == status {
+		} else if last = string(answer.Body); answer.Status == status && good(last) {
 			return nil
 		}
 		select {

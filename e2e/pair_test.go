@@ -1,0 +1,335 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"rosterd/e2e/harness"
+	"rosterd/internal/pgserver"
+)
+
+// postgres is one PostgreSQL for all tests that leave it alone. TestMain closes it.
+var postgres = sync.OnceValues(func() (*pgserver.Server, error) { return pgserver.Start() })
+
+// postgresUsed says that postgres was started.
+var postgresUsed atomic.Bool
+
+func closePostgres() {
+	if postgresUsed.Load() {
+		if s, err := postgres(); err == nil {
+			s.Close()
+		}
+	}
+}
+
+// stateURL is a database of its own.
+func stateURL(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	s, err := postgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	postgresUsed.Store(true)
+	name, err := s.Database(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.At(s.Address(), name)
+}
+
+// twins are two instances of rosterd, of which w.rosterd is active.
+type twins struct {
+	*world
+	other *harness.Rosterd // stands by
+}
+
+// startTwins starts a server with two instances, which reach the database at these URLs.
+func startTwins(ctx context.Context, t *testing.T, srv server, first, second string) *twins {
+	t.Helper()
+	w := &twins{world: start(t, setup{server: srv, own: true, settings: map[string]any{"state.url": first}})}
+	opts := w.opts
+	opts.Settings = map[string]any{}
+	for key, value := range w.opts.Settings {
+		opts.Settings[key] = value
+	}
+	opts.Settings["state.url"] = second
+	w.other = run(t, opts)
+	if err := w.other.WaitStandby(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// pairOf is what an instance says of the pair.
+func pairOf(ctx context.Context, t *testing.T, r *harness.Rosterd) (s struct {
+	Role, Active, Error string
+	Term                int
+	Since               time.Time
+}) {
+	t.Helper()
+	answer, err := r.Metrics("/status").Get(ctx)
+	var status struct{ Pair any }
+	status.Pair = &s
+	if err != nil || json.Unmarshal(answer.Body, &status) != nil {
+		t.Fatalf("%v: %s", err, answer.Body)
+	}
+	return s
+}
+
+// wantCheck wants rosterd check to find all in order, and to say something. It disturbs nobody.
+func wantCheck(ctx context.Context, t *testing.T, r *harness.Rosterd, want string) {
+	t.Helper()
+	file, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := exec.CommandContext(ctx, file, "check", "--config", r.File(), "--user", "juliet").CombinedOutput()
+	if err != nil || !strings.Contains(string(said), want) {
+		t.Errorf("check, which is to say %q: %v\n%s", want, err, said)
+	}
+}
+
+// swap waits until the other one is the active one, and serves the users.
+func (w *twins) swap(ctx context.Context, t *testing.T) {
+	t.Helper()
+	if err := w.other.WaitReady(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.rosterd, w.other = w.other, w.rosterd
+	waitBest(ctx, t, w.world)
+}
+
+// One of two is killed, or stopped: the other one knows what clients were told, brings them
+// in line, and answers queries.
+func TestPair(t *testing.T) { onServers(t, testPair) }
+
+func testPair(t *testing.T, srv server) {
+	for _, kill := range []bool{true, false} {
+		t.Run(fmt.Sprintf("killed %v", kill), func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			url := stateURL(ctx, t)
+			w := startTwins(ctx, t, srv, url, url)
+			w.backend.Set("juliet", contacts("Romeo", "Paris"))
+			juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+			wantRoster(ctx, t, juliet, item("Romeo"), item("Paris"))
+			if s := pairOf(ctx, t, w.other); s.Role != "standby" || s.Term != 1 || s.Active != strings.TrimSuffix(w.rosterd.RefreshURL(), "/roster_admin/refresh") {
+				t.Errorf("%+v", s)
+			}
+			if s := pairOf(ctx, t, w.rosterd); s.Role != "active" || s.Term != 1 || s.Since.IsZero() {
+				t.Errorf("%+v", s)
+			}
+			if metric(ctx, t, w.other, "rosterd_active") != 0 || metric(ctx, t, w.rosterd, "rosterd_active") != 1 || metric(ctx, t, w.rosterd, "rosterd_takeovers_total") != 1 {
+				t.Error("the metrics do not say who is active")
+			}
+			wantCheck(ctx, t, w.rosterd, "this instance is the active one since ")
+			wantCheck(ctx, t, w.other, "this instance stands by, or would")
+			w.backend.Set("juliet", contacts("Romeo", "Paris", "Nurse"))
+			w.refresh(ctx, t, "juliet")
+			wantPushes(ctx, t, juliet, item("Nurse"))
+			w.backend.Set("juliet", contacts("Romeo", "Tybalt"))
+			began := time.Now()
+			if kill {
+				w.rosterd.Kill()
+			} else {
+				w.rosterd.Signal(syscall.SIGTERM)
+			}
+			w.swap(ctx, t)
+			t.Logf("the other one was ready after %v", time.Since(began).Round(time.Millisecond))
+			if code, err := w.other.WaitExit(ctx); !kill && code != 0 || err != nil {
+				t.Errorf("exit code %d, %v", code, err)
+			}
+			waitBrought(ctx, t, juliet, item("Tybalt"), removed("Nurse"), removed("Paris"))
+			wantRoster(ctx, t, juliet, item("Romeo"), item("Tybalt"))
+			if s := pairOf(ctx, t, w.rosterd); s.Role != "active" || s.Term != 2 {
+				t.Errorf("%+v", s)
+			}
+			w.backend.Set("juliet", contacts("Romeo"))
+			w.refresh(ctx, t, "juliet")
+			wantPushes(ctx, t, juliet, removed("Tybalt"))
+		})
+	}
+}
+
+// A refresh may be sent to either. While nobody is active, it is entered, and done by who is
+// next.
+func TestPairRefresh(t *testing.T) { onServers(t, testPairRefresh) }
+
+func testPairRefresh(t *testing.T, srv server) {
+	ctx := bounded(t)
+	url := stateURL(ctx, t)
+	w := startTwins(ctx, t, srv, url, url)
+	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	answer, err := w.other.PostRefresh(ctx, `["juliet", "a b@example.org", [], "juliet@elsewhere.example"]`)
+	if err != nil || answer.Code != http.StatusOK || answer.Updated != 1 || answer.Errors != 3 || len(answer.Failed) != 3 || answer.Failed["[2]"] == "" {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	wantPushes(ctx, t, juliet, item("Nurse"))
+	w.backend.SetFault("juliet", harness.Fault{Status: http.StatusInternalServerError})
+	if answer, err = w.other.PostRefresh(ctx, `["juliet"]`); err != nil || answer.Code != http.StatusInternalServerError || answer.Failed["juliet"] == "" {
+		t.Errorf("%+v, %v", answer, err)
+	}
+
+	// The active one is paused, so that nobody answers, and nobody is active for a while.
+	w.backend.ClearFault("juliet")
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.rosterd.Signal(syscall.SIGSTOP)
+	answer, err = w.other.PostRefresh(ctx, `["juliet"]`)
+	if err != nil || answer.Code != http.StatusServiceUnavailable || answer.Errors != 1 || !strings.Contains(answer.Message, "as soon as") {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	w.rosterd.Kill()
+	w.swap(ctx, t)
+	waitBrought(ctx, t, juliet, removed("Nurse"))
+	wantRoster(ctx, t, juliet, item("Romeo"))
+}
+
+// The active one is paused for longer than it may be: the other one takes over. When it goes
+// on, it tells nobody anything, and ends.
+func TestPairPaused(t *testing.T) { onServers(t, testPairPaused) }
+
+func testPairPaused(t *testing.T, srv server) {
+	ctx := bounded(t)
+	url := stateURL(ctx, t)
+	w := startTwins(ctx, t, srv, url, url)
+	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	w.rosterd.Signal(syscall.SIGSTOP)
+	if err := w.other.WaitLog(ctx, "this instance is the active one"); err != nil {
+		t.Fatal(err)
+	}
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.rosterd.Signal(syscall.SIGCONT)
+	if code, err := w.rosterd.WaitExit(ctx); code != 1 || err != nil || !strings.Contains(w.rosterd.Log(), "another instance has become the active one") {
+		t.Errorf("exit code %d, %v", code, err)
+	}
+	w.swap(ctx, t)
+	waitBrought(ctx, t, juliet, item("Nurse"))
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
+	w.backend.Set("juliet", contacts("Nurse"))
+	w.refresh(ctx, t, "juliet")
+	waitBrought(ctx, t, juliet, removed("Romeo"))
+}
+
+// The database is away: the active one goes on from memory, and stays active. What it told
+// is written when the database is back.
+func TestPairWithoutDatabase(t *testing.T) { onServers(t, testPairWithoutDatabase) }
+
+func testPairWithoutDatabase(t *testing.T, srv server) {
+	ctx := bounded(t)
+	database, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { database.Close() })
+	w := startTwins(ctx, t, srv, database.URL(), database.URL())
+	w.backend.Set("juliet", contacts("Romeo"))
+	w.backend.Set("mercutio", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	if err := database.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.refresh(ctx, t, "juliet")
+	wantPushes(ctx, t, juliet, item("Nurse"))
+	mercutio := w.login(ctx, t, gosrc, "mercutio@example.org/street")
+	wantRoster(ctx, t, mercutio, item("Romeo"))
+	poll(ctx, t, func() bool { s := pairOf(ctx, t, w.rosterd); return s.Role == "active" && s.Error != "" }, func() string { return "the active one does not say that the database is away" })
+	waitReadyz(ctx, t, w.other, http.StatusServiceUnavailable, "standby, but it cannot take over")
+	waitReadyz(ctx, t, w.rosterd, http.StatusOK, "database")
+	if answer, err := w.other.PostRefresh(ctx, `["juliet"]`); err != nil || answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Message, "try again") {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	if err := database.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever has the lock now serves. The other one is told by the lock alone.
+	select {
+	case <-w.rosterd.Done():
+		t.Log("the other one was faster")
+		w.swap(ctx, t)
+	case <-func() chan struct{} {
+		c := make(chan struct{})
+		go func() {
+			defer close(c)
+			_ = w.rosterd.WaitLog(ctx, "this instance is the active one still")
+		}()
+		return c
+	}():
+		if err := w.other.WaitStandby(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.rosterd.WaitWritten(ctx); err != nil {
+			t.Fatal(err)
+		}
+		w.backend.Set("juliet", contacts("Romeo"))
+		w.backend.Set("mercutio", contacts("Romeo", "Nurse"))
+		w.rosterd.Kill()
+		w.swap(ctx, t)
+		waitBrought(ctx, t, juliet, removed("Nurse"))
+		waitBrought(ctx, t, mercutio, item("Nurse"))
+	}
+	w.backend.Set("juliet", contacts("Paris"))
+	w.refresh(ctx, t, "juliet")
+	waitBrought(ctx, t, juliet, item("Paris"))
+	wantRoster(ctx, t, juliet, item("Paris"))
+}
+
+// The active one is cut off from the database: the other one takes over, tells it, and it
+// closes its stream and ends.
+func TestPairCut(t *testing.T) { onServers(t, testPairCut) }
+
+func testPairCut(t *testing.T, srv server) {
+	for _, how := range []string{"broken", "silent"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			s, err := postgres()
+			if err != nil {
+				t.Fatal(err)
+			}
+			postgresUsed.Store(true)
+			relay, err := harness.StartRelay(s.Address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(relay.Close)
+			name, err := s.Database(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := startTwins(ctx, t, srv, s.At(relay.Address(), name), s.At(s.Address(), name))
+			w.backend.Set("juliet", contacts("Romeo"))
+			juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+			wantRoster(ctx, t, juliet, item("Romeo"))
+			if how == "silent" {
+				relay.Stall()
+			} else {
+				relay.Refuse()
+				relay.Cut()
+			}
+			if code, err := w.rosterd.WaitExit(ctx); code != 1 || err != nil {
+				t.Errorf("exit code %d, %v", code, err)
+			}
+			w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+			w.swap(ctx, t)
+			w.refresh(ctx, t, "juliet")
+			waitBrought(ctx, t, juliet, item("Nurse"))
+			wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
+		})
+	}
+}

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"rosterd/config"
+	"rosterd/jid"
+	"rosterd/refresh"
+	"rosterd/roster"
+	"rosterd/store"
+)
+
+const (
+	tellWithin = 4 * time.Second // before this instance goes on, as the other may be gone
+	handWithin = 5 * time.Second // that one waits to be asked for what it could not write
+	tellFor    = 2 * time.Minute // and afterwards, as it may have been cut off
+	lookAfter  = time.Second     // how often is looked whether who was passed a refresh is active
+	someUsers  = 10_000          // that are entered, or refreshed for having been, at a time
+)
+
+// pair is this instance of a pair: it stands by until it has the lease, works while it does,
+// and ends when it has lost it. A nil pair is none.
+type pair struct {
+	*app
+	db        *store.Pair
+	peer      *refresh.Peer
+	advertise string
+	maxBytes  int64 // of a request
+
+	leases  chan *store.Lease // receives one
+	ends    context.Context   // with the program
+	end     context.CancelFunc
+	running sync.WaitGroup
+	closed  chan struct{} // when the stream is, as the lease is lost
+	left    refresh.Left  // set before closed is
+	hand    sync.Once
+	handed  chan struct{} // when somebody has asked for what is left
+
+	lease *store.Lease // set by takeOver before working is; read by others while working
+}
+
+// newPair connects to nothing yet.
+func (a *app) newPair(cfg config.Config, log *slog.Logger) (*pair, error) {
+	db, err := store.NewPair(cfg.State.URL.Reveal(), cfg.XMPP.Domain, cfg.Refresh.Advertise, log)
+	if err != nil {
+		return nil, fmt.Errorf("state.url: %w", err)
+	}
+	peer, err := refresh.NewPeer(a.tokens.First, a.certificates, cfg.Refresh.TLS.ClientCA)
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("refresh.tls.client_ca: %w", err)
+	}
+	p := &pair{app: a, db: db, peer: peer, advertise: cfg.Refresh.Advertise, maxBytes: cfg.Refresh.MaxBytes, leases: make(chan *store.Lease, 1), closed: make(chan struct{}), handed: make(chan struct{})}
+	p.ends, p.end = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// stand begins to stand by.
+func (p *pair) stand() {
+	p.log.Info("standing by: another instance may be active", "advertise", p.advertise)
+	p.running.Go(func() {
+		switch lease, err := p.db.Stand(p.ends); {
+		case err == nil:
+			p.leases <- lease
+		case p.ends.Err() == nil:
+			p.failed <- fmt.Errorf("state.url: %w", err)
+		}
+	})
+}
+
+// active receives the lease when this instance is the active one.
+func (p *pair) active() <-chan *store.Lease {
+	if p == nil {
+		return nil
+	}
+	return p.leases
+}
+
+// over is closed when this instance is not the active one any more.
+func (p *pair) over() <-chan struct{} {
+	if p == nil || p.lease == nil {
+		return nil
+	}
+	return p.lease.Lost()
+}
+
+// takeOver makes this instance, which has the lease, work.
+func (a *app) takeOver(l *store.Lease) error {
+	p := a.pair
+	p.lease = l
+	began := time.Now()
+	var left refresh.Left
+	doubtful := false
+	if before := l.Before; before.Term > 0 && !before.Ended {
+		left, doubtful = p.tell(before.URL)
+	}
+	var err error
+	if a.state, err = l.Open(a.storeOptions(a.cfg, a.log), doubtful, left.Unwritten); err != nil {
+		return fmt.Errorf("state.url: %w", err)
+	}
+	if err := a.work(a.cfg, a.log); err != nil {
+		return err
+	}
+	a.listenAdmin(a.cfg.State.Path)
+	a.counters.Takeovers.Inc()
+	a.run()
+	p.running.Go(p.entered)
+	a.log.Info("this instance is the active one", "term", l.Term, "before", l.Before.URL, "it_ended", l.Before.Ended, "doubtful", doubtful, "handed_over_bytes", len(left.Unwritten), "took", time.Since(began))
+	return nil
+}
+
+// tell tells the instance before that it is not the active one any more, and returns what it
+// could not write. doubtful says that it may have told users what it does not say: it did not
+// write for long before it died, or it does not answer, and may live. It is told again then, as
+// it may be cut off from the database alone.
+func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
+	once := func() (refresh.Left, error) {
+		ctx, cancel := context.WithTimeout(p.ends, tellWithin)
+		defer cancel()
+		return p.peer.Tell(ctx, url, p.lease.Term)
+	}
+	if url == "" || url == p.advertise { // it was this one
+		return refresh.Left{}, p.lease.Doubtful()
+	}
+	left, err := once()
+	if err == nil {
+		return left, left.Lost
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		return left, p.lease.Doubtful()
+	}
+	p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
+	p.running.Go(func() {
+		for begun := time.Now(); time.Since(begun) < tellFor; {
+			select {
+			case <-p.ends.Done():
+				return
+			case <-time.After(lookAfter):
+			}
+			if _, err := once(); err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+				return
+			}
+		}
+	})
+	return refresh.Left{}, true
+}
+
+// told is told that another instance is active, and returns what this one leaves when its
+// stream is closed.
+func (p *pair) told(ctx context.Context, term int64) refresh.Left {
+	if !p.working.Load() || term <= p.lease.Term {
+		return refresh.Left{}
+	}
+	p.lease.Lose()
+	select {
+	case <-p.closed:
+		p.hand.Do(func() { close(p.handed) })
+		return p.left
+	case <-ctx.Done():
+		return refresh.Left{Lost: true}
+	}
+}
+
+// giveUp closes the stream: another instance is active. It is given what could not be written.
+func (a *app) giveUp() {
+	a.log.Error("another instance has become the active one: this one closes its stream and ends", "err", a.pair.lease.Err())
+	a.counters.Active.Set(0)
+	a.endStreams()
+	a.component.Cease()
+	a.state.Abandon() // who waits for it may keep the stream from ending
+	a.stream.Wait()
+	a.manager.Close()
+	p := a.pair
+	var err error
+	if p.left.Unwritten, err = a.state.Unwritten(); err != nil {
+		a.log.Error("what could not be written cannot be handed over", "err", err)
+		p.left.Lost = true
+	}
+	close(p.closed)
+	if p.left.Lost || p.left.Unwritten != nil {
+		select {
+		case <-p.handed:
+		case <-time.After(handWithin):
+			a.log.Error("nobody has asked for what could not be written")
+		}
+	}
+}
+
+// leave ends what this instance does as one of a pair, but for holding the lease.
+func (p *pair) leave() {
+	if p != nil {
+		p.end()
+	}
+}
+
+// close ends the lease. clean says that all is written.
+func (p *pair) close(clean bool) {
+	if p == nil {
+		return
+	}
+	p.end()
+	p.running.Wait()
+	select {
+	case lease := <-p.leases: // nobody has taken it
+		p.lease = lease
+	default:
+	}
+	if p.lease != nil {
+		p.lease.Release(clean)
+	}
+	p.peer.Close()
+	p.db.Close()
+}
+
+// The answers of who stands by.
+const (
+	isEntered  = "the active instance is not there: the users are refreshed as soon as one is"
+	notPassed  = "this instance stands by, and the active one is not there: nothing was refreshed, try again"
+	notEntered = "this instance stands by, and neither the active one nor the database is there: nothing was refreshed, try again"
+)
+
+// pass has users refreshed by the active instance while this one stands by. If that is not
+// there, they are entered, so that the next one does it.
+func (p *pair) pass(ctx context.Context, users []jid.JID, passed, async bool) (refresh.Answer, bool) {
+	if p.working.Load() {
+		return refresh.Answer{}, false
+	}
+	active, err := p.db.Active(ctx)
+	if err == nil && !passed && active.URL != "" && active.URL != p.advertise && !active.Ended {
+		answer, err := p.passTo(ctx, active, func(ctx context.Context) (refresh.Answer, error) {
+			return p.peer.Pass(ctx, active.URL, users, p.maxBytes, async)
+		})
+		if err == nil {
+			return answer, true
+		}
+		p.log.Warn("a refresh could not be passed to the active instance", "advertise", active.URL, "users", len(users), "err", err)
+	}
+	for rest := users; len(rest) > 0 && err == nil; {
+		var names []string
+		for _, user := range rest[:min(len(rest), someUsers)] {
+			names = append(names, user.String())
+		}
+		rest = rest[len(names):]
+		err = p.db.Enter(p.ends, names)
+	}
+	if err != nil {
+		p.log.Error("users that are to be refreshed could not be entered", "users", len(users), "err", err)
+		return refresh.Unavailable(notEntered, len(users), true), true
+	}
+	return refresh.Unavailable(isEntered, len(users), false), true
+}
+
+// passAll is pass for all users of a domain who are online. Whoever takes over brings all of
+// them up to date.
+func (p *pair) passAll(ctx context.Context, domain string, passed bool) (refresh.Answer, bool) {
+	if p.working.Load() {
+		return refresh.Answer{}, false
+	}
+	if active, err := p.db.Active(ctx); err == nil && !passed && active.URL != "" && active.URL != p.advertise && !active.Ended {
+		answer, err := p.passTo(ctx, active, func(ctx context.Context) (refresh.Answer, error) { return p.peer.PassAll(ctx, active.URL, domain) })
+		if err == nil {
+			return answer, true
+		}
+	}
+	return refresh.Unavailable(notPassed, 0, true), true
+}
+
+// passTo passes something to the active instance, and gives it up when another one is.
+func (p *pair) passTo(ctx context.Context, to store.Term, pass func(context.Context) (refresh.Answer, error)) (refresh.Answer, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-p.ends.Done():
+				cancel(p.ends.Err())
+				return
+			case <-time.After(lookAfter):
+			}
+			if now, err := p.db.Active(ctx); err == nil && (now.Term != to.Term || now.Ended) {
+				cancel(store.ErrSuperseded)
+			}
+		}
+	}()
+	answer, err := pass(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return answer, err
+}
+
+// entered refreshes those who were entered, until the program ends.
+func (p *pair) entered() {
+	for {
+		entries, err := p.lease.Entries(p.ends, someUsers)
+		if err == nil && len(entries) > 0 {
+			if err = p.refreshEntered(entries); err == nil {
+				continue
+			}
+		}
+		if err != nil && p.ends.Err() == nil {
+			p.log.Warn("users who were entered to be refreshed are not yet", "users", len(entries), "err", err)
+		}
+		select {
+		case <-p.ends.Done():
+			return
+		case <-p.lease.Entered():
+		}
+	}
+}
+
+// refreshEntered refreshes entries, and strikes them out when that, or that it is to be tried
+// again, is in the store.
+func (p *pair) refreshEntered(entries []store.Entry) error {
+	var users []jid.JID
+	for _, e := range entries {
+		if user, err := jid.Parse(e.JID); err == nil {
+			users = append(users, user)
+		}
+	}
+	_, err := p.manager.Refresh(p.ends, users)
+	if err != nil && !errors.Is(err, roster.ErrNotConnected) {
+		return err
+	}
+	written := make(chan struct{})
+	p.state.Sync(func() { close(written) })
+	<-written
+	if err := p.state.Err(); err != nil {
+		return err
+	}
+	return p.lease.Strike(p.ends, entries)
+}

@@ -1,0 +1,465 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"rosterd/internal/leak"
+	"rosterd/internal/pgserver"
+)
+
+// domain is a pair's that no other test has.
+func domain() string { return fmt.Sprintf("contacts%d.example.org", pairs.Add(1)) }
+
+// statement executes a statement in the database of all tests.
+func statement(t *testing.T, s *pgserver.Server, statement string, args ...any) {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	if _, err := c.Exec(t.Context(), statement, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// within waits for an event.
+func within[T any](t *testing.T, what string, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited in vain until %s", what)
+		panic("")
+	}
+}
+
+// One of two is active; the other one is when it has gone.
+func TestOneIsActive(t *testing.T) {
+	leak.Check(t)
+	domain := domain()
+	first, second := newPair(t, domain), newPair(t, domain)
+	l, s := become(t, first, false)
+	if l.Term != 1 || l.Before.Term != 0 || l.Doubtful() {
+		t.Errorf("%+v", l.Before)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	if _, err := second.Stand(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the second one is active, too: %v", err)
+	}
+	active, err := second.Active(t.Context())
+	if err != nil || active.Term != 1 || active.URL != "http://"+domain || active.Ended || active.Since.IsZero() {
+		t.Errorf("%+v, %v", active, err)
+	}
+	s.PutUser(juliet(), true, nil)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.Release(true)
+	l, s = become(t, second, false)
+	defer l.Release(false)
+	defer s.Close()
+	if l.Term != 2 || l.Before.Term != 1 || !l.Before.Ended || l.Doubtful() || s.Ended().IsZero() {
+		t.Errorf("%+v", l.Before)
+	}
+	(&state{Store: s, t: t}).want(juliet())
+}
+
+// Pairs do not see each other's rows.
+func TestPairsApart(t *testing.T) {
+	a, b := openPostgres(t), openPostgres(t)
+	a.PutUser(juliet(), true, nil)
+	a.PutResource(Resource{JID: "juliet@example.org/balcony"}, false)
+	a.Mark("juliet@example.org", "why")
+	a.PutServerRoster(hers(), nil)
+	a.sync()
+	b.none("juliet@example.org")
+	b.wantServer("juliet@example.org", ServerRoster{})
+	if all := b.all(); len(all) != 0 {
+		t.Errorf("%q", all)
+	}
+	if behind, _, err := b.ServerRostersBehind(time.Now(), "", 10); err != nil || len(behind) > 0 {
+		t.Errorf("%q, %v", behind, err)
+	}
+	b.DeleteUser("juliet@example.org")
+	b.DeleteResource("juliet@example.org/balcony")
+	b.Unmark("juliet@example.org")
+	b.PutUser(User{JID: "juliet@example.org", Version: "other"}, true, nil)
+	b.sync()
+	a.want(juliet())
+	a.wantServer("juliet@example.org", hers())
+	if all := a.all(); len(all) != 2 {
+		t.Errorf("%q", all)
+	}
+}
+
+// Who had the lock and lost it writes nothing any more, and nobody who waits is called,
+// before it is given up.
+func TestOlderTermIsRefused(t *testing.T) {
+	domain := domain()
+	l1, old := become(t, newPair(t, domain), false)
+	defer l1.Release(false)
+	old.PutUser(User{JID: "juliet@example.org", Version: "first"}, false, nil)
+	(&state{Store: old, t: t}).sync()
+	standing := newPair(t, domain)
+	leases := make(chan *Lease)
+	go func() {
+		l, err := standing.Stand(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		leases <- l
+	}()
+	// The old one does not know it yet when it writes: its watch is over.
+	l1.stop()
+	l1.working.Wait()
+	l2 := within(t, "the second one is active", leases)
+	defer l2.Release(false)
+	called := make(chan struct{}, 2)
+	old.PutUser(User{JID: "juliet@example.org", Version: "late"}, false, func() { called <- struct{}{} })
+	within(t, "the first one knows", l1.Lost())
+	old.Sync(func() { called <- struct{}{} })
+	select {
+	case <-called:
+		t.Error("it says that it is written")
+	case <-time.After(100 * time.Millisecond): // nothing is to happen
+	}
+	if !errors.Is(l1.Err(), ErrSuperseded) {
+		t.Error(l1.Err())
+	}
+	old.Abandon()
+	within(t, "all are called", called)
+	within(t, "all are called", called)
+	if err := old.Close(); !errors.Is(err, ErrSuperseded) {
+		t.Error(err)
+	}
+	s, err := l2.Open(Options{}, l2.Doubtful(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	(&state{Store: s, t: t}).want(User{JID: "juliet@example.org", Version: "first"})
+}
+
+// While the database is away, what is put waits, nobody waits for it, and the lease stays.
+func TestDatabaseAway(t *testing.T) {
+	leak.Check(t)
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	p := newPairAt(t, server.URL(), "contacts.example.org")
+	l, store := become(t, p, false)
+	defer l.Release(false)
+	s := &state{Store: store, t: t}
+	s.PutUser(User{JID: "romeo@example.net", Version: "old"}, false, nil)
+	s.sync()
+	for _, end := range []func() error{server.Stop, server.Kill} {
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		u := juliet()
+		u.Version = fmt.Sprint(time.Now())
+		s.PutUser(u, true, nil)
+		s.sync() // is called, though it is not written
+		s.want(u)
+		if _, err := s.User("romeo@example.net"); err == nil || errors.Is(err, ErrDamaged) || errors.Is(err, ErrClosed) {
+			t.Errorf("a row that cannot be read: %v", err)
+		}
+		if err := s.Err(); err == nil || !strings.Contains(err.Error(), server.Address()+"/postgres") {
+			t.Errorf("the error %v does not name the database", err)
+		}
+		for begun := time.Now(); l.Err() == nil; time.Sleep(10 * time.Millisecond) {
+			if time.Since(begun) > patience {
+				t.Fatal("the lease does not know")
+			}
+		}
+		if err := server.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		for begun := time.Now(); l.Err() != nil || waiting(s.Store) > 0; time.Sleep(10 * time.Millisecond) {
+			if time.Since(begun) > patience {
+				t.Fatalf("%v, %d wait", l.Err(), waiting(s.Store))
+			}
+		}
+		s.want(u)
+	}
+	select {
+	case <-l.Lost():
+		t.Error("the lease is lost")
+	default:
+	}
+	// A standby that lost the database, too, trusts nothing.
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	l.Release(true)
+}
+
+// What could not be written is handed over, and written by the next one.
+func TestHandedOver(t *testing.T) {
+	domain := domain()
+	l1, old := become(t, newPair(t, domain), false)
+	s1 := &state{Store: old, t: t}
+	s1.PutUser(User{JID: "romeo@example.net", Roster: []byte("old"), Version: "old"}, true, nil)
+	s1.PutUser(User{JID: "paris@example.net"}, true, nil)
+	s1.Mark("paris@example.net", "why")
+	s1.sync()
+	standing := newPair(t, domain)
+	leases := make(chan *Lease)
+	go func() {
+		l, err := standing.Stand(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		leases <- l
+	}()
+	l1.stop()
+	l1.working.Wait()
+	l2 := within(t, "the second one is active", leases)
+	defer l2.Release(false)
+	s1.PutUser(juliet(), true, nil)
+	s1.PutUser(User{JID: "romeo@example.net", Version: "new"}, false, nil)
+	s1.PutResource(Resource{JID: "juliet@example.org/balcony", Connected: true}, true)
+	s1.PutServerRoster(hers(), nil)
+	s1.Mark("juliet@example.org", "why not")
+	s1.DeleteUser("paris@example.net")
+	s1.Unmark("paris@example.net")
+	within(t, "the first one knows", l1.Lost())
+	s1.Abandon()
+	left, err := s1.Unwritten()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s1.Close()
+	store, err := l2.Open(Options{}, false, left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s2 := &state{Store: store, t: t}
+	defer s2.Close()
+	for range 2 {
+		if u, err := s2.User("juliet@example.org"); err != nil || !u.Unsure {
+			t.Errorf("her last answers are sure: %v", err)
+		}
+		s2.want(juliet())
+		s2.want(User{JID: "romeo@example.net", Roster: []byte("old"), Version: "new"})
+		s2.none("paris@example.net")
+		s2.wantServer("juliet@example.org", hers())
+		if all := s2.all(); len(all) != 2 || all[0] != "juliet@example.org: why not" {
+			t.Errorf("%q", all)
+		}
+		s2.sync()
+	}
+	if _, err := l2.Open(Options{}, false, []byte("garbage")); err == nil {
+		t.Error("garbage is taken")
+	}
+}
+
+// When the lock is gone and another one has it, that is known at once.
+func TestLockLost(t *testing.T) {
+	domain := domain()
+	l1, s1 := become(t, newPair(t, domain), false)
+	defer l1.Release(false)
+	defer s1.Close()
+	ends := "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
+	// With nobody else, it has it again.
+	statement(t, postgresql, ends, applicationName(domain, "lock"))
+	(&state{Store: s1, t: t}).sync()
+	standing := newPair(t, domain)
+	leases := make(chan *Lease)
+	go func() {
+		l, err := standing.Stand(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		leases <- l
+	}()
+	for ended := false; !ended; {
+		statement(t, postgresql, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1 AND granted", uint32(l1.num))
+		select {
+		case l2 := <-leases:
+			defer l2.Release(false)
+			within(t, "the first one knows", l1.Lost())
+			ended = true
+		case <-time.After(300 * time.Millisecond): // the first one has had it again
+		}
+	}
+}
+
+// Everybody is in doubt, whatever their answers say, and their epochs are beyond all that
+// were told.
+func TestDoubtful(t *testing.T) {
+	domain := domain()
+	told := []Told{{Resource: "balcony", Asked: moment0}}
+	l, s := become(t, newPair(t, domain), false)
+	s.PutUser(User{JID: "juliet", Epoch: 7, Answered: moment0, Told: told}, false, nil)
+	s.PutUser(User{JID: "romeo", Epoch: 7, Answered: moment0}, false, nil)
+	s.PutServerRoster(ServerRoster{JID: "juliet"}, nil)
+	s.Close()
+	l.Release(true)
+	l, s = become(t, newPair(t, domain), true)
+	defer l.Release(false)
+	defer s.Close()
+	for range 2 { // before it is written, and afterwards
+		u, err := s.User("juliet")
+		if err != nil || !u.Unsure || !u.Answered.IsZero() || u.Epoch != 7+epochsUnknown {
+			t.Errorf("%+v, %v", u, err)
+		}
+		if u, err := s.User("romeo"); err != nil || u.Epoch != 7 || u.Answered != moment0 {
+			t.Errorf("%+v, %v", u, err)
+		}
+		if r, err := s.ServerRoster("juliet"); err != nil || !r.Writing {
+			t.Errorf("%+v, %v", r, err)
+		}
+		(&state{Store: s, t: t}).sync()
+	}
+}
+
+// Who did not end in order is doubted if it has not written for long.
+func TestDoubtfulBefore(t *testing.T) {
+	for _, test := range []struct {
+		before Term
+		cut    bool
+		want   bool
+	}{
+		{Term{}, true, false},
+		{Term{Term: 1, Ended: true, quiet: time.Hour}, true, false},
+		{Term{Term: 1, quiet: time.Second}, false, false},
+		{Term{Term: 1, quiet: time.Second}, true, true},
+		{Term{Term: 1, quiet: time.Second, away: true}, false, true},
+		{Term{Term: 1, quiet: quietFor + 1}, false, true},
+	} {
+		if got := (&Lease{Before: test.before, cut: test.cut}).Doubtful(); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}
+
+// Whom the one enters that stands by, the active one finds, until it strikes them out; who
+// is entered again meanwhile stays.
+func TestEntered(t *testing.T) {
+	domain := domain()
+	first, second := newPair(t, domain), newPair(t, domain)
+	if err := second.Enter(t.Context(), []string{"juliet"}); err == nil {
+		t.Error("entered without a database")
+	}
+	l, s := become(t, first, false)
+	defer l.Release(false)
+	defer s.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	standing := make(chan struct{})
+	go func() { second.Stand(ctx); close(standing) }()
+	defer func() { stop(); <-standing }()
+	for begun := time.Now(); second.Err() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > patience {
+			t.Fatal(second.Err())
+		}
+	}
+	enter := func(users ...string) {
+		if err := second.Enter(t.Context(), users); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries := func(want ...string) []Entry {
+		t.Helper()
+		all, err := l.Entries(t.Context(), 100)
+		var got []string
+		for _, e := range all {
+			got = append(got, e.JID)
+		}
+		if slices.Sort(got); err != nil || !slices.Equal(got, want) {
+			t.Fatalf("%q, %v, want %q", got, err, want)
+		}
+		return all
+	}
+	entries()
+	enter("juliet", "romeo", "juliet")
+	within(t, "the active one is told", l.Entered())
+	all := entries("juliet", "romeo")
+	enter("juliet")
+	if err := l.Strike(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	all = entries("juliet")
+	if err := l.Strike(t.Context(), all); err != nil {
+		t.Fatal(err)
+	}
+	entries()
+}
+
+// A text that PostgreSQL does not take keeps nothing from being written.
+func TestTextsOfOthers(t *testing.T) {
+	s := openPostgres(t)
+	s.Mark("juliet@example.org", "no\x00 \xff")
+	s.PutUser(juliet(), true, nil)
+	s.sync()
+	if err := s.Err(); err != nil {
+		t.Error(err)
+	}
+	s.again()
+	s.want(juliet())
+	if all := s.all(); len(all) != 1 || all[0] != "juliet@example.org: no\uFFFD \uFFFD" {
+		t.Errorf("%q", all)
+	}
+}
+
+// A row that is not what was put is damaged, no other user's, and not away.
+func TestPostgresDamaged(t *testing.T) {
+	s := openPostgres(t)
+	s.PutUser(juliet(), true, nil)
+	s.sync()
+	num := s.db.executor.(*postgres).pair
+	for _, update := range []string{"UPDATE rosterd.rosters SET roster = 'x' WHERE pair = $1", "UPDATE rosterd.users SET told = 'x' WHERE pair = $1",
+		"UPDATE rosterd.users SET answered = 'x' WHERE pair = $1"} {
+		statement(t, postgresql, update, num)
+		if _, err := s.User(juliet().JID); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", update, err)
+		}
+		s.PutUser(juliet(), true, nil)
+		s.sync()
+		s.want(juliet())
+	}
+}
+
+// What cannot be opened is said, without a secret.
+func TestPairErrors(t *testing.T) {
+	for _, url := range []string{"postgres://rosterd:s3cret@[::/x", "postgres://rosterd:s3cret@localhost/x?sslmode=perhaps", "mysql://rosterd:s3cret@localhost/x", "host=localhost password=s3cret port=x"} {
+		p, err := NewPair(url, "contacts.example.org", "", nil)
+		if err == nil {
+			p.Close()
+		}
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	l, s := become(t, newPairAt(t, server.URL(), "contacts.example.org"), false)
+	s.Close()
+	l.Release(true)
+	for _, all := range []string{"UPDATE rosterd.version SET version = 99", "CREATE ROLE other LOGIN PASSWORD 's3cret'", "CREATE DATABASE another"} {
+		statement(t, server, all)
+	}
+	if _, err := newPairAt(t, server.URL(), "contacts.example.org").Stand(t.Context()); !errors.Is(err, errNewer) {
+		t.Errorf("a newer schema: %v", err)
+	}
+	p := newPairAt(t, "postgres://other:s3cret@"+server.Address()+"/another?sslmode=disable", "contacts.example.org")
+	if _, err := p.stand(t.Context(), false); err == nil || !strings.Contains(err.Error(), "GRANT CREATE ON DATABASE") || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("a role that may not make the schema: %v", err)
+	}
+}

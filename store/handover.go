@@ -1,0 +1,94 @@
+package store
+
+import (
+	"bytes"
+	"encoding/gob"
+	"time"
+)
+
+// handed is a change that one instance of a pair hands over to the next one, as it could not
+// write it.
+type handed struct {
+	Table, Key string
+	WithRoster bool // as that of change
+	At         time.Time
+	User       *User // one of these, or none: it is deleted
+	Resource   *Resource
+	Server     *ServerRoster
+	Mark       *handedMark
+	Text       *string
+}
+
+type handedMark struct {
+	Why   string
+	Since time.Time
+	Anew  bool
+}
+
+// Unwritten is all that waits to be written, for the instance that is active now, see
+// [Lease.Open]; nil: nothing does. It is called after Abandon.
+func (s *Store) Unwritten() ([]byte, error) {
+	var all []handed
+	s.queue.mu.Lock()
+	for i, c := range s.queue.changes {
+		h := handed{Table: i.table.name, Key: i.key, WithRoster: c.roster, At: c.at}
+		switch v := c.value.(type) {
+		case nil:
+		case User:
+			v.Unsure = true // its last answers may not have arrived
+			h.User = &v
+		case Resource:
+			h.Resource = &v
+		case ServerRoster:
+			h.Server = &v
+		case mark:
+			h.Mark = &handedMark{v.why, v.since, v.anew}
+		case string:
+			h.Text = &v
+		}
+		if i.key == keyAlive || i == doubtfulID { // of this process
+			continue
+		}
+		all = append(all, h)
+	}
+	s.queue.mu.Unlock()
+	if len(all) == 0 {
+		return nil, nil
+	}
+	var b bytes.Buffer
+	err := gob.NewEncoder(&b).Encode(all)
+	return b.Bytes(), err
+}
+
+// adopt puts what another instance has handed over.
+func (s *Store) adopt(data []byte) error {
+	var all []handed
+	if len(data) == 0 {
+		return nil
+	}
+	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&all); err != nil {
+		return err
+	}
+	for _, h := range all {
+		for _, t := range tables {
+			if t.name != h.Table {
+				continue
+			}
+			c := &change{id: id{t, h.Key}, roster: h.WithRoster}
+			switch {
+			case h.User != nil:
+				c.value = *h.User
+			case h.Resource != nil:
+				c.value = *h.Resource
+			case h.Server != nil:
+				c.value = *h.Server
+			case h.Text != nil:
+				c.value = *h.Text
+			case h.Mark != nil:
+				c.value = mark{why: h.Mark.Why, since: h.Mark.Since, anew: h.Mark.Anew}
+			}
+			s.put(c, nil)
+		}
+	}
+	return nil
+}

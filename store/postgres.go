@@ -1,0 +1,243 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// postgresSchema has all tables of rosterd, those of many pairs.
+const postgresSchema = "rosterd"
+
+const (
+	// answerWithin is how long the database may take for one answer, or between two rows of
+	// it; scanWithin, if it has to look at all rows first.
+	answerWithin = 5 * time.Second
+	scanWithin   = time.Minute
+	connections  = 4 // beside the one with the lock
+)
+
+// forPostgres makes schema one of PostgreSQL's: each row is some pair's, and texts are
+// compared by their bytes, whatever the language of the database.
+var forPostgres = strings.NewReplacer(
+	"CREATE TABLE ", "CREATE TABLE "+postgresSchema+".",
+	"\tPRIMARY KEY (", "\tpair integer NOT NULL,\n\tPRIMARY KEY (pair, ",
+	" text ", ` text COLLATE "C" `)
+
+// pairSchema is what SQLite's database has no need of.
+//
+// Each transaction begins with a call of write_as, which lets only the present term write.
+// It also takes the row's lock: who begins a term waits for a transaction of the one before,
+// or the other way round.
+const pairSchema = `
+CREATE TABLE rosterd.version (version integer NOT NULL);
+CREATE TABLE rosterd.pairs (
+	pair    integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+	domain  text    NOT NULL UNIQUE, -- of the component
+	term    bigint  NOT NULL DEFAULT 0, -- grows with each instance that becomes active
+	active  text    NOT NULL DEFAULT '', -- how the other reaches the one that is
+	since   timestamptz, -- when the term began
+	written timestamptz, -- when it wrote last
+	ended   boolean NOT NULL DEFAULT true -- in order: nothing is left to be written
+);
+CREATE TABLE rosterd.entered ( -- who is to be refreshed, as the one says that stands by
+	pair integer NOT NULL,
+	jid  text COLLATE "C" NOT NULL,
+	id   bigint GENERATED ALWAYS AS IDENTITY, -- another one, when they are entered again
+	PRIMARY KEY (pair, jid)
+);
+CREATE FUNCTION rosterd.write_as(its_pair integer, its_term bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE rosterd.pairs SET written = clock_timestamp() WHERE pair = its_pair AND term = its_term;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'the term % of pair % is over', its_term, its_pair USING ERRCODE = 'RO001';
+	END IF;
+END $$;
+ALTER TABLE rosterd.rosters ALTER roster SET STORAGE EXTERNAL; -- they are compressed
+ALTER TABLE rosterd.server_rosters ALTER roster SET STORAGE EXTERNAL;`
+
+// codeSuperseded is what write_as raises.
+const codeSuperseded = "RO001"
+
+// ErrSuperseded is why an instance that was active writes nothing any more.
+var ErrSuperseded = errors.New("another instance has become the active one")
+
+// ensure makes the schema, if there is none, and returns the number of a pair.
+func ensure(ctx context.Context, c *pgx.Conn, domain string) (pair int, err error) {
+	err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+		// Two instances that start at a time.
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1, 0)", lockClass); err != nil {
+			return err
+		}
+		var there bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass('rosterd.version') IS NOT NULL").Scan(&there); err != nil {
+			return err
+		}
+		if !there {
+			all := fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s;%s;%s;INSERT INTO rosterd.version VALUES (%d)", postgresSchema, forPostgres.Replace(schema), pairSchema, version)
+			if _, err := tx.Exec(ctx, all); err != nil {
+				return err
+			}
+		}
+		var known int
+		if err := tx.QueryRow(ctx, "SELECT version FROM rosterd.version").Scan(&known); err != nil {
+			return err
+		}
+		if known > version {
+			return fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
+		}
+		err := tx.QueryRow(ctx, "SELECT pair FROM rosterd.pairs WHERE domain = $1", domain).Scan(&pair)
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = tx.QueryRow(ctx, "INSERT INTO rosterd.pairs (domain) VALUES ($1) RETURNING pair", domain).Scan(&pair)
+		}
+		return err
+	})
+	return pair, err
+}
+
+// configure is how the database is connected to. A machine that vanishes is noticed within some 10 s, by either side,
+// and so is a process that does not go on with a transaction.
+func configure(c *pgx.ConnConfig) {
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = answerWithin
+	}
+	for parameter, value := range map[string]string{
+		"tcp_keepalives_idle": "4", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
+		"tcp_user_timeout": "10000", "idle_in_transaction_session_timeout": "10000", "lock_timeout": "4000",
+	} {
+		c.RuntimeParams[parameter] = value
+	}
+	c.DialFunc = (&net.Dialer{
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3}, Control: setUserTimeout,
+	}).DialContext
+}
+
+// explain is an error as an administrator sees it. It has nothing of the URL but the
+// database's name and where it is.
+func explain(where string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ofServer, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if ofServer.Code == codeSuperseded {
+			return ErrSuperseded
+		}
+		if ofServer.Code == "42501" && strings.Contains(ofServer.Message, "for database") {
+			return fmt.Errorf("database %s: %s: the role has to be allowed to make the schema %s (GRANT CREATE ON DATABASE)", where, ofServer.Message, postgresSchema)
+		}
+	}
+	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		err = errors.Unwrap(failed) // without the user's name, and all addresses once more
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("database %s does not answer", where)
+	}
+	return fmt.Errorf("database %s: %w", where, err)
+}
+
+// postgres is a database of a pair, as the active instance of a term writes it.
+type postgres struct {
+	pool  *pgxpool.Pool
+	where string
+	pair  int
+	term  int64
+
+	closed atomic.Bool
+}
+
+func (p *postgres) query(f func(row) error, statement string, args ...any) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	first := answerWithin
+	if len(args) == 0 { // of all rows
+		first = scanWithin
+	}
+	patience := time.AfterFunc(first, func() { cancel(context.DeadlineExceeded) })
+	defer patience.Stop()
+	rows, err := p.pool.Query(ctx, statement, storable(args)...)
+	if err == nil {
+		defer rows.Close()
+		for rows.Next() {
+			patience.Reset(answerWithin)
+			if err := f(rows.Scan); err != nil {
+				return p.ofRow(err)
+			}
+		}
+		err = rows.Err()
+	}
+	return p.explain(ctx, err)
+}
+
+// ofRow is an error of who reads a row, with the database's name if it is one of reading.
+func (p *postgres) ofRow(err error) error {
+	if known, ok := errors.AsType[unusable](err); ok {
+		return fmt.Errorf("database %s: a row %w", p.where, known)
+	}
+	if unread, ok := errors.AsType[pgx.ScanArgError](err); ok {
+		return p.ofRow(damaged(unread.Error()))
+	}
+	return err
+}
+
+func (p *postgres) explain(ctx context.Context, err error) error {
+	if err != nil && context.Cause(ctx) == context.DeadlineExceeded {
+		err = context.DeadlineExceeded
+	}
+	if err != nil && p.closed.Load() {
+		return ErrClosed
+	}
+	return explain(p.where, err)
+}
+
+// transact sends all statements at once: they are one transaction.
+func (p *postgres) transact(f func(execute) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	defer cancel()
+	var batch pgx.Batch
+	batch.Queue("SELECT rosterd.write_as($1, $2)", p.pair, p.term)
+	err := f(func(statement string, args ...any) error {
+		batch.Queue(statement, storable(args)...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	results := p.pool.SendBatch(ctx, &batch)
+	for range batch.Len() {
+		if _, err = results.Exec(); err != nil {
+			break
+		}
+	}
+	if closed := results.Close(); err == nil {
+		err = closed
+	}
+	return p.explain(ctx, err)
+}
+
+// storable replaces what PostgreSQL takes in no text: one such row would keep all others
+// from being written. Names of users and resources never have it.
+func storable(args []any) []any {
+	for i, arg := range args {
+		if s, is := arg.(string); is {
+			args[i] = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", "\uFFFD"), "\uFFFD")
+		}
+	}
+	return args
+}
+
+// checkpoint is the server's own.
+func (p *postgres) checkpoint(bool) error { return nil }
+
+func (p *postgres) close(bool) error {
+	p.closed.Store(true)
+	p.pool.Close() // when all are free
+	return nil
+}
