@@ -47,7 +47,7 @@ test: install-deps ## run all tests, end to end on a real Prosody and a real eja
 	if ! command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null; then \
 		echo "no C compiler: testing without the race detector"; race=; CGO_ENABLED=0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then export E2E=required; fi; \
-	set -x; $(GO) test $(BUILDFLAGS) $$race -timeout 10m ./...
+	set -x; $(GO) test $(BUILDFLAGS) $$race -timeout 30m ./...
 
 # Without the race detector: make test has had it.
 matrix: ## run the end-to-end tests on the servers of Debian 13 and sid, too, and print what works where; needs root

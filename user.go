@@ -197,6 +197,7 @@ type fetchAnswer struct {
 	Error    string   `json:"error,omitempty"` // why there is no roster
 	Contacts int      `json:"contacts"`
 	Missing  bool     `json:"missing"` // the backend does not know the user
+	Held     bool     `json:"held"`    // the removal guard would hold that
 	Changes  []change `json:"changes"` // what would be pushed to who shows the last known roster
 }
 
@@ -220,7 +221,9 @@ func fetchNow(ctx context.Context, cfg config.Config, user jid.JID, known admin.
 		return answer
 	}
 	answer.Contacts, answer.Missing = got.Roster.Len(), got.Missing
-	for _, c := range roster.Diff(rosterOf(known.Roster), got.Roster) {
+	before := rosterOf(known.Roster)
+	answer.Held = users.Rules{MaxRemoved: cfg.Contacts.MaxRemoved}.Holds(before.Len(), len(roster.Gone(before, got.Roster)), got.Missing)
+	for _, c := range roster.Diff(before, got.Roster) {
 		answer.Changes = append(answer.Changes, change{string(c.Action), users.ContactOf(c.Item)})
 	}
 	return answer
@@ -326,7 +329,11 @@ func (a userAnswer) print(w io.Writer, now time.Time) {
 	case f.Error != "":
 		line("backend now", "%s", f.Error)
 	default:
-		line("backend now", "%s, %s", counted(f.Contacts, "contact"), counted(len(f.Changes), "change"))
+		held := ""
+		if f.Held {
+			held = ", which the removal guard would hold"
+		}
+		line("backend now", "%s, %s%s", counted(f.Contacts, "contact"), counted(len(f.Changes), "change"), held)
 		for _, c := range f.Changes {
 			line("", "%-7s %s", c.Action, shown(c.Contact))
 		}

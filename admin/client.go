@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"syscall"
+	"time"
 
 	"rosterd/jid"
 	"rosterd/users"
@@ -22,12 +23,15 @@ var ErrNotRunning = errors.New("no rosterd runs with this state file")
 // Client asks the rosterd that runs. It is safe for concurrent use.
 type Client struct{ http http.Client }
 
+// patience is how long an answer may take: to approve is to ask the backend.
+const patience = 5 * time.Minute
+
 // NewClient makes a client of the socket at path.
 func NewClient(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}
-	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: patience}}
 }
 
 // User is what is known of a user (a bare JID).

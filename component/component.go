@@ -120,6 +120,8 @@ type API interface {
 	// State reports whether it works for a host's users, as far as is known, and why not.
 	// It does not block.
 	State(host string) (works bool, why string)
+	// Awaited reports whether it does not work at present, but is likely to soon.
+	Awaited(host string) bool
 }
 
 // Rosters knows the rosters. Its methods do not block.

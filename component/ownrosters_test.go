@@ -416,6 +416,19 @@ func TestPushByServer(t *testing.T) {
 	}
 }
 
+// While it is not known whether the server can be made to push, nothing counts as pushed.
+func TestPushAwaitsAPI(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.API, o.ServerPush = api{awaited}, serverPushes })
+	k := r.server.serve()
+	k.send("%s", delegationOnly+rostersOnly)
+	k.quiet()
+	k.quiet()
+	if o := receive(t, r.push(t, "balcony")); o.Err == nil || o.Refused {
+		t.Errorf("got %+v", o)
+	}
+	k.quiet()
+}
+
 // Where nothing is delegated and the server's own rosters can be kept, the server answers
 // by itself: nothing is pushed, and who comes is looked up.
 func TestQueryServer(t *testing.T) {
@@ -457,6 +470,10 @@ func TestQueryServer(t *testing.T) {
 type api struct{ why string }
 
 func (a api) State(string) (bool, string) { return a.why == "", a.why }
+func (a api) Awaited(string) bool         { return a.why == awaited }
+
+// awaited is why an API does not work yet.
+const awaited = "not tried yet"
 
 func TestRoutesOfAPI(t *testing.T) {
 	for _, test := range []struct {

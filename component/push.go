@@ -38,6 +38,7 @@ var Actions = []string{string(roster.Added), string(roster.Changed), string(rost
 var (
 	errPushBlocked  = errors.New("the user has blocked the component")
 	errServerPush   = errors.New("the server's own push")
+	errAwaited      = fmt.Errorf("%w: ejabberd's API does not work at present", errServerPush)
 	errTooLarge     = errors.New("a contact's name and groups take more than fits into xmpp.max_stanza_bytes")
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
@@ -55,6 +56,8 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		err = errStreamClosed
 	} else if g = s.grants.of(host); !c.pushesKnown(s, g) {
 		err = errNotAnnounced
+	} else if c.awaitsAPI(g, host) {
+		err = errAwaited
 	}
 	if err != nil {
 		c.logUndelivered(err)
@@ -92,6 +95,12 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 		}
 	}
 	return nil
+}
+
+// awaitsAPI reports whether a host can only be made to push by an API that does not work at
+// present: suggestions, on which few clients act, are no substitute for what is to come.
+func (c *Component) awaitsAPI(g grant, host string) bool {
+	return c.opts.API != nil && c.opts.ServerRoster != "off" && c.pushRoute(g) == PushExchange && c.opts.API.Awaited(host)
 }
 
 // pushesKnown reports whether it is known by now how a host lets rosterd push.

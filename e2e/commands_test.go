@@ -37,6 +37,7 @@ type known struct {
 	Error *struct{ Text string }
 	Fetch *struct {
 		Error    string
+		Held     bool
 		Contacts int
 		Changes  []struct {
 			Action  string
@@ -87,7 +88,7 @@ func TestCommands(t *testing.T) {
 
 	// What would change is said, and nobody is told.
 	w.backend.Set("juliet", contacts("Paris", "Nurse"))
-	if k := lookAt(t, w.rosterd, "--fetch", "juliet"); k.Fetch == nil || k.Fetch.Contacts != 2 || len(k.Fetch.Changes) != 2 || len(k.Roster.Contacts) != 2 {
+	if k := lookAt(t, w.rosterd, "--fetch", "juliet"); k.Fetch == nil || k.Fetch.Held || k.Fetch.Contacts != 2 || len(k.Fetch.Changes) != 2 || len(k.Roster.Contacts) != 2 {
 		t.Errorf("%+v", k)
 	}
 	wantQuiet(ctx, t, juliet)
@@ -132,6 +133,9 @@ func TestCommands(t *testing.T) {
 	w.backend.Set("juliet", contacts("Nurse", "Romeo"))
 	if code, out, _ := w.rosterd.Command(ctx, "refresh", "juliet"); code != 1 || !strings.Contains(out, "would remove 20 of 22 contacts: it counts if somebody approves it") {
 		t.Errorf("refresh: %d %s", code, out)
+	}
+	if k := lookAt(t, w.rosterd, "--fetch", "juliet"); k.Fetch == nil || !k.Fetch.Held || len(k.Fetch.Changes) != 20 {
+		t.Errorf("%+v", k)
 	}
 	if out := command(t, w.rosterd, "held"); !strings.HasPrefix(out, "juliet@example.org: 20 of 22 contacts") {
 		t.Errorf("held: %s", out)

@@ -95,12 +95,21 @@ func testDeployed(t *testing.T, server *harness.Server, settings map[string]any,
 		t.Fatal(err)
 	}
 	t.Cleanup(backend.Close)
+	backend.Set("juliet", contacts("Romeo"))
+	// Before rosterd runs, nothing is to be fixed.
+	checked := maps.Clone(settings)
+	checked["contacts.url"], checked["refresh.listen"], checked["metrics.listen"] = backend.URL(), freeport.Of(t), freeport.Of(t)
+	if checked["xmpp.address"] == nil {
+		checked["xmpp.address"] = server.ComponentAddress()
+	}
+	if output, code := check(t, checked, "--user", "juliet"); code != 0 || !strings.Contains(output, "rosterd can do its job: 0 failed, 0 to look at") {
+		t.Errorf("rosterd check: exit code %d\n%s", code, output)
+	}
 	w := &world{server: server, backend: backend}
 	w.rosterd = run(t, harness.RosterdOptions{Server: server, ContactsURL: backend.URL(), Settings: settings})
 	if err := w.rosterd.WaitReady(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.backend.Set("juliet", contacts("Romeo"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"))
 	w.backend.Set("juliet", contacts("Nurse"))

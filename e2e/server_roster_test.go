@@ -516,7 +516,7 @@ func TestServerRosterEdited(t *testing.T) { onKept(t, testServerRosterEdited) }
 func testServerRosterEdited(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := startKept(t, setup{server: srv, own: true, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}, Edits: true}})
-	list, items := many(60, "c")
+	list, items := many(40, "c")
 	w.backend.Set("juliet", list)
 	juliet := w.login(ctx, t, gosrc, julietFull)
 	w.refresh(ctx, t, "juliet")

@@ -73,10 +73,10 @@ type model struct {
 	rand  *rand.Rand // of the goroutine that makes the steps
 	waits *rand.Rand // guarded by mu
 	hub   *Hub
-	all   []jid.JID // bare JIDs of users, served and not
-	cut   func()    // ends the stream: what is on its way is lost
-	next  int       // payload
-	left  map[jid.JID]time.Time
+	all   []jid.JID             // bare JIDs of users, served and not
+	cut   func()                // ends the stream: what is on its way is lost
+	next  int                   // payload
+	left  map[jid.JID]time.Time // when each was last known to be available, or rosterd was restarted
 
 	logging sync.Mutex
 	log     []string // guarded by logging
@@ -151,13 +151,15 @@ func (m *model) restart() {
 		}
 	}
 	clear(m.known)
-	var shown []jid.JID
 	if m.hub != nil {
-		shown = m.hub.Unheard(time.Now().Add(time.Hour))
-		for full, at := range m.left {
-			if _, there := m.there[full]; !there && time.Since(at) < 10*time.Minute {
-				shown = append(shown, full)
-			}
+		for _, full := range m.hub.Unheard(time.Now().Add(time.Hour)) {
+			m.left[full] = time.Now()
+		}
+	}
+	var shown []jid.JID // as session.Table keeps them: until some time after they were found to be gone
+	for full, at := range m.left {
+		if time.Since(at) < 10*time.Minute {
+			shown, m.left[full] = append(shown, full), time.Now()
 		}
 	}
 	m.hub = New([]string{"a.example", "b.example"}, m, Limits{Resources: 8})

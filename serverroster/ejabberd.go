@@ -78,6 +78,8 @@ type apiState struct {
 	spelling string // as ejabberd has the host; "": it does not work
 	why      string // it does not
 	probes   bool   // send_stanza is permitted
+	worked   bool   // it does, or has
+	hopeless bool   // it never has, and was refused
 }
 
 // NewEjabberd makes an Ejabberd that nothing is known of yet. It connects to nobody before
@@ -125,6 +127,13 @@ func (e *Ejabberd) Doubt() {
 func (e *Ejabberd) State(host string) (works bool, why string) {
 	s := e.state(host)
 	return s.spelling != "", s.why
+}
+
+// Awaited reports whether the API does not work for a host's users at present, and may
+// soon: it has worked before, was not tried yet, or did not say why it does not.
+func (e *Ejabberd) Awaited(host string) bool {
+	s := e.state(host)
+	return s.spelling == "" && !s.hopeless
 }
 
 // Probes reports whether contacts can be asked for presence in the names of a host's users:
@@ -187,12 +196,18 @@ func (e *Ejabberd) Prove(ctx context.Context) {
 		now := apiState{spelling: spelling, probes: err == nil && e.sends(ctx)}
 		if err != nil {
 			now.why = err.Error()
-			if fault := (*apiError)(nil); errors.As(err, &fault) && fault.status == 0 {
+		}
+		fault, passes := (*apiError)(nil), false
+		if errors.As(err, &fault) {
+			passes = fault.status == 0 || fault.status >= http.StatusInternalServerError
+			if fault.status == 0 {
 				down = err
 			}
 		}
 		e.mu.Lock()
 		before := e.states[host]
+		now.worked = before.worked || err == nil
+		now.hopeless = !now.worked && !passes
 		e.states[host] = now
 		e.mu.Unlock()
 		if before == now {
@@ -350,11 +365,13 @@ func (w ejabberdWay) isFaulty(ctx context.Context, user jid.JID, err error) bool
 func (w ejabberdWay) set(ctx context.Context, user jid.JID, c roster.Change) error {
 	local, host := user.Local(), w.e.spell(user.Domain())
 	contact, contactHost := c.Item.JID.Local(), w.e.spell(c.Item.JID.Domain())
-	item := c.Item
-	if c.Action == roster.Removed {
-		item.Subscription = roster.SubscriptionNone
+	var err error
+	if item := c.Item; c.Action != roster.Removed || item.Subscription != roster.SubscriptionNone {
+		if c.Action == roster.Removed {
+			item.Subscription = roster.SubscriptionNone
+		}
+		err = w.e.add(ctx, local, host, contact, contactHost, item, w.e.groupList.Load())
 	}
-	err := w.e.add(ctx, local, host, contact, contactHost, item, w.e.groupList.Load())
 	if err == nil && c.Action == roster.Removed {
 		err = w.e.do(ctx, "delete_rosteritem", map[string]any{"localuser": local, "localhost": host, "user": contact, "host": contactHost})
 	}

@@ -224,6 +224,16 @@ func TestEjabberdRemoval(t *testing.T) {
 	}
 }
 
+// Who has no subscription is removed at once.
+func TestEjabberdRemovalWithoutSubscription(t *testing.T) {
+	f, e := proven(t)
+	f.calls = nil
+	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: address(t, "romeo@example.org"), Subscription: roster.SubscriptionNone}}}
+	if written, err := set(t.Context(), t, e, gone); err != nil || len(written) != 1 || !slices.Equal(f.calls, []string{"delete_rosteritem romeo@example.org"}) {
+		t.Error(written, err, f.calls)
+	}
+}
+
 // Presence is asked for in the name of a user alone who may see the contact, if ejabberd
 // permits to send stanzas.
 func TestEjabberdProbe(t *testing.T) {
@@ -427,11 +437,18 @@ func TestEjabberdRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); e.Run(ctx) }()
+	if !e.Awaited("example.org") {
+		t.Error("nobody waits for what was not tried")
+	}
+	ever := false
 	want := func(works bool) {
 		t.Helper()
 		<-changed
 		if now, why := e.State("example.org"); now != works {
 			t.Fatal(now, why)
+		}
+		if ever = ever || works; e.Awaited("example.org") != (ever && !works) {
+			t.Errorf("works %v, did once %v: awaited %v", works, ever, e.Awaited("example.org"))
 		}
 	}
 	want(false)

@@ -77,12 +77,25 @@ func (t *turn) pushAgain() []roster.Change {
 	changes := make([]roster.Change, len(contacts))
 	for i, item := range t.want.Lookup(contacts) {
 		changes[i] = roster.Change{Action: roster.Changed, Item: plainItem(item)}
-		if item.JID.IsZero() {
-			changes[i] = roster.Change{Action: roster.Removed, Item: roster.Item{JID: contacts[i]}}
+		if item.JID.IsZero() { // the server does not have it
+			changes[i] = roster.Change{Action: roster.Removed, Item: roster.Item{JID: contacts[i], Subscription: roster.SubscriptionNone}}
 		}
 	}
-	withRemoved(changes, t.have)
 	return changes
+}
+
+// looksFirst reports whether the server is to be asked first, once: it is to push the removal
+// of a contact whom it does not have, as far as is known, and is to send them nothing.
+func (t *turn) looksFirst() bool {
+	if t.lookedFirst {
+		return false
+	}
+	for _, p := range t.toPush {
+		for _, item := range t.want.Lookup(p.contacts) {
+			t.lookedFirst = t.lookedFirst || item.JID.IsZero()
+		}
+	}
+	return t.lookedFirst
 }
 
 // writeAgain writes what does not differ. What the server has is the same after that.

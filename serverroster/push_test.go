@@ -94,7 +94,7 @@ func TestPushedIsCorrected(t *testing.T) {
 		// Nobody is told again and again.
 		w.again()
 		w.settle()
-		w.sleep(48 * time.Hour)
+		w.sleep(25 * time.Hour)
 		w.settle()
 		want(t, w.pushed)
 
@@ -180,6 +180,13 @@ func testPush(t *testing.T, way string) {
 		w.settle()
 		w.equal(juliet, some)
 		w.quiet(func() { w.keeper.Keep(juliet, nil) })
+
+		// Whom the server has though it is not known is seen before they are removed.
+		w.server.put(juliet, contacts("romeo@example.org both Romeo", "nurse@example.org none Nurse", "mercutio@example.org both M"))
+		if err := <-w.push(mustJID("mercutio@example.org")); err != nil {
+			t.Error(err)
+		}
+		w.equal(juliet, some)
 
 		// What differs is written once.
 		some = contacts("romeo@example.org both R", "nurse@example.org none Nurse")

@@ -55,6 +55,8 @@ type turn struct {
 	toPush    []*serverPush
 	confirmed map[jid.JID]bool     // of what was written; nil: nothing is to be pushed
 	repeated  map[jid.JID]struct{} // written again for those
+
+	lookedFirst bool // see looksFirst
 }
 
 var (
@@ -122,6 +124,10 @@ func (t *turn) keep() (done bool, err error) {
 				continue
 			}
 			if t.moved() {
+				continue
+			}
+			if t.looksFirst() {
+				ask = true
 				continue
 			}
 			if again := t.pushAgain(); len(again) > 0 {
@@ -382,8 +388,14 @@ func (t *turn) rest() bool {
 		if t.waiters != nil || t.h.urgent.Len() > 0 {
 			until = until.Add(-maxOwed)
 		}
-		t.mu.Unlock()
 		wait := time.Until(until)
+		inVain := t.waiters != nil && wait > slowCall
+		t.h.slow = t.h.slow || inVain
+		t.mu.Unlock()
+		if inVain {
+			release(t.waiters, false)
+			t.waiters = nil
+		}
 		if wait <= 0 {
 			return true
 		}

@@ -67,8 +67,8 @@ func (e *heldError) Error() string {
 	return what + fmt.Sprintf("it counts if the backend says the same after %s", e.wait)
 }
 
-// holds reports whether a fetch that removes so many of some contacts is to be confirmed.
-func (r Rules) holds(of, removed int, missing bool) bool {
+// Holds reports whether a fetch that removes so many of some contacts is to be confirmed.
+func (r Rules) Holds(of, removed int, missing bool) bool {
 	return (of >= fewItems || missing) && float64(removed) > r.MaxRemoved*float64(of)
 }
 
@@ -95,10 +95,10 @@ func (u *user) guard(f roster.Fetched) error {
 			}
 		}
 	}
-	held := m.Rules.holds(of, removed, f.Missing)
+	held := m.Rules.Holds(of, removed, f.Missing)
 	if !held && u.own != nil {
 		of, removed = u.own.Len(), len(roster.Gone(u.own, now))
-		held = m.Rules.holds(of, removed, f.Missing)
+		held = m.Rules.Holds(of, removed, f.Missing)
 	}
 	if !held {
 		u.own = nil
@@ -313,7 +313,7 @@ func (m *Manager) Believes(name jid.JID, has *roster.Roster) bool {
 	if last.roster == nil {
 		return false
 	}
-	if !m.Rules.holds(has.Len(), len(roster.Gone(has, last.roster)), last.missing) {
+	if !m.Rules.Holds(has.Len(), len(roster.Gone(has, last.roster)), last.missing) {
 		return true
 	}
 	m.mu.Lock()

@@ -178,7 +178,11 @@ func (u *user) view() View {
 	v.Fetching, v.Queries, v.Error = u.fetching != nil, len(u.queries), u.failure
 	if u.suspect != nil {
 		h := HeldView{Held: u.held(), Approved: u.suspect.approved, Removes: []string{}}
-		for _, contact := range roster.Gone(u.last, u.suspect.roster) {
+		gone := roster.Gone(u.last, u.suspect.roster)
+		if len(gone) == 0 && u.own != nil { // the server's own roster, which it would replace
+			gone = roster.Gone(u.own, u.suspect.roster)
+		}
+		for _, contact := range gone {
 			h.Removes = append(h.Removes, contact.String())
 		}
 		v.Held = &h

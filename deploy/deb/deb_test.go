@@ -107,7 +107,7 @@ func TestPackage(t *testing.T) {
 	defer cancel()
 	dist := t.TempDir()
 	build := exec.CommandContext(ctx, "make", "--no-print-directory", "-s", "deb")
-	build.Dir, build.Env = "../..", append(os.Environ(), "OUT="+dist, "VERSION=v9.8.7")
+	build.Dir, build.Env = "../..", append(os.Environ(), "OUT="+dist, "VERSION=v9.8.7", "MAKEFLAGS=") // not those of make test
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -12,6 +12,9 @@ import (
 // roster of them from now on.
 func (w *world) known(user string) { w.toKeep.Store(user, true) }
 
+// lateRoster begins what lateRosters says.
+const lateRoster = "the server's roster of "
+
 // lateRosters says of the server's own rosters that are not in step how they differ
 // from the backend's, of so many at most.
 func (w *world) lateRosters(ctx context.Context, most int) []string {
@@ -28,7 +31,7 @@ func (w *world) lateRosters(ctx context.Context, most int) []string {
 			differs = w.truth.wantsOwn(user, has)
 		}
 		if differs != "" {
-			if late = append(late, "the server's roster of "+user+" "+differs); len(late) == most {
+			if late = append(late, lateRoster+user+" "+differs); len(late) == most {
 				break
 			}
 		}
