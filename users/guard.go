@@ -102,13 +102,13 @@ func (u *user) guard(f roster.Fetched) error {
 	}
 	if !held {
 		u.own = nil
-		m.guarded.believe(u.jid)
+		m.guarded.believe(u.jid, now)
 		return nil
 	}
 	if before != nil && before.roster.Equal(now) {
 		if before.counts(m.Rules) {
 			m.Logger.Warn("the backend confirmed that contacts are removed", "user", u.jid, "removed", removed, "of", of, "approved", before.approved)
-			m.guarded.believe(u.jid)
+			m.guarded.believe(u.jid, now)
 			if u.own != nil {
 				version := now.Version()
 				u.sure.Store(&version)
@@ -204,12 +204,14 @@ func (g *guarded) forget(user jid.JID) {
 	delete(g.held, user)
 }
 
-// believe says that a roster of the user is believed: what was rejected is another one.
-func (g *guarded) believe(user jid.JID) {
+// believe says that a roster of the user is believed, and what was rejected is not, if that
+// is another one. If it is the same, it may be the last known one already, and it is only the
+// server's own roster that it must not replace: after a restart nobody knows of that yet.
+func (g *guarded) believe(user jid.JID, r *roster.Roster) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.held, user)
-	if _, was := g.rejected[user]; was {
+	if version, was := g.rejected[user]; was && version != r.Version() {
 		delete(g.rejected, user)
 		g.store.Unreject(user.String())
 	}

@@ -1,0 +1,53 @@
+package users
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// inHeldOwn is inWorldWithServer with juliet offline, of whose roster on the server nothing
+// was known: the backend would remove all of its 20 contacts but one, which is held.
+func inHeldOwn(t *testing.T, confirm time.Duration, f func(t *testing.T, w *world, s *server)) {
+	t.Helper()
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		w.Rules.ConfirmAfter = confirm
+		w.rules.ConfirmAfter = confirm
+		s.own = contacts(t, many(20)...)
+		w.backend.set("juliet", many(1)...)
+		if err := w.refreshJuliet(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if held := w.Held(); len(held) != 1 || held[0].Removed != 19 {
+			t.Fatalf("held: %+v", held)
+		}
+		f(t, w, s)
+	})
+}
+
+// A rejection protects the server's own roster after a restart, too, though the last known
+// roster is the one that was rejected.
+func TestRejectedForTheServersRoster(t *testing.T) {
+	inHeldOwn(t, 30*time.Second, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		if err := w.Reject(t.Context(), juliet); err != nil {
+			t.Fatal(err)
+		}
+		w.restart(false)
+		s.m = w.Manager
+		w.KeepServerRosters(s)
+		w.Resume("example.org")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s.Keep(juliet, nil) // the keeper looks at her again
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := s.own.Len(); n != 20 {
+			t.Errorf("the server has %d contacts", n)
+		}
+		if held := w.Held(); len(held) != 1 || !held[0].Rejected {
+			t.Errorf("held: %+v", held)
+		}
+	})
+}
