@@ -258,13 +258,13 @@ func (m *Manager) Held() []Held {
 var ErrNothingHeld = errors.New("nothing is held: the last fetch was believed, or was not made yet")
 
 // Approve believes the roster of a user (a bare JID) that is held, if the backend says the
-// same when it is asked now. It waits for that, as [Manager.Refresh] does, and returns why it
-// failed.
+// same when it is asked now. It waits for that, as [Manager.Refresh] does, also if the user has
+// no connected resource, and returns why it failed.
 func (m *Manager) Approve(ctx context.Context, user jid.JID) error {
 	if err := m.decide(ctx, user, true); err != nil {
 		return err
 	}
-	failed, err := m.Refresh(ctx, []jid.JID{user})
+	failed, err := m.refresh(ctx, []jid.JID{user}, true)
 	if err == nil {
 		err = failed[user]
 	}

@@ -1,6 +1,7 @@
 package users
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,6 +49,31 @@ func TestRejectedForTheServersRoster(t *testing.T) {
 		}
 		if held := w.Held(); len(held) != 1 || !held[0].Rejected {
 			t.Errorf("held: %+v", held)
+		}
+		if err := w.Approve(t.Context(), juliet); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := s.own.Len(); n != 1 {
+			t.Errorf("approved, the server has %d contacts", n)
+		}
+	})
+}
+
+// What a person approves is done when they are told so, also of who is offline.
+func TestApprovedOffline(t *testing.T) {
+	inHeldOwn(t, Never, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		if err := w.Approve(t.Context(), juliet); err == nil || !strings.Contains(err.Error(), "would remove 20 of 20") {
+			t.Errorf("another roster: %v", err)
+		}
+		if err := w.Approve(t.Context(), juliet); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := s.own.Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
 		}
 	})
 }
