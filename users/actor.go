@@ -494,10 +494,10 @@ func (u *user) rest() {
 		u.save(nil)
 	}
 	if u.unread || u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
-		u.suspect != nil && u.own != nil || (u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
+		u.suspect != nil && m.keeps(u.jid.Domain()) || (u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}
-	if u.suspect != nil && !m.keeps(u.jid.Domain()) { // nobody is there to be fetched for
+	if u.suspect != nil { // nobody is there to be fetched for
 		m.guarded.forget(u.jid)
 	}
 	u.last.Pack()

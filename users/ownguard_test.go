@@ -77,3 +77,33 @@ func TestApprovedOffline(t *testing.T) {
 		}
 	})
 }
+
+// What is held of who is offline outlasts the cache: it is confirmed, or approved, once.
+func TestHeldOfflineStaysInMemory(t *testing.T) {
+	for _, confirm := range []time.Duration{30 * time.Second, Never} {
+		inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+			juliet := mustJID(t, "juliet@example.org")
+			w.Rules.ConfirmAfter = confirm
+			w.cache.max = 0 // others have taken it
+			w.backend.set("juliet", many(20)...)
+			w.refreshJuliet()
+			synctest.Wait()
+			w.backend.set("juliet", many(1)...)
+			w.refreshJuliet()
+			synctest.Wait()
+			if confirm == Never {
+				if err := w.Approve(t.Context(), juliet); err != nil {
+					t.Error(err)
+				}
+			}
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+			if n := s.has(juliet).Len(); n != 1 {
+				t.Errorf("%v: the server has %d contacts", confirm, n)
+			}
+			if c := w.Counts(); c.Held != 1 || c.Waiting != 0 || c.Marked != 0 || c.Loaded != 0 {
+				t.Errorf("%v: %+v", confirm, c)
+			}
+		})
+	}
+}
