@@ -420,7 +420,8 @@ func (u *user) received(e fetchedEvent) {
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
-		u.outdated, u.dirty, u.own = true, true, nil
+		u.outdated, u.dirty, u.own, u.suspect = true, true, nil, nil
+		m.guarded.forget(u.jid)
 	} else {
 		u.fetchLater(kind, err, b)
 	}

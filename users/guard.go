@@ -196,8 +196,8 @@ func (g *guarded) hold(user jid.JID, h Held) {
 	g.held[user] = h
 }
 
-// forget says that nothing is held any more, as nobody of the user is there: they are looked
-// at again when they are.
+// forget says that nothing is held any more, as the user is not fetched again for it: they
+// are looked at when they are there.
 func (g *guarded) forget(user jid.JID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

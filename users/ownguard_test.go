@@ -1,11 +1,16 @@
 package users
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rosterd/roster"
 )
+
+var errUnknown = fmt.Errorf("404: %w", roster.ErrUnknownUser)
 
 // inHeldOwn is inWorldWithServer with juliet offline, of whose roster on the server nothing
 // was known: the backend would remove all of its 20 contacts but one, which is held.
@@ -106,4 +111,19 @@ func TestHeldOfflineStaysInMemory(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whom the backend does not know any more, nothing is held of.
+func TestHeldOfflineAndUnknown(t *testing.T) {
+	inHeldOwn(t, 30*time.Second, func(t *testing.T, w *world, s *server) {
+		w.backend.fail(errUnknown)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if c := w.Counts(); c.Waiting != 0 || c.Marked != 0 {
+			t.Errorf("%+v", c)
+		}
+		if n := s.own.Len(); n != 20 {
+			t.Errorf("the server has %d contacts", n)
+		}
+	})
 }
