@@ -347,6 +347,38 @@ func TestDoubtfulBefore(t *testing.T) {
 	}
 }
 
+// An instance that takes over and is killed before it has written whom to doubt leaves that
+// to the next one.
+func TestDoubtOutlivesATakeover(t *testing.T) {
+	domain := domain()
+	l, s := become(t, newPair(t, domain), false)
+	(&state{Store: s, t: t}).sync()
+	s.Close()
+	statement(t, postgresql, "UPDATE rosterd.pairs SET written = now() - interval '1 hour' WHERE domain = '"+domain+"'") // as after an hour without the database
+	l.Release(false)
+	for n := range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		l, err := newPair(t, domain).Stand(ctx)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !l.Doubtful() {
+			t.Errorf("%d: nothing is in doubt", n)
+		}
+		l.Release(false) // it opens nothing
+	}
+	l, s = become(t, newPair(t, domain), true)
+	(&state{Store: s, t: t}).sync()
+	s.Close()
+	l.Release(false)
+	l, _ = become(t, newPair(t, domain), false)
+	defer l.Release(false)
+	if l.Before.quiet > quietFor {
+		t.Errorf("the one before wrote, and was quiet for %v", l.Before.quiet)
+	}
+}
+
 // Whom the one enters that stands by, the active one finds, until it strikes them out; who
 // is entered again meanwhile stays.
 func TestEntered(t *testing.T) {
