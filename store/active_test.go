@@ -267,6 +267,27 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
+// Who gives up before it has written that all are in doubt says so.
+func TestDoubtIsHandedOver(t *testing.T) {
+	domain := domain()
+	l, err := newPair(t, domain).Stand(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release(false)
+	statement(t, postgresql, "UPDATE rosterd.pairs SET term = term + 1 WHERE domain = '"+domain+"'") // nothing can be written any more
+	s, err := l.Open(Options{}, true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Mark("juliet@example.org", "why")
+	s.Abandon()
+	if left, err := s.Unwritten(); !errors.Is(err, errDoubts) || len(left) == 0 {
+		t.Errorf("%q, %v", left, err)
+	}
+}
+
 // When the lock is gone and another one has it, that is known at once.
 func TestLockLost(t *testing.T) {
 	domain := domain()
