@@ -129,10 +129,11 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 		return refresh.Left{}, p.lease.Doubtful()
 	}
 	left, err := once()
-	if err == nil {
-		return left, left.Lost
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), err == nil && left.Unknown: // it has ended
 		return left, p.lease.Doubtful()
+	case err == nil:
+		return left, left.Lost
 	}
 	p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
 	p.running.Go(func() {
@@ -154,7 +155,7 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 // stream is closed.
 func (p *pair) told(ctx context.Context, term int64) refresh.Left {
 	if !p.working.Load() || term <= p.lease.Term {
-		return refresh.Left{}
+		return refresh.Left{Unknown: true}
 	}
 	p.lease.Lose()
 	select {
