@@ -94,6 +94,7 @@ func (p *pair) over() <-chan struct{} {
 func (a *app) takeOver(l *store.Lease) error {
 	p := a.pair
 	p.lease = l
+	cfg := *a.cfg.Load()
 	began := time.Now()
 	var left refresh.Left
 	doubtful := false
@@ -101,13 +102,13 @@ func (a *app) takeOver(l *store.Lease) error {
 		left, doubtful = p.tell(before.URL)
 	}
 	var err error
-	if a.state, err = l.Open(a.storeOptions(a.cfg, a.log), doubtful, left.Unwritten); err != nil {
+	if a.state, err = l.Open(a.storeOptions(cfg, a.log), doubtful, left.Unwritten); err != nil {
 		return fmt.Errorf("state.url: %w", err)
 	}
-	if err := a.work(a.cfg, a.log); err != nil {
+	if err := a.work(cfg, a.log); err != nil {
 		return err
 	}
-	a.listenAdmin(a.cfg.State.Path)
+	a.listenAdmin(cfg.State.Path)
 	a.counters.Takeovers.Inc()
 	a.run()
 	p.running.Go(p.entered)
