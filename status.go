@@ -44,7 +44,7 @@ func (a *app) status() status {
 		s.Pair = a.pair.status()
 	}
 	if !a.working.Load() {
-		s.Status = component.Status{Domain: a.domain, Address: a.address, Reason: reasonStandby}
+		s.Status, s.Counts.MarkedFor = component.Status{Domain: a.domain, Address: a.address, Reason: reasonStandby}, map[string]int{}
 		return s
 	}
 	s.Status = a.component.Status()
