@@ -47,7 +47,7 @@ test: install-deps ## run all tests, end to end on a real Prosody and a real eja
 	if ! command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null; then \
 		echo "no C compiler: testing without the race detector"; race=; CGO_ENABLED=0; fi; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then export E2E=required; fi; \
-	set -x; $(GO) test $(BUILDFLAGS) $$race -timeout 10m ./...
+	set -x; $(GO) test $(BUILDFLAGS) $$race -timeout 30m ./...
 
 # Without the race detector: make test has had it.
 matrix: ## run the end-to-end tests on the servers of Debian 13 and sid, too, and print what works where; needs root
@@ -78,10 +78,14 @@ FAKE     ?= 1000
 PROSODY  ?= 20
 EJABBERD ?= 20
 FIRST    ?= 1
+# The same with two instances on one PostgreSQL.
+PAIR          ?= 200
+PAIR_PROSODY  ?= 10
+PAIR_EJABBERD ?= 10
 
 chaos: install-deps build ## let everything fail around ./rosterd, FAKE, PROSODY and EJABBERD times: nobody may lose a contact
 	$(GO) test $(BUILDFLAGS) -count=1 -v -timeout 90m -run '^(TestChaos|TestKillUnderRefresh|TestHerd)$$' ./e2e/chaos -args \
-		-rosterd "$(CURDIR)/rosterd" -full -fake $(FAKE) -prosody $(PROSODY) -ejabberd $(EJABBERD) -seed $(FIRST) -at-once 32
+		-rosterd "$(CURDIR)/rosterd" -full -fake $(FAKE) -prosody $(PROSODY) -ejabberd $(EJABBERD) -pair $(PAIR) -pair-prosody $(PAIR_PROSODY) -pair-ejabberd $(PAIR_EJABBERD) -seed $(FIRST) -at-once 32
 
 demo: install-deps build ## show rosterd at work on a private Prosody until Ctrl-C; DEMO_EXIT=1 ends after the show
 	@DEMO_EXIT=$(DEMO_EXIT) $(GO) run $(BUILDFLAGS) ./e2e/demo -rosterd ./rosterd

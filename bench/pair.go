@@ -28,7 +28,7 @@ func (b *bench) pair() part {
 	p.size = b.row(fmt.Sprintf("database with the state of %d users", p.many), "MiB", "their rosters, 3 KB each", 0, false)
 	p.takeover = b.row(fmt.Sprintf("  from the lock to all that is read, %d connected", p.few), "s", "1 s", 1, false)
 	p.all = b.row(fmt.Sprintf("  the same, %d connected", p.many), "s", "10 s", 1, false)
-	return part{name: "pair", run: p.run}
+	return part{name: "pair", run: p.run, once: true, long: time.Hour}
 }
 
 func (p *pairRows) run(ctx context.Context) error {

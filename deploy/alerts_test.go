@@ -36,8 +36,13 @@ type alertCase struct {
 }
 
 var alertCases = map[string]alertCase{
-	"RosterdDown":         {[]string{`up{job="rosterd"} 1 0x9`}, []string{`up{job="rosterd"} 1 0 1x8`, `up{job="prosody"} 0x10`}, `job="rosterd"`, "5m"},
-	"RosterdNotConnected": {[]string{`rosterd_connected 1 0x9`}, []string{`rosterd_connected 1 0 1x8`}, "", "5m"},
+	"RosterdDown": {[]string{`up{job="rosterd"} 1 0x9`}, []string{`up{job="rosterd"} 1 0 1x8`, `up{job="prosody"} 0x10`}, `job="rosterd"`, "5m"},
+	"RosterdNotConnected": {
+		[]string{`rosterd_connected 1 0x9`, `rosterd_active 1x10`},
+		[]string{`rosterd_connected 0x10`, `rosterd_active 0x10`}, "", "5m"}, // it stands by
+	"RosterdNobodyActive": {
+		[]string{`rosterd_active{job="one"} 1 0x9`},
+		[]string{`rosterd_active{job="two"} 0x10`, `rosterd_active{job="two",pod="other"} 1x10`}, `job="one"`, "5m"},
 	"RosterdNotDelegated": {
 		[]string{`rosterd_host_way{host="example.org",query="plain"} 1x10`},
 		[]string{`rosterd_host_way{host="example.org",query="delegated"} 1x10`, `rosterd_host_way{host="example.net",query="server"} 1x10`}, `host="example.org", query="plain"`, "5m"},

@@ -683,7 +683,7 @@ func TestSilentForMany(t *testing.T) {
 		w.server.do(func() { w.server.each = 2 * time.Second })
 		for n := range 5 {
 			user := mustJID(fmt.Sprintf("other%d@example.org", n))
-			if took := w.query(user, many(2)); n == 0 && took != queryWaits || n > 0 && took > 0 {
+			if took := w.query(user, many(2)); n == 0 && took > queryWaits || n > 0 && took > 0 {
 				t.Errorf("query %d of a slow server waited for %v", n, took)
 			}
 			w.sleep(10 * time.Second)

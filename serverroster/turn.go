@@ -391,8 +391,14 @@ func (t *turn) rest() bool {
 		if t.waiters != nil || t.h.urgent.Len() > 0 {
 			until = until.Add(-maxOwed)
 		}
-		t.mu.Unlock()
 		wait := time.Until(until)
+		inVain := t.waiters != nil && wait > slowCall
+		t.h.slow = t.h.slow || inVain
+		t.mu.Unlock()
+		if inVain {
+			release(t.waiters, false)
+			t.waiters = nil
+		}
 		if wait <= 0 {
 			return true
 		}

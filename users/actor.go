@@ -420,7 +420,8 @@ func (u *user) received(e fetchedEvent) {
 	}
 	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
 		m.queue.done(u.jid, f.generation, 0)
-		u.outdated, u.dirty, u.own = true, true, nil
+		u.outdated, u.dirty, u.own, u.suspect = true, true, nil, nil
+		m.guarded.forget(u.jid)
 	} else {
 		u.fetchLater(kind, err, b)
 	}
@@ -494,10 +495,10 @@ func (u *user) rest() {
 		u.save(nil)
 	}
 	if u.unread || u.fetching != nil || len(u.inFlight) > 0 || len(u.queries) > 0 || len(u.refreshes) > 0 || len(u.refused) > 0 || u.editing ||
-		u.suspect != nil && u.own != nil || (u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
+		u.suspect != nil && m.keeps(u.jid.Domain()) || (u.suspect != nil || len(u.edited) > 0) && m.Sessions.HasConnected(u.jid) {
 		return
 	}
-	if u.suspect != nil && !m.keeps(u.jid.Domain()) { // nobody is there to be fetched for
+	if u.suspect != nil { // nobody is there to be fetched for
 		m.guarded.forget(u.jid)
 	}
 	u.last.Pack()

@@ -102,13 +102,13 @@ func (u *user) guard(f roster.Fetched) error {
 	}
 	if !held {
 		u.own = nil
-		m.guarded.believe(u.jid)
+		m.guarded.believe(u.jid, now)
 		return nil
 	}
 	if before != nil && before.roster.Equal(now) {
 		if before.counts(m.Rules) {
 			m.Logger.Warn("the backend confirmed that contacts are removed", "user", u.jid, "removed", removed, "of", of, "approved", before.approved)
-			m.guarded.believe(u.jid)
+			m.guarded.believe(u.jid, now)
 			if u.own != nil {
 				version := now.Version()
 				u.sure.Store(&version)
@@ -196,20 +196,22 @@ func (g *guarded) hold(user jid.JID, h Held) {
 	g.held[user] = h
 }
 
-// forget says that nothing is held any more, as nobody of the user is there: they are looked
-// at again when they are.
+// forget says that nothing is held any more, as the user is not fetched again for it: they
+// are looked at when they are there.
 func (g *guarded) forget(user jid.JID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.held, user)
 }
 
-// believe says that a roster of the user is believed: what was rejected is another one.
-func (g *guarded) believe(user jid.JID) {
+// believe says that a roster of the user is believed, and what was rejected is not, if that
+// is another one. If it is the same, it may be the last known one already, and it is only the
+// server's own roster that it must not replace: after a restart nobody knows of that yet.
+func (g *guarded) believe(user jid.JID, r *roster.Roster) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.held, user)
-	if _, was := g.rejected[user]; was {
+	if version, was := g.rejected[user]; was && version != r.Version() {
 		delete(g.rejected, user)
 		g.store.Unreject(user.String())
 	}
@@ -256,13 +258,13 @@ func (m *Manager) Held() []Held {
 var ErrNothingHeld = errors.New("nothing is held: the last fetch was believed, or was not made yet")
 
 // Approve believes the roster of a user (a bare JID) that is held, if the backend says the
-// same when it is asked now. It waits for that, as [Manager.Refresh] does, and returns why it
-// failed.
+// same when it is asked now. It waits for that, as [Manager.Refresh] does, also if the user has
+// no connected resource, and returns why it failed.
 func (m *Manager) Approve(ctx context.Context, user jid.JID) error {
 	if err := m.decide(ctx, user, true); err != nil {
 		return err
 	}
-	failed, err := m.Refresh(ctx, []jid.JID{user})
+	failed, err := m.refresh(ctx, []jid.JID{user}, true)
 	if err == nil {
 		err = failed[user]
 	}

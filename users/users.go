@@ -341,15 +341,20 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 // While the stream is down it returns [roster.ErrNotConnected] and the users are refreshed
 // when [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
+	return m.refresh(ctx, users, false)
+}
+
+// refresh is Refresh; if now, users without a connected resource are fetched as the others.
+func (m *Manager) refresh(ctx context.Context, users []jid.JID, now bool) (map[jid.JID]error, error) {
 	connected := m.Pusher.Connected()
 	c := &call{left: 1, failed: make(map[jid.JID]error), done: make(chan struct{})}
 	var fetched, away []jid.JID
 	for _, user := range users {
 		switch {
-		case !m.Sessions.HasConnected(user) && m.keeps(user.Domain()):
+		case !now && !m.Sessions.HasConnected(user) && m.keeps(user.Domain()):
 			m.reports.note(user)
 			away = append(away, user)
-		case !m.Sessions.HasConnected(user) && !m.busy(user):
+		case !now && !m.Sessions.HasConnected(user) && !m.busy(user):
 			m.reports.note(user)
 			if m.debugs() {
 				m.Logger.Debug("not fetched, no client of the user is connected", "user", user)

@@ -102,7 +102,7 @@ func start(t *testing.T, listen string, c *exec.Cmd) {
 			t.Log(out.String())
 		}
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		conn, err := net.Dial("tcp", listen)
 		if err == nil {
 			conn.Close()

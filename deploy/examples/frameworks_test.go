@@ -134,7 +134,7 @@ func (f framework) test(t *testing.T, snippet string) {
 	m := metrics.New(prometheus.NewRegistry())
 	client := fetcher.New(fetcher.Options{
 		URL:     func(user jid.JID) (string, error) { return "http://" + listen + "/contacts/" + user.Local(), nil },
-		Timeout: 30 * time.Second, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
+		Timeout: 2 * time.Minute, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	})
@@ -150,7 +150,7 @@ func (f framework) test(t *testing.T, snippet string) {
 	if _, err := contacts("nobody"); !errors.As(err, &failure) || failure.Status != http.StatusNotFound {
 		t.Errorf("nobody: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	add, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listen+"/add", nil)
 	if err != nil {

@@ -117,7 +117,11 @@ func one(t *testing.T, kind Kind) {
 // the one server's habits, the others with the other's. Of the even ones, each third one is
 // on a server that pushes alone.
 func onFakes(t *testing.T, seeds uint64, total *Figures, pair bool) {
-	places := make(chan struct{}, max(1, *atOnce))
+	at := max(1, *atOnce)
+	if pair { // each has a PostgreSQL of its own
+		at = min(at, 8)
+	}
+	places := make(chan struct{}, at)
 	var runs sync.WaitGroup
 	for i := range seeds {
 		places <- struct{}{}

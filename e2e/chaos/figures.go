@@ -92,6 +92,10 @@ func (f *Figures) Print(w io.Writer, title string) {
 		f.Changes, f.Refreshes, f.Lost, f.Doubled, f.Fetches)
 	fmt.Fprintf(w, "  %d logins, %d logouts, %d sessions cut; %d queries: %d answered with a roster, %d with an error, %d not\n",
 		f.Logins, f.Logouts, f.Cuts, f.Queries, f.Answers, f.Refused, f.Unanswered)
-	fmt.Fprintf(w, "  %d pushes, of which %d removals; %d items of the server's own rosters written\n", f.Pushes, f.Removed, f.Written)
+	fmt.Fprintf(w, "  %d pushes, of which %d removals", f.Pushes, f.Removed)
+	if f.Written > 0 { // only fake servers count them
+		fmt.Fprintf(w, "; %d items of the server's own rosters written", f.Written)
+	}
+	fmt.Fprintln(w)
 	fmt.Fprintf(w, "  slowest convergence %s (%s)\n", f.Slowest.Round(time.Millisecond), f.SlowestIn)
 }
