@@ -803,10 +803,16 @@ func (k *Keeper) report(h *host) {
 	k.mu.Lock()
 	waiting, s := h.urgent.Len()+h.soon.Len()+h.background.Len()+h.failing.Len(), h.status
 	idle := waiting == 0 && !h.scan.on
+	failed := len(h.jobs) > 0 // and is tried again later
+	broken := h.broken != ""
 	k.mu.Unlock()
 	now := time.Now()
+	if idle && h.reporting {
+		way, _ := k.Ways(h.name)
+		h.reporting = way != nil && !broken // else they are not in step, and Resume goes on
+	}
 	switch {
-	case idle && h.reporting:
+	case idle && h.reporting && !failed:
 		k.Logger.Info("the server's rosters are in step", "host", h.name, "written", s.Written, "removed", s.Removed)
 		h.reporting = false
 		fallthrough
