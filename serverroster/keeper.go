@@ -395,6 +395,17 @@ func (k *Keeper) Status() (all []Status) {
 	return all
 }
 
+// WhyBroken is why a host's way is not used though it says that it works; "": it is used. It
+// does not block.
+func (k *Keeper) WhyBroken(host string) (why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.hosts[host]; h != nil {
+		why = h.broken
+	}
+	return why
+}
+
 // busy is how many hosts have something to do. k.mu is held.
 func (k *Keeper) busy() (n int) {
 	for _, h := range k.hosts {

@@ -859,7 +859,7 @@ func TestLies(t *testing.T) {
 				w.query(juliet, many(3))
 				w.query(romeo, many(3))
 				w.settle()
-				if len(w.broken) != 1 || w.status().Broken != w.broken[0] || strings.Count(w.log.String(), "is not there") != 1 || len(w.watcher.lost) != 1 {
+				if len(w.broken) != 1 || w.status().Broken != w.broken[0] || w.keeper.WhyBroken("example.org") != w.broken[0] || strings.Count(w.log.String(), "is not there") != 1 || len(w.watcher.lost) != 1 {
 					t.Fatalf("%q, %+v", w.broken, w.status())
 				}
 				if w.watcher.told(juliet) > 1 || w.watcher.told(romeo) > 0 {
@@ -877,7 +877,7 @@ func TestLies(t *testing.T) {
 				for _, user := range []jid.JID{juliet, romeo, nurse} {
 					w.equal(user, many(3))
 				}
-				if s := w.status(); s.Broken != "" || len(w.broken) != 1 {
+				if s := w.status(); s.Broken+w.keeper.WhyBroken("example.org") != "" || len(w.broken) != 1 {
 					t.Errorf("%+v", s)
 				}
 			})
