@@ -113,8 +113,9 @@ type Options struct {
 // worker for each host, which does one thing at a time. Together they take a fifth of the
 // server's time at most: after each portion the server rests for four times as long, but for
 // what queries wait for it does so afterwards. Queries go first, then those who have logged in
-// or whose rosters have changed since the server had them, then all others. What waits is an address for each user. Its
-// methods are safe for concurrent use, and do not block, but for [Keeper.Close].
+// or whose rosters have changed since the server had them, then all others. What waits is an
+// address for each user. Its methods are safe for concurrent use, and do not block, but for
+// [Keeper.Close]; Keep reads the store.
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
 // written, it has that: after a kill, the server is asked what it has.
