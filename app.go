@@ -96,7 +96,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 // app is the program, wired. Its HTTP servers are running. What is made by work is there
 // while working: an instance of a pair that stands by has none of it.
 type app struct {
-	cfg              config.Config // in effect
+	cfg              atomic.Pointer[config.Config] // in effect: what it points to is never modified
 	log              *slog.Logger
 	level            *slog.LevelVar
 	tokens           *refresh.Tokens
@@ -130,7 +130,8 @@ type app struct {
 // assemble makes the parts, connects them, and begins to listen. If it fails,
 // nothing is left running.
 func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app, error) {
-	a := &app{cfg: cfg, domain: cfg.XMPP.Domain, address: cfg.XMPP.Address, log: log, events: events, started: time.Now(), tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
+	a := &app{domain: cfg.XMPP.Domain, address: cfg.XMPP.Address, log: log, events: events, started: time.Now(), tokens: refresh.NewTokens(tokensOf(cfg.Refresh)...), failed: make(chan error, 2)}
+	a.cfg.Store(&cfg)
 	a.requests, a.endRequests = context.WithCancel(context.Background())
 	a.streams, a.endStreams = context.WithCancel(context.Background())
 	a.stops = append(a.stops, a.endRequests, a.endStreams)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -42,5 +43,27 @@ func TestCheckCommandLine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What stands behind -- is no flag, whatever it begins with.
+func TestNamesThatBeginWithADash(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("config.yaml", []byte(`
+xmpp: {domain: contacts.example.org, secret: x, hosts: [example.org]}
+contacts: {url: "http://127.0.0.1:1/contacts/%s"}
+state: {path: rosterd.db}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("rosterd.db", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), nil, []string{"user", "-config", "config.yaml", "--", "-juliet"}, &stdout, &stderr); code != 0 {
+		t.Fatalf("exit code %d: %s", code, &stderr)
+	}
+	if !bytes.Contains(stdout.Bytes(), []byte(" -juliet@example.org, says the state file")) {
+		t.Errorf("said %s", &stdout)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,10 +61,13 @@ func runs(do func(ctx context.Context, args []string) error) func(*cobra.Command
 }
 
 // longFlags gives flags of one dash, as -config, which rosterd took before it had commands,
-// their second one.
+// their second one. What stands behind -- is no flag.
 func longFlags(args []string) []string {
-	long := make([]string, len(args))
+	long := slices.Clone(args)
 	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
 		if len(arg) > 2 && arg[0] == '-' && arg[1] != '-' {
 			arg = "-" + arg
 		}

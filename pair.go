@@ -94,6 +94,7 @@ func (p *pair) over() <-chan struct{} {
 func (a *app) takeOver(l *store.Lease) error {
 	p := a.pair
 	p.lease = l
+	cfg := *a.cfg.Load()
 	began := time.Now()
 	var left refresh.Left
 	doubtful := false
@@ -101,13 +102,13 @@ func (a *app) takeOver(l *store.Lease) error {
 		left, doubtful = p.tell(before.URL)
 	}
 	var err error
-	if a.state, err = l.Open(a.storeOptions(a.cfg, a.log), doubtful, left.Unwritten); err != nil {
+	if a.state, err = l.Open(a.storeOptions(cfg, a.log), doubtful, left.Unwritten); err != nil {
 		return fmt.Errorf("state.url: %w", err)
 	}
-	if err := a.work(a.cfg, a.log); err != nil {
+	if err := a.work(cfg, a.log); err != nil {
 		return err
 	}
-	a.listenAdmin(a.cfg.State.Path)
+	a.listenAdmin(cfg.State.Path)
 	a.counters.Takeovers.Inc()
 	a.run()
 	p.running.Go(p.entered)
@@ -129,10 +130,11 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 		return refresh.Left{}, p.lease.Doubtful()
 	}
 	left, err := once()
-	if err == nil {
-		return left, left.Lost
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), err == nil && left.Unknown: // it has ended
 		return left, p.lease.Doubtful()
+	case err == nil:
+		return left, left.Lost
 	}
 	p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
 	p.running.Go(func() {
@@ -154,7 +156,7 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 // stream is closed.
 func (p *pair) told(ctx context.Context, term int64) refresh.Left {
 	if !p.working.Load() || term <= p.lease.Term {
-		return refresh.Left{}
+		return refresh.Left{Unknown: true}
 	}
 	p.lease.Lose()
 	select {

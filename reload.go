@@ -15,7 +15,7 @@ func (a *app) tryReload(file string) error {
 	if err != nil {
 		return err
 	}
-	now, taken, left, err := a.cfg.Reload(next)
+	now, taken, left, err := a.cfg.Load().Reload(next)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (a *app) tryReload(file string) error {
 		a.ejabberd.Renew(loginOf(now.Ejabberd.API))
 	}
 	a.tokens.Set(tokensOf(now.Refresh)...)
-	a.cfg = now
+	a.cfg.Store(&now)
 	warn(a.log, warnings)
 	level := levelOf(now.Log)
 	a.level.Set(min(level, a.level.Level())) // so that the line is logged if the old or the new level lets it

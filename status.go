@@ -44,7 +44,7 @@ func (a *app) status() status {
 		s.Pair = a.pair.status()
 	}
 	if !a.working.Load() {
-		s.Status = component.Status{Domain: a.domain, Address: a.address, Reason: reasonStandby}
+		s.Status, s.Counts.MarkedFor = component.Status{Domain: a.domain, Address: a.address, Reason: reasonStandby}, map[string]int{}
 		return s
 	}
 	s.Status = a.component.Status()
@@ -120,14 +120,14 @@ var kinds = map[string]string{
 
 // overview is what the status page says.
 func (a *app) overview() metrics.Overview {
-	s := a.status()
+	s, cfg := a.status(), *a.cfg.Load()
 	o := metrics.Overview{Version: s.Version, Commit: s.Commit, Started: s.Started, Connected: s.Connected, Reason: s.Reason,
-		Domain: s.Domain, Address: s.Address, State: a.cfg.State.Path, StateError: s.State}
+		Domain: s.Domain, Address: s.Address, State: cfg.State.Path, StateError: s.State}
 	if s.Pair != nil {
 		o.Role, o.Since, o.State, o.StateError = s.Pair.Role, s.Pair.Since, a.pair.db.String(), cmp.Or(s.State, s.Pair.Error)
 	}
 	for _, host := range s.Hosts {
-		o.Hosts = append(o.Hosts, check.Overview(a.cfg, host, s.Status))
+		o.Hosts = append(o.Hosts, check.Overview(cfg, host, s.Status))
 	}
 	for _, b := range s.Backends {
 		o.Backends = append(o.Backends, metrics.Backend(b))

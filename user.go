@@ -36,7 +36,8 @@ func (c *command) user() *cobra.Command {
 		Long: `user says what rosterd knows of a user, by localpart or bare JID: their sessions and
 what each was told, the roster with its version and when it was fetched, why the user
 is to be refreshed again, what the removal guard holds, the last error. If no rosterd
-runs, it reads the state file, which it does not change.
+runs, it reads the state file, which it does not change. Of a pair, only the active
+instance can be asked, on its machine.
 ` + rights,
 		RunE: runs(func(ctx context.Context, args []string) error {
 			cfg, name, err := c.named(args[0])
@@ -79,7 +80,7 @@ more than contacts.max_removed of their contacts. rosterd user says which.
 			list, err := admin.NewClient(admin.Path(stateFile(cfg))).Held(ctx)
 			switch {
 			case err != nil:
-				return err
+				return asked(cfg, err)
 			case asJSON:
 				return writeJSON(c.stdout, list)
 			case len(list) == 0:
@@ -122,7 +123,7 @@ func (c *command) decide(name, short, long, done string, decide func(*admin.Clie
 			for _, arg := range args {
 				cfg, user, err := c.named(arg)
 				if err == nil {
-					err = decide(admin.NewClient(admin.Path(stateFile(cfg))), ctx, user)
+					err = asked(cfg, decide(admin.NewClient(admin.Path(stateFile(cfg))), ctx, user))
 				}
 				if err != nil {
 					failed = errSaid
@@ -157,20 +158,37 @@ func (c *command) named(name string) (config.Config, jid.JID, error) {
 }
 
 // serviceState is the state file of a service of systemd's, for who has not its environment.
-const serviceState = "/var/lib/rosterd/rosterd.db"
+var serviceState = "/var/lib/rosterd/rosterd.db" // another one in tests
 
-// stateFile is the state file that a rosterd with this configuration has.
+// stateFile is the state file that a rosterd with this configuration has. An instance of a
+// pair has none, but its socket is in the same place.
 func stateFile(cfg config.Config) string {
 	path := cfg.State.Path
 	if path != config.Default().State.Path || os.Getenv("STATE_DIRECTORY") != "" {
 		return path
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(serviceState); !errors.Is(err, fs.ErrNotExist) {
-			return serviceState
+	there := func(state string) bool {
+		if cfg.State.URL != "" {
+			state = admin.Path(state)
 		}
+		_, err := os.Stat(state)
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	if !there(path) && there(serviceState) {
+		return serviceState
 	}
 	return path
+}
+
+// errStandby is for who asks an instance of a pair that is not the active one, or does not run.
+var errStandby = errors.New("no active instance of the pair runs here: ask on the machine of the one that is, which rosterd check names")
+
+// asked is an error of the rosterd that was asked, as who asked has to know it.
+func asked(cfg config.Config, err error) error {
+	if cfg.State.URL != "" && errors.Is(err, admin.ErrNotRunning) {
+		return errStandby
+	}
+	return err
 }
 
 // lookAt asks the rosterd that runs, or reads the state file.
@@ -180,10 +198,10 @@ func lookAt(ctx context.Context, cfg config.Config, user jid.JID) (admin.User, e
 		return admin.User{}, errors.New("state.path is empty: there is no file beside which the rosterd that runs could be asked")
 	}
 	known, err := admin.NewClient(admin.Path(file)).User(ctx, user)
-	if errors.Is(err, admin.ErrNotRunning) {
+	if errors.Is(err, admin.ErrNotRunning) && cfg.State.URL == "" {
 		return admin.Look(file, user)
 	}
-	return known, err
+	return known, asked(cfg, err)
 }
 
 // userAnswer is what `rosterd user` says.

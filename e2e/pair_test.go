@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -196,6 +197,22 @@ func testPairRefresh(t *testing.T, srv server) {
 	wantRoster(ctx, t, juliet, item("Romeo"))
 }
 
+// waitServed waits until roster queries are answered: ejabberd takes the delegation away with
+// the instance that leaves, and the other one connects anew when it has noticed that.
+func waitServed(ctx context.Context, t *testing.T, client harness.Client) {
+	t.Helper()
+	for {
+		_, err := client.Roster(ctx)
+		if err == nil || errors.Is(err, harness.ErrUnchanged) {
+			return
+		}
+		var refused *harness.StanzaError
+		if !errors.As(err, &refused) || refused.Condition != "service-unavailable" {
+			t.Fatal(err)
+		}
+	}
+}
+
 // The active one is paused for longer than it may be: the other one takes over. When it goes
 // on, it tells nobody anything, and ends.
 func TestPairPaused(t *testing.T) { onServers(t, testPairPaused) }
@@ -218,6 +235,7 @@ func testPairPaused(t *testing.T, srv server) {
 	}
 	w.swap(ctx, t)
 	waitBrought(ctx, t, juliet, item("Nurse"))
+	waitServed(ctx, t, juliet)
 	wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
 	w.backend.Set("juliet", contacts("Nurse"))
 	w.refresh(ctx, t, "juliet")

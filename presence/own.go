@@ -39,7 +39,7 @@ type ownFact struct {
 	contact jid.JID // bare
 	has     sight
 	told    bool           // the server has sent the contact what follows
-	early   bool           // that was when something relayed may not have passed the server
+	passed  uint64         // what was relayed up to this fact the server had handled then
 	now     *roster.Roster // not nil: the whole roster; else the contact alone
 }
 
@@ -71,7 +71,7 @@ func (h *Hub) own(user jid.JID, f ownFact) {
 		return
 	}
 	h.clock++
-	f.at, f.early = h.clock, u.relayed > h.passed
+	f.at, f.passed = h.clock, h.passed
 	if len(u.facts) >= maxOwnFacts {
 		u.facts, f = u.facts[:0], ownFact{}
 	}
@@ -276,11 +276,9 @@ func (h *Hub) takeWhole(u *user, f ownFact) {
 		h.note(u, c.JID, sightOf(c.Before), sightOf(c.After))
 	}
 	contacts := slices.Collect(maps.Keys(before))
-	if knew {
-		for contact := range o.contacts {
-			if _, ok := before[contact]; !ok {
-				contacts = append(contacts, contact)
-			}
+	for contact, has := range o.contacts {
+		if _, ok := before[contact]; !ok && (knew || has&isSeen != 0) {
+			contacts = append(contacts, contact)
 		}
 	}
 	for i, item := range u.roster.Lookup(contacts) {
@@ -292,7 +290,8 @@ func (h *Hub) takeWhole(u *user, f ownFact) {
 		if is, ok := o.contacts[f.contact]; ok {
 			f.has = is
 		}
-		h.changed(u, f, was^f.has, true)
+		// What the server has shown to who may not see the user, nobody knows at first.
+		h.changed(u, f, was^f.has, ok || knew)
 	}
 }
 
@@ -391,9 +390,10 @@ func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 		h.expire(u)
 	}
 	s := &u.subscribers[i]
+	overtook := s.relayed && u.relayed > f.passed || e.user != nil && e.user.absentAt > f.passed
 	unended := func(r *resource) bool { return r.gone() && r.changed > s.sent && r.since <= s.sent }
 	switch {
-	case known && f.told && shows && s.end == lasts && !s.doubt && !(s.relayed && f.early) && !slices.ContainsFunc(u.resources, unended):
+	case known && f.told && shows && s.end == lasts && !s.doubt && !overtook && !slices.ContainsFunc(u.resources, unended):
 		s.sent, s.lost = max(s.sent, f.at), false
 	case f.told && shows != (s.end == lasts), !known, h.isPending(u, s):
 		s.doubted()

@@ -134,7 +134,7 @@ func (m *model) resume(ctx context.Context) {
 		}
 		m.mu.Lock()
 		m.resumed = m.resumed || m.line == ctx
-		users := slices.Collect(maps.Keys(m.known))
+		users := slices.SortedFunc(maps.Keys(m.known), jid.JID.Compare)
 		m.mu.Unlock()
 		for _, user := range users {
 			if hub == m.hub && ctx.Err() == nil {
@@ -188,6 +188,7 @@ func (m *model) keep(user jid.JID, ready func()) {
 				}
 			}
 		}()
+		wrote := false
 		for {
 			m.wire.Lock()
 			m.mu.Lock()
@@ -203,6 +204,10 @@ func (m *model) keep(user jid.JID, ready func()) {
 				c = changes[m.random.IntN(len(changes))]
 				lost = m.random.IntN(30) == 0
 				if !gone {
+					if !wrote || m.random.IntN(4) == 0 { // in another turn
+						hub.InStep(user, m.own[user])
+					}
+					wrote = true
 					m.write(user, c)
 				}
 			} else if readies = append(readies, m.readies[user]...); !gone && m.inStep[user].IsZero() {
@@ -272,7 +277,8 @@ func (m *model) with(r *roster.Roster, c roster.Change) *roster.Roster {
 	return roster.New(items)
 }
 
-// mayRelay fails if presence is relayed that the server sends by itself.
+// mayRelay fails if presence is relayed that the server sends by itself, or that tells of a
+// resource to whom the user never was to be seen by.
 func (m *model) mayRelay(s Stanza) {
 	if m.ownServer == nil {
 		return
@@ -281,6 +287,9 @@ func (m *model) mayRelay(s Stanza) {
 	defer m.mu.Unlock()
 	m.note("relays %s", text(s))
 	pair := [2]jid.JID{s.From.Bare(), s.To.Bare()}
+	if !s.From.IsBare() && !m.seen[pair] && len(m.hub.before) == 0 {
+		m.t.Errorf("%s is relayed", text(s))
+	}
 	last := m.relayed[pair]
 	m.relayed[pair] = time.Now()
 	if time.Since(last) < time.Minute {

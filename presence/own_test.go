@@ -175,3 +175,40 @@ func TestOwnRostersOnANewStream(t *testing.T) {
 		s.expect("it is not any more", "x/1>y: hi")
 	})
 }
+
+// What a server has before it is written says who was shown what, and who nothing: nobody is
+// told of a resource that they never were to see.
+func TestOwnRosterBeforeItIsWritten(t *testing.T) {
+	kept(t, func(s *stage, k *keeperStub) {
+		k.mute = true
+		s.roster("x", "w to", "y both", "v from")
+		s.on("v/1", "w/1", "y/1", "z/1")
+		k.says["x"] = []string{"v from", "z from"}
+		s.on("x/1")
+		s.expect("it is known who is not to see x, and sees them", "x/1>z!")
+		s.written("x", "z", false)
+		s.written("x", "w to", false)
+		s.expect("w never saw x")
+		s.written("x", "y both", true)
+		s.on("x/1 away")
+		time.Sleep(time.Minute)
+		s.expect("the server has told y")
+	})
+}
+
+// Whom a new stream tells that a contact is not to be seen, the next one does not tell which
+// resources the contact has.
+func TestOwnRosterNotToBeSeen(t *testing.T) {
+	kept(t, func(s *stage, k *keeperStub) {
+		k.inStep(s, "x")
+		k.inStep(s, "y", "x to")
+		for range 3 {
+			s.on("x/1", "y/1")
+			time.Sleep(time.Minute)
+			s.stream()
+			s.on("x/1", "y/1")
+			time.Sleep(time.Minute)
+			s.expect("the bare JID alone", "x>y!")
+		}
+	})
+}

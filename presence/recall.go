@@ -94,7 +94,8 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 		visible = subscribed || !u.known
 	}
 	var shown []jid.JID
-	if b := h.before[contact]; b != nil && h.before[to.jid] != nil {
+	b := h.before[contact]
+	if b != nil && h.before[to.jid] != nil {
 		if _, saw := slices.BinarySearchFunc(b.to, to.jid, jid.JID.Compare); saw || b.all {
 			shown = b.shown
 		}
@@ -105,8 +106,9 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 			batch = append(batch, Stanza{From: full, To: to.jid, Unavailable: true})
 		}
 	}
-	// Where the server's own roster is known it has told of those who are not there.
-	if told := to.own.asks(contact, roster.SubscriptionTo); len(shown) == 0 && !visible && (u != nil && u.available > 0 || !told) {
+	// Where the server's own roster is known it has told of those who are not there, but an
+	// earlier rosterd may have been killed before it took back what somebody may not see any more.
+	if told := b == nil && to.own.asks(contact, roster.SubscriptionTo); len(shown) == 0 && !visible && (u != nil && u.available > 0 || !told) {
 		batch = append(batch, Stanza{From: contact, To: to.jid, Unavailable: true})
 	}
 	if len(batch) > before {
@@ -115,7 +117,7 @@ func (h *Hub) sendContact(contact jid.JID, to *user, batch []Stanza) []Stanza {
 	}
 	if u != nil && len(batch) > before { // what the server sends of the contact may overtake it
 		i, is := u.subscriber(to.id)
-		if !is && !visible && u.available > 0 {
+		if !is && !visible && u.available > 0 && u.native(to.jid, &subscriber{end: told}) {
 			h.insert(u, i, subscriber{id: to.id, end: told})
 			h.expire(u)
 			is = true

@@ -88,3 +88,20 @@ func TestRecalledTooEarly(t *testing.T) {
 		s.end()
 	})
 }
+
+// Who may not see a contact any more is told that the contact is not there, if rosterd was
+// killed before it took that back: the server does not.
+func TestRecallAfterARemoval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, Limits{})
+		s.hub.Keeper(&keeperStub{hub: s.hub, says: map[string][]string{"y": {"x to", "z to"}}})
+		s.hub.Recall([]jid.JID{address("x/1"), address("y/1")})
+		s.roster("x")
+		s.roster("y", "x to", "z to")
+		s.stream()
+		s.on("y/1")
+		time.Sleep(s.hub.limits.Settle + time.Minute)
+		s.expect("but not of z, whom no rosterd has shown", "x>y!")
+		s.end()
+	})
+}

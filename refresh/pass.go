@@ -38,6 +38,9 @@ type term struct {
 type Left struct {
 	Unwritten []byte `json:"unwritten,omitempty"`
 	Lost      bool   `json:"lost,omitempty"` // and could not say either
+	// Unknown: this process was not active, as one that was started again. It says nothing
+	// of the one that was.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // told says that another instance is active.

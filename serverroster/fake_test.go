@@ -274,40 +274,36 @@ func (r *fakeRosters) Known(user jid.JID) (*roster.Roster, bool) {
 
 // fakeWatcher notes what it is told.
 type fakeWatcher struct {
-	mu     sync.Mutex
-	has    map[jid.JID]map[jid.JID]roster.Item // by what it was told
-	inStep map[jid.JID]int
-	direct bool // an exchange was said
-	lost   []string
-	act    func(user jid.JID) // when they are in step; nil: nothing
-}
-
-func newFakeWatcher() *fakeWatcher {
-	return &fakeWatcher{has: make(map[jid.JID]map[jid.JID]roster.Item), inStep: make(map[jid.JID]int)}
+	t       *testing.T
+	rosters *fakeRosters
+	mu      sync.Mutex
+	knows   map[jid.JID]bool // what the server has, since the keeper was started
+	inStep  map[jid.JID]int  // with the last known roster
+	direct  bool             // an exchange was said
+	lost    []string
+	act     func(user jid.JID) // when they are in step; nil: nothing
 }
 
 func (w *fakeWatcher) Written(user jid.JID, c roster.Change, exchanges bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.direct = w.direct || exchanges
-	if w.has[user] == nil {
-		w.has[user] = make(map[jid.JID]roster.Item)
-	}
-	if delete(w.has[user], c.Item.JID); c.Action != roster.Removed {
-		w.has[user][c.Item.JID] = c.Item
+	if !w.knows[user] {
+		w.t.Errorf("%s was written for %s before it was told what the server has", c.Item.JID, user)
 	}
 }
 
 func (w *fakeWatcher) InStep(user jid.JID, now *roster.Roster) {
-	if w.act != nil {
+	want, _ := w.rosters.Known(user)
+	inStep := len(difference(now, want)) == 0
+	if inStep && w.act != nil {
 		w.act(user)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.inStep[user]++
-	w.has[user] = make(map[jid.JID]roster.Item)
-	for _, item := range now.Items() {
-		w.has[user][item.JID] = item
+	w.knows[user] = true
+	if inStep {
+		w.inStep[user]++
 	}
 }
 
@@ -449,7 +445,8 @@ func test(t *testing.T, f func(w *world)) { bubble(t, "", f) }
 func bubble(t *testing.T, path string, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, path: path, server: newFakeServer(), rosters: &fakeRosters{known: make(map[jid.JID]*roster.Roster)},
-			watcher: newFakeWatcher(), name: "privilege", rate: 1000, pushed: &pushed{}, log: &log{}}
+			name: "privilege", rate: 1000, pushed: &pushed{}, log: &log{}}
+		w.watcher = &fakeWatcher{t: t, rosters: w.rosters, inStep: make(map[jid.JID]int)}
 		w.open()
 		defer func() { w.close() }()
 		w.keeper.Resume("example.org")
@@ -473,6 +470,9 @@ func (w *world) open() {
 
 // start starts a keeper.
 func (w *world) start(s Store) {
+	w.watcher.mu.Lock()
+	w.watcher.knows = make(map[jid.JID]bool)
+	w.watcher.mu.Unlock()
 	m := metrics.New(prometheus.NewRegistry())
 	w.keeper = New(Options{
 		Ways: func(string) (Way, string) {

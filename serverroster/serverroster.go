@@ -56,7 +56,8 @@ type Watcher interface {
 	// the user's presence to the contact, if that follows; else it does so with the next
 	// presence alone. The contact's presence for the user it may have fetched, or not.
 	Written(user jid.JID, c roster.Change, exchanges bool)
-	// InStep says that the server's own roster of a user is this one.
+	// InStep says that the server's own roster of a user is this one: it is in step, or
+	// about to be written.
 	InStep(user jid.JID, now *roster.Roster)
 	// Lost says that nothing is known any more of the rosters of a host's users.
 	Lost(host string)

@@ -257,6 +257,9 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 		t.Store.PutServerRoster(t.kept, func() { close(kept) })
 		<-kept
 	}
+	if t.Watcher != nil { // what it was before says what follows from what is written
+		t.Watcher.InStep(t.j.user, t.have)
+	}
 	from := len(t.sent)
 	for len(changes) > 0 && !over && err == nil {
 		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))

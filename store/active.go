@@ -294,7 +294,10 @@ func (l *Lease) begin(ctx context.Context, c *pgx.Conn) error {
 			if l.Before, err = readTerm(ctx, tx, l.num, "FOR UPDATE"); err != nil {
 				return err
 			}
-			return tx.QueryRow(ctx, `UPDATE rosterd.pairs SET term = term + 1, active = $2, since = now(), written = clock_timestamp(), ended = false
+			// When was written last stays, if something may be in doubt: who ends before it has
+			// written that leaves the doubt to the next one.
+			return tx.QueryRow(ctx, `UPDATE rosterd.pairs SET term = term + 1, active = $2, since = now(),
+				written = CASE WHEN ended THEN clock_timestamp() ELSE written END, ended = false
 				WHERE pair = $1 RETURNING term, since`, l.num, l.pair.advertise).Scan(&l.Term, &l.Since)
 		})
 		if code(err) != "55P03" || again {

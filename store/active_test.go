@@ -267,6 +267,27 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
+// Who gives up before it has written that all are in doubt says so.
+func TestDoubtIsHandedOver(t *testing.T) {
+	domain := domain()
+	l, err := newPair(t, domain).Stand(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release(false)
+	statement(t, postgresql, "UPDATE rosterd.pairs SET term = term + 1 WHERE domain = '"+domain+"'") // nothing can be written any more
+	s, err := l.Open(Options{}, true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Mark("juliet@example.org", "why")
+	s.Abandon()
+	if left, err := s.Unwritten(); !errors.Is(err, errDoubts) || len(left) == 0 {
+		t.Errorf("%q, %v", left, err)
+	}
+}
+
 // When the lock is gone and another one has it, that is known at once.
 func TestLockLost(t *testing.T) {
 	domain := domain()
@@ -344,6 +365,38 @@ func TestDoubtfulBefore(t *testing.T) {
 		if got := (&Lease{Before: test.before, cut: test.cut}).Doubtful(); got != test.want {
 			t.Errorf("%+v: %v", test, got)
 		}
+	}
+}
+
+// An instance that takes over and is killed before it has written whom to doubt leaves that
+// to the next one.
+func TestDoubtOutlivesATakeover(t *testing.T) {
+	domain := domain()
+	l, s := become(t, newPair(t, domain), false)
+	(&state{Store: s, t: t}).sync()
+	s.Close()
+	statement(t, postgresql, "UPDATE rosterd.pairs SET written = now() - interval '1 hour' WHERE domain = '"+domain+"'") // as after an hour without the database
+	l.Release(false)
+	for n := range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		l, err := newPair(t, domain).Stand(ctx)
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !l.Doubtful() {
+			t.Errorf("%d: nothing is in doubt", n)
+		}
+		l.Release(false) // it opens nothing
+	}
+	l, s = become(t, newPair(t, domain), true)
+	(&state{Store: s, t: t}).sync()
+	s.Close()
+	l.Release(false)
+	l, _ = become(t, newPair(t, domain), false)
+	defer l.Release(false)
+	if l.Before.quiet > quietFor {
+		t.Errorf("the one before wrote, and was quiet for %v", l.Before.quiet)
 	}
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/gob"
+	"errors"
 	"time"
 )
 
@@ -25,10 +26,15 @@ type handedMark struct {
 	Anew  bool
 }
 
+// errDoubts says that all are still in doubt as they were told by the instance before.
+var errDoubts = errors.New("all users are in doubt, and that is not written")
+
 // Unwritten is all that waits to be written, for the instance that is active now, see
-// [Lease.Open]; nil: nothing does. It is called after Abandon.
+// [Lease.Open]; nil: nothing does. If it fails, users may have been told what it does not
+// have. It is called after Abandon.
 func (s *Store) Unwritten() ([]byte, error) {
 	var all []handed
+	var failed error
 	s.queue.mu.Lock()
 	for i, c := range s.queue.changes {
 		h := handed{Table: i.table.name, Key: i.key, WithRoster: c.roster, At: c.at}
@@ -46,6 +52,9 @@ func (s *Store) Unwritten() ([]byte, error) {
 		case string:
 			h.Text = &v
 		}
+		if of, is := c.value.(doubts); is && of.all {
+			failed = errDoubts
+		}
 		if i.key == keyAlive || i == doubtfulID { // of this process
 			continue
 		}
@@ -53,11 +62,11 @@ func (s *Store) Unwritten() ([]byte, error) {
 	}
 	s.queue.mu.Unlock()
 	if len(all) == 0 {
-		return nil, nil
+		return nil, failed
 	}
 	var b bytes.Buffer
 	err := gob.NewEncoder(&b).Encode(all)
-	return b.Bytes(), err
+	return b.Bytes(), errors.Join(err, failed)
 }
 
 // adopt puts what another instance has handed over.
