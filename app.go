@@ -284,7 +284,22 @@ func (a *app) newEjabberd(cfg config.Config, log *slog.Logger) (component.API, e
 	if err != nil {
 		return nil, err
 	}
-	return a.ejabberd, nil
+	return trustedAPI{a.ejabberd, func(host string) string { return a.serverRosters.WhyBroken(host) }}, nil
+}
+
+// trustedAPI is ejabberd's API, which does not work where it was found out that it does not do
+// what it says: nothing is pushed by it there, nor shown as kept by it.
+type trustedAPI struct {
+	component.API
+	broken func(host string) (why string)
+}
+
+func (t trustedAPI) State(host string) (works bool, why string) {
+	if works, why = t.API.State(host); !works {
+		return false, why
+	}
+	why = t.broken(host)
+	return why == "", why
 }
 
 // loginOf is how ejabberd is shown who calls its API.

@@ -259,7 +259,7 @@ func TestServerRosterAPILies(t *testing.T) {
 	}
 	g.mu.Unlock()
 	status, err := w.rosterd.Metrics("/status").Get(ctx)
-	if err != nil || !strings.Contains(string(status.Body), `"broken"`) {
+	if err != nil || !strings.Contains(string(status.Body), `"broken"`) || !strings.Contains(string(status.Body), `"server_roster":"none"`) {
 		t.Errorf("/status does not say so: %s %v", status.Body, err)
 	}
 

@@ -113,8 +113,9 @@ type Options struct {
 // worker for each host, which does one thing at a time. Together they take a fifth of the
 // server's time at most: after each portion the server rests for four times as long, but for
 // what queries wait for it does so afterwards. Queries go first, then those who have logged in
-// or whose rosters have changed since the server had them, then all others. What waits is an address for each user. Its
-// methods are safe for concurrent use, and do not block, but for [Keeper.Close].
+// or whose rosters have changed since the server had them, then all others. What waits is an
+// address for each user. Its methods are safe for concurrent use, and do not block, but for
+// [Keeper.Close]; Keep reads the store.
 //
 // The store has what a server's roster is after each turn of a user. Before anything is
 // written, it has that: after a kill, the server is asked what it has.
@@ -393,6 +394,17 @@ func (k *Keeper) Status() (all []Status) {
 		all = append(all, s)
 	}
 	return all
+}
+
+// WhyBroken is why a host's way is not used though it says that it works; "": it is used. It
+// does not block.
+func (k *Keeper) WhyBroken(host string) (why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.hosts[host]; h != nil {
+		why = h.broken
+	}
+	return why
 }
 
 // busy is how many hosts have something to do. k.mu is held.
@@ -803,10 +815,16 @@ func (k *Keeper) report(h *host) {
 	k.mu.Lock()
 	waiting, s := h.urgent.Len()+h.soon.Len()+h.background.Len()+h.failing.Len(), h.status
 	idle := waiting == 0 && !h.scan.on
+	failed := len(h.jobs) > 0 // and is tried again later
+	broken := h.broken != ""
 	k.mu.Unlock()
 	now := time.Now()
+	if idle && h.reporting {
+		way, _ := k.Ways(h.name)
+		h.reporting = way != nil && !broken // else they are not in step, and Resume goes on
+	}
 	switch {
-	case idle && h.reporting:
+	case idle && h.reporting && !failed:
 		k.Logger.Info("the server's rosters are in step", "host", h.name, "written", s.Written, "removed", s.Removed)
 		h.reporting = false
 		fallthrough

@@ -859,7 +859,7 @@ func TestLies(t *testing.T) {
 				w.query(juliet, many(3))
 				w.query(romeo, many(3))
 				w.settle()
-				if len(w.broken) != 1 || w.status().Broken != w.broken[0] || strings.Count(w.log.String(), "is not there") != 1 || len(w.watcher.lost) != 1 {
+				if len(w.broken) != 1 || w.status().Broken != w.broken[0] || w.keeper.WhyBroken("example.org") != w.broken[0] || strings.Count(w.log.String(), "is not there") != 1 || len(w.watcher.lost) != 1 {
 					t.Fatalf("%q, %+v", w.broken, w.status())
 				}
 				if w.watcher.told(juliet) > 1 || w.watcher.told(romeo) > 0 {
@@ -877,7 +877,7 @@ func TestLies(t *testing.T) {
 				for _, user := range []jid.JID{juliet, romeo, nurse} {
 					w.equal(user, many(3))
 				}
-				if s := w.status(); s.Broken != "" || len(w.broken) != 1 {
+				if s := w.status(); s.Broken+w.keeper.WhyBroken("example.org") != "" || len(w.broken) != 1 {
 					t.Errorf("%+v", s)
 				}
 			})
@@ -1076,4 +1076,47 @@ func TestForgotten(t *testing.T) {
 		w.settle()
 		w.equal(juliet, many(3))
 	})
+}
+
+// It is logged that the rosters are in step when all are, and not when nothing can be done any
+// more.
+func TestSaysInStepWhenTheyAre(t *testing.T) {
+	for name, stop := range map[string]func(w *world){
+		"the stream ends": func(w *world) { w.server.mu.Lock(); defer w.server.mu.Unlock(); w.server.gone = true },
+		"the way is broken": func(w *world) {
+			w.keeper.mu.Lock()
+			h := w.keeper.hosts["example.org"]
+			w.keeper.mu.Unlock()
+			w.keeper.fail(h, "it lies")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(w *world) {
+				const says = "rosters are in step"
+				w.server.each = 100 * time.Millisecond
+				for i := range 100 {
+					w.keep(mustJID(fmt.Sprintf("user%d@example.org", i)), many(10))
+				}
+				w.sleep(3 * time.Minute)
+				if text := w.log.String(); !strings.Contains(text, "being brought in step") || strings.Contains(text, says) {
+					t.Fatalf("logged: %s", text)
+				}
+				stop(w)
+				w.settle()
+				w.sleep(time.Minute)
+				if strings.Contains(w.log.String(), says) {
+					t.Error("it says that they are in step, and most are not")
+				}
+				w.server.mu.Lock()
+				w.server.gone = false
+				w.server.mu.Unlock()
+				w.keeper.Resume("example.org")
+				w.settle()
+				w.sleep(time.Minute)
+				if strings.Count(w.log.String(), says) != 1 {
+					t.Error("it does not say that they are in step")
+				}
+			})
+		})
+	}
 }

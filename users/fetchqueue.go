@@ -69,7 +69,7 @@ type fetchQueue struct {
 	limiter   *rate.Limiter // of what is no refresh
 
 	mu         sync.Mutex
-	entries    map[jid.JID]*entry // bounded by the users connected
+	entries    map[jid.JID]*entry // bounded by the users connected, and those whom the backend reported
 	domains    []*domainQueue     // the next one in front
 	free       int                // places: how many more fetches may be under way
 	nonRefresh int                // of those, how many may go to what is no refresh

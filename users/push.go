@@ -110,13 +110,10 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		for _, p := range pushes {
 			sent = u.push(p) || sent
 		}
-		if lags && len(queries) == 0 { // behind them: they may be what is written
-			u.m.serverRosters.Keep(u.jid, nil)
-		}
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
 		}
-		if u.publish(); lags && len(queries) == 0 && u.last == now {
+		if u.publish(); lags && len(queries) == 0 && u.last == now { // behind the pushes: they may be what is written
 			u.m.serverRosters.Keep(u.jid, nil)
 		}
 		if u.m.watcher != nil {

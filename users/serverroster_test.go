@@ -389,3 +389,23 @@ func TestRefreshOfAnOfflineUserFetchesNothing(t *testing.T) {
 		}
 	})
 }
+
+// What is pushed is what is written, once: the server's roster is looked at when others can
+// know what is new, and not before, too.
+func TestRefreshHasTheServersRosterKeptOnce(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		s.answer(true)
+		w.took()
+		s.asked = 0
+		w.backend.set("juliet", "romeo@example.org R")
+		if err := w.refreshJuliet(); err != nil {
+			t.Error(err)
+		}
+		w.expect("push balcony changed romeo R")
+		if s.asked != 1 {
+			t.Errorf("it is looked at %d times", s.asked)
+		}
+	})
+}
