@@ -72,3 +72,37 @@ func TestToldAfterARestart(t *testing.T) {
 		peer.Close()
 	}
 }
+
+// Who says that another instance is active, and may only report users, is not believed
+// against the database.
+func TestToldWhatIsNotSo(t *testing.T) {
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	db, err := store.NewPair(server.URL(), "contacts.example.org", "http://127.0.0.1:1", slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lease, err := db.Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release(false)
+	p := &pair{app: &app{}, db: db, lease: lease, closed: make(chan struct{}), handed: make(chan struct{})}
+	p.working.Store(true)
+	close(p.closed) // it has nothing to close
+	if left := p.told(ctx, lease.Term+1); !left.Unknown || lease.Err() != nil {
+		t.Errorf("a lie is believed: %+v, %v", left, lease.Err())
+	}
+	if err := server.Exec(ctx, "UPDATE rosterd.pairs SET term = term + 1"); err != nil {
+		t.Fatal(err)
+	}
+	if left := p.told(ctx, lease.Term+1); left.Unknown || lease.Err() == nil {
+		t.Errorf("the truth is not: %+v, %v", left, lease.Err())
+	}
+}
