@@ -304,7 +304,7 @@ func (l *Lease) begin(ctx context.Context, c *pgx.Conn) error {
 			return err
 		}
 		// One that was paused in a transaction.
-		if _, err := c.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+		if _, err := c.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()",
 			applicationName(l.pair.domain, "writes")); err != nil {
 			return err
 		}

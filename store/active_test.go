@@ -267,6 +267,57 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
+// Who takes over from one that hangs in a transaction ends the connections of that one, and
+// none of a pair of the same name in another database of the server.
+func TestHangingTransaction(t *testing.T) {
+	domain := domain()
+	name, err := postgresql.Database(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := newPairAt(t, postgresql.At(postgresql.Address(), name), domain)
+	other, s := become(t, elsewhere, false)
+	defer other.Release(false)
+	(&state{Store: s, t: t}).sync()
+	connected := func() (pids []int32) {
+		t.Helper()
+		err := elsewhere.pool.QueryRow(t.Context(), "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = $1 AND datname = $2",
+			applicationName(domain, "writes"), name).Scan(&pids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pids
+	}
+	before := connected()
+	if len(before) == 0 {
+		t.Fatal("the other pair has no connection")
+	}
+	l, old := become(t, newPair(t, domain), false)
+	(&state{Store: old, t: t}).sync()
+	c, err := old.db.executor.(*postgres).pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	if _, err := c.Exec(t.Context(), "BEGIN; UPDATE rosterd.pairs SET written = written WHERE domain = '"+domain+"'"); err != nil {
+		t.Fatal(err)
+	}
+	l.Release(false)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	next, err := newPair(t, domain).Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Release(false)
+	after := connected()
+	for _, pid := range before {
+		if !slices.Contains(after, pid) {
+			t.Errorf("connections of the other pair: %v, there were %v", after, before)
+		}
+	}
+}
+
 // Who gives up before it has written that all are in doubt says so.
 func TestDoubtIsHandedOver(t *testing.T) {
 	domain := domain()
