@@ -318,6 +318,38 @@ func TestHangingTransaction(t *testing.T) {
 	}
 }
 
+// What is promised, as it is said to be written, is not where nothing is written any more:
+// neither in the store nor of whom was entered.
+func TestNothingIsPromised(t *testing.T) {
+	domain := domain()
+	p := newPair(t, domain)
+	l, s := become(t, p, false)
+	defer l.Release(false)
+	if err := p.Enter(t.Context(), []string{"juliet@example.org"}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := l.Entries(t.Context(), 10)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	statement(t, postgresql, "UPDATE rosterd.pairs SET term = term + 1 WHERE domain = '"+domain+"'")
+	if err := l.Strike(t.Context(), entries); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("struck out: %v", err)
+	}
+	if entries, err := l.Entries(t.Context(), 10); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	called := make(chan struct{})
+	s.Mark("juliet@example.org", "why")
+	s.Sync(func() { close(called) })
+	within(t, "the first one knows", l.Lost())
+	s.Abandon()
+	within(t, "who waits is called", called)
+	if err := s.Err(); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("written: %v", err)
+	}
+}
+
 // Who gives up before it has written that all are in doubt says so.
 func TestDoubtIsHandedOver(t *testing.T) {
 	domain := domain()
