@@ -144,12 +144,29 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 				return
 			case <-time.After(lookAfter):
 			}
-			if _, err := once(); err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			late, err := once()
+			if err == nil && !late.Unknown {
+				p.catchUp()
+			}
+			if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
 				return
 			}
 		}
 	})
 	return refresh.Left{}, true
+}
+
+// catchUp refreshes all who are online: the instance before was active until now, as far as it
+// knew, and may have been told since of changes that it has answered for.
+func (p *pair) catchUp() {
+	if !p.working.Load() {
+		return // all are brought up to date once it is
+	}
+	users := 0
+	for _, host := range p.cfg.Load().XMPP.Hosts {
+		users += p.manager.RefreshAll(host)
+	}
+	p.log.Warn("the instance that was active has ended only now: all are refreshed once more", "users", users)
 }
 
 // told is told that another instance is active, and returns what this one leaves when its
