@@ -144,7 +144,11 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 				return
 			case <-time.After(lookAfter):
 			}
-			if _, err := once(); err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			late, err := once()
+			if err == nil && !late.Unknown {
+				p.catchUp()
+			}
+			if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
 				return
 			}
 		}
@@ -152,10 +156,24 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 	return refresh.Left{}, true
 }
 
+// catchUp refreshes all who are online: the instance before was active until now, as far as it
+// knew, and may have been told since of changes that it has answered for.
+func (p *pair) catchUp() {
+	if !p.working.Load() {
+		return // all are brought up to date once it is
+	}
+	users := 0
+	for _, host := range p.cfg.Load().XMPP.Hosts {
+		users += p.manager.RefreshAll(host)
+	}
+	p.log.Warn("the instance that was active has ended only now: all are refreshed once more", "users", users)
+}
+
 // told is told that another instance is active, and returns what this one leaves when its
-// stream is closed.
+// stream is closed. Whoever may report users can say so: if the database is reached, that has
+// to say so, too.
 func (p *pair) told(ctx context.Context, term int64) refresh.Left {
-	if !p.working.Load() || term <= p.lease.Term {
+	if !p.working.Load() || term <= p.lease.Term || p.denied(ctx) {
 		return refresh.Left{Unknown: true}
 	}
 	p.lease.Lose()
@@ -166,6 +184,17 @@ func (p *pair) told(ctx context.Context, term int64) refresh.Left {
 	case <-ctx.Done():
 		return refresh.Left{Lost: true}
 	}
+}
+
+// denied reports whether the database says that this instance is the active one still.
+func (p *pair) denied(ctx context.Context) bool {
+	if p.lease.Err() != nil { // it is away, or says that another one is
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	active, err := p.db.Active(ctx)
+	return err == nil && active.Term <= p.lease.Term
 }
 
 // giveUp closes the stream: another instance is active. It is given what could not be written.

@@ -4,13 +4,19 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/config"
 	"rosterd/internal/pgserver"
+	"rosterd/metrics"
 	"rosterd/refresh"
 	"rosterd/store"
 )
@@ -70,5 +76,126 @@ func TestToldAfterARestart(t *testing.T) {
 		p.running.Wait()
 		lease.Release(true)
 		peer.Close()
+	}
+}
+
+// Who says that another instance is active, and may only report users, is not believed
+// against the database.
+func TestToldWhatIsNotSo(t *testing.T) {
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	db, err := store.NewPair(server.URL(), "contacts.example.org", "http://127.0.0.1:1", slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	lease, err := db.Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release(false)
+	p := &pair{app: &app{}, db: db, lease: lease, closed: make(chan struct{}), handed: make(chan struct{})}
+	p.working.Store(true)
+	close(p.closed) // it has nothing to close
+	if left := p.told(ctx, lease.Term+1); !left.Unknown || lease.Err() != nil {
+		t.Errorf("a lie is believed: %+v, %v", left, lease.Err())
+	}
+	if err := server.Exec(ctx, "UPDATE rosterd.pairs SET term = term + 1"); err != nil {
+		t.Fatal(err)
+	}
+	if left := p.told(ctx, lease.Term+1); left.Unknown || lease.Err() == nil {
+		t.Errorf("the truth is not: %+v, %v", left, lease.Err())
+	}
+}
+
+// An instance that was cut off, and learns only later that another one is active, may have
+// answered refreshes meanwhile: all who are online are refreshed once more.
+func TestTheOneBeforeEndsLate(t *testing.T) {
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	working := make(chan struct{})
+	before := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case <-working:
+			_, _ = w.Write([]byte(`{"status": "ok", "left": {}}`))
+		default: // nobody knows that it lives
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	}))
+	defer before.Close()
+	log := &logs{lines: make(chan string, 1000)}
+	db, err := store.NewPair(server.URL(), "contacts.example.org", before.URL, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cut, err := db.Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := cut.Open(store.Options{}, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept.PutResource(store.Resource{JID: "juliet@example.org/balcony", Connected: true}, true)
+	if err := kept.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cut.Release(false)
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(`
+xmpp: {address: "127.0.0.1:1", domain: contacts.example.org, secret: hunter2, hosts: [example.org]}
+contacts: {url: "http://127.0.0.1:1/contacts/%s"}
+refresh: {listen: "127.0.0.1:0", advertise: "http://127.0.0.1:1"}
+metrics: {listen: "127.0.0.1:0"}
+state: {url: "`+server.URL()+`"}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir()) // for the socket
+	t.Setenv("STATE_DIRECTORY", "")
+	cfg, _, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := assemble(cfg, slog.New(slog.NewTextHandler(log, nil)), new(metrics.Events))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.stop()
+	a.pair.stand()
+	select {
+	case lease := <-a.pair.active():
+		if err := a.takeOver(lease); err != nil {
+			t.Fatal(err)
+		}
+	case <-ctx.Done():
+		t.Fatal("it does not take over")
+	}
+	close(working)
+	for {
+		select {
+		case line := <-log.lines:
+			if strings.Contains(line, "all are refreshed once more") {
+				if !strings.Contains(line, "users=1") {
+					t.Error(line)
+				}
+				return
+			}
+		case <-ctx.Done():
+			log.mu.Lock()
+			defer log.mu.Unlock()
+			t.Fatalf("nobody is refreshed:\n%s", log.text.String())
+		}
 	}
 }

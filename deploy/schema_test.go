@@ -124,6 +124,11 @@ func TestRelease(t *testing.T) {
 	}
 	decodeYAML(t, "../.goreleaser.yaml", &c)
 	for _, archive := range c.Archives {
+		for _, file := range []string{"LICENSE", "SECURITY.md", "deploy/kubernetes.yaml"} { // that of MIT comes with each copy
+			if !slices.Contains(archive.Files, file) {
+				t.Errorf("%s is left out", file)
+			}
+		}
 		for _, pattern := range archive.Files {
 			if strings.HasPrefix(pattern, "dist-extra/") {
 				if !slices.ContainsFunc(c.Before.Hooks, func(hook string) bool { return strings.HasPrefix(hook, "deploy/extras.sh dist-extra") }) {

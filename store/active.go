@@ -304,7 +304,7 @@ func (l *Lease) begin(ctx context.Context, c *pgx.Conn) error {
 			return err
 		}
 		// One that was paused in a transaction.
-		if _, err := c.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+		if _, err := c.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()",
 			applicationName(l.pair.domain, "writes")); err != nil {
 			return err
 		}
@@ -550,7 +550,8 @@ func (l *Lease) Entries(ctx context.Context, limit int) ([]Entry, error) {
 	return all, explain(l.pair.where, err)
 }
 
-// Strike strikes out entries, unless they were entered again.
+// Strike strikes out entries, unless they were entered again. It fails with ErrSuperseded if
+// another instance has become the active one, which is to refresh them then.
 func (l *Lease) Strike(ctx context.Context, entries []Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -558,7 +559,13 @@ func (l *Lease) Strike(ctx context.Context, entries []Entry) error {
 	for i, e := range entries {
 		ids[i] = e.id
 	}
-	_, err := l.pair.pool.Exec(ctx, "DELETE FROM rosterd.entered WHERE pair = $1 AND id = ANY($2)", l.num, ids)
+	var active bool
+	err := l.pair.pool.QueryRow(ctx, `WITH mine AS (SELECT 1 FROM rosterd.pairs WHERE pair = $1 AND term = $3 FOR SHARE),
+		struck AS (DELETE FROM rosterd.entered WHERE pair = $1 AND id = ANY($2) AND EXISTS (SELECT 1 FROM mine))
+		SELECT EXISTS (SELECT 1 FROM mine)`, l.num, ids, l.Term).Scan(&active)
+	if err == nil && !active {
+		return ErrSuperseded
+	}
 	return explain(l.pair.where, err)
 }
 

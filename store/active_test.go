@@ -267,6 +267,89 @@ func TestHandedOver(t *testing.T) {
 	}
 }
 
+// Who takes over from one that hangs in a transaction ends the connections of that one, and
+// none of a pair of the same name in another database of the server.
+func TestHangingTransaction(t *testing.T) {
+	domain := domain()
+	name, err := postgresql.Database(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := newPairAt(t, postgresql.At(postgresql.Address(), name), domain)
+	other, s := become(t, elsewhere, false)
+	defer other.Release(false)
+	(&state{Store: s, t: t}).sync()
+	connected := func() (pids []int32) {
+		t.Helper()
+		err := elsewhere.pool.QueryRow(t.Context(), "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = $1 AND datname = $2",
+			applicationName(domain, "writes"), name).Scan(&pids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pids
+	}
+	before := connected()
+	if len(before) == 0 {
+		t.Fatal("the other pair has no connection")
+	}
+	l, old := become(t, newPair(t, domain), false)
+	(&state{Store: old, t: t}).sync()
+	c, err := old.db.executor.(*postgres).pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	if _, err := c.Exec(t.Context(), "BEGIN; UPDATE rosterd.pairs SET written = written WHERE domain = '"+domain+"'"); err != nil {
+		t.Fatal(err)
+	}
+	l.Release(false)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	next, err := newPair(t, domain).Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Release(false)
+	after := connected()
+	for _, pid := range before {
+		if !slices.Contains(after, pid) {
+			t.Errorf("connections of the other pair: %v, there were %v", after, before)
+		}
+	}
+}
+
+// What is promised, as it is said to be written, is not where nothing is written any more:
+// neither in the store nor of whom was entered.
+func TestNothingIsPromised(t *testing.T) {
+	domain := domain()
+	p := newPair(t, domain)
+	l, s := become(t, p, false)
+	defer l.Release(false)
+	if err := p.Enter(t.Context(), []string{"juliet@example.org"}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := l.Entries(t.Context(), 10)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	statement(t, postgresql, "UPDATE rosterd.pairs SET term = term + 1 WHERE domain = '"+domain+"'")
+	if err := l.Strike(t.Context(), entries); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("struck out: %v", err)
+	}
+	if entries, err := l.Entries(t.Context(), 10); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	called := make(chan struct{})
+	s.Mark("juliet@example.org", "why")
+	s.Sync(func() { close(called) })
+	within(t, "the first one knows", l.Lost())
+	s.Abandon()
+	within(t, "who waits is called", called)
+	if err := s.Err(); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("written: %v", err)
+	}
+}
+
 // Who gives up before it has written that all are in doubt says so.
 func TestDoubtIsHandedOver(t *testing.T) {
 	domain := domain()

@@ -388,7 +388,12 @@ func (s *Store) each(t *table, f func(key string, value any) error) error {
 func (s *Store) Ended() time.Time { return s.ended }
 
 // Err is nil, or why what was put is not being written at present.
-func (s *Store) Err() error { return s.trouble.err() }
+func (s *Store) Err() error {
+	if s.given.Load() {
+		return ErrSuperseded
+	}
+	return s.trouble.err()
+}
 
 // Abandon says that nothing is to be written any more: who waits is called.
 func (s *Store) Abandon() {
