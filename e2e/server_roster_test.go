@@ -617,7 +617,11 @@ func testServerRosterStoredOtherwise(t *testing.T, srv server) {
 	roster(ctx, t, juliet)
 	w.refresh(ctx, t, "juliet")
 	w.settled(ctx, t)
-	if got := w.writes() - before; got > 2 {
+	most := 2
+	if srv.name == "ejabberd" { // where writing is how a client is told that is in doubt after a kill
+		most += len(items) + len(odd)
+	}
+	if got := w.writes() - before; got > most {
 		t.Errorf("%d writes though nothing has changed; %s", got, w.differs(ctx, "juliet", answered))
 	}
 	for jid := range odd {

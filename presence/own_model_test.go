@@ -128,8 +128,8 @@ func (m *model) resume(ctx context.Context) {
 	if m.random.IntN(8) == 0 {
 		wait += time.Minute // longer than anybody waits for it
 	}
-	m.mu.Unlock()
 	hub := m.hub
+	m.mu.Unlock()
 	m.work.Go(func() {
 		if !m.pause(wait) {
 			return
@@ -139,7 +139,10 @@ func (m *model) resume(ctx context.Context) {
 		users := slices.SortedFunc(maps.Keys(m.known), jid.JID.Compare)
 		m.mu.Unlock()
 		for _, user := range users {
-			if hub == m.hub && ctx.Err() == nil {
+			m.mu.Lock()
+			same := hub == m.hub
+			m.mu.Unlock()
+			if same && ctx.Err() == nil {
 				m.keep(user, nil)
 			}
 		}
