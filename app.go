@@ -350,12 +350,12 @@ func (a *app) noServerRosters(host string) {
 	}
 }
 
-// serverRosterWay is the way to the server's own rosters of a host, and its name.
+// serverRosterWay is the way to the server's own rosters of a host, and its name. Where
+// ejabberd's API is to be used nothing stands in for it: by privilege ejabberd writes no
+// subscriptions.
 func (a *app) serverRosterWay(host string) (serverroster.Way, string) {
 	if a.ejabberd != nil {
-		if way := a.ejabberd.Way(host); way != nil {
-			return way, component.ServerRosterAPI
-		}
+		return a.ejabberd.Way(host), component.ServerRosterAPI
 	}
 	return a.component.OwnRosters(host), component.ServerRosterPrivilege
 }

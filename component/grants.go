@@ -209,10 +209,10 @@ func (c *Component) serverRoster(s *stream, host string, g grant) (way, lacks st
 		return ServerRosterOff, ""
 	case api:
 		return ServerRosterAPI, ""
+	case c.opts.API != nil: // COMPAT ejabberd, which writes no subscriptions by privilege
+		return ServerRosterNone, "ejabberd's API: " + why
 	case g.writesRosters():
 		return ServerRosterPrivilege, ""
-	case c.opts.API != nil:
-		return ServerRosterNone, "ejabberd's API: " + why
 	case g.roster && g.isEjabberd():
 		return ServerRosterNone, "ejabberd writes no subscriptions by the privilege roster"
 	case g.roster && g.rosters.why != "":
