@@ -483,7 +483,7 @@ func TestRoutesOfAPI(t *testing.T) {
 	}{
 		{"", delegationOnly + mayPush, ServerRosterAPI, PushPrivileged, true, ""},
 		{"connection refused", delegationOnly + mayPush, ServerRosterNone, PushPrivileged, true, "ejabberd's API: connection refused"},
-		{"connection refused", delegationOnly + rostersOnly, ServerRosterPrivilege, PushDirect, true, ""},
+		{"connection refused", delegationOnly + rostersOnly, ServerRosterNone, PushDirect, true, "ejabberd's API: connection refused"}, // the privilege does not stand in
 		{"", delegationOnly + rostersOnly, ServerRosterAPI, PushDirect, true, ""},
 		{"", delegationOnly, ServerRosterAPI, PushServer, false, ""}, // ejabberd pushes what is written
 		{"connection refused", delegationOnly, ServerRosterNone, PushExchange, false, "roster item exchange"},
