@@ -35,10 +35,11 @@ func (e *unreached) Error() string { return "roster queries of " + e.host + " do
 // maxReach is how many streams are ended for that: a host may not delegate at all.
 const maxReach = 3
 
-// reach ends a stream if queries of a host do not reach it, but for the last of some.
+// reach ends a stream if it is not proven that queries of a host reach it, but for the last of some: a probe may be
+// lost in silence. COMPAT ejabberd 26.07.
 func (c *Component) reach(s *stream) {
 	for _, host := range c.opts.Hosts {
-		if g := s.grants.of(host); g.queries == queriesElsewhere && c.reached < maxReach {
+		if g := s.grants.of(host); !g.delegated() && c.reached < maxReach {
 			c.reached++
 			s.end(&unreached{host})
 			return

@@ -218,11 +218,6 @@ func waitServed(ctx context.Context, t *testing.T, client harness.Client) {
 func TestPairPaused(t *testing.T) { onServers(t, testPairPaused) }
 
 func testPairPaused(t *testing.T, srv server) {
-	// FIXME: on 26.07 whoever takes over while the paused one still has the delegation is announced none when that
-	// one leaves, and does not connect anew: query=plain.
-	if srv.name == "ejabberd" && ejabberdVersion >= "25" {
-		t.Skip("open fault of a pair on ejabberd " + ejabberdVersion)
-	}
 	ctx := bounded(t)
 	url := stateURL(ctx, t)
 	w := startTwins(ctx, t, srv, url, url)
