@@ -168,12 +168,28 @@ func (h *Hub) unsubscribe(u *user, which func(subscriber) bool) {
 	}
 }
 
+// enter gives a user an id.
+func (h *Hub) enter(u *user) {
+	if u.id == 0 {
+		u.id = h.intern(u.jid)
+		h.entries[u.id].user = u
+	}
+}
+
 // arrived makes a user who has become available a subscriber of those whom they may see.
 // They count as sent what was before they came, at a fact: that is for the new resource
 // alone.
-func (h *Hub) arrived(u *user, at uint64) {
+func (h *Hub) arrived(u *user) {
+	if u.online {
+		return
+	}
+	h.mu.Lock()
+	at := u.cameAt
+	h.mu.Unlock()
+	h.enter(u)
+	u.online = true
 	if u.own != nil {
-		u.own.asked, u.own.ready = false, false
+		u.own.asked, u.own.ready, u.own.askedFrom = false, false, nil
 	}
 	for _, id := range h.entries[u.id].subscribed {
 		other := h.entries[id].user

@@ -216,18 +216,14 @@ func (h *Hub) readMailbox(limit time.Duration) (more bool) {
 func (h *Hub) readLetter() {
 	h.mu.Lock()
 	u := h.mailbox.pop()
-	available, cameAt, left := u.available > 0, u.cameAt, u.available < len(u.resources)
+	available, left := u.available > 0, u.available < len(u.resources)
 	news, initial, align, answer := u.news, u.initial, u.align, u.answer
 	u.news, u.initial, u.align, u.answer, u.posted = false, false, false, nil, false
 	h.mu.Unlock()
-	if u.id == 0 {
-		u.id = h.intern(u.jid)
-		h.entries[u.id].user = u
-	}
+	h.enter(u)
 	switch {
-	case available && !u.online:
-		u.online = true
-		h.arrived(u, cameAt)
+	case available:
+		h.arrived(u)
 	case !available && u.online:
 		u.online, u.leftAt, left = false, h.now(), true
 	}

@@ -37,6 +37,7 @@ func (h *Hub) keeps(u *user) bool { return h.keeper != nil && h.keeper.Keeps(u.j
 type ownFact struct {
 	at      uint64  // the fact
 	contact jid.JID // bare
+	was     sight   // of the contact, before
 	has     sight
 	told    bool           // the server has sent the contact what follows
 	passed  uint64         // what was relayed up to this fact the server had handled then
@@ -46,12 +47,8 @@ type ownFact struct {
 const maxOwnFacts = 1 << 13 // of a user that wait for the loop; beyond, nothing is known of the roster
 
 // Written implements serverroster.Watcher. Nothing is kept of who is not available.
-func (h *Hub) Written(user jid.JID, c roster.Change, told bool) {
-	has := sightOf(c.Item.Subscription)
-	if c.Action == roster.Removed {
-		has = 0
-	}
-	h.own(user, ownFact{contact: c.Item.JID, has: has, told: told})
+func (h *Hub) Written(user jid.JID, c roster.SubscriptionChange, told bool) {
+	h.own(user, ownFact{contact: c.JID, was: sightOf(c.Before), has: sightOf(c.After), told: told})
 }
 
 // InStep implements serverroster.Watcher. What is in the roster counts as having been so
@@ -99,9 +96,9 @@ type own struct {
 	ready    bool              // nobody waits for the word any more
 	until    time.Duration     // nobody waits longer for what is to follow
 	contacts map[jid.JID]sight // as the server's own roster has them
-	// unasked is a fact: who came before may not have been answered by one whose own roster
-	// was not known.
-	unasked uint64
+	// askedFrom are the facts from which on the server asks a contact: a resource that had come
+	// before was not answered. Others it asks since the user became available, at least.
+	askedFrom map[jid.JID]uint64
 }
 
 // sight is what a subscription lets see.
@@ -229,18 +226,17 @@ func (u *user) isCurrent() bool { return u.told == nil && len(u.facts) == 0 }
 func (h *Hub) takeOwn(u *user) {
 	h.mu.Lock()
 	facts, ready := u.facts, u.ready
-	u.ready = false
-	for i, f := range facts {
-		if c := h.users[f.contact]; c != nil && c.available > 0 && !c.online { // the index lacks them
-			facts = facts[:i]
-			h.post(u)
-			break
+	u.facts, u.ready = nil, false
+	var came []*user // whom the index lacks
+	for _, f := range facts {
+		if c := h.users[f.contact]; c != nil && c.available > 0 && !c.online {
+			came = append(came, c)
 		}
 	}
-	if u.facts = u.facts[len(facts):]; len(u.facts) == 0 {
-		u.facts = nil
-	}
 	h.mu.Unlock()
+	for _, c := range came {
+		h.arrived(c)
+	}
 	if ready && u.own != nil {
 		u.own.ready = true
 		u.unpark()
@@ -297,16 +293,9 @@ func (h *Hub) takeWhole(u *user, f ownFact) {
 
 // takeContact takes over that the server's own roster has a contact as given.
 func (h *Hub) takeContact(u *user, f ownFact, wants sight) {
-	o := h.owns(u)
-	was, known := o.contacts[f.contact]
-	if !known && o.known {
-		was, known = wants, true
-	}
-	if !known {
-		was = ^f.has
-	}
+	h.owns(u)
 	h.note(u, f.contact, f.has, wants)
-	h.changed(u, f, was^f.has, known)
+	h.changed(u, f, f.was^f.has, true)
 }
 
 // takeLost takes over that nothing is known any more.
@@ -362,15 +351,15 @@ func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e := &h.entries[id]
-	if what&f.has&isTold != 0 && e.user != nil {
-		// Who has just come was not answered, perhaps.
-		i, is := e.user.subscriber(u.id)
-		switch {
-		case is && u.fresh(e.user.subscribers[i].sent).n > 0:
-			e.user.subscribers[i].relayed = true
-			h.broadcast(e.user)
-		case !is && (!e.user.known || e.user.native(u.jid, &subscriber{end: told})):
-			u.own.unasked = f.at
+	if what&f.has&isTold != 0 {
+		if u.own.askedFrom == nil {
+			u.own.askedFrom = make(map[jid.JID]uint64)
+		}
+		u.own.askedFrom[f.contact] = f.at
+		if e.user != nil { // who has just come was not answered, perhaps
+			if i, is := e.user.subscriber(u.id); is && u.fresh(e.user.subscribers[i].sent).n > 0 {
+				h.broadcast(e.user)
+			}
 		}
 	}
 	if what&isSeen == 0 {

@@ -17,7 +17,6 @@ import (
 type ownServer struct {
 	own       map[jid.JID]*roster.Roster // guarded by model.mu, as all here
 	inStep    map[jid.JID]time.Time      // since when a user's is, and the hub was told so on this stream
-	told      map[jid.JID]bool           // of whom the hub knows what the server has
 	line      context.Context            // of the stream
 	job       map[jid.JID]bool           // whose is being written
 	readies   map[jid.JID][]func()
@@ -35,7 +34,7 @@ type ownServer struct {
 
 func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
-		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), told: make(map[jid.JID]bool), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
+		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
 		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0, calmly: seed/2%2 == 0, asks: seed/4%2 == 0,
 	}
 }
@@ -121,7 +120,6 @@ func (m *model) resume(ctx context.Context) {
 	}
 	m.mu.Lock()
 	clear(m.inStep)
-	clear(m.told)
 	m.line, m.up = ctx, time.Now()
 	m.resumed = false
 	wait := time.Duration(4000+m.random.IntN(5000)) * time.Millisecond // the server reports before
@@ -201,6 +199,7 @@ func (m *model) keep(user jid.JID, ready func()) {
 			changes := roster.Diff(m.own[user], now)
 			gone := ctx.Err() != nil || !ok
 			var c roster.Change
+			var change roster.SubscriptionChange
 			lost := false
 			if len(changes) > 0 {
 				if !gone {
@@ -211,15 +210,11 @@ func (m *model) keep(user jid.JID, ready func()) {
 				if !gone {
 					if !wrote || m.random.IntN(4) == 0 { // in another turn
 						hub.InStep(user, m.own[user])
-						hub.mu.Lock()
-						m.told[user] = hub.users[user] != nil
-						hub.mu.Unlock()
 					}
 					wrote = true
-					if !m.told[user] { // who may have been shown the user
-						m.seen[[2]jid.JID{user, c.Item.JID}] = true
-					}
+					change = roster.SubscriptionChange{JID: c.Item.JID, Before: m.has(user, c.Item.JID)}
 					m.write(user, c)
+					change.After = m.has(user, c.Item.JID)
 				}
 			} else if readies = append(readies, m.readies[user]...); !gone && m.inStep[user].IsZero() {
 				m.inStep[user] = time.Now()
@@ -235,7 +230,7 @@ func (m *model) keep(user jid.JID, ready func()) {
 			case len(changes) == 0:
 				hub.InStep(user, now)
 			case !lost || ctx.Err() == nil:
-				hub.Written(user, c, m.tells)
+				hub.Written(user, change, m.tells)
 			}
 			m.wire.Unlock()
 			if gone || !more || !m.pause(wait) {

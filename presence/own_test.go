@@ -49,12 +49,12 @@ func (k *keeperStub) inStep(s *stage, user string, lines ...string) {
 	s.roster(user, lines...)
 }
 
+// written is that the server's own roster of a user has a contact otherwise, such as
+// "y from>both", or "y >both" of one who is new there.
 func (s *stage) written(user, line string, exchanges bool) {
 	who, subscription, _ := strings.Cut(line, " ")
-	c := roster.Change{Action: roster.Added, Item: roster.Item{JID: address(who), Subscription: roster.Subscription(subscription)}}
-	if subscription == "" {
-		c.Action = roster.Removed
-	}
+	before, after, _ := strings.Cut(subscription, ">")
+	c := roster.SubscriptionChange{JID: address(who), Before: roster.Subscription(before), After: roster.Subscription(after)}
 	s.hub.Written(address(user), c, exchanges)
 	synctest.Wait()
 }
@@ -99,8 +99,8 @@ func TestOwnRosterGap(t *testing.T) {
 			s.roster("x", "y both")
 			s.roster("y", "x both")
 			s.expect("it is about to be written")
-			s.written("x", "y both", exchanges)
-			s.written("y", "x both", exchanges)
+			s.written("x", "y >both", exchanges)
+			s.written("y", "x >both", exchanges)
 			if exchanges {
 				s.expect("the server has sent it")
 			} else {
@@ -116,7 +116,7 @@ func TestOwnRosterGap(t *testing.T) {
 			s.expect("removed", "x/1>y!")
 			s.on("x/1 xa")
 			s.expect("the server still sends it", "x/1>y!")
-			s.written("x", "y", exchanges)
+			s.written("x", "y both>", exchanges)
 			s.on("x/1")
 			s.expect("not any more")
 		})
@@ -132,7 +132,7 @@ func TestOwnRosterStale(t *testing.T) {
 		k.mute = true
 		s.roster("x")
 		s.on("x/1") // the server shows x/1 to y, which nobody knows
-		s.written("x", "y", false)
+		s.written("x", "y both>", false)
 		time.Sleep(s.hub.limits.Word + time.Second)
 		s.expect("taken back", "x/1>y!", "y/1>x/1: hi") // x's roster there is not known to have y
 	})
@@ -186,10 +186,10 @@ func TestOwnRosterBeforeItIsWritten(t *testing.T) {
 		k.says["x"] = []string{"v from", "z from"}
 		s.on("x/1")
 		s.expect("it is known who is not to see x, and sees them", "x/1>z!")
-		s.written("x", "z", false)
-		s.written("x", "w to", false)
+		s.written("x", "z from>", false)
+		s.written("x", "w >to", false)
 		s.expect("w never saw x")
-		s.written("x", "y both", true)
+		s.written("x", "y >both", true)
 		s.on("x/1 away")
 		time.Sleep(time.Minute)
 		s.expect("the server has told y")

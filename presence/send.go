@@ -185,7 +185,7 @@ func (h *Hub) sync(u *user, s *subscriber, probe bool, batch []Stanza) []Stanza 
 		p := Stanza{From: r.full, To: e.jid, Payload: r.payload}
 		var by server
 		by.native = native && (s.end != lasts || !(r.missed && r.gone()) && !(r.changed > s.sent && s.relayed && r.early))
-		answered := native && probe && !s.relayed && max(f.first, r.changed) > e.user.own.unasked
+		answered := native && probe && !s.relayed && max(f.first, r.changed) > e.user.own.askedFrom[u.jid]
 		by.answered = f.n > 0 && (r.changed < f.first && answered || r.changed > f.last && by.native || by.native && answered)
 		certain := u.known && (h.settled || r.heard >= h.lost) && (u.own == nil || !u.own.awaits(e.jid, h.now()))
 		switch decide(r, certain, s, available, f.n, by) {

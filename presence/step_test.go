@@ -80,7 +80,7 @@ func TestWrittenInTheMailbox(t *testing.T) {
 		s.drain()
 		s.hub.Available(address("x/1"), []byte("away"))
 		s.hub.readMailbox(maxReading)
-		s.written("x", "w1@c.example", false)
+		s.written("x", "w1@c.example from>", false)
 		s.hub.Available(address("x/1"), []byte("xa"))
 		if batch := s.hub.sendNews(nil); len(batch) > 0 {
 			s.t.Errorf("sent %d stanzas", len(batch))
@@ -132,5 +132,28 @@ func TestStreamEndsWhileListsAreAskedFor(t *testing.T) {
 		if h := s.hub; len(h.ready) != 1 || len(h.resyncs)+len(h.blockAsks)+len(h.mailbox) > 0 || x.resyncing || x.blocks.asking {
 			s.t.Errorf("%d ready, %d to be brought in line", len(h.ready), len(h.resyncs))
 		}
+	})
+}
+
+// Whether the server has asked a contact for who comes is what its rosters had when they came,
+// in whatever order their users are looked at.
+func TestWrittenBehindWhoComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, Limits{})
+		k := &keeperStub{hub: s.hub, says: make(map[string][]string)}
+		s.hub.Keeper(k)
+		s.hub.settled = true
+		k.inStep(s, "x", "y from")
+		k.inStep(s, "y", "x to")
+		s.on("x/1", "y/1")
+		s.drain()
+		s.on("x/1 away") // x is looked at first
+		s.roster("y", "x both")
+		s.written("y", "x to>both", true)
+		s.on("x/2")
+		s.roster("x", "y both")
+		s.written("x", "y from>both", true)
+		s.drain()
+		s.expect("the server did not ask for x/2", "y/1>x/2: hi")
 	})
 }

@@ -36,7 +36,7 @@ type touched struct {
 func (t *turn) pushes() bool { return t.name == "api" }
 
 // touch notes what is about to be written.
-func (t *turn) touch(portion []roster.Change) {
+func (t *turn) touch(portion []roster.Change, had []roster.Item) {
 	if !t.pushes() {
 		return
 	}
@@ -44,14 +44,10 @@ func (t *turn) touch(portion []roster.Change) {
 	if t.j.touched == nil {
 		t.j.touched = make(map[jid.JID]touched)
 	}
-	contacts := make([]jid.JID, len(portion))
 	for i, c := range portion {
-		contacts[i] = c.Item.JID
-	}
-	for i, had := range t.have.Lookup(contacts) {
-		c, before := portion[i], t.j.touched[contacts[i]]
-		sees := c.Action != roster.Removed && sees(c.Item) && (!sees(had) || before.sees)
-		t.j.touched[contacts[i]] = touched{open: true, sees: sees}
+		before := t.j.touched[c.Item.JID]
+		sees := c.Action != roster.Removed && sees(c.Item) && (!sees(had[i]) || before.sees)
+		t.j.touched[c.Item.JID] = touched{open: true, sees: sees}
 		t.j.verify = t.j.verify || c.Action != roster.Removed && isOdd(c.Item)
 	}
 }

@@ -277,20 +277,26 @@ type fakeWatcher struct {
 	t       *testing.T
 	rosters *fakeRosters
 	mu      sync.Mutex
-	knows   map[jid.JID]bool // what the server has, since the keeper was started
-	inStep  map[jid.JID]int  // with the last known roster
-	direct  bool             // an exchange was said
+	knows   map[jid.JID]map[jid.JID]roster.Subscription // what the server has, since the keeper was started
+	inStep  map[jid.JID]int                             // with the last known roster
+	direct  bool                                        // an exchange was said
 	lost    []string
 	act     func(user jid.JID) // when they are in step; nil: nothing
 }
 
-func (w *fakeWatcher) Written(user jid.JID, c roster.Change, exchanges bool) {
+func (w *fakeWatcher) Written(user jid.JID, c roster.SubscriptionChange, exchanges bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.direct = w.direct || exchanges
-	if !w.knows[user] {
-		w.t.Errorf("%s was written for %s before it was told what the server has", c.Item.JID, user)
+	has := w.knows[user]
+	if has == nil {
+		w.t.Errorf("%s was written for %s before it was told what the server has", c.JID, user)
+		return
 	}
+	if has[c.JID] != c.Before {
+		w.t.Errorf("%s was %q for %s, and not %q", c.JID, has[c.JID], user, c.Before)
+	}
+	has[c.JID] = c.After
 }
 
 func (w *fakeWatcher) InStep(user jid.JID, now *roster.Roster) {
@@ -301,7 +307,11 @@ func (w *fakeWatcher) InStep(user jid.JID, now *roster.Roster) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.knows[user] = true
+	has := make(map[jid.JID]roster.Subscription)
+	for _, item := range now.Items() {
+		has[item.JID] = item.Subscription
+	}
+	w.knows[user] = has
 	if inStep {
 		w.inStep[user]++
 	}
@@ -471,7 +481,7 @@ func (w *world) open() {
 // start starts a keeper.
 func (w *world) start(s Store) {
 	w.watcher.mu.Lock()
-	w.watcher.knows = make(map[jid.JID]bool)
+	w.watcher.knows = make(map[jid.JID]map[jid.JID]roster.Subscription)
 	w.watcher.mu.Unlock()
 	m := metrics.New(prometheus.NewRegistry())
 	w.keeper = New(Options{

@@ -55,6 +55,23 @@ func withRemoved(changes []roster.Change, have *roster.Roster) {
 	}
 }
 
+func contactsOf(changes []roster.Change) []jid.JID {
+	contacts := make([]jid.JID, len(changes))
+	for i, c := range changes {
+		contacts[i] = c.Item.JID
+	}
+	return contacts
+}
+
+// subscriptionChange is what a change makes of the subscription in an item, if there is one.
+func subscriptionChange(had roster.Item, c roster.Change) roster.SubscriptionChange {
+	change := roster.SubscriptionChange{JID: c.Item.JID, Before: had.Subscription}
+	if c.Action != roster.Removed {
+		change.After = c.Item.Subscription
+	}
+	return change
+}
+
 func order(c roster.Change) int {
 	if c.Action == roster.Removed {
 		return 0
@@ -67,12 +84,8 @@ func nameOf(changes []roster.Change, have *roster.Roster) string {
 	if len(changes) == 0 {
 		return ""
 	}
-	contacts := make([]jid.JID, len(changes))
-	for i, c := range changes {
-		contacts[i] = c.Item.JID
-	}
 	var b []byte
-	for i, item := range have.Lookup(contacts) {
+	for i, item := range have.Lookup(contactsOf(changes)) {
 		b = append(append(b, changes[i].Action...), ' ')
 		if changes[i].Action != roster.Removed {
 			b = roster.AppendItem(b, changes[i].Item)

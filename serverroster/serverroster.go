@@ -51,11 +51,11 @@ func (e *RefusedError) Error() string { return "refused: " + e.Why }
 // Watcher is told what the server's own rosters have. Its methods do not block. They are
 // safe for concurrent use.
 type Watcher interface {
-	// Written says that the server's own roster of a user has a contact as given from now
-	// on: it is called as [Way].Set's written is. exchanges says that the server has sent
+	// Written says that the server's own roster of a user has a contact otherwise from now
+	// on, and how it had them before: it is called as [Way].Set's written is. exchanges says that the server has sent
 	// the user's presence to the contact, if that follows; else it does so with the next
 	// presence alone. The contact's presence for the user it may have fetched, or not.
-	Written(user jid.JID, c roster.Change, exchanges bool)
+	Written(user jid.JID, c roster.SubscriptionChange, exchanges bool)
 	// InStep says that the server's own roster of a user is this one: it is in step, or
 	// about to be written.
 	InStep(user jid.JID, now *roster.Roster)

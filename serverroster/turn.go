@@ -260,6 +260,7 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	if t.Watcher != nil { // what it was before says what follows from what is written
 		t.Watcher.InStep(t.j.user, t.have)
 	}
+	had := t.have.Lookup(contactsOf(changes))
 	from := len(t.sent)
 	for len(changes) > 0 && !over && err == nil {
 		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))
@@ -268,8 +269,8 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 				break
 			}
 		}
-		if err = t.set(changes[:n]); err == nil {
-			changes = changes[n:]
+		if err = t.set(changes[:n], had[:n]); err == nil {
+			changes, had = changes[n:], had[n:]
 			over = len(changes) > 0 && t.over()
 		}
 	}
@@ -277,8 +278,8 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	return len(changes) > 0, over, err
 }
 
-// set writes a portion.
-func (t *turn) set(portion []roster.Change) error {
+// set writes a portion, of contacts whom the server has as had says.
+func (t *turn) set(portion []roster.Change, had []roster.Item) error {
 	var mu sync.Mutex // guards both
 	var confirmed []roster.Change
 	returned := false
@@ -290,11 +291,12 @@ func (t *turn) set(portion []roster.Change) error {
 		}
 		confirmed = append(confirmed, c)
 		if t.Watcher != nil {
-			t.Watcher.Written(t.j.user, c, t.exchanges())
+			i := slices.IndexFunc(portion, func(one roster.Change) bool { return one.Item.JID == c.Item.JID })
+			t.Watcher.Written(t.j.user, subscriptionChange(had[i], c), t.exchanges())
 		}
 	}
 	t.j.wrote = true
-	t.touch(portion)
+	t.touch(portion, had)
 	took, err := t.call(func(ctx context.Context) error { return t.way.Set(ctx, t.j.user, portion, written) })
 	mu.Lock()
 	returned = true
