@@ -101,7 +101,9 @@ func (h *Hub) adapt(u *user, changes []roster.SubscriptionChange, blocked map[st
 		case is && kept:
 			s := &u.subscribers[i]
 			h.mu.Lock() // what they were sent is taken back, or about to be
-			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool { return !r.gone() && r.changed <= s.sent })
+			s.doubt = s.doubt || slices.ContainsFunc(u.resources, func(r *resource) bool {
+				return !r.gone() && (r.changed <= s.sent || r.replayed && r.since <= s.sent)
+			})
 			h.mu.Unlock()
 			s.end, s.doubt = lasts, s.doubt || opens(c.Before)
 		case is && e.reachable():
@@ -189,7 +191,7 @@ func (h *Hub) arrived(u *user) {
 	h.enter(u)
 	u.online = true
 	if u.own != nil {
-		u.own.asked, u.own.ready, u.own.askedFrom = false, false, nil
+		u.own.wanted, u.own.ready, u.own.askedFrom = false, false, nil
 	}
 	for _, id := range h.entries[u.id].subscribed {
 		other := h.entries[id].user

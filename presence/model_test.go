@@ -81,6 +81,8 @@ type model struct {
 	next  int                   // payload
 	left  map[jid.JID]time.Time // when each was last known to be available, or rosterd was restarted
 
+	reported map[jid.JID]bool // to the hub, on this stream
+
 	logging sync.Mutex
 	log     []string // guarded by logging
 
@@ -158,6 +160,7 @@ func (m *model) restart() {
 		}
 	}
 	clear(m.known)
+	m.forgets()
 	if m.hub != nil {
 		for _, full := range m.hub.Unheard(time.Now().Add(time.Hour)) {
 			m.left[full] = time.Now()
@@ -287,10 +290,13 @@ func (m *model) deliver(s Stanza) {
 			m.t.Errorf("%s is sent %s", name(client), text(s))
 		case !s.Unavailable:
 			shown[s.From] = string(s.Payload)
+			m.paid(s.From, client)
 		case s.From.IsBare():
 			maps.DeleteFunc(shown, func(full jid.JID, _ string) bool { return full.Bare() == s.From })
+			m.takenBack(s.From, client)
 		default:
 			delete(shown, s.From)
+			m.takenBack(s.From, client)
 		}
 	}
 }
@@ -298,6 +304,7 @@ func (m *model) deliver(s Stanza) {
 // begin begins a stream.
 func (m *model) begin() {
 	m.note("stream")
+	m.reported = make(map[jid.JID]bool)
 	ctx, cancel := context.WithCancel(m.t.Context())
 	l := &line{m, ctx, make(chan func(), m.rand.IntN(50))}
 	var work sync.WaitGroup
@@ -354,8 +361,25 @@ func (m *model) available(full jid.JID, report bool) {
 	}
 	m.mu.Unlock()
 	if report {
+		m.reported[full] = true
 		m.hub.Available(full, []byte(payload))
 	}
+}
+
+// replay is that the server reports, when a stream has begun, who was there before, in any
+// order. The client does nothing, and the server sends it to nobody else: so does Prosody's
+// mod_privilege (advertise_presences). ejabberd reports nobody.
+func (m *model) replay(full jid.JID) {
+	m.wire.Lock()
+	defer m.wire.Unlock()
+	m.mu.Lock()
+	payload := m.there[full]
+	m.mu.Unlock()
+	if m.reported[full] {
+		return
+	}
+	m.note("%s is reported: %s", name(full), payload)
+	m.hub.Available(full, []byte(payload))
 }
 
 func (m *model) gone(full jid.JID, report bool) {
@@ -367,6 +391,7 @@ func (m *model) gone(full jid.JID, report bool) {
 	delete(m.there, full)
 	delete(m.shown, full)
 	maps.DeleteFunc(m.doubt, func(d [2]jid.JID, _ bool) bool { return d[0] == full })
+	m.clientGone(full)
 	m.mu.Unlock()
 	if !report {
 		return
@@ -476,7 +501,7 @@ func (m *model) lose() {
 			m.comeAndGo(true)
 		}
 		if _, there := m.there[full]; there {
-			m.available(full, true) // a replay
+			m.replay(full)
 		}
 	}
 	synctest.Wait()
@@ -513,7 +538,7 @@ func (m *model) check() {
 	defer m.mu.Unlock()
 	for client, shown := range m.shown {
 		for full, payload := range m.there {
-			if m.opens(full.Bare(), client.Bare()) && full.Bare() != client.Bare() && shown[full] != payload {
+			if m.opens(full.Bare(), client.Bare()) && full.Bare() != client.Bare() && shown[full] != payload && !m.isForgotten(full, client) {
 				m.t.Errorf("%s is shown %q of %s and not %q", name(client), shown[full], name(full), payload)
 			}
 		}

@@ -92,12 +92,12 @@ func (h *Hub) Lost(host string) {
 // own is what is known of the server's own roster of a user. It is of the loop alone.
 type own struct {
 	known    bool              // it is user.roster but for the contacts; else only they are known
-	asked    bool              // Keeper.Keep was called
+	wanted   bool              // Keeper.Keep was called
 	ready    bool              // nobody waits for the word any more
 	until    time.Duration     // nobody waits longer for what is to follow
 	contacts map[jid.JID]sight // as the server's own roster has them
-	// askedFrom are the facts from which on the server asks a contact: a resource that had come
-	// before was not answered. Others it asks since the user became available, at least.
+	// askedFrom has the facts from which on the server asks some contacts. All others whom it
+	// asks it has asked for each resource that is available.
 	askedFrom map[jid.JID]uint64
 }
 
@@ -142,6 +142,13 @@ func (o *own) asks(contact jid.JID, in roster.Subscription) bool {
 	return o.known && sees(in)
 }
 
+// asked reports whether the server, which asks a contact by itself, has done so for the fresh
+// resources, or has sent them what the contact's resource said since.
+func (o *own) asked(contact jid.JID, f *fresh, r *resource) bool {
+	from, late := o.askedFrom[contact]
+	return !late || f.came > from || r.changed > from && !r.replayed
+}
+
 // awaits reports whether the server's own roster is about to get a contact as a subscriber.
 func (o *own) awaits(contact jid.JID, now time.Duration) bool {
 	if now >= o.until {
@@ -171,8 +178,8 @@ func (h *Hub) knowsOwn(u *user) bool {
 	if !h.settled {
 		return false
 	}
-	if o := h.owns(u); !o.asked {
-		o.asked = true
+	if o := h.owns(u); !o.wanted {
+		o.wanted = true
 		h.keepAsks.push(u)
 		h.hold(u)
 	}
@@ -211,7 +218,7 @@ func (h *Hub) held(u *user) {
 		h.holds.push(deadline{u, o.until})
 		return
 	default:
-		o.ready = o.ready || o.asked
+		o.ready = o.ready || o.wanted
 		h.broadcast(u)
 	}
 	u.unpark()
@@ -356,7 +363,7 @@ func (h *Hub) changed(u *user, f ownFact, what sight, known bool) {
 			u.own.askedFrom = make(map[jid.JID]uint64)
 		}
 		u.own.askedFrom[f.contact] = f.at
-		if e.user != nil { // who has just come was not answered, perhaps
+		if e.user != nil { // who has just come was not answered
 			if i, is := e.user.subscriber(u.id); is && u.fresh(e.user.subscribers[i].sent).n > 0 {
 				h.broadcast(e.user)
 			}
@@ -419,10 +426,10 @@ func (s *subscriber) doubted() {
 // unsure is what is left when a stream has ended: how the server's own roster differed. What
 // was written at the end of the stream, and not reported, is found by it.
 func (o *own) unsure() *own {
-	if o == nil || len(o.contacts) == 0 {
+	if o == nil || len(o.contacts)+len(o.askedFrom) == 0 {
 		return nil
 	}
-	return &own{contacts: o.contacts}
+	return &own{contacts: o.contacts, askedFrom: o.askedFrom}
 }
 
 // askedByServer says which of those in the next step of answerProbe, in their order, the

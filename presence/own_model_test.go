@@ -21,6 +21,7 @@ type ownServer struct {
 	job       map[jid.JID]bool           // whose is being written
 	readies   map[jid.JID][]func()
 	relayed   map[[2]jid.JID]time.Time
+	owed      map[[2]jid.JID]bool   // resource, client: see owes; true: rosterd has ended since, and does not know
 	unblocked map[jid.JID]time.Time // or blocked
 	work      sync.WaitGroup
 	ended     chan struct{}
@@ -34,7 +35,7 @@ type ownServer struct {
 
 func (m *model) ownRosters(seed uint64) {
 	m.ownServer = &ownServer{
-		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
+		own: make(map[jid.JID]*roster.Roster), inStep: make(map[jid.JID]time.Time), relayed: make(map[[2]jid.JID]time.Time), owed: make(map[[2]jid.JID]bool), unblocked: make(map[jid.JID]time.Time), job: make(map[jid.JID]bool), readies: make(map[jid.JID][]func()),
 		ended: make(chan struct{}), random: rand.New(rand.NewPCG(m.rand.Uint64(), 2)), tells: seed%2 == 0, calmly: seed/2%2 == 0, asks: seed/4%2 == 0,
 	}
 }
@@ -72,6 +73,7 @@ func (m *model) broadcast(full jid.JID, payload string) {
 			delete(shown, full)
 		default:
 			shown[full] = payload
+			m.paid(full, client)
 		}
 	}
 }
@@ -246,15 +248,76 @@ func (m *model) write(user jid.JID, c roster.Change) {
 	shown, asked := m.native(user, contact), sees(m.has(user, contact))
 	m.own[user] = m.with(m.own[user], c)
 	shows := m.native(user, contact)
-	if !m.tells || contact == user {
+	asks := !asked && sees(m.has(user, contact)) && m.native(contact, user)
+	switch {
+	case contact == user:
+		return
+	case shows != shown && m.tells:
+		m.show(user, contact, shows)
+	case shows && !shown:
+		m.owes(user, contact)
+	}
+	switch {
+	case asks && m.tells && m.asks:
+		m.show(contact, user, true)
+	case asks:
+		m.owes(contact, user)
+	}
+}
+
+// owes notes that somebody is not shown a user before the next presence unless rosterd relays
+// the last one: the server has nothing to send until then. If rosterd ends before it does, the
+// next one takes what the server's rosters have for what they had when the user came. mu is
+// held.
+func (m *model) owes(user, to jid.JID) {
+	for full := range m.there {
+		for client := range m.shown {
+			if pair := [2]jid.JID{full, client}; full.Bare() == user && client.Bare() == to {
+				m.owed[pair] = m.owed[pair]
+			}
+		}
+	}
+}
+
+// takenBack is the same of a client that the server goes on showing a user, or a resource, that
+// was taken back from it. The nil ownServer does nothing. mu is held.
+func (m *model) takenBack(who, client jid.JID) {
+	if m.ownServer == nil || !m.native(who.Bare(), client.Bare()) {
 		return
 	}
-	if shows != shown {
-		m.show(user, contact, shows)
+	for full := range m.there {
+		if full == who || full.Bare() == who {
+			m.owed[[2]jid.JID{full, client}] = false
+		}
 	}
-	if m.asks && !asked && sees(m.has(user, contact)) && m.native(contact, user) {
-		m.show(contact, user, true)
+}
+
+// paid notes that a client was shown a resource. mu is held.
+func (m *model) paid(full, client jid.JID) {
+	if m.ownServer != nil {
+		delete(m.owed, [2]jid.JID{full, client})
 	}
+}
+
+// clientGone notes that nothing is owed to a client any more. mu is held.
+func (m *model) clientGone(client jid.JID) {
+	if m.ownServer != nil {
+		maps.DeleteFunc(m.owed, func(pair [2]jid.JID, _ bool) bool { return pair[1] == client })
+	}
+}
+
+// forgets notes that rosterd has ended, and with it what it owed. mu is held.
+func (m *model) forgets() {
+	if m.ownServer != nil {
+		for pair := range m.owed {
+			m.owed[pair] = true
+		}
+	}
+}
+
+// isForgotten reports whether an earlier rosterd owed a client a resource. mu is held.
+func (m *model) isForgotten(full, client jid.JID) bool {
+	return m.ownServer != nil && m.owed[[2]jid.JID{full, client}]
 }
 
 // show is what the server sends of a user to another at once: their presence, or that they

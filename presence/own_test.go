@@ -212,3 +212,41 @@ func TestOwnRosterNotToBeSeen(t *testing.T) {
 		}
 	})
 }
+
+// What the server reports when a stream begins is in no order: nobody knows who came first,
+// and was asked for, but by what the rosters had before.
+func TestOwnRostersOfWhoWasThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, Limits{})
+		k := &keeperStub{hub: s.hub, says: make(map[string][]string)}
+		s.hub.Keeper(k)
+		s.stream()
+		k.inStep(s, "y", "x both")
+		s.roster("x", "y both")
+		k.says["x"] = []string{}
+		s.on("x/1", "y/1")
+		time.Sleep(s.hub.limits.Settle + s.hub.limits.Word/2)
+		s.written("x", "y >both", false)
+		time.Sleep(time.Minute)
+		s.expect("the server had nobody to ask for x/1, and did not send x/1", "y/1>x/1: hi", "x/1>y: hi")
+		s.end()
+	})
+}
+
+// Who was told that a user is not to be seen, and may see them again, is told so after a new
+// stream: the server, which has them all the time, does not.
+func TestOwnRosterSeenAgain(t *testing.T) {
+	kept(t, func(s *stage, k *keeperStub) {
+		k.inStep(s, "x", "y both")
+		k.inStep(s, "y", "x both")
+		s.on("y/1", "x/1")
+		s.roster("x", "y to")
+		s.expect("the server shows x", "x/1>y!")
+		time.Sleep(time.Minute) // it has passed the server
+		s.stream()
+		s.on("y/1", "x/1")
+		s.roster("x", "y both")
+		time.Sleep(time.Minute)
+		s.expect("the server goes on as before", "x/1>y: hi")
+	})
+}

@@ -50,7 +50,8 @@
 //
 // Which came first, a presence or a write, the clock of facts says: both are reported in the
 // order of the server. What is relayed may be overtaken by what the server sends: until a
-// mark behind it has come back ([Sender].Passed) such news is relayed, too.
+// mark behind it has come back ([Sender].Passed) such news is relayed, too. What the server
+// reports when a stream begins may have been so for long, and has no place in that order.
 //
 // What a server has is certain when [Hub.InStep] has said so on this stream. Until then a
 // user's presence waits: on a new stream for Limits.Settle, as for the reports; of who comes
@@ -59,8 +60,8 @@
 // nothing: to be told twice is better than not at all.
 //
 // For each subscriber this takes two bits, in what was padding; for each user, 72 bytes, and
-// a map of the contacts in whom the rosters differ. Rosters are read without the lock.
-// Without a Keeper none of it is used.
+// maps of the contacts in whom the rosters differ, or whom the server asks only of late.
+// Rosters are read without the lock. Without a Keeper none of it is used.
 //
 // # How it runs
 //
@@ -217,9 +218,16 @@ func (h *Hub) Available(full jid.JID, payload []byte) {
 	// What the server reports of a resource that was there before the stream was lost
 	// is no news. The resource is brought in line with all others.
 	replay := !h.settled && !r.gone() && r.heard < h.lost
+	r.replayed = !h.settled && r.heard < max(h.lost, 1)
 	r.payload, r.changed, r.heard, u.changed = payload, h.clock, h.now(), h.clock
 	if initial {
 		r.joined, r.again = h.clock, false
+		switch {
+		case !r.replayed:
+			r.came = h.clock
+		case r.gone():
+			r.came = 0
+		}
 	}
 	r.early = max(u.relayed, h.absentAt) > h.passed
 	if replay {

@@ -135,7 +135,7 @@ func (h *Hub) probes(u *user, s *subscriber) bool {
 		return false
 	}
 	f := e.user.fresh(s.sent)
-	return f.n > 0 && slices.ContainsFunc(u.resources, func(r *resource) bool { return !r.gone() && r.changed < f.last })
+	return f.n > 0 && slices.ContainsFunc(u.resources, func(r *resource) bool { return !r.gone() && (r.changed < f.last || r.replayed) })
 }
 
 // answerProbe goes a step on through those whose presence a user may see (RFC 6121,
@@ -185,8 +185,8 @@ func (h *Hub) sync(u *user, s *subscriber, probe bool, batch []Stanza) []Stanza 
 		p := Stanza{From: r.full, To: e.jid, Payload: r.payload}
 		var by server
 		by.native = native && (s.end != lasts || !(r.missed && r.gone()) && !(r.changed > s.sent && s.relayed && r.early))
-		answered := native && probe && !s.relayed && max(f.first, r.changed) > e.user.own.askedFrom[u.jid]
-		by.answered = f.n > 0 && (r.changed < f.first && answered || r.changed > f.last && by.native || by.native && answered)
+		answered := native && probe && !s.relayed && e.user.own.asked(u.jid, &f, r)
+		by.answered = f.n > 0 && (r.changed < f.first && answered || r.changed > f.last && !r.replayed && by.native || by.native && answered)
 		certain := u.known && (h.settled || r.heard >= h.lost) && (u.own == nil || !u.own.awaits(e.jid, h.now()))
 		switch decide(r, certain, s, available, f.n, by) {
 		case nothing:

@@ -135,14 +135,22 @@ func TestStreamEndsWhileListsAreAskedFor(t *testing.T) {
 	})
 }
 
-// Whether the server has asked a contact for who comes is what its rosters had when they came,
-// in whatever order their users are looked at.
-func TestWrittenBehindWhoComes(t *testing.T) {
+// rostersKept is a stage whose loop makes its steps when the test says so, and where the
+// server's own rosters are kept.
+func rostersKept(t *testing.T, test func(s *stage, k *keeperStub)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		k := &keeperStub{hub: s.hub, says: make(map[string][]string)}
 		s.hub.Keeper(k)
 		s.hub.settled = true
+		test(s, k)
+	})
+}
+
+// Whether the server has asked a contact for who comes is what its rosters had when they came,
+// in whatever order their users are looked at.
+func TestWrittenBehindWhoComes(t *testing.T) {
+	rostersKept(t, func(s *stage, k *keeperStub) {
 		k.inStep(s, "x", "y from")
 		k.inStep(s, "y", "x to")
 		s.on("x/1", "y/1")
@@ -155,5 +163,27 @@ func TestWrittenBehindWhoComes(t *testing.T) {
 		s.written("x", "y from>both", true)
 		s.drain()
 		s.expect("the server did not ask for x/2", "y/1>x/2: hi")
+	})
+}
+
+// It is the same on the next stream, if nothing was sent before this one ended.
+func TestWrittenAtTheEnd(t *testing.T) {
+	rostersKept(t, func(s *stage, k *keeperStub) {
+		k.inStep(s, "x", "y from")
+		k.inStep(s, "y", "x both")
+		s.on("x/1", "y/1")
+		s.drain()
+		s.on("x/2")
+		k.inStep(s, "x", "y both")
+		s.written("x", "y from>both", false)
+		s.hub.readMailbox(maxReading)
+		s.hub.streamEnds()
+		s.take()
+		s.on("x/1", "x/2", "y/1")
+		s.hub.settled = true
+		k.hub.InStep(address("x"), contacts("y both"))
+		k.hub.InStep(address("y"), contacts("x both"))
+		s.drain()
+		s.expect("the server did not ask for x/2", "y/1>x: hi")
 	})
 }

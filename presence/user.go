@@ -57,17 +57,19 @@ type user struct {
 // resource is one of a user's resources that is available, or whose unavailable presence
 // may not have reached everybody.
 type resource struct {
-	full    jid.JID
-	payload []byte
-	since   uint64        // the fact that it became available; who was sent facts before was not sent it
-	changed uint64        // the last fact of it
-	joined  uint64        // the fact of its initial presence; it was sent nothing before
-	heard   time.Duration // when the server, or the resource, last gave a sign of it
-	again   bool          // its next presence counts as its initial one
-	early   bool          // its last presence came when something relayed may not have passed the server
-	missed  bool          // the server may not have said that it ended, or nobody knows when
-	shown   bool          // somebody was sent that it is available
-	end     end
+	full     jid.JID
+	payload  []byte
+	since    uint64        // the fact that it became available; who was sent facts before was not sent it
+	changed  uint64        // the last fact of it
+	joined   uint64        // the fact of its initial presence, or that it was reported anew; it was sent nothing before
+	came     uint64        // the fact of its initial presence; 0: it was there before it was reported
+	heard    time.Duration // when the server, or the resource, last gave a sign of it
+	again    bool          // its next presence counts as its initial one
+	replayed bool          // its last presence was reported when a stream began, and may be older than changed says
+	early    bool          // its last presence came when something relayed may not have passed the server
+	missed   bool          // the server may not have said that it ended, or nobody knows when
+	shown    bool          // somebody was sent that it is available
+	end      end
 }
 
 func (r *resource) gone() bool { return r.end != lasts }
@@ -125,7 +127,8 @@ func (u *user) find(full jid.JID) *resource {
 type fresh struct {
 	one         *resource // one of them
 	n           int
-	first, last uint64 // the facts of their initial presences
+	first, last uint64 // of joined
+	came        uint64 // the first of those facts; 0: one was there before it was reported
 }
 
 // fresh are the available resources whose initial presence came after a fact. The nil user
@@ -138,9 +141,10 @@ func (u *user) fresh(after uint64) (f fresh) {
 		if r.gone() || r.joined <= after {
 			continue
 		}
-		if f.n == 0 || r.joined < f.first {
-			f.first = r.joined
+		if f.n == 0 {
+			f.first, f.came = r.joined, r.came
 		}
+		f.first, f.came = min(f.first, r.joined), min(f.came, r.came)
 		f.one, f.n, f.last = r, f.n+1, max(f.last, r.joined)
 	}
 	return f
