@@ -272,8 +272,8 @@ func (m *model) write(user jid.JID, c roster.Change) {
 func (m *model) owes(user, to jid.JID) {
 	for full := range m.there {
 		for client := range m.shown {
-			if pair := [2]jid.JID{full, client}; full.Bare() == user && client.Bare() == to {
-				m.owed[pair] = m.owed[pair]
+			if pair := [2]jid.JID{full, client}; full.Bare() == user && client.Bare() == to && !m.owed[pair] {
+				m.owed[pair] = false // and if an earlier rosterd did, this one does not know
 			}
 		}
 	}
