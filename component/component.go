@@ -120,8 +120,6 @@ type API interface {
 	// State reports whether it works for a host's users, as far as is known, and why not.
 	// It does not block.
 	State(host string) (works bool, why string)
-	// Awaited reports whether it does not work at present, but is likely to soon.
-	Awaited(host string) bool
 }
 
 // Rosters knows the rosters. Its methods do not block.
@@ -152,7 +150,8 @@ type Component struct {
 	nobody       string        // a localpart that is nobody's
 	born         int64         // when New was called, in microseconds since 1970
 
-	reached int // streams that [Component.reach] ended; of the goroutine that tends
+	reached int          // streams that [Component.reach] ended; of the goroutine that tends
+	dropped atomic.Int32 // privileged pushes in a row that the server has dropped, each of which ended a stream
 
 	buffers         buffers  // of answers
 	userBudgets     *budgets // of queries; nil: none
@@ -234,7 +233,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 			c.set(s, nil)
 			c.streamless.reset()
 			err = c.serve(ctx, s)
-			restarted = conditionOf(err) == "system-shutdown"
+			restarted = conditionOf(err) == "system-shutdown" || !c.listens(ctx)
 			c.restrict(err)
 			if time.Since(s.began) > retry.max {
 				retry.reset()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -563,7 +562,7 @@ func TestCutAtEveryByte(t *testing.T) {
 			t.Logf("after %d bytes: %v", i, err)
 		}
 		if i%3 == 0 { // else the component's own stanzas make a reset of it
-			conn.(*net.TCPConn).CloseWrite()
+			conn.(*read).CloseWrite()
 			conn.SetReadDeadline(time.Now().Add(patience))
 			if _, err := io.Copy(io.Discard, conn); err != nil && !isReset(err) {
 				t.Errorf("after %d bytes: %v", i, err)

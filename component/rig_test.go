@@ -141,16 +141,39 @@ func resources(t *testing.T, n int) []jid.JID {
 	return list
 }
 
-// connection is the next connection of a component, of which nothing was read.
+// connection is the next connection of a component, of which nothing was read, but for those
+// with which it looks whether the port takes any.
 func (s *server) connection() net.Conn {
 	s.t.Helper()
-	s.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
-	conn, err := s.l.Accept()
-	if err != nil {
-		s.t.Fatal(err)
+	for {
+		s.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+		conn, err := s.l.Accept()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { conn.Close() })
+		first := make([]byte, 1)
+		conn.SetReadDeadline(time.Now().Add(patience))
+		if _, err := conn.Read(first); err != io.EOF {
+			conn.SetReadDeadline(time.Time{})
+			return &read{conn.(*net.TCPConn), first}
+		}
 	}
-	s.t.Cleanup(func() { conn.Close() })
-	return conn
+}
+
+// read is a connection of which something was read.
+type read struct {
+	*net.TCPConn
+	first []byte // and is read again
+}
+
+func (r *read) Read(b []byte) (n int, err error) {
+	if len(r.first) == 0 {
+		return r.TCPConn.Read(b)
+	}
+	n = copy(b, r.first)
+	r.first = r.first[n:]
+	return n, nil
 }
 
 // pushUnanswered sends a push that nobody answers; then the server says

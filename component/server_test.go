@@ -62,15 +62,10 @@ type link struct {
 // accept takes a connection up to the component's opening tag.
 func (s *server) accept() *link {
 	s.t.Helper()
-	s.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
-	conn, err := s.l.Accept()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	conn := s.connection()
 	if s.tls != nil {
 		conn = tls.Server(conn, s.tls)
 	}
-	s.t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
 	k := &link{t: s.t, Conn: conn, f: xmlstream.NewReader(conn, 16<<20), delegates: make(map[string]bool), probes: make(map[string]bool)}
 	header, err := k.f.Header()

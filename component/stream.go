@@ -375,6 +375,19 @@ func (c *Component) pauseAfter(err error, retry *backoff) time.Duration {
 	return retry.next()
 }
 
+// listens reports whether the server's port takes connections. It is looked at as soon as a
+// stream has ended: a server that starts within less than the pause before the next attempt
+// would seem to have been there all the time, with the same sessions.
+func (c *Component) listens(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timing.Dial)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.opts.Address)
+	if err == nil {
+		conn.Close()
+	}
+	return !isDown(err)
+}
+
 // isDown reports whether an attempt has failed as there is no server, or none behind a
 // proxy.
 func isDown(err error) bool {

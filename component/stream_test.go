@@ -72,7 +72,7 @@ func TestReconnects(t *testing.T) {
 	r := start(t)
 	ends := map[string]func(k *link){
 		"the connection breaks":   func(k *link) { k.Close() },
-		"the connection is reset": func(k *link) { k.Conn.(*net.TCPConn).SetLinger(0); k.Close() },
+		"the connection is reset": func(k *link) { k.Conn.(*read).SetLinger(0); k.Close() },
 		"the stream is closed":    func(k *link) { k.send("</stream:stream>"); k.ended() },
 		"a stream error": func(k *link) {
 			k.send("<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/><text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>x</text></stream:error></stream:stream>")
