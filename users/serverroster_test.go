@@ -241,6 +241,28 @@ func TestRefreshOfAnUnknownOfflineUser(t *testing.T) {
 	})
 }
 
+// Of whom contacts are known, a 404 is no last word: it may be a fault of the backend's.
+func TestRefreshOfAKnownOfflineUser(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.refreshJuliet()
+		time.Sleep(time.Minute)
+		w.backend.fail(errUnknown)
+		w.refreshJuliet()
+		synctest.Wait()
+		if n := s.has(juliet).Len(); n != 1 {
+			t.Errorf("the server has %d contacts", n)
+		}
+		w.backend.fail(nil)
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		time.Sleep(time.Minute)
+		if n := s.has(juliet).Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
+		}
+	})
+}
+
 // What the server has is not removed by the first word of a backend, though nothing is known
 // of before: it counts if the backend says so again.
 func TestFirstLookIsGuarded(t *testing.T) {
