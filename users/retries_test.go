@@ -33,9 +33,7 @@ func TestNothingChangedWhileThereWasNoStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, Limits{}, func(t *testing.T, w *world) {
-				w.backend.set("juliet", "nurse@example.org Nurse")
-				w.ask("a")
-				w.took()
+				w.login("a", "nurse@example.org Nurse")
 				time.Sleep(17 * time.Second)
 				act(w)
 				w.Resume("example.org")
@@ -190,9 +188,7 @@ func TestRetriesDoNotHoldUpTheOthers(t *testing.T) {
 // new stream, or a refresh, tries at once.
 func TestRefusedPushIsTriedLessAndLessOften(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "nurse@example.org Nurse")
-		w.ask("a")
-		w.took()
+		w.login("a", "nurse@example.org Nurse")
 		w.set(func() { w.outcome = roster.Outcome{Err: errors.New("blocked"), Refused: true} })
 		w.backend.set("juliet", "nurse@example.org N")
 		w.refreshJuliet()
@@ -219,9 +215,7 @@ func TestRefusedPushIsTriedLessAndLessOften(t *testing.T) {
 // What is lost, or finds no room, is tried as before.
 func TestLostPushIsTriedOften(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "nurse@example.org Nurse")
-		w.ask("a")
-		w.took()
+		w.login("a", "nurse@example.org Nurse")
 		w.set(func() { w.outcome = roster.Outcome{Err: errors.New("no room")} })
 		w.backend.set("juliet", "nurse@example.org N")
 		w.refreshJuliet()
