@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rosterd/internal/leak"
+	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/roster"
@@ -271,7 +272,7 @@ func TestConflict(t *testing.T) {
 			t.Parallel()
 			slow := func(o *Options) { o.Timing.MinRetry, o.Timing.MaxRetry = 4*time.Millisecond, time.Hour }
 			one := faulty(t, slow, only)
-			log := &logBuffer{}
+			log := &locked.Buffer{}
 			second := New(Options{
 				Address: one.server.l.Addr().String(), Domain: "contacts.example.org", Secret: "secret",
 				Hosts: []string{"example.org"}, Timing: one.opts.Timing,

@@ -78,14 +78,11 @@ func TestReadme(t *testing.T) {
 	}
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "config.yaml"), []byte(block(t, "../README.md", "And rosterd's configuration", "yaml")))
-	s := &service{cmd: exec.CommandContext(ctx, program), ended: make(chan error, 1), metrics: freeport.Of(t)}
-	s.cmd.Dir, s.cmd.Stderr = dir, s
-	s.cmd.Env = append(os.Environ(), "ROSTERD_XMPP_ADDRESS="+prosody.ComponentAddress(), "ROSTERD_CONTACTS_URL=http://"+backend+"/contacts/%s",
-		"ROSTERD_REFRESH_LISTEN="+refresh, "ROSTERD_METRICS_LISTEN="+s.metrics)
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { s.ended <- s.cmd.Wait() }()
+	cmd, metrics := exec.CommandContext(ctx, program), freeport.Of(t)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "ROSTERD_XMPP_ADDRESS="+prosody.ComponentAddress(), "ROSTERD_CONTACTS_URL=http://"+backend+"/contacts/%s",
+		"ROSTERD_REFRESH_LISTEN="+refresh, "ROSTERD_METRICS_LISTEN="+metrics)
+	s := launch(t, cmd, metrics)
 	s.ready(ctx, t, func() {
 		w := &world{server: prosody}
 		juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")

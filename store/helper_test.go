@@ -2,7 +2,6 @@ package store
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -13,12 +12,12 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"rosterd/internal/locked"
 	"rosterd/internal/pgserver"
 )
 
@@ -187,24 +186,11 @@ func noise(seed, n int) []byte {
 
 // records is a log that can be read, and a counter.
 type records struct {
-	mu    sync.Mutex
-	b     bytes.Buffer
+	locked.Buffer
 	count atomic.Int64
 }
 
 func (r *records) Inc() { r.count.Add(1) }
-
-func (r *records) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.Write(b)
-}
-
-func (r *records) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.String()
-}
 
 // process is a child.
 type process struct {
