@@ -12,7 +12,17 @@ import (
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/jid"
 )
+
+func mustJID(t *testing.T, s string) jid.JID {
+	t.Helper()
+	j, err := jid.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
 
 // contacts are one contact for each name, as the backend has them.
 func contacts(names ...string) harness.Contacts {

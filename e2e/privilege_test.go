@@ -51,15 +51,6 @@ func connectComponent(t *testing.T, server *harness.Server) (c *component.Compon
 	return c, ready
 }
 
-func mustJID(t *testing.T, s string) jid.JID {
-	t.Helper()
-	j, err := jid.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return j
-}
-
 // readOnlyModule is our module, to be put into Prosody's folder.
 func readOnlyModule(t *testing.T) map[string]string {
 	const module = "mod_rosterd_readonly.lua"

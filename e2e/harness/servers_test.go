@@ -22,34 +22,29 @@ var libraries = []struct {
 
 func startProsody(t *testing.T, opts ProsodyOptions) *Server {
 	t.Helper()
-	Require(t.Context(), t)
-	p, err := StartProsody(t.Context(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(p.Log())
-		}
-		p.Close()
-	})
-	return p
+	return started(t, func(ctx context.Context) (*Server, error) { return StartProsody(ctx, opts) })
 }
 
 func startEjabberd(t *testing.T, opts EjabberdOptions) *Server {
 	t.Helper()
+	return started(t, func(ctx context.Context) (*Server, error) { return StartEjabberd(ctx, opts) })
+}
+
+// started is a server that runs until the end of the test.
+func started(t *testing.T, start func(context.Context) (*Server, error)) *Server {
+	t.Helper()
 	Require(t.Context(), t)
-	e, err := StartEjabberd(t.Context(), opts)
+	s, err := start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(e.Log())
+			t.Log(s.Log())
 		}
-		e.Close()
+		s.Close()
 	})
-	return e
+	return s
 }
 
 // juliet is a server of one user.
