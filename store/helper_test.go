@@ -200,7 +200,8 @@ type process struct {
 	out *bufio.Reader
 }
 
-func start(t *testing.T, path string) *process {
+// start starts a child, which does what it is told first.
+func start(t *testing.T, path string, commands ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(os.Args[0])}
 	p.cmd.Env = append(os.Environ(), childVariable+"="+path)
@@ -218,6 +219,9 @@ func start(t *testing.T, path string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.kill() })
+	for _, command := range commands {
+		p.do("%s", command)
+	}
 	return p
 }
 
