@@ -213,6 +213,14 @@ func (w *world) login(ctx context.Context, t *testing.T, lib library, jid string
 	return w.loginAs(ctx, t, lib, harness.ClientOptions{JID: jid})
 }
 
+// enter logs in and asks for the roster, as clients do.
+func (w *world) enter(ctx context.Context, t *testing.T, lib library, jid string) harness.Client {
+	t.Helper()
+	client := w.login(ctx, t, lib, jid)
+	roster(ctx, t, client)
+	return client
+}
+
 // loginAs is login with options, of which address and password are set here.
 func (w *world) loginAs(ctx context.Context, t *testing.T, lib library, opts harness.ClientOptions) harness.Client {
 	t.Helper()

@@ -88,8 +88,7 @@ func TestEjabberdPushIsCorrected(t *testing.T) {
 		return harness.Contacts{"romeo@example.org": {Name: name, Subscription: "none", Ask: "subscribe"}}
 	}
 	w.backend.Set("juliet", asks("Romeo"))
-	juliet := w.login(ctx, t, gosrc, julietFull)
-	roster(ctx, t, juliet)
+	juliet := w.enter(ctx, t, gosrc, julietFull)
 	for _, name := range []string{"R", "Romeo", "R"} {
 		n := len(juliet.Stanzas())
 		w.backend.Set("juliet", asks(name))

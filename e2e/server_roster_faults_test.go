@@ -321,8 +321,7 @@ func testServerRosterEditedThroughTheBackend(t *testing.T, srv server) {
 	w.connect(ctx, t)
 	list, items := many(40, "c")
 	w.backend.Set("juliet", list)
-	juliet := w.login(ctx, t, gosrc, julietFull)
-	roster(ctx, t, juliet)
+	juliet := w.enter(ctx, t, gosrc, julietFull)
 	w.waitOwnItems(ctx, t, "juliet", 2)
 	edits := []string{"<item jid='nurse@example.org' name='Nurse'><group>A;B</group></item>", "<item jid='" + items[39].JID + "' name='Renamed'/>",
 		"<item jid='" + items[0].JID + "' subscription='remove'/>", "<item jid='nurse@example.org' name='N'/>", "<item jid='" + items[1].JID + "' name='First'/>",
