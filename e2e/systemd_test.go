@@ -262,21 +262,8 @@ func TestInstalled(t *testing.T) {
 	s.ready(ctx, t, func() {
 		w := &world{server: prosody, backend: backend}
 		wantRoster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/balcony"), item("Romeo"))
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: ca.Pool}}}
 		for token, want := range map[string]int{"of the callers": http.StatusOK, "of the backend": http.StatusUnauthorized} {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+refresh+refreshPath, strings.NewReader(`["juliet"]`))
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Header.Set("Authorization", "Bearer "+token)
-			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			if resp.StatusCode != want {
-				t.Errorf("a refresh with the token %s: %d", token, resp.StatusCode)
-			}
+			wantCode(ctx, t, &tls.Config{RootCAs: ca.Pool}, "https://"+refresh+refreshPath, token, want)
 		}
 	})
 	if log := s.log.String(); strings.Contains(log, "of the backend") || strings.Contains(log, "change-me") {
