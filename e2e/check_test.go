@@ -30,16 +30,12 @@ type site struct {
 // newSite starts a server, and a backend that has a contact of juliet's.
 func newSite(t *testing.T, start func(context.Context, harness.ServerOptions) (*harness.Server, error), options harness.ServerOptions) *site {
 	t.Helper()
-	s := &site{}
-	var err error
-	if s.server, err = start(bounded(t), options); err != nil {
+	server, err := start(bounded(t), options)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.server.Close)
-	if s.backend, err = harness.StartBackend(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.backend.Close)
+	t.Cleanup(server.Close)
+	s := &site{server, startBackend(t)}
 	s.backend.Set("juliet", contacts("Romeo"))
 	return s
 }

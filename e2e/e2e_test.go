@@ -96,12 +96,7 @@ func start(t *testing.T, s setup) *world {
 	}
 	s.options.OwnRosters = s.options.OwnRosters || s.server.rosters == rostersKept
 	s.options.AnyFromAddress = s.options.AnyFromAddress || s.server.unrestricted
-	w := &world{kind: s.server, server: startServer(ctx, t, s)}
-	var err error
-	if w.backend, err = harness.StartBackend(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.backend.Close)
+	w := &world{kind: s.server, server: startServer(ctx, t, s), backend: startBackend(t)}
 	settings := map[string]any{}
 	if s.server.unrestricted {
 		settings["xmpp.unrestricted"] = true
@@ -140,6 +135,28 @@ func start(t *testing.T, s setup) *world {
 		w.connect(ctx, t)
 	}
 	return w
+}
+
+// startBackend starts a backend that ends with the test.
+func startBackend(t *testing.T) *harness.Backend {
+	t.Helper()
+	backend, err := harness.StartBackend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(backend.Close)
+	return backend
+}
+
+// runProsody starts a Prosody of a test's own, which ends with it.
+func runProsody(t *testing.T, opts harness.ProsodyOptions) *harness.Server {
+	t.Helper()
+	server, err := harness.StartProsody(bounded(t), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	return server
 }
 
 // connect starts rosterd, and waits until it is ready.

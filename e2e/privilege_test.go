@@ -65,11 +65,7 @@ func readOnly(t *testing.T, options harness.ServerOptions) harness.ProsodyOption
 func startProsodyWith(t *testing.T, options harness.ProsodyOptions) *harness.Server {
 	t.Helper()
 	harness.Require(t.Context(), t)
-	server, err := harness.StartProsody(bounded(t), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Close)
+	server := runProsody(t, options)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log:\n%s", tail(server.Log()))

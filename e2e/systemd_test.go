@@ -213,12 +213,8 @@ func TestInstalled(t *testing.T) {
 	t.Parallel()
 	harness.Require(t.Context(), t)
 	ctx := bounded(t)
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t),
+	prosody := runProsody(t, harness.ProsodyOptions{GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t),
 		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(prosody.Close)
 	i, _ := install(t)
 	config := filepath.Join(i.root, "etc/rosterd/config.yaml")
 	keys := block(t, "../docs/prosody.md", "3. **rosterd.**", "yaml")
@@ -247,11 +243,7 @@ func TestInstalled(t *testing.T) {
 	write(t, config, []byte(keys))
 	ca := testcert.New(t, "authority")
 	pair := ca.Issue(t, "endpoint", time.Now().Add(time.Hour))
-	backend, err := harness.StartBackend()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(backend.Close)
+	backend := startBackend(t)
 	backend.RequireHeader("Authorization", "Bearer of the backend")
 	backend.Set("juliet", contacts("Romeo"))
 	for name, content := range map[string]string{"contacts-token": "of the backend\n", "refresh-token": "of the callers\n", "refresh.crt": string(pair.Cert), "refresh.key": string(pair.Key)} {
