@@ -121,7 +121,7 @@ func TestServerThatStopsReadingPushes(t *testing.T) {
 					}
 				})
 			}
-			peak := s.out.watch(t, func() { work.Wait() })
+			peak := s.out.watch(func() { work.Wait() })
 			if peak > 256<<10+defaultMaxStanza { // and one stanza: it was not full before
 				t.Errorf("%d bytes were queued", peak)
 			}
@@ -161,7 +161,7 @@ func TestServerThatStopsReadingAnswers(t *testing.T) {
 	for i, full := range resources(t, users) {
 		queries.WriteString(queryOf(full.String(), fmt.Sprint(i)))
 	}
-	peak := s.out.watch(t, func() {
+	peak := s.out.watch(func() {
 		k.send("%s", queries.String())
 		asked.Wait()
 		r.rosters.replies.Wait()

@@ -178,7 +178,7 @@ func (k *link) confirm(way string) {
 }
 
 // watch is the most that was queued while f ran.
-func (q *writer) watch(t *testing.T, f func()) (peak int) {
+func (q *writer) watch(f func()) (peak int) {
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
 	for {
