@@ -6,11 +6,8 @@ package e2e
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,17 +15,8 @@ import (
 	"rosterd/internal/leak"
 )
 
-// binary builds rosterd once for all tests, with the race detector if the
-// tests have it. The file is removed by TestMain.
-var binary = sync.OnceValues(func() (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	file := filepath.Join(buildDir, "rosterd")
-	return file, harness.Build(ctx, "..", file, raceEnabled)
-})
-
-// buildDir is set by TestMain before any test runs.
-var buildDir string
+// binary is rosterd as it is tested.
+var binary, _, removeBuilds = harness.Builds("..")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -38,17 +26,12 @@ func TestMain(m *testing.M) {
 	}
 	// For rosterd: the race detector's runtime sleeps for a second at the end.
 	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	var err error
-	if buildDir, err = os.MkdirTemp("", "rosterd-e2e-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
 	code := leak.Main(func() int {
 		defer shared.close()
 		defer closePostgres()
 		return m.Run()
 	}, "gosrc.io/xmpp.(*Client).recv(", "gosrc.io/xmpp.keepalive(") // of its clients whose stream the server has closed
-	_ = os.RemoveAll(buildDir)
+	removeBuilds()
 	os.Exit(code)
 }
 

@@ -18,21 +18,6 @@ import (
 	"rosterd/internal/freeport"
 )
 
-// Build builds rosterd from its sources in root into the file output, with the
-// race detector if race is set, which needs a C compiler.
-func Build(ctx context.Context, root, output string, race bool) error {
-	args := []string{"build", "-buildvcs=false", "-o", output}
-	if race {
-		args = append(args, "-race")
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building rosterd: %w\n%s", err, out)
-	}
-	return nil
-}
-
 // RosterdOptions say how rosterd is started.
 type RosterdOptions struct {
 	Binary      string
