@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"rosterd/internal/leak"
+	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/roster"
@@ -119,7 +120,7 @@ func TestServerThatStopsReadingPushes(t *testing.T) {
 					}
 				})
 			}
-			peak := s.out.watch(t, func() { work.Wait() })
+			peak := s.out.watch(func() { work.Wait() })
 			if peak > 256<<10+defaultMaxStanza { // and one stanza: it was not full before
 				t.Errorf("%d bytes were queued", peak)
 			}
@@ -159,7 +160,7 @@ func TestServerThatStopsReadingAnswers(t *testing.T) {
 	for i, full := range resources(t, users) {
 		queries.WriteString(queryOf(full.String(), fmt.Sprint(i)))
 	}
-	peak := s.out.watch(t, func() {
+	peak := s.out.watch(func() {
 		k.send("%s", queries.String())
 		asked.Wait()
 		r.rosters.replies.Wait()
@@ -270,7 +271,7 @@ func TestConflict(t *testing.T) {
 			t.Parallel()
 			slow := func(o *Options) { o.Timing.MinRetry, o.Timing.MaxRetry = 4*time.Millisecond, time.Hour }
 			one := faulty(t, slow, only)
-			log := &logBuffer{}
+			log := &locked.Buffer{}
 			second := New(Options{
 				Address: one.server.l.Addr().String(), Domain: "contacts.example.org", Secret: "secret",
 				Hosts: []string{"example.org"}, Timing: one.opts.Timing,

@@ -159,17 +159,25 @@ func TestFilteredDelegation(t *testing.T) {
 // idOf is the id of a probe of a rosterd that was made at a time.
 func idOf(born int64) string { return strconv.FormatInt(born, 36) + "-AAAAAAAAAAAAA-1" }
 
+// meet has a rosterd be asked for the probe of another one, which was started that much
+// later. The other is told of it.
+func meet(t *testing.T, later int64, change func(*Options)) (*rig, *link) {
+	t.Helper()
+	r := start(t, only, change)
+	k := r.server.serve()
+	r.announced(t, k)
+	k.send("%s", delegatedProbe(idOf(r.born+later)))
+	if got := k.next(); !strings.Contains(got, "<conflict ") {
+		t.Errorf("got %s", got)
+	}
+	return r, k
+}
+
 // Of two rosterds that share a component the younger goes, for long, and tells
 // the older of itself; the older stays, and looks whether it is asked still.
 func TestTwoRosterds(t *testing.T) {
 	t.Run("younger", func(t *testing.T) {
-		r := start(t, only, func(o *Options) { o.Timing.MaxRetry = time.Hour })
-		k := r.server.serve()
-		r.announced(t, k)
-		k.send("%s", delegatedProbe(idOf(r.born-1)))
-		if got := k.next(); !strings.Contains(got, "<conflict ") {
-			t.Errorf("got %s", got)
-		}
+		r, k := meet(t, -1, func(o *Options) { o.Timing.MaxRetry = time.Hour })
 		k.ended()
 		waitFor(t, "it says so", func() bool {
 			return strings.Contains(r.log.String(), "another rosterd is connected as contacts.example.org") && strings.Contains(r.log.String(), "retry_in=1h0m0s")
@@ -179,14 +187,8 @@ func TestTwoRosterds(t *testing.T) {
 		}
 	})
 	t.Run("older", func(t *testing.T) {
-		r := start(t, only, func(o *Options) { o.Timing.ProveSoon = time.Millisecond })
-		k := r.server.serve()
-		r.announced(t, k)
+		r, k := meet(t, 1, func(o *Options) { o.Timing.ProveSoon = time.Millisecond })
 		k.showProbes = true
-		k.send("%s", delegatedProbe(idOf(r.born+1)))
-		if got := k.next(); !strings.Contains(got, "<conflict ") {
-			t.Errorf("got %s", got)
-		}
 		// It looks: the first of its probes the other has, the next nobody.
 		probe := k.nextProbe()
 		k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><conflict xmlns='%s'/></error></iq>", probe.Get("id"), probe.Get("to"), nsStanzas)
@@ -215,13 +217,7 @@ func TestTwoRosterds(t *testing.T) {
 
 // An instance of a pair does not give way: who is active is decided elsewhere.
 func TestOfAPairTheYoungerStays(t *testing.T) {
-	r := start(t, only, func(o *Options) { o.Pair = true })
-	k := r.server.serve()
-	r.announced(t, k)
-	k.send("%s", delegatedProbe(idOf(r.born-1)))
-	if got := k.next(); !strings.Contains(got, "<conflict ") {
-		t.Errorf("got %s", got)
-	}
+	r, k := meet(t, -1, func(o *Options) { o.Pair = true })
 	k.quiet()
 	if !r.Connected() {
 		t.Error("it has gone")

@@ -106,8 +106,7 @@ func TestAnswerWaitsForTheServersRoster(t *testing.T) {
 func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
 		juliet := mustJID(t, "juliet@example.org")
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
+		w.login("balcony", "romeo@example.org Romeo")
 		s.answer(true)
 		w.took()
 		refused := errors.New("the queue is full")
@@ -138,8 +137,7 @@ func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
 func TestServersRosterWaitsForTheStore(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
 		juliet := mustJID(t, "juliet@example.org")
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
+		w.login("balcony", "romeo@example.org Romeo")
 		s.answer(true)
 		w.took()
 		w.kept.set(false, time.Second)
@@ -416,8 +414,7 @@ func TestRefreshOfAnOfflineUserFetchesNothing(t *testing.T) {
 // know what is new, and not before, too.
 func TestRefreshHasTheServersRosterKeptOnce(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
+		w.login("balcony", "romeo@example.org Romeo")
 		s.answer(true)
 		w.took()
 		s.asked = 0
