@@ -90,6 +90,15 @@ func (p *pair) over() <-chan struct{} {
 	return p.lease.Lost()
 }
 
+// confirm is how the server is kept from hearing of an instance that is not the active one any
+// more; nil: there is no pair.
+func (p *pair) confirm() func(context.Context) error {
+	if p == nil {
+		return nil
+	}
+	return p.lease.Confirm
+}
+
 // takeOver makes this instance, which has the lease, work.
 func (a *app) takeOver(l *store.Lease) error {
 	p := a.pair

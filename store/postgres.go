@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -111,7 +112,7 @@ func configure(c *pgx.ConnConfig) {
 	}
 	for parameter, value := range map[string]string{
 		"tcp_keepalives_idle": "4", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
-		"tcp_user_timeout": "10000", "idle_in_transaction_session_timeout": "10000", "lock_timeout": "4000",
+		"tcp_user_timeout": "10000", "idle_in_transaction_session_timeout": strconv.FormatInt(leaseFor.Milliseconds(), 10), "lock_timeout": "4000",
 	} {
 		c.RuntimeParams[parameter] = value
 	}
