@@ -360,16 +360,16 @@ func (l *Lease) Confirm(ctx context.Context) error {
 
 // sureSince says that nobody else was the active one at a moment.
 func (l *Lease) sureSince(at time.Time) {
+	end := at.Add(sureFor)
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.why != nil {
-		return
+	before, lost := l.sure.Load(), l.why != nil
+	if !lost {
+		l.sure.Store(&end)
 	}
-	if before := l.sure.Load(); before != nil && time.Until(*before) <= 0 {
+	l.mu.Unlock()
+	if !lost && before != nil && time.Until(*before) <= 0 && time.Until(end) > 0 {
 		l.pair.logger.Warn("this process was paused, or the database was slow: nothing was sent until it was sure that no other instance is active", "not_sure_for", time.Since(*before))
 	}
-	end := at.Add(sureFor)
-	l.sure.Store(&end)
 }
 
 // tried says that the database does not answer, as was tried since began. It counts for
