@@ -86,7 +86,7 @@ func applicationName(domain, as string) string {
 func (p *Pair) String() string { return "postgres://" + p.where }
 
 // Close closes the connections that are not a lease's.
-func (p *Pair) Close() { p.pool.Close() }
+func (p *Pair) Close() { closePool(p.pool) }
 
 // Err is why the database cannot be reached by who stands by, or nil.
 func (p *Pair) Err() error {
@@ -600,7 +600,7 @@ func (l *Lease) Open(o Options, doubtful bool, left []byte) (*Store, error) {
 	d := &database{&postgres{pool: pool, where: l.pair.where, pair: l.num, term: l.Term}, newStatements(l.num)}
 	ended, err := d.lastAlive()
 	if err != nil {
-		pool.Close()
+		closePool(pool)
 		return nil, err
 	}
 	s := newStore(&Store{options: o, db: d, remote: true, ended: ended, superseded: l.superseded}, doubtful)

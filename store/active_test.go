@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -720,5 +721,81 @@ func hold(ctx context.Context, t *testing.T, l *Lease) (answer func(statement st
 		if _, err := c.Exec(ctx, statement+"; COMMIT"); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// mute is a connection over which nothing comes or goes once silent is closed.
+type mute struct {
+	net.Conn
+	silent <-chan struct{}
+}
+
+func (m *mute) isSilent() bool {
+	select {
+	case <-m.silent:
+		return true
+	default:
+		return false
+	}
+}
+
+func (m *mute) Read(b []byte) (n int, err error) {
+	for {
+		if n, err = m.Conn.Read(b); err != nil || !m.isSilent() {
+			return n, err
+		}
+	}
+}
+
+func (m *mute) Write(b []byte) (int, error) {
+	if m.isSilent() {
+		return len(b), nil
+	}
+	return m.Conn.Write(b)
+}
+
+// An instance that ends does not wait for a database that says nothing: its whole stop takes
+// less than 10 s.
+func TestCloseWithoutAnswer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	silent := make(chan struct{})
+	p := newPair(t, domain())
+	p.pool.Close()
+	dial := p.config.ConnConfig.DialFunc
+	p.config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &mute{c, silent}, nil
+	}
+	var err error
+	if p.pool, err = p.newPool("stands by", 2); err != nil {
+		t.Fatal(err)
+	}
+	l, err := p.Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Release(true)
+	if _, err := p.Active(ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(silent)
+	now, stop := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer stop()
+	if _, err := p.Active(now); err == nil {
+		t.Fatal("the database has answered")
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		p.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for the database")
 	}
 }

@@ -239,6 +239,20 @@ func (p *postgres) checkpoint(bool) error { return nil }
 
 func (p *postgres) close(bool) error {
 	p.closed.Store(true)
-	p.pool.Close() // when all are free
+	closePool(p.pool)
 	return nil
+}
+
+// closePool closes a pool when all of its connections are free. A database that says nothing
+// would have it wait for 15 s: it waits for 1 s at most, and the rest ends by itself.
+func closePool(p *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		p.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Second):
+	}
 }
