@@ -65,6 +65,11 @@ type Options struct {
 	// is not to be any more: who is in its place is decided elsewhere.
 	Pair bool
 
+	// Confirm returns when something may be sent to the server, and fails if nothing may be any
+	// more, as another instance is in its place. It is called before each connection and each
+	// write; nil: nobody is asked.
+	Confirm func(ctx context.Context) error
+
 	Timing  Timing
 	Logger  *slog.Logger
 	Metrics *metrics.Metrics
@@ -176,6 +181,9 @@ const defaultMaxStanza = 256 << 10
 func New(o Options, sessions *session.Table) *Component {
 	o.Timing = o.Timing.withDefaults()
 	o.Queue = cmp.Or(o.Queue, 16<<20)
+	if o.Confirm == nil {
+		o.Confirm = func(context.Context) error { return nil }
+	}
 	o.MaxStanza = cmp.Or(o.MaxStanza, defaultMaxStanza)
 	c := &Component{
 		opts:     o,

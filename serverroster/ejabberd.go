@@ -41,6 +41,10 @@ type EjabberdOptions struct {
 	Hosts  []string      // prepared domains
 	Logger *slog.Logger
 
+	// Confirm returns when ejabberd may be called, and fails if it may not be any more. It is
+	// called before each call; nil: nobody is asked.
+	Confirm func(ctx context.Context) error
+
 	// Changed is called when what [Ejabberd.State] says of a host has changed, by whoever
 	// calls [Ejabberd.Prove] or Run. It does not block. May be nil.
 	Changed func(host string)
@@ -502,6 +506,11 @@ func (e *Ejabberd) call(ctx context.Context, command string, args map[string]any
 		req.Header.Set("Authorization", "Bearer "+login.Token)
 	case login.User != "":
 		req.SetBasicAuth(login.User, login.Password)
+	}
+	if e.options.Confirm != nil {
+		if err := e.options.Confirm(ctx); err != nil {
+			return nil, &apiError{text: command + ": " + err.Error(), cause: ctx.Err()}
+		}
 	}
 	resp, err := e.transport.RoundTrip(req)
 	if err != nil {

@@ -461,3 +461,14 @@ func TestEjabberdURL(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What nobody confirms is not written.
+func TestEjabberdUnconfirmed(t *testing.T) {
+	f, e := proven(t)
+	e.options.Confirm = func(context.Context) error { return errors.New("another one is active") }
+	change := roster.Change{Action: roster.Added, Item: roster.Item{JID: romeo}}
+	err := ejabberdWay{e}.Set(t.Context(), juliet, []roster.Change{change}, func(roster.Change) { t.Error("it says that it is written") })
+	if err == nil || !strings.Contains(err.Error(), "another one is active") || len(f.rosters) > 0 {
+		t.Errorf("%v, %v", err, f.rosters)
+	}
+}
