@@ -224,7 +224,7 @@ func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
 			a.serverRosters.Push(user, contacts, settled)
 		},
 		ServerRosterReady: func(host string) { a.serverRosters.Resume(host) }, ServerRosterNone: a.noServerRosters,
-		Pair: a.pair != nil, Version: version, Logger: log, Metrics: m,
+		Pair: a.pair != nil, Confirm: a.pair.confirm(), Version: version, Logger: log, Metrics: m,
 	}, sessions)
 	a.manager, err = users.NewManager(users.Options{
 		Source: a.fetcher, Editor: a.fetcher, Sessions: sessions, Pusher: a.component, Store: a.state, Logger: log,
@@ -274,7 +274,7 @@ func (a *app) newEjabberd(cfg config.Config, log *slog.Logger) (component.API, e
 	}
 	var err error
 	a.ejabberd, err = serverroster.NewEjabberd(serverroster.EjabberdOptions{
-		URL: c.URL, Login: loginOf(c), Hosts: cfg.XMPP.Hosts, Logger: log,
+		URL: c.URL, Login: loginOf(c), Hosts: cfg.XMPP.Hosts, Logger: log, Confirm: a.pair.confirm(),
 		Changed: func(host string) {
 			if a.ejabberd.Way(host) != nil {
 				a.serverRosters.Resume(host)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"os"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -33,15 +32,7 @@ func TestCheckCommandLine(t *testing.T) {
 		{[]string{"completion", "bash"}, 0, `^# bash completion V2 for rosterd`, `^$`},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
-			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), nil, tt.args, &stdout, &stderr); code != tt.code {
-				t.Errorf("exit code %d, want %d", code, tt.code)
-			}
-			for got, want := range map[string]string{stdout.String(): tt.stdout, stderr.String(): tt.stderr} {
-				if !regexp.MustCompile(want).MatchString(got) {
-					t.Errorf("printed %q, want %s", got, want)
-				}
-			}
+			wantRun(t, tt.args, tt.code, tt.stdout, tt.stderr)
 		})
 	}
 }

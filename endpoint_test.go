@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -45,10 +44,8 @@ func TestMetricsWhileRefreshIsAttacked(t *testing.T) {
 	leak.Check(t)
 	ca := testcert.New(t, "authority")
 	file := secured(t, t.TempDir(), ca.Issue(t, "endpoint", time.Now().Add(time.Hour)))
-	ctx, stop := context.WithCancel(t.Context())
 	log := &logs{lines: make(chan string, 100)}
-	exit := make(chan int, 1)
-	go func() { exit <- run(ctx, nil, []string{"--config", file}, io.Discard, log) }()
+	stop := begin(t, file, log)
 	first := <-log.lines
 	found := regexp.MustCompile(`refresh=(\S+) metrics=(\S+)`).FindStringSubmatch(first)
 	if found == nil {
@@ -92,15 +89,8 @@ func TestMetricsWhileRefreshIsAttacked(t *testing.T) {
 		}
 	}
 	transport.CloseIdleConnections()
-	stop()
-	select {
-	case code := <-exit:
-		if code != 0 {
-			t.Errorf("exit code %d", code)
-		}
-	case <-time.After(time.Minute):
-		t.Error("did not stop")
-		<-exit
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 	for _, conn := range attack {
 		conn.Close()

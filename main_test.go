@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"net/http"
 	"os"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"rosterd/internal/leak"
 )
@@ -46,15 +44,7 @@ func TestCommandLine(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
-			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), nil, tt.args, &stdout, &stderr); code != tt.code {
-				t.Errorf("exit code %d, want %d", code, tt.code)
-			}
-			for got, want := range map[string]string{stdout.String(): tt.stdout, stderr.String(): tt.stderr} {
-				if !regexp.MustCompile(want).MatchString(got) {
-					t.Errorf("printed %q, want %s", got, want)
-				}
-			}
+			wantRun(t, tt.args, tt.code, tt.stdout, tt.stderr)
 		})
 	}
 }
@@ -80,20 +70,15 @@ func (l *logs) Write(p []byte) (int, error) {
 // TestWithoutServer runs rosterd where nothing answers: it says so, goes on
 // trying, and stops in order.
 func TestWithoutServer(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(`
+	file := configured(t, `
 xmpp: {address: "127.0.0.1:1", domain: contacts.example.org, secret: hunter2, hosts: [example.org]}
 contacts: {url: "http://127.0.0.1:1/contacts/%s", token: hunter3, headers: {X-Api-Key: hunter4}}
 refresh: {listen: "127.0.0.1:0", token: hunter5}
 metrics: {listen: "127.0.0.1:0"}
 log: {level: debug}
-`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
+`)
 	log := &logs{lines: make(chan string, 100)}
-	exit := make(chan int)
-	go func() { exit <- run(ctx, nil, []string{"--config", file}, io.Discard, log) }()
+	stop := begin(t, file, log)
 
 	first := <-log.lines
 	address := func(key string) string {
@@ -141,14 +126,8 @@ log: {level: debug}
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}
-	stop()
-	select {
-	case code := <-exit:
-		if code != 0 {
-			t.Errorf("exit code %d", code)
-		}
-	case <-time.After(time.Minute):
-		t.Fatal("did not stop")
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 	if text := log.text.String() + metrics; strings.Contains(text, "hunter") || !strings.Contains(text, "is the server running") {
 		t.Errorf("log:\n%s", text)
@@ -158,14 +137,11 @@ log: {level: debug}
 // A start that fails leaves nothing behind of the parts that were made already.
 func TestListenerInUse(t *testing.T) {
 	leak.Check(t)
-	file := filepath.Join(t.TempDir(), "config.yaml")
 	for key, settings := range map[string]string{
 		"refresh.listen": "refresh: {listen: \"192.0.2.1:1\", token: x}\nmetrics: {listen: \"127.0.0.1:0\"}",
 		"metrics.listen": "refresh: {listen: \"127.0.0.1:0\"}\nmetrics: {listen: \"192.0.2.1:1\"}",
 	} {
-		if err := os.WriteFile(file, []byte("xmpp: {domain: contacts.example.org, secret: x, hosts: [example.org]}\ncontacts: {url: \"http://127.0.0.1:1/%s\"}\n"+settings+"\nstate: {path: "+filepath.Join(t.TempDir(), "rosterd.db")+"}"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		file := configured(t, "xmpp: {domain: contacts.example.org, secret: x, hosts: [example.org]}\ncontacts: {url: \"http://127.0.0.1:1/%s\"}\n"+settings+"\nstate: {path: "+filepath.Join(t.TempDir(), "rosterd.db")+"}")
 		var stderr bytes.Buffer
 		if code := run(t.Context(), nil, []string{"--config", file}, io.Discard, &stderr); code != 1 || !strings.HasPrefix(stderr.String(), "rosterd: "+key+": ") {
 			t.Errorf("exit code %d, %s", code, stderr.String())

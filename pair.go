@@ -51,12 +51,7 @@ func (a *app) newPair(cfg config.Config, log *slog.Logger) (*pair, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state.url: %w", err)
 	}
-	peer, err := refresh.NewPeer(a.tokens.First, a.certificates, cfg.Refresh.TLS.ClientCA)
-	if err != nil {
-		db.Close()
-		return nil, fmt.Errorf("refresh.tls.client_ca: %w", err)
-	}
-	p := &pair{app: a, db: db, peer: peer, advertise: cfg.Refresh.Advertise, maxBytes: cfg.Refresh.MaxBytes, leases: make(chan *store.Lease, 1), closed: make(chan struct{}), handed: make(chan struct{})}
+	p := &pair{app: a, db: db, peer: refresh.NewPeer(a.tokens.First, a.certificates), advertise: cfg.Refresh.Advertise, maxBytes: cfg.Refresh.MaxBytes, leases: make(chan *store.Lease, 1), closed: make(chan struct{}), handed: make(chan struct{})}
 	p.ends, p.end = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -88,6 +83,15 @@ func (p *pair) over() <-chan struct{} {
 		return nil
 	}
 	return p.lease.Lost()
+}
+
+// confirm is how the server is kept from hearing of an instance that is not the active one any
+// more; nil: there is no pair.
+func (p *pair) confirm() func(context.Context) error {
+	if p == nil {
+		return nil
+	}
+	return p.lease.Confirm
 }
 
 // takeOver makes this instance, which has the lease, work.

@@ -63,10 +63,7 @@ func TestToldAfterARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		db, lease := stand("http://127.0.0.1:1")
-		peer, err := refresh.NewPeer(func() string { return "" }, nil, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		peer := refresh.NewPeer(func() string { return "" }, nil)
 		p := &pair{app: &app{log: log}, db: db, peer: peer, advertise: "http://127.0.0.1:1", lease: lease}
 		p.ends, p.end = context.WithCancel(t.Context())
 		if left, doubtful := p.tell(lease.Before.URL); doubtful != quiet || !left.Unknown {

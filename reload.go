@@ -31,6 +31,9 @@ func (a *app) tryReload(file string) error {
 		if err := a.certificates.Replace(t.Cert, t.Key, t.ClientCA); err != nil {
 			return err
 		}
+		if a.pair != nil {
+			a.pair.peer.Close() // the next connections go by the new ones
+		}
 	}
 	// From here on nothing can fail.
 	if a.working.Load() {

@@ -3,37 +3,23 @@ package main
 import (
 	"encoding/json"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"rosterd/config"
 	"rosterd/internal/contract"
-	"rosterd/metrics"
 )
 
 // What an instance that stands by says is as openapi.yaml says, also while it does not reach
 // the database. Neither /status nor the page has the password of that.
 func TestStatusStandingBy(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(`
+	file := configured(t, `
 xmpp: {address: "127.0.0.1:1", domain: contacts.example.org, secret: hunter2, hosts: [example.org]}
 contacts: {url: "http://127.0.0.1:1/contacts/%s"}
 refresh: {listen: "127.0.0.1:0", advertise: "http://127.0.0.1:1"}
 metrics: {listen: "127.0.0.1:0"}
 state: {url: "postgres://rosterd:hunter3@127.0.0.1:1/rosterd"}
-`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cfg, _, err := config.Load(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := assemble(cfg, slog.New(slog.DiscardHandler), new(metrics.Events))
-	if err != nil {
-		t.Fatal(err)
-	}
+`)
+	a := assembled(t, file, slog.DiscardHandler)
 	defer a.stop()
 	text, err := json.Marshal(a.status())
 	if err != nil {

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,21 +88,15 @@ func TestStopWhileTheServerHangs(t *testing.T) {
 		_, _ = io.WriteString(w, `{"nurse@example.org": {"name": "Nurse"}}`)
 	}))
 	defer backend.Close()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "config.yaml")
-	if err := os.WriteFile(file, []byte(fmt.Sprintf(`
+	file := configured(t, fmt.Sprintf(`
 xmpp: {address: %q, domain: contacts.example.org, secret: x, hosts: [example.org]}
 contacts: {url: "%s/%%s", timeout: 1m}
 refresh: {listen: "127.0.0.1:0", token: y}
 metrics: {listen: "127.0.0.1:0"}
 state: {path: %q}
-`, l.Addr(), backend.URL, filepath.Join(dir, "rosterd.db"))), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
+`, l.Addr(), backend.URL, filepath.Join(t.TempDir(), "rosterd.db")))
 	log := &logs{lines: make(chan string, 100)}
-	exit := make(chan int)
-	go func() { exit <- run(ctx, nil, []string{"--config", file}, io.Discard, log) }()
+	stop := begin(t, file, log)
 	url := ""
 	for line := range log.lines {
 		if _, after, is := strings.Cut(line, "refresh="); is && url == "" {
@@ -131,8 +123,7 @@ state: {path: %q}
 	post("juliet") // who is offline
 	<-server.hangs
 	began := time.Now()
-	stop()
-	if code := <-exit; code != 0 {
+	if code := stop(); code != 0 {
 		t.Errorf("exit code %d\n%s", code, log.text.String())
 	}
 	if took := time.Since(began); took > 10*time.Second {

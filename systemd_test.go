@@ -42,19 +42,13 @@ func TestSystemdIsTold(t *testing.T) {
 	told := systemd(t)
 	t.Setenv("WATCHDOG_USEC", "30000")
 	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(`
+	stop := begin(t, configured(t, `
 xmpp: {address: "127.0.0.1:1", domain: contacts.example.org, secret: x, hosts: [example.org]}
 contacts: {url: "http://127.0.0.1:1/contacts/%s"}
 refresh: {listen: "127.0.0.1:0"}
 metrics: {listen: "127.0.0.1:0"}
 state: {path: ""}
-`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	exit := make(chan int, 1)
-	go func() { exit <- run(ctx, nil, []string{"--config", file}, io.Discard, io.Discard) }()
+`), io.Discard)
 	if got := <-told; got != "READY=1" {
 		t.Errorf("first: %q", got)
 	}
@@ -63,8 +57,7 @@ state: {path: ""}
 			t.Errorf("a beat: %q", got)
 		}
 	}
-	stop()
-	if code := <-exit; code != 0 {
+	if code := stop(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	for got := range told {

@@ -12,8 +12,6 @@ func (workingAPI) State(host string) (works bool, why string) {
 	return true, ""
 }
 
-func (workingAPI) Awaited(string) bool { return false }
-
 // An API that was found out not to do what it says is no way, whatever it says.
 func TestTrustedAPI(t *testing.T) {
 	api := trustedAPI{workingAPI{}, func(host string) string {

@@ -171,13 +171,18 @@ func Look(file string, user jid.JID) (u User, err error) {
 // maxPath is how long the name of a socket may be: sun_path of unix(7), and a NUL.
 const maxPath = 107
 
-// Listen makes the socket at path. Whoever calls it has the state file's lock: a socket that
-// is there is of a process that has ended.
+// Listen makes the socket at path. One that is there is replaced, unless a process listens on
+// it: an instance of a pair has no state file, the lock of which would keep others away.
 func Listen(path string) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("the name of the socket %s is longer than %d bytes", path, maxPath)
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		c, err := net.Dial("unix", path)
+		if err == nil {
+			c.Close()
+			return nil, fmt.Errorf("another process listens on the socket %s: each rosterd wants a directory of its own", path)
+		}
 		if err := os.Remove(path); err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -115,6 +116,14 @@ func TestNobodyListens(t *testing.T) {
 	}
 	if l, err = Listen(left); err != nil { // it is replaced
 		t.Fatal(err)
+	}
+	if _, err := Listen(left); err == nil || !strings.Contains(err.Error(), "another process listens") {
+		t.Errorf("taken from who listens: %v", err)
+	}
+	if c, err := net.Dial("unix", left); err != nil {
+		t.Errorf("who listens is not there any more: %v", err)
+	} else {
+		c.Close()
 	}
 	l.Close()
 

@@ -162,7 +162,8 @@ func TestEchoOnFake(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		l.close()
+		l.conn.Close()
+		<-l.closed
 		<-ended
 	}()
 

@@ -219,5 +219,3 @@ func (l *link) failure() error {
 	defer l.mu.Unlock()
 	return errors.Join(errors.New("the stream has ended"), l.err)
 }
-
-func (l *link) close() { l.conn.Close(); <-l.closed }

@@ -187,7 +187,6 @@ func (b *bench) change(ctx context.Context, some []user) error {
 type backendCounts struct {
 	Full        int `json:"full"`
 	NotModified int `json:"not_modified"`
-	Bulk        int `json:"bulk"`
 	BulkUsers   int `json:"bulk_users"`
 }
 

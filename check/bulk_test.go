@@ -2,18 +2,12 @@ package check
 
 import (
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"rosterd/config"
-	"rosterd/fetcher"
-	"rosterd/jid"
-	"rosterd/metrics"
 )
 
 // What is said of contacts.bulk_url, which the program can do without.
@@ -55,7 +49,7 @@ func TestBulk(t *testing.T) {
 			cfg.Contacts.URL, cfg.Contacts.BulkURL = backend.URL+"/contacts/%s?key="+secret, backend.URL+"/bulk/%d?key="+secret
 			cfg.Contacts.Hosts = map[string]config.ContactsHost{"example.net": {URL: backend.URL + "/contacts/%s"}}
 			var out strings.Builder
-			c := checker{Options: Options{User: test.user, Fetcher: newBulkFetcher, Out: &out}, cfg: cfg}
+			c := checker{Options: Options{User: test.user, Fetcher: newFetcher, Out: &out}, cfg: cfg}
 			c.contacts(t.Context())
 			for _, want := range test.want {
 				if !strings.Contains(out.String(), want) {
@@ -70,7 +64,7 @@ func TestBulk(t *testing.T) {
 	var out strings.Builder
 	cfg := config.Default()
 	cfg.XMPP.Hosts, cfg.Contacts.URL = []string{"example.org"}, "http://127.0.0.1:1/%s"
-	c := checker{Options: Options{User: "juliet", Fetcher: newBulkFetcher, Out: &out}, cfg: cfg}
+	c := checker{Options: Options{User: "juliet", Fetcher: newFetcher, Out: &out}, cfg: cfg}
 	if c.contacts(t.Context()); strings.Contains(out.String(), "bulk") {
 		t.Errorf("without bulk_url:\n%s", &out)
 	}
@@ -82,24 +76,4 @@ func TestBulk(t *testing.T) {
 	if c.contacts(t.Context()); !strings.Contains(out.String(), "ok   edits: what users of example.org change") || strings.Contains(out.String(), secret) {
 		t.Errorf("with edit_url:\n%s", &out)
 	}
-}
-
-func newBulkFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
-	m := metrics.New(prometheus.NewRegistry())
-	return fetcher.New(fetcher.Options{
-		URL: func(user jid.JID) (string, error) {
-			template, err := cfg.Contacts.TemplateFor(user.Domain())
-			if err != nil {
-				return "", err
-			}
-			return template.Expand(user.Local(), user.Domain())
-		},
-		BulkURL: func(domain string) (string, bool) {
-			url, err := cfg.Contacts.BulkURLFor(domain)
-			return url, url != "" && err == nil
-		},
-		BulkSize: cfg.Contacts.BulkSize, Timeout: cfg.Contacts.Timeout, MaxInFlight: 4, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
-			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
-	}), nil
 }

@@ -244,6 +244,7 @@ func run(t *testing.T, settings map[string]map[string]any, user string) (output 
 	return out.String(), ok
 }
 
+// newFetcher makes a fetcher as it is configured.
 func newFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
 	m := metrics.New(prometheus.NewRegistry())
 	return fetcher.New(fetcher.Options{
@@ -254,7 +255,12 @@ func newFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
 			}
 			return template.Expand(user.Local(), user.Domain())
 		},
-		Timeout: cfg.Contacts.Timeout, MaxInFlight: 1, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
+		BulkURL: func(domain string) (string, bool) {
+			url, err := cfg.Contacts.BulkURLFor(domain)
+			return url, url != "" && err == nil
+		},
+		BulkSize: cfg.Contacts.BulkSize, Timeout: cfg.Contacts.Timeout, MaxInFlight: 4, MaxBytes: cfg.Contacts.MaxBytes, Logger: log,
+		NotFoundEmpty: cfg.Contacts.NotFound == "empty",
 		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
 			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
 	}), nil

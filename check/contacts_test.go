@@ -3,19 +3,14 @@ package check
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"rosterd/config"
 	"rosterd/fetcher"
-	"rosterd/jid"
-	"rosterd/metrics"
 )
 
 // asked is what is said of a user whose page a handler answers.
@@ -26,24 +21,12 @@ func asked(t *testing.T, page http.HandlerFunc) string {
 	cfg := config.Default()
 	cfg.XMPP.Hosts, cfg.Contacts.URL, cfg.Contacts.NotFound = []string{"example.org"}, backend.URL+"/%s?key="+secret, "empty"
 	var out strings.Builder
-	c := checker{Options: Options{User: "juliet", Fetcher: newEmptyFetcher, Out: &out}, cfg: cfg}
+	c := checker{Options: Options{User: "juliet", Fetcher: newFetcher, Out: &out}, cfg: cfg}
 	c.contacts(t.Context())
 	if strings.Contains(out.String(), secret) {
 		t.Errorf("tells a secret:\n%s", &out)
 	}
 	return out.String()
-}
-
-// newEmptyFetcher takes 404 for a user without contacts, as it is configured.
-func newEmptyFetcher(cfg config.Config, log *slog.Logger) (*fetcher.Fetcher, error) {
-	m := metrics.New(prometheus.NewRegistry())
-	template, err := cfg.Contacts.TemplateFor("example.org")
-	return fetcher.New(fetcher.Options{
-		URL:     func(user jid.JID) (string, error) { return template.Expand(user.Local(), user.Domain()) },
-		Timeout: cfg.Contacts.Timeout, MaxInFlight: 1, MaxBytes: cfg.Contacts.MaxBytes, Logger: log, NotFoundEmpty: cfg.Contacts.NotFound == "empty",
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
-			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
-	}), err
 }
 
 // What cannot be understood is named: the contact, the field and what is there.

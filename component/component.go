@@ -65,6 +65,11 @@ type Options struct {
 	// is not to be any more: who is in its place is decided elsewhere.
 	Pair bool
 
+	// Confirm returns when something may be sent to the server, and fails if nothing may be any
+	// more, as another instance is in its place. It is called before each connection and each
+	// write; nil: nobody is asked.
+	Confirm func(ctx context.Context) error
+
 	Timing  Timing
 	Logger  *slog.Logger
 	Metrics *metrics.Metrics
@@ -120,8 +125,6 @@ type API interface {
 	// State reports whether it works for a host's users, as far as is known, and why not.
 	// It does not block.
 	State(host string) (works bool, why string)
-	// Awaited reports whether it does not work at present, but is likely to soon.
-	Awaited(host string) bool
 }
 
 // Rosters knows the rosters. Its methods do not block.
@@ -152,7 +155,8 @@ type Component struct {
 	nobody       string        // a localpart that is nobody's
 	born         int64         // when New was called, in microseconds since 1970
 
-	reached int // streams that [Component.reach] ended; of the goroutine that tends
+	reached int          // streams that [Component.reach] ended; of the goroutine that tends
+	dropped atomic.Int32 // privileged pushes in a row that the server has dropped, each of which ended a stream
 
 	buffers         buffers  // of answers
 	userBudgets     *budgets // of queries; nil: none
@@ -177,6 +181,9 @@ const defaultMaxStanza = 256 << 10
 func New(o Options, sessions *session.Table) *Component {
 	o.Timing = o.Timing.withDefaults()
 	o.Queue = cmp.Or(o.Queue, 16<<20)
+	if o.Confirm == nil {
+		o.Confirm = func(context.Context) error { return nil }
+	}
 	o.MaxStanza = cmp.Or(o.MaxStanza, defaultMaxStanza)
 	c := &Component{
 		opts:     o,
@@ -234,7 +241,7 @@ func (c *Component) Run(ctx context.Context, rosters Rosters) {
 			c.set(s, nil)
 			c.streamless.reset()
 			err = c.serve(ctx, s)
-			restarted = conditionOf(err) == "system-shutdown"
+			restarted = conditionOf(err) == "system-shutdown" || !c.listens(ctx)
 			c.restrict(err)
 			if time.Since(s.began) > retry.max {
 				retry.reset()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"rosterd/internal/leak"
+	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/roster"
@@ -120,7 +120,7 @@ func TestServerThatStopsReadingPushes(t *testing.T) {
 					}
 				})
 			}
-			peak := s.out.watch(t, func() { work.Wait() })
+			peak := s.out.watch(func() { work.Wait() })
 			if peak > 256<<10+defaultMaxStanza { // and one stanza: it was not full before
 				t.Errorf("%d bytes were queued", peak)
 			}
@@ -160,7 +160,7 @@ func TestServerThatStopsReadingAnswers(t *testing.T) {
 	for i, full := range resources(t, users) {
 		queries.WriteString(queryOf(full.String(), fmt.Sprint(i)))
 	}
-	peak := s.out.watch(t, func() {
+	peak := s.out.watch(func() {
 		k.send("%s", queries.String())
 		asked.Wait()
 		r.rosters.replies.Wait()
@@ -271,7 +271,7 @@ func TestConflict(t *testing.T) {
 			t.Parallel()
 			slow := func(o *Options) { o.Timing.MinRetry, o.Timing.MaxRetry = 4*time.Millisecond, time.Hour }
 			one := faulty(t, slow, only)
-			log := &logBuffer{}
+			log := &locked.Buffer{}
 			second := New(Options{
 				Address: one.server.l.Addr().String(), Domain: "contacts.example.org", Secret: "secret",
 				Hosts: []string{"example.org"}, Timing: one.opts.Timing,
@@ -563,7 +563,7 @@ func TestCutAtEveryByte(t *testing.T) {
 			t.Logf("after %d bytes: %v", i, err)
 		}
 		if i%3 == 0 { // else the component's own stanzas make a reset of it
-			conn.(*net.TCPConn).CloseWrite()
+			conn.(*read).CloseWrite()
 			conn.SetReadDeadline(time.Now().Add(patience))
 			if _, err := io.Copy(io.Discard, conn); err != nil && !isReset(err) {
 				t.Errorf("after %d bytes: %v", i, err)

@@ -11,6 +11,18 @@ import (
 	"time"
 )
 
+// faultBy is a component that is sent something out of order by its server.
+func faultBy(t *testing.T, sent string) (*rig, *link) {
+	t.Helper()
+	r := fault(t)
+	k := r.server.serve()
+	k.quiet()
+	if _, err := io.WriteString(k.Conn, sent); err != nil && !isReset(err) {
+		t.Fatal(err)
+	}
+	return r, k
+}
+
 // What is not XML ends the stream at once, be more to come or not, and the log says
 // so; the component comes back.
 func TestGarbage(t *testing.T) {
@@ -38,12 +50,7 @@ func TestGarbage(t *testing.T) {
 	}
 	for name, sent := range garbage {
 		t.Run(name, func(t *testing.T) {
-			r := fault(t)
-			k := r.server.serve()
-			k.quiet()
-			if _, err := io.WriteString(k.Conn, sent); err != nil && !isReset(err) {
-				t.Fatal(err)
-			}
+			r, _ := faultBy(t, sent)
 			r.server.serve().quiet()
 			if log := r.log.String(); !strings.Contains(log, "RFC 6120, section 11.") {
 				t.Errorf("log:\n%s", log)
@@ -183,12 +190,7 @@ func TestRestrictedXML(t *testing.T) {
 		"entity declaration":        "<!ENTITY a 'b'>",
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := fault(t)
-			k := r.server.serve()
-			k.quiet()
-			if _, err := io.WriteString(k.Conn, sent); err != nil && !isReset(err) {
-				t.Fatal(err)
-			}
+			r, k := faultBy(t, sent)
 			k.SetReadDeadline(time.Now().Add(patience))
 			if _, err := io.Copy(io.Discard, k.Conn); err != nil && !isReset(err) { // it may not have read all
 				t.Error(err)

@@ -32,7 +32,14 @@ type unreached struct{ host string }
 
 func (e *unreached) Error() string { return "roster queries of " + e.host + " do not arrive" }
 
-// maxReach is how many streams are ended for that: a host may not delegate at all.
+// unprivileged ends a stream: what a host has permitted on it, it drops now.
+type unprivileged struct{ host string }
+
+func (e *unprivileged) Error() string {
+	return e.host + " drops roster pushes, which it has announced to permit"
+}
+
+// maxReach is how many streams are ended for either: a host may not delegate at all.
 const maxReach = 3
 
 // reach ends a stream if it is not proven that queries of a host reach it, but for the last of some: a probe may be

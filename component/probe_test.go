@@ -2,11 +2,14 @@ package component
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gosrc.io/xmpp/stanza"
 
 	"rosterd/jid"
 	"rosterd/xmlstream"
@@ -156,17 +159,25 @@ func TestFilteredDelegation(t *testing.T) {
 // idOf is the id of a probe of a rosterd that was made at a time.
 func idOf(born int64) string { return strconv.FormatInt(born, 36) + "-AAAAAAAAAAAAA-1" }
 
+// meet has a rosterd be asked for the probe of another one, which was started that much
+// later. The other is told of it.
+func meet(t *testing.T, later int64, change func(*Options)) (*rig, *link) {
+	t.Helper()
+	r := start(t, only, change)
+	k := r.server.serve()
+	r.announced(t, k)
+	k.send("%s", delegatedProbe(idOf(r.born+later)))
+	if got := k.next(); !strings.Contains(got, "<conflict ") {
+		t.Errorf("got %s", got)
+	}
+	return r, k
+}
+
 // Of two rosterds that share a component the younger goes, for long, and tells
 // the older of itself; the older stays, and looks whether it is asked still.
 func TestTwoRosterds(t *testing.T) {
 	t.Run("younger", func(t *testing.T) {
-		r := start(t, only, func(o *Options) { o.Timing.MaxRetry = time.Hour })
-		k := r.server.serve()
-		r.announced(t, k)
-		k.send("%s", delegatedProbe(idOf(r.born-1)))
-		if got := k.next(); !strings.Contains(got, "<conflict ") {
-			t.Errorf("got %s", got)
-		}
+		r, k := meet(t, -1, func(o *Options) { o.Timing.MaxRetry = time.Hour })
 		k.ended()
 		waitFor(t, "it says so", func() bool {
 			return strings.Contains(r.log.String(), "another rosterd is connected as contacts.example.org") && strings.Contains(r.log.String(), "retry_in=1h0m0s")
@@ -176,14 +187,8 @@ func TestTwoRosterds(t *testing.T) {
 		}
 	})
 	t.Run("older", func(t *testing.T) {
-		r := start(t, only, func(o *Options) { o.Timing.ProveSoon = time.Millisecond })
-		k := r.server.serve()
-		r.announced(t, k)
+		r, k := meet(t, 1, func(o *Options) { o.Timing.ProveSoon = time.Millisecond })
 		k.showProbes = true
-		k.send("%s", delegatedProbe(idOf(r.born+1)))
-		if got := k.next(); !strings.Contains(got, "<conflict ") {
-			t.Errorf("got %s", got)
-		}
 		// It looks: the first of its probes the other has, the next nobody.
 		probe := k.nextProbe()
 		k.send("<iq type='error' id='%s' from='%s'><error type='cancel'><conflict xmlns='%s'/></error></iq>", probe.Get("id"), probe.Get("to"), nsStanzas)
@@ -212,13 +217,7 @@ func TestTwoRosterds(t *testing.T) {
 
 // An instance of a pair does not give way: who is active is decided elsewhere.
 func TestOfAPairTheYoungerStays(t *testing.T) {
-	r := start(t, only, func(o *Options) { o.Pair = true })
-	k := r.server.serve()
-	r.announced(t, k)
-	k.send("%s", delegatedProbe(idOf(r.born-1)))
-	if got := k.next(); !strings.Contains(got, "<conflict ") {
-		t.Errorf("got %s", got)
-	}
+	r, k := meet(t, -1, func(o *Options) { o.Pair = true })
 	k.quiet()
 	if !r.Connected() {
 		t.Error("it has gone")
@@ -322,22 +321,18 @@ func TestAnswersToEjabberd(t *testing.T) {
 	}
 }
 
-// COMPAT ejabberd, where no client's answer to a privileged push comes back: the
-// ping behind it settles it, unless the server itself has said something.
+// COMPAT ejabberd, where no client's answer to a privileged push comes back: the answer to
+// one to nobody behind them settles them, unless the server itself has said something.
 func TestPushesThatNobodyConfirms(t *testing.T) {
 	r := start(t, only)
 	k := r.server.serve()
-	k.send("<iq type='get' id='rr-1790000000000-1' from='example.org' to='contacts.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:2::jabber:iq:roster'/></iq>")
-	k.next()
+	k.beEjabberd()
 	r.announced(t, k)
 	r.sessions.Interested(mustJID(t, "juliet@example.org/gone"))
 	outcome := r.push(t, "balcony", "gone")
 	k.nextElement()
 	gone := k.nextElement()
-	ping := k.nextElement()
-	if !strings.HasSuffix(ping.Get("to"), "@example.org/nowhere") || ping.Child(nsPing, "ping") == nil {
-		t.Fatalf("got %+v", ping)
-	}
+	last, ping := k.behindPushes()
 	k.send("<iq type='error' id='%s' from='juliet@example.org'><error type='cancel'><item-not-found xmlns='%s'/></error></iq>", gone.Get("id"), nsStanzas)
 	k.quiet()
 	select {
@@ -345,6 +340,7 @@ func TestPushesThatNobodyConfirms(t *testing.T) {
 		t.Fatalf("settled too early: %+v", o)
 	default:
 	}
+	k.send(privilegedError, last.Get("id"), last.Get("to"))
 	k.send("<iq type='error' id='%s' from='%s'/>", ping.Get("id"), ping.Get("to"))
 	if o := receive(t, outcome); o.Err != nil {
 		t.Errorf("outcome %+v", o)
@@ -353,12 +349,106 @@ func TestPushesThatNobodyConfirms(t *testing.T) {
 		t.Errorf("%v sent, %v gone", sent, gone)
 	}
 
-	// With the stream the ping is lost, and so are they.
+	// With the stream the answer is lost, and so are they.
 	outcome = r.push(t, "balcony")
 	k.nextElement()
 	k.Close()
 	if o := receive(t, outcome); o.Err == nil || !o.Lost {
 		t.Errorf("outcome %+v", o)
+	}
+}
+
+const privilegedError = "<iq type='error' id='%s' from='%s' to='contacts.example.org'><privilege xmlns='urn:xmpp:privilege:2'><forwarded xmlns='urn:xmpp:forward:0'>" +
+	"<iq xmlns='jabber:client' type='error' id='Q'><error type='cancel'><service-unavailable xmlns='" + nsStanzas + "'/></error></iq></forwarded></privilege></iq>"
+
+// beEjabberd sends what ejabberd asks first.
+func (k *link) beEjabberd() {
+	k.t.Helper()
+	k.send("<iq type='get' id='rr-1790000000000-1' from='example.org' to='contacts.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:2::jabber:iq:roster'/></iq>")
+	k.next()
+}
+
+// behindPushes returns what is sent behind pushes that nobody confirms.
+func (k *link) behindPushes() (last, ping *xmlstream.Element) {
+	k.t.Helper()
+	last, ping = k.nextElement(), k.nextElement()
+	if inner := last.Child(nsPrivilege2, "privileged_iq").Child(stanza.NSClient, "iq"); inner == nil ||
+		!strings.HasSuffix(inner.Get("to"), "@example.org/nowhere") || inner.Child(nsRoster, "query") == nil || len(inner.Child(nsRoster, "query").Children) > 0 {
+		k.t.Fatalf("got %s", last.Raw)
+	}
+	if !strings.HasSuffix(ping.Get("to"), "@example.org/nowhere") || ping.Child(nsPing, "ping") == nil {
+		k.t.Fatalf("got %s", ping.Raw)
+	}
+	return last, ping
+}
+
+// COMPAT ejabberd from 24.10 on, which drops pushes in silence once another connection of the
+// component has ended: they count as lost, and the stream is ended for it, which brings the
+// privileges back. If that does not help, they count as refused.
+func TestPushesThatAreDropped(t *testing.T) {
+	r := start(t, only, func(o *Options) { o.Timing.Arrive = time.Millisecond })
+	for n := range maxReach + 1 {
+		k := r.server.serve()
+		k.beEjabberd()
+		r.announced(t, k)
+		outcome := r.push(t, "balcony")
+		k.nextElement()
+		_, ping := k.behindPushes()
+		k.send("<iq type='error' id='%s' from='%s'/>", ping.Get("id"), ping.Get("to"))
+		o := receive(t, outcome)
+		if n < maxReach {
+			if o.Err == nil || !o.Lost || len(o.Owed) != 1 {
+				t.Errorf("outcome %+v", o)
+			}
+			k.ended()
+			continue
+		}
+		if o.Err != errDropped || o.Lost || !o.Refused || len(o.Owed) != 1 {
+			t.Errorf("outcome %+v", o)
+		}
+		outcome = r.push(t, "balcony") // and may work again
+		k.nextElement()
+		last, _ := k.behindPushes()
+		k.send(privilegedError, last.Get("id"), last.Get("to"))
+		if o := receive(t, outcome); o.Err != nil {
+			t.Errorf("outcome %+v", o)
+		}
+	}
+	if lost, refused, sent := r.counted(t, "rosterd_pushes_total", "changed", "lost"), r.counted(t, "rosterd_pushes_total", "changed", "refused"),
+		r.counted(t, "rosterd_pushes_total", "changed", "sent"); lost != maxReach || refused != 1 || sent != 1 {
+		t.Errorf("%v lost, %v refused, %v sent", lost, refused, sent)
+	}
+	waitFor(t, "logged", func() bool { return strings.Contains(r.log.String(), "example.org drops roster pushes") })
+}
+
+// A server that starts within less than the pause before the next attempt is seen to have
+// been down: its port is looked at as soon as the stream has ended.
+func TestFastRestart(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		t.Run(fmt.Sprint("down ", down), func(t *testing.T) {
+			t.Parallel()
+			r := start(t, only, func(o *Options) { o.Timing.MinRetry = 2 * time.Second })
+			k := r.server.serve()
+			k.quiet()
+			address := r.server.l.Addr().String()
+			if down {
+				r.server.l.Close()
+			}
+			k.Close()
+			if down {
+				waitFor(t, "the stream has ended", func() bool { return strings.Contains(r.log.String(), "no stream to the XMPP server") })
+				l, err := net.Listen("tcp", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { l.Close() })
+				r.server.l = l
+			}
+			r.server.serve().quiet()
+			if s, _ := r.current(); s.unasked.restarted != down {
+				t.Errorf("restarted %t", s.unasked.restarted)
+			}
+		})
 	}
 }
 

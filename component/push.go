@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"gosrc.io/xmpp/stanza"
 
@@ -39,6 +40,7 @@ var (
 	errPushBlocked  = errors.New("the user has blocked the component")
 	errServerPush   = errors.New("the server's own push")
 	errAwaited      = fmt.Errorf("%w: ejabberd's API does not work at present", errServerPush)
+	errDropped      = errors.New("the server drops roster pushes, which it has announced to permit")
 	errTooLarge     = errors.New("a contact's name and groups take more than fits into xmpp.max_stanza_bytes")
 	errNotAnnounced = fmt.Errorf("%w long enough: it has not announced its privileges yet", roster.ErrNotConnected)
 )
@@ -100,7 +102,11 @@ func (c *Component) Push(to []jid.JID, changes []roster.Change, settled func(ros
 // awaitsAPI reports whether a host can only be made to push by an API that does not work at
 // present: suggestions, on which few clients act, are no substitute for what is to come.
 func (c *Component) awaitsAPI(g grant, host string) bool {
-	return c.opts.API != nil && c.opts.ServerRoster != "off" && c.pushRoute(g) == PushExchange && c.opts.API.Awaited(host)
+	if c.opts.API == nil || c.opts.ServerRoster == "off" || c.pushRoute(g) != PushExchange {
+		return false
+	}
+	works, _ := c.opts.API.State(host)
+	return !works
 }
 
 // pushesKnown reports whether it is known by now how a host lets rosterd push.
@@ -255,29 +261,67 @@ func appendExchange(b []byte, changes []roster.Change, max int) ([]byte, int) {
 // settleUnconfirmed settles the pushes that nobody confirms when the server answers a
 // ping behind them, or the stream is lost. Its own errors have come by then.
 func (p *pushes) settleUnconfirmed(host string, g grant) {
-	if !g.unconfirmed {
-		p.privileged = nil
+	if g.unconfirmed && len(p.privileged) > 0 {
+		p.settlePrivileged(host, g)
 	}
-	if len(p.unconfirmed)+len(p.privileged) == 0 {
+	if len(p.unconfirmed) == 0 {
 		return
 	}
 	p.s.ping(p.c.nobodyAt(p.c.names.write(host)), p.s.out.put, func(a answer) {
-		settle := func(change roster.Change) {
-			if a.lost() {
-				p.fail(change, errStreamClosed)
-			} else {
-				p.succeed(change, pushSent)
-			}
+		err := error(nil)
+		if a.lost() {
+			err = errStreamClosed
 		}
 		for _, change := range p.unconfirmed {
-			settle(change)
-		}
-		for id, change := range p.privileged {
-			if p.s.iqs.cancel(id) {
-				settle(change)
-			}
+			p.settle(change, err)
 		}
 	})
+}
+
+// settlePrivileged does so for privileged pushes, by one to nobody behind them: the server
+// answers that one itself. COMPAT ejabberd from 24.10 on, which takes the privileges away when
+// another connection of the component ends, announces nothing, and drops what they allowed.
+func (p *pushes) settlePrivileged(host string, g grant) {
+	settle := func(err error) {
+		for id, change := range p.privileged {
+			if p.s.iqs.cancel(id) {
+				p.settle(change, err)
+			}
+		}
+	}
+	nobody := p.c.nobodyAt(p.c.names.write(host))
+	r := request{kind: stanza.IQTypeSet, to: nobody, privilege: g.privilege, payload: "<query xmlns='" + nsRoster + "'/>"}
+	id := p.s.request(r, p.s.out.put, func(a answer) {
+		if a.iq != nil {
+			p.c.dropped.Store(0)
+		}
+		settle(a.err)
+	})
+	p.s.ping(nobody, p.s.out.put, func(a answer) {
+		if a.iq == nil {
+			return
+		}
+		time.AfterFunc(p.c.opts.Timing.Arrive, func() {
+			if !p.s.iqs.cancel(id) {
+				return
+			}
+			if p.c.dropped.Add(1) > maxReach {
+				settle(errDropped)
+				return
+			}
+			settle(errStreamClosed)
+			p.s.end(&unprivileged{host})
+		})
+	})
+}
+
+// settle counts a push that nobody confirms.
+func (p *pushes) settle(change roster.Change, err error) {
+	if err != nil {
+		p.fail(change, err)
+	} else {
+		p.succeed(change, pushSent)
+	}
 }
 
 // answered is called once for each privileged push.
@@ -375,7 +419,7 @@ func (p *pushes) done() {
 
 // resultOf is the label for a push that failed.
 func resultOf(err error) string {
-	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errQueueFull) || errors.Is(err, errServerPush) && !errors.Is(err, serverroster.ErrNotPushed) {
+	if errors.Is(err, roster.ErrNotConnected) || errors.Is(err, errQueueFull) || err == errNoAnswer || errors.Is(err, errServerPush) && !errors.Is(err, serverroster.ErrNotPushed) {
 		return pushLost
 	}
 	return pushRefused
@@ -395,7 +439,7 @@ func (c *Component) logUndelivered(err error) {
 	case errors.Is(err, errPushBlocked): // which is the user's own business
 	case errors.Is(err, roster.ErrNotConnected):
 		c.opts.Logger.Info("roster pushes are not confirmed, they are sent again", "err", err)
-	case errors.Is(err, errTooLarge), errors.Is(err, errQueueFull), errors.Is(err, errServerPush):
+	case errors.Is(err, errTooLarge), errors.Is(err, errQueueFull), err == errNoAnswer, errors.Is(err, errServerPush):
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err)
 	default:
 		c.opts.Logger.Error("roster pushes cannot be delivered", "err", err,

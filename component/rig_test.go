@@ -8,11 +8,11 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"rosterd/internal/leak"
+	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/xmlstream"
@@ -52,33 +52,19 @@ func faulty(t *testing.T, change ...func(*Options)) *rig {
 // marker is the contact that is in the roster of a user, and in no other.
 func marker(full jid.JID) string { return "known-to-" + full.Local() + "@" + full.Domain() }
 
-// spy keeps what a component sends.
-type spy struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *spy) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
 // watch keeps all that the component sends on a link, which must have nothing
 // under way, and checks after the test that nobody was told the roster of
 // somebody else.
 func (k *link) watch(t *testing.T) {
-	s := &spy{}
-	k.f = xmlstream.NewReader(io.TeeReader(k.Conn, s), 16<<20)
-	t.Cleanup(func() { nobodyElses(t, s) })
+	sent := &locked.Buffer{}
+	k.f = xmlstream.NewReader(io.TeeReader(k.Conn, sent), 16<<20)
+	t.Cleanup(func() { nobodyElses(t, sent.String()) })
 }
 
 // nobodyElses checks that the marker of a user stands only in what is sent to
 // him, be it wrapped or not.
-func nobodyElses(t *testing.T, s *spy) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	frames := xmlstream.NewReader(bytes.NewReader(s.b.Bytes()), 16<<20)
+func nobodyElses(t *testing.T, sent string) {
+	frames := xmlstream.NewReader(strings.NewReader(sent), 16<<20)
 	for {
 		data, _, err := frames.Next()
 		if err != nil {
@@ -141,16 +127,39 @@ func resources(t *testing.T, n int) []jid.JID {
 	return list
 }
 
-// connection is the next connection of a component, of which nothing was read.
+// connection is the next connection of a component, of which nothing was read, but for those
+// with which it looks whether the port takes any.
 func (s *server) connection() net.Conn {
 	s.t.Helper()
-	s.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
-	conn, err := s.l.Accept()
-	if err != nil {
-		s.t.Fatal(err)
+	for {
+		s.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+		conn, err := s.l.Accept()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { conn.Close() })
+		first := make([]byte, 1)
+		conn.SetReadDeadline(time.Now().Add(patience))
+		if _, err := conn.Read(first); err != io.EOF {
+			conn.SetReadDeadline(time.Time{})
+			return &read{conn.(*net.TCPConn), first}
+		}
 	}
-	s.t.Cleanup(func() { conn.Close() })
-	return conn
+}
+
+// read is a connection of which something was read.
+type read struct {
+	*net.TCPConn
+	first []byte // and is read again
+}
+
+func (r *read) Read(b []byte) (n int, err error) {
+	if len(r.first) == 0 {
+		return r.TCPConn.Read(b)
+	}
+	n = copy(b, r.first)
+	r.first = r.first[n:]
+	return n, nil
 }
 
 // pushUnanswered sends a push that nobody answers; then the server says
@@ -192,7 +201,7 @@ func (k *link) confirm(way string) {
 }
 
 // watch is the most that was queued while f ran.
-func (q *writer) watch(t *testing.T, f func()) (peak int) {
+func (q *writer) watch(f func()) (peak int) {
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
 	for {

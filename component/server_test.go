@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/roster"
@@ -62,15 +63,10 @@ type link struct {
 // accept takes a connection up to the component's opening tag.
 func (s *server) accept() *link {
 	s.t.Helper()
-	s.l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
-	conn, err := s.l.Accept()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	conn := s.connection()
 	if s.tls != nil {
 		conn = tls.Server(conn, s.tls)
 	}
-	s.t.Cleanup(func() { conn.Close() })
 	conn.SetReadDeadline(time.Now().Add(patience))
 	k := &link{t: s.t, Conn: conn, f: xmlstream.NewReader(conn, 16<<20), delegates: make(map[string]bool), probes: make(map[string]bool)}
 	header, err := k.f.Header()
@@ -323,26 +319,9 @@ type rig struct {
 	rosters  *rosters
 	sessions *session.Table
 	registry *prometheus.Registry
-	log      *logBuffer
+	log      *locked.Buffer
 	stop     func()
 	done     chan struct{}
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func start(t *testing.T, change ...func(*Options)) *rig {
@@ -352,7 +331,7 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 		rosters:  &rosters{resumed: make(chan string, 1<<16), lost: make(chan jid.JID, 1<<16), unasked: make(chan jid.JID, 1<<16), wanted: make(chan jid.JID, 1<<16), edits: make(chan edit, 1<<10)},
 		sessions: session.NewTable(),
 		registry: prometheus.NewRegistry(),
-		log:      &logBuffer{},
+		log:      &locked.Buffer{},
 		done:     make(chan struct{}),
 	}
 	r.rosters.answer = func(jid.JID) (*roster.Roster, error) { return nil, errors.New("no roster set") }

@@ -96,6 +96,9 @@ func (c *Component) connect(ctx context.Context) (*stream, error) {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, o.Timing.Dial)
 	defer cancel()
+	if err := o.Confirm(ctx); err != nil {
+		return nil, err
+	}
 	conn, err := Dial(ctx, o.Address, o.TLS)
 	if err != nil {
 		return nil, err
@@ -110,9 +113,9 @@ func (c *Component) connect(ctx context.Context) (*stream, error) {
 		began:   time.Now(),
 		unasked: unasked{met: make(map[jid.JID]bool)},
 	}
-	s.out.spare = &c.buffers
+	s.out.spare, s.out.confirm = &c.buffers, o.Confirm
 	s.reader = xmlstream.NewReader(s, maxKept)
-	if err := s.handshake(o.Secret); err != nil {
+	if err := s.handshake(ctx, o.Secret); err != nil {
 		conn.Close()
 		if ctx.Err() != nil {
 			err = fmt.Errorf("no handshake within %s: %w", o.Timing.Dial, ctx.Err())
@@ -127,7 +130,7 @@ func (c *Component) connect(ctx context.Context) (*stream, error) {
 }
 
 // handshake opens the stream and proves that we know the secret.
-func (s *stream) handshake(secret string) error {
+func (s *stream) handshake(ctx context.Context, secret string) error {
 	header := fmt.Appendf(nil, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s'", stanza.NSComponent, stanza.NSStream)
 	header = append(xmlstream.AppendAttr(header, "to", s.domain), '>')
 	if _, err := s.conn.Write(header); err != nil {
@@ -140,6 +143,9 @@ func (s *stream) handshake(secret string) error {
 	id, err := stanza.InitStream(xml.NewDecoder(bytes.NewReader(reply)))
 	if err != nil {
 		return errors.New("opening the stream: what answers is no XMPP server")
+	}
+	if err := s.out.confirm(ctx); err != nil {
+		return err
 	}
 	sum := sha1.Sum([]byte(id + secret))
 	if _, err := fmt.Fprintf(s.conn, "<handshake>%s</handshake>", hex.EncodeToString(sum[:])); err != nil {
@@ -373,6 +379,19 @@ func (c *Component) pauseAfter(err error, retry *backoff) time.Duration {
 		return c.opts.Timing.MinRetry // the other may be gone at any time
 	}
 	return retry.next()
+}
+
+// listens reports whether the server's port takes connections. It is looked at as soon as a
+// stream has ended: a server that starts within less than the pause before the next attempt
+// would seem to have been there all the time, with the same sessions.
+func (c *Component) listens(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.Timing.Dial)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.opts.Address)
+	if err == nil {
+		conn.Close()
+	}
+	return !isDown(err)
 }
 
 // isDown reports whether an attempt has failed as there is no server, or none behind a

@@ -1,12 +1,14 @@
 package component
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,7 +74,7 @@ func TestReconnects(t *testing.T) {
 	r := start(t)
 	ends := map[string]func(k *link){
 		"the connection breaks":   func(k *link) { k.Close() },
-		"the connection is reset": func(k *link) { k.Conn.(*net.TCPConn).SetLinger(0); k.Close() },
+		"the connection is reset": func(k *link) { k.Conn.(*read).SetLinger(0); k.Close() },
 		"the stream is closed":    func(k *link) { k.send("</stream:stream>"); k.ended() },
 		"a stream error": func(k *link) {
 			k.send("<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/><text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>x</text></stream:error></stream:stream>")
@@ -319,4 +321,57 @@ func TestTrackerForgetsWhatIsAnswered(t *testing.T) {
 		t.Errorf("%d kept", n)
 	}
 	tr.close()
+}
+
+// What nobody confirms is not sent: no stanza, and no handshake.
+func TestNothingIsSentUnconfirmed(t *testing.T) {
+	const ping = "<iq type='get' id='p' from='example.org' to='contacts.example.org'><ping xmlns='urn:xmpp:ping'/></iq>"
+	var asks atomic.Bool
+	asked, answers := make(chan struct{}), make(chan error)
+	r := fault(t, only, func(o *Options) {
+		o.Confirm = func(ctx context.Context) error {
+			if !asks.Load() {
+				return nil
+			}
+			select {
+			case asked <- struct{}{}:
+				return <-answers
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	confirm := func(err error) {
+		t.Helper()
+		receive(t, asked)
+		answers <- err
+	}
+	nothing := func(k *link) {
+		t.Helper()
+		k.SetReadDeadline(time.Now().Add(patience))
+		if got, err := io.ReadAll(k); len(got) > 0 || err != nil {
+			t.Errorf("got %s, %v", got, err)
+		}
+	}
+	superseded := errors.New("another one is active")
+	k := r.server.serve()
+	r.announced(t, k)
+	k.quiet()
+	asks.Store(true)
+	k.send(ping)
+	confirm(nil)
+	k.expect("<iq type='result' id='p' from='contacts.example.org' to='example.org'></iq>")
+	k.send(ping)
+	confirm(superseded)
+	nothing(k)
+	confirm(superseded) // and it does not connect
+	confirm(nil)
+	k = r.server.accept()
+	confirm(superseded) // nor shakes hands
+	nothing(k)
+	asks.Store(false)
+	r.server.serve()
+	if !strings.Contains(r.log.String(), superseded.Error()) {
+		t.Errorf("it does not say why:\n%s", r.log.String())
+	}
 }

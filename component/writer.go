@@ -27,9 +27,10 @@ const (
 // writer writes stanzas to the server, in the order in which they were queued. The
 // queue is bounded in bytes. Any number of goroutines may queue; one calls run.
 type writer struct {
-	reserve int           // bytes beyond what put queues, for offer
-	more    chan struct{} // 1: something is to be written, or the queue was closed
-	spare   *buffers      // takes what was written; may be nil
+	reserve int                             // bytes beyond what put queues, for offer
+	more    chan struct{}                   // 1: something is to be written, or the queue was closed
+	spare   *buffers                        // takes what was written; may be nil
+	confirm func(ctx context.Context) error // see [Options.Confirm]; may be nil
 
 	mu      sync.Mutex
 	stanzas [][]byte
@@ -186,8 +187,8 @@ func (w *writer) wake() {
 	}
 }
 
-// run writes to conn until the queue is closed and empty, ctx ends, or a write fails or
-// takes longer than timeout. It is called once; when it returns, the queue is closed.
+// run writes to conn until the queue is closed and empty, ctx ends, nothing may be written any
+// more, or a write fails or takes longer than timeout. It is called once; when it returns, the queue is closed.
 func (w *writer) run(ctx context.Context, conn net.Conn, timeout time.Duration) error {
 	defer w.close()
 	for {
@@ -202,6 +203,11 @@ func (w *writer) run(ctx context.Context, conn net.Conn, timeout time.Duration) 
 				return ctx.Err()
 			}
 			continue
+		}
+		if w.confirm != nil {
+			if err := w.confirm(ctx); err != nil {
+				return err
+			}
 		}
 		if err := conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 			return err

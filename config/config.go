@@ -130,7 +130,7 @@ type Refresh struct {
 	TokenFile string     `mapstructure:"token_file" reload:"yes"` // from which Load read Token, or ""
 	Tokens    []Secret   `mapstructure:"tokens" reload:"yes"`     // that callers may send as well, for the time of a change
 	MaxBytes  int64      `mapstructure:"max_bytes"`               // of a request's body
-	Advertise string     `mapstructure:"advertise"`               // the URL at which the other instance of a pair reaches this one, or ""
+	Advertise string     `mapstructure:"advertise"`               // the URL at which the other instance of a pair reaches this one, or ""; Load makes one of an IP address
 	TLS       RefreshTLS `mapstructure:"tls"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -118,7 +119,23 @@ func loadBytes(b []byte, name string) (c Config, warnings []string, err error) {
 	for i, h := range c.XMPP.Hosts {
 		c.XMPP.Hosts[i] = prepared(h)
 	}
+	c.Refresh.Advertise = c.Refresh.advertised()
 	return c, warnInvisible(keys), c.Validate()
+}
+
+// advertised is Advertise as a URL, if it is an IP address alone: an environment that knows no
+// more, as that of a pod of Kubernetes, cannot put one of IPv6 into brackets.
+func (r Refresh) advertised() string {
+	ip, err := netip.ParseAddr(r.Advertise)
+	_, port, ok := splitHostPort(r.Listen)
+	if err != nil || ip.Zone() != "" || !ok || port == 0 {
+		return r.Advertise
+	}
+	scheme := "http"
+	if r.TLS.Enabled() {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%s", scheme, netip.AddrPortFrom(ip, uint16(port)))
 }
 
 // readSecretFiles reads the file of each secret that has one: the key of xmpp.secret's

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -321,5 +322,25 @@ func TestLoadEnvironment(t *testing.T) {
 				t.Errorf("error\n\t%v, want\n\t%s", err, want)
 			}
 		})
+	}
+}
+
+// An instance of a pair may know no more of itself than its address.
+func TestAdvertised(t *testing.T) {
+	for _, test := range []struct{ advertise, listen, tls, want string }{
+		{"10.1.2.3", ":5290", "", "http://10.1.2.3:5290"},
+		{"fd00::1:5290", "[::]:5291", "", "http://[fd00::1:5290]:5291"},
+		{"fd00::1", ":5290", "tls: {cert: c, key: k}", "https://[fd00::1]:5290"},
+		{"http://rosterd-1:80", ":5290", "", "http://rosterd-1:80"},
+		{"fe80::1%eth0", ":5290", "", ""}, // elsewhere it is another interface
+		{"10.1.2.3", ":0", "", ""},
+		{"10.1.2.3:5290", ":5290", "", ""},
+		{"rosterd-1", ":5290", "", ""},
+	} {
+		clearEnv(t)
+		c, err := load(write(t, minimal+fmt.Sprintf("state: {url: postgres://a@b/c}\nrefresh: {listen: %q, advertise: %q, token: t, %s}\n", test.listen, test.advertise, test.tls)))
+		if c.Refresh.Advertise != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("%+v: %q, %v", test, c.Refresh.Advertise, err)
+		}
 	}
 }

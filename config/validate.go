@@ -25,7 +25,7 @@ const (
 
 	wantsText = "a text without control characters"
 	// wantsAdvertise is a URL without a path.
-	wantsAdvertise = "the URL at which the other instance reaches refresh.listen of this one, http, or https with refresh.tls, as in http://rosterd-1.internal:5290"
+	wantsAdvertise = "the URL at which the other instance reaches refresh.listen of this one, http, or https with refresh.tls, as in http://rosterd-1.internal:5290, or its IP address alone"
 )
 
 // forbiddenHeaders would break the request or the reading of its response:

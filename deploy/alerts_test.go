@@ -31,7 +31,7 @@ type rule struct {
 // Series have a value each minute, as promtool takes them.
 type alertCase struct {
 	fires, quiet []string // `series values`
-	labels       string   // of the alert, besides instance and severity: name="value", …
+	labels       string   // of the alert, besides instance and severity: name="value", …; "" is none
 	at           string   // when both are looked at
 }
 
@@ -43,6 +43,12 @@ var alertCases = map[string]alertCase{
 	"RosterdNobodyActive": {
 		[]string{`rosterd_active{job="one"} 1 0x9`},
 		[]string{`rosterd_active{job="two"} 0x10`, `rosterd_active{job="two",pod="other"} 1x10`}, `job="one"`, "5m"},
+	"RosterdTwoServe": {
+		[]string{`rosterd_host_way{job="one",host="example.org",pod="a"} 1x10`, `rosterd_host_way{job="one",host="example.org",pod="b"} _ 1x9`},
+		[]string{ // a takeover, and another pair
+			`rosterd_host_way{job="two",host="example.org",pod="a"} 1x5 stale`, `rosterd_host_way{job="two",host="example.org",pod="b"} _ _ _ _ 1x9`,
+			`rosterd_host_way{job="two",host="example.net",pod="c"} 1x10`},
+		`instance="", job="one", host="example.org"`, "5m"},
 	"RosterdNotDelegated": {
 		[]string{`rosterd_host_way{host="example.org",query="plain"} 1x10`},
 		[]string{`rosterd_host_way{host="example.org",query="delegated"} 1x10`, `rosterd_host_way{host="example.net",query="server"} 1x10`}, `host="example.org", query="plain"`, "5m"},
@@ -153,7 +159,9 @@ func testAlert(t *testing.T, promtool, file string, rule rule) {
 	labels := map[string]string{"severity": rule.Labels["severity"], "instance": "fires"}
 	for label := range strings.SplitSeq(c.labels, ", ") {
 		if name, value, ok := strings.Cut(label, "="); ok {
-			labels[name] = strings.Trim(value, `"`)
+			if labels[name] = strings.Trim(value, `"`); labels[name] == "" {
+				delete(labels, name)
+			}
 		}
 	}
 	test := filepath.Join(t.TempDir(), "test.yml")

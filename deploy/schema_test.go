@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,6 +206,73 @@ func TestIssueTemplates(t *testing.T) {
 			default:
 				t.Errorf("%s: %+v", form, field)
 			}
+		}
+	}
+}
+
+// Each pod takes the configuration, of whichever kind its address is.
+func TestKubernetes(t *testing.T) {
+	var text string
+	var deployment struct {
+		Spec struct {
+			Template struct {
+				Spec struct {
+					Containers []struct {
+						Env []struct {
+							Name, Value string
+							ValueFrom   struct {
+								FieldRef struct {
+									FieldPath string `yaml:"fieldPath"`
+								} `yaml:"fieldRef"`
+							} `yaml:"valueFrom"`
+						}
+					}
+				}
+			}
+		}
+	}
+	for documents := yaml.NewDecoder(strings.NewReader(read(t, "kubernetes.yaml"))); ; {
+		var node yaml.Node
+		if err := documents.Decode(&node); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		var one struct {
+			Kind string
+			Data map[string]string
+		}
+		err := node.Decode(&one)
+		switch one.Kind {
+		case "ConfigMap":
+			text = one.Data["config.yaml"]
+		case "Deployment":
+			err = node.Decode(&deployment)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	for ip, want := range map[string]string{"10.1.2.3": "http://10.1.2.3:5290", "fd00::1": "http://[fd00::1]:5290"} {
+		for _, env := range deployment.Spec.Template.Spec.Containers[0].Env {
+			switch {
+			case env.ValueFrom.FieldRef.FieldPath == "status.podIP":
+				env.Value = ip
+			case strings.HasSuffix(env.Name, "_FILE"):
+				env.Value = file(filepath.Base(env.Value), "postgres://a@b/c")
+			}
+			t.Setenv(env.Name, env.Value)
+		}
+		if c, _, err := config.Load(file("config.yaml", text)); err != nil || c.Refresh.Advertise != want {
+			t.Errorf("%s: %q, %v", ip, c.Refresh.Advertise, err)
 		}
 	}
 }

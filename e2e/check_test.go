@@ -27,6 +27,19 @@ type site struct {
 	backend *harness.Backend
 }
 
+// newSite starts a server, and a backend that has a contact of juliet's.
+func newSite(t *testing.T, start func(context.Context, harness.ServerOptions) (*harness.Server, error), options harness.ServerOptions) *site {
+	t.Helper()
+	server, err := start(bounded(t), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	s := &site{server, startBackend(t)}
+	s.backend.Set("juliet", contacts("Romeo"))
+	return s
+}
+
 // misconfiguration is one way to get it wrong, and what check has to say.
 type misconfiguration struct {
 	name     string
@@ -244,17 +257,7 @@ func TestCheck(t *testing.T) {
 		t.Run(where.name, func(t *testing.T) {
 			t.Parallel()
 			where.options.Secret = planted + " component secret"
-			s := &site{}
-			var err error
-			if s.server, err = where.start(bounded(t), where.options); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(s.server.Close)
-			if s.backend, err = harness.StartBackend(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(s.backend.Close)
-			s.backend.Set("juliet", contacts("Romeo"))
+			s := newSite(t, where.start, where.options)
 			s.backend.RequireHeader("Authorization", "Bearer "+planted+"-contacts-token")
 			for _, m := range where.cases {
 				t.Run(m.name, func(t *testing.T) { s.try(t, m) })
@@ -408,17 +411,7 @@ func TestCheckOfWhatTheServerRefuses(t *testing.T) { onServers(t, testCheckOfWha
 func testCheckOfWhatTheServerRefuses(t *testing.T, srv server) {
 	ctx := bounded(t)
 	listen := map[string]any{"refresh.listen": freeport.Of(t), "metrics.listen": freeport.Of(t)}
-	s := &site{}
-	var err error
-	if s.server, err = srv.start(ctx, harness.ServerOptions{Users: everybody}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.server.Close)
-	if s.backend, err = harness.StartBackend(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.backend.Close)
-	s.backend.Set("juliet", contacts("Romeo"))
+	s := newSite(t, srv.start, harness.ServerOptions{Users: everybody})
 	settings := s.settings(t)
 	settings["xmpp.unrestricted"], settings["xmpp.presence"], settings["xmpp.server_roster"] = true, "auto", "off"
 	for key, value := range listen {

@@ -39,14 +39,10 @@ func TestCompose(t *testing.T) {
 		t.Fatal("prosody.cfg.lua is not as expected")
 	}
 	global = strings.ReplaceAll(strings.Replace(global, log, "", 1), `{ "*" }`, `{ "127.0.0.1" }`)
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{
+	prosody := runProsody(t, harness.ProsodyOptions{
 		GlobalLua: strings.Replace(global, include, read(t, "../deploy/prosody.cfg.lua"), 1), Files: readOnlyModule(t),
 		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(prosody.Close)
 
 	backend, refresh := freeport.Of(t), freeport.Of(t)
 	there := strings.NewReplacer("prosody:5347", prosody.ComponentAddress(), "backend:8000", backend, "rosterd:5290", refresh, "0.0.0.0:8000", backend)

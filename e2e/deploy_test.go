@@ -24,11 +24,7 @@ func TestDeployedFiles(t *testing.T) {
 	t.Run("prosody", func(t *testing.T) {
 		t.Parallel()
 		harness.Require(t.Context(), t)
-		prosody, err := harness.StartProsody(bounded(t), harness.ProsodyOptions{ServerOptions: options, GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(prosody.Close)
+		prosody := runProsody(t, harness.ProsodyOptions{ServerOptions: options, GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t)})
 		testDeployed(t, prosody, settings, "privileged", "privilege", "prosody.md")
 		juliet := (&world{server: prosody}).login(bounded(t), t, gosrc, "juliet@example.org/hall")
 		send(t, juliet, "<presence type='subscribe' to='romeo@example.org' id='s'/>")
@@ -90,11 +86,7 @@ func read(t *testing.T, file string) string {
 // testDeployed runs rosterd on a server, which has to serve as a document says.
 func testDeployed(t *testing.T, server *harness.Server, settings map[string]any, push, serverRoster, document string) {
 	ctx := bounded(t)
-	backend, err := harness.StartBackend()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(backend.Close)
+	backend := startBackend(t)
 	backend.Set("juliet", contacts("Romeo"))
 	// Before rosterd runs, nothing is to be fixed.
 	checked := maps.Clone(settings)

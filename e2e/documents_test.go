@@ -64,12 +64,8 @@ func TestReadme(t *testing.T) {
 	t.Parallel()
 	harness.Require(t.Context(), t)
 	ctx := bounded(t)
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{GlobalLua: block(t, "../README.md", "## Prosody in ten lines", "lua"), Files: readOnlyModule(t),
+	prosody := runProsody(t, harness.ProsodyOptions{GlobalLua: block(t, "../README.md", "## Prosody in ten lines", "lua"), Files: readOnlyModule(t),
 		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org", "romeo@example.org"), Grants: harness.Grants{Plain: true}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(prosody.Close)
 	backend, refresh := freeport.Of(t), freeport.Of(t)
 	exampleBackend(t, backend, refresh)
 	program, err := binary()
@@ -78,14 +74,11 @@ func TestReadme(t *testing.T) {
 	}
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "config.yaml"), []byte(block(t, "../README.md", "And rosterd's configuration", "yaml")))
-	s := &service{cmd: exec.CommandContext(ctx, program), ended: make(chan error, 1), metrics: freeport.Of(t)}
-	s.cmd.Dir, s.cmd.Stderr = dir, s
-	s.cmd.Env = append(os.Environ(), "ROSTERD_XMPP_ADDRESS="+prosody.ComponentAddress(), "ROSTERD_CONTACTS_URL=http://"+backend+"/contacts/%s",
-		"ROSTERD_REFRESH_LISTEN="+refresh, "ROSTERD_METRICS_LISTEN="+s.metrics)
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { s.ended <- s.cmd.Wait() }()
+	cmd, metrics := exec.CommandContext(ctx, program), freeport.Of(t)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "ROSTERD_XMPP_ADDRESS="+prosody.ComponentAddress(), "ROSTERD_CONTACTS_URL=http://"+backend+"/contacts/%s",
+		"ROSTERD_REFRESH_LISTEN="+refresh, "ROSTERD_METRICS_LISTEN="+metrics)
+	s := launch(t, cmd, metrics)
 	s.ready(ctx, t, func() {
 		w := &world{server: prosody}
 		juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
@@ -115,14 +108,10 @@ func TestPasted(t *testing.T) {
 		copies = strings.ReplaceAll(copies, "-g prosody", "")
 	}
 	shell(t, "..", copies)
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{
+	prosody := runProsody(t, harness.ProsodyOptions{
 		GlobalLua:     read(t, filepath.Join(root, "etc/prosody/conf.d/rosterd.cfg.lua")),
 		Files:         map[string]string{"mod_rosterd_readonly.lua": read(t, filepath.Join(root, "usr/local/lib/prosody/modules/mod_rosterd_readonly.lua"))},
 		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(prosody.Close)
 	backend, refresh, state := freeport.Of(t), freeport.Of(t), filepath.Join(t.TempDir(), "rosterd.db")
 	exampleBackend(t, backend, refresh)
 	w := &world{server: prosody}
@@ -267,12 +256,8 @@ func TestConverse(t *testing.T) {
 	if config == deployed {
 		t.Fatal("there is no such line in deploy/prosody.cfg.lua")
 	}
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{GlobalLua: config, Files: readOnlyModule(t), WebSocket: true,
+	prosody := runProsody(t, harness.ProsodyOptions{GlobalLua: config, Files: readOnlyModule(t), WebSocket: true,
 		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(prosody.Close)
 	backend, refresh := freeport.Of(t), freeport.Of(t)
 	exampleBackend(t, backend, refresh)
 	rosterd := run(t, harness.RosterdOptions{Server: prosody, ContactsURL: "http://" + backend + "/contacts/%s",

@@ -6,11 +6,8 @@ package e2e
 import (
 	"context"
 	"flag"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,17 +15,8 @@ import (
 	"rosterd/internal/leak"
 )
 
-// binary builds rosterd once for all tests, with the race detector if the
-// tests have it. The file is removed by TestMain.
-var binary = sync.OnceValues(func() (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	file := filepath.Join(buildDir, "rosterd")
-	return file, harness.Build(ctx, "..", file, raceEnabled)
-})
-
-// buildDir is set by TestMain before any test runs.
-var buildDir string
+// binary is rosterd as it is tested.
+var binary, _, removeBuilds = harness.Builds("..")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -38,17 +26,12 @@ func TestMain(m *testing.M) {
 	}
 	// For rosterd: the race detector's runtime sleeps for a second at the end.
 	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	var err error
-	if buildDir, err = os.MkdirTemp("", "rosterd-e2e-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
 	code := leak.Main(func() int {
 		defer shared.close()
 		defer closePostgres()
 		return m.Run()
 	}, "gosrc.io/xmpp.(*Client).recv(", "gosrc.io/xmpp.keepalive(") // of its clients whose stream the server has closed
-	_ = os.RemoveAll(buildDir)
+	removeBuilds()
 	os.Exit(code)
 }
 
@@ -96,12 +79,7 @@ func start(t *testing.T, s setup) *world {
 	}
 	s.options.OwnRosters = s.options.OwnRosters || s.server.rosters == rostersKept
 	s.options.AnyFromAddress = s.options.AnyFromAddress || s.server.unrestricted
-	w := &world{kind: s.server, server: startServer(ctx, t, s)}
-	var err error
-	if w.backend, err = harness.StartBackend(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.backend.Close)
+	w := &world{kind: s.server, server: startServer(ctx, t, s), backend: startBackend(t)}
 	settings := map[string]any{}
 	if s.server.unrestricted {
 		settings["xmpp.unrestricted"] = true
@@ -140,6 +118,28 @@ func start(t *testing.T, s setup) *world {
 		w.connect(ctx, t)
 	}
 	return w
+}
+
+// startBackend starts a backend that ends with the test.
+func startBackend(t *testing.T) *harness.Backend {
+	t.Helper()
+	backend, err := harness.StartBackend()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(backend.Close)
+	return backend
+}
+
+// runProsody starts a Prosody of a test's own, which ends with it.
+func runProsody(t *testing.T, opts harness.ProsodyOptions) *harness.Server {
+	t.Helper()
+	server, err := harness.StartProsody(bounded(t), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	return server
 }
 
 // connect starts rosterd, and waits until it is ready.
@@ -211,6 +211,14 @@ var (
 func (w *world) login(ctx context.Context, t *testing.T, lib library, jid string) harness.Client {
 	t.Helper()
 	return w.loginAs(ctx, t, lib, harness.ClientOptions{JID: jid})
+}
+
+// enter logs in and asks for the roster, as clients do.
+func (w *world) enter(ctx context.Context, t *testing.T, lib library, jid string) harness.Client {
+	t.Helper()
+	client := w.login(ctx, t, lib, jid)
+	roster(ctx, t, client)
+	return client
 }
 
 // loginAs is login with options, of which address and password are set here.

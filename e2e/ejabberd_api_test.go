@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"rosterd/e2e/harness"
-	"rosterd/jid"
 	rosters "rosterd/roster"
 	"rosterd/serverroster"
 )
@@ -50,21 +49,12 @@ func proven(t *testing.T, s *harness.Server) serverroster.Way {
 	return e.Way("example.org")
 }
 
-func address(t *testing.T, s string) jid.JID {
-	t.Helper()
-	j, err := jid.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return j
-}
-
 // put makes a user's roster at the server the given one.
 func put(ctx context.Context, t *testing.T, way serverroster.Way, user string, items ...rosters.Item) {
 	t.Helper()
 	changes := rosters.Diff(stored(ctx, t, way, user), rosters.New(items))
 	written := 0
-	if err := way.Set(ctx, address(t, user), changes, func(rosters.Change) { written++ }); err != nil || written != len(changes) {
+	if err := way.Set(ctx, mustJID(t, user), changes, func(rosters.Change) { written++ }); err != nil || written != len(changes) {
 		t.Fatalf("%d of %d written: %v", written, len(changes), err)
 	}
 }
@@ -72,7 +62,7 @@ func put(ctx context.Context, t *testing.T, way serverroster.Way, user string, i
 // stored is the roster that the server has.
 func stored(ctx context.Context, t *testing.T, way serverroster.Way, user string) *rosters.Roster {
 	t.Helper()
-	r, err := way.Get(ctx, address(t, user))
+	r, err := way.Get(ctx, mustJID(t, user))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +77,7 @@ func TestEjabberdAPI(t *testing.T) {
 	w := start(t, setup{server: withAPI(harness.ByAddress), counts: true})
 	way := proven(t, w.server)
 	item := func(contact, name string, s rosters.Subscription, groups ...string) rosters.Item {
-		return rosters.Item{JID: address(t, contact), Name: name, Subscription: s, Groups: groups}
+		return rosters.Item{JID: mustJID(t, contact), Name: name, Subscription: s, Groups: groups}
 	}
 	items := []rosters.Item{
 		item("romeo@example.org", "Roméo 👍 <&'\"> \\ %s", rosters.SubscriptionBoth, " y ", "Friends", "Grüße <&>", "[x]"),
@@ -190,7 +180,7 @@ func testEjabberdAPIPresence(t *testing.T, lib library) {
 	romeo := w.login(ctx, t, lib, "romeo@example.org/street")
 	wantRoster(ctx, t, romeo, item("Juliet"))
 	both := func(contact string) rosters.Item {
-		return rosters.Item{JID: address(t, contact), Name: strings.ToUpper(contact[:1]) + contact[1:strings.Index(contact, "@")], Subscription: rosters.SubscriptionBoth}
+		return rosters.Item{JID: mustJID(t, contact), Name: strings.ToUpper(contact[:1]) + contact[1:strings.Index(contact, "@")], Subscription: rosters.SubscriptionBoth}
 	}
 	put(ctx, t, way, "juliet@example.org", both("romeo@example.org"))
 	waitSeen(ctx, t, romeo, "juliet@example.org/balcony", "available")
@@ -226,7 +216,7 @@ func TestEjabberdReadOnlyRosters(t *testing.T) {
 	w := start(t, setup{server: srv, later: true, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}}})
 	way := proven(t, w.server)
 	both := func(contact string) rosters.Item {
-		return rosters.Item{JID: address(t, contact), Subscription: rosters.SubscriptionBoth}
+		return rosters.Item{JID: mustJID(t, contact), Subscription: rosters.SubscriptionBoth}
 	}
 	put(ctx, t, way, "juliet@example.org", both("romeo@example.org"))
 	put(ctx, t, way, "romeo@example.org", both("juliet@example.org"))
@@ -242,7 +232,7 @@ func TestEjabberdReadOnlyRosters(t *testing.T) {
 		}
 	}
 	subscription := func(user, contact string) string {
-		i, _ := stored(ctx, t, way, user).Item(address(t, contact))
+		i, _ := stored(ctx, t, way, user).Item(mustJID(t, contact))
 		return string(i.Subscription)
 	}
 	for i, change := range []string{"name='R'", "subscription='remove'"} {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,7 +13,17 @@ import (
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/jid"
 )
+
+func mustJID(t *testing.T, s string) jid.JID {
+	t.Helper()
+	j, err := jid.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
 
 // contacts are one contact for each name, as the backend has them.
 func contacts(names ...string) harness.Contacts {
@@ -176,6 +187,25 @@ func (w *world) wantFailedRefresh(ctx context.Context, t *testing.T, name string
 		t.Fatalf("answer %+v, want code 500 and why %s failed", answer, name)
 	}
 	return reason
+}
+
+// wantCode wants a status of a refresh with a token, on a connection of its own.
+func wantCode(ctx context.Context, t *testing.T, config *tls.Config, url, token string, code int) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(`["juliet"]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != code {
+		t.Errorf("refresh with the token %s: %d, want %d", token, resp.StatusCode, code)
+	}
 }
 
 // metric is the value of a series, 0 if it is not there.

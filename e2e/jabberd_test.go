@@ -21,11 +21,7 @@ func TestJabberd(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	backend, err := harness.StartBackend()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(backend.Close)
+	backend := startBackend(t)
 	backend.Set("juliet", contacts("Romeo"))
 	w := &world{server: server, backend: backend}
 	w.rosterd = run(t, harness.RosterdOptions{Server: server, ContactsURL: backend.URL()})

@@ -1,9 +1,9 @@
 package e2e
 
 import (
-	"bytes"
 	"io"
 	"net"
+	"rosterd/internal/locked"
 	"strings"
 	"sync"
 	"testing"
@@ -16,11 +16,11 @@ type link struct {
 	listener net.Listener
 	target   string
 	tasks    sync.WaitGroup
+	sent     locked.Buffer // by rosterd, on all connections
 
 	mu    sync.Mutex
-	conns []net.Conn   // guarded by mu, as all below
-	down  bool         // connections are closed at once
-	sent  bytes.Buffer // by rosterd, on all connections
+	conns []net.Conn // guarded by mu
+	down  bool       // guarded by mu: connections are closed at once
 }
 
 func newLink(t *testing.T, target string) *link {
@@ -64,7 +64,7 @@ func (l *link) relay(near net.Conn) {
 		_, _ = io.Copy(near, far)
 		_ = near.Close()
 	})
-	_, _ = io.Copy(io.MultiWriter(l, far), near)
+	_, _ = io.Copy(io.MultiWriter(&l.sent, far), near)
 }
 
 func (l *link) isDown() bool {
@@ -80,17 +80,8 @@ func (l *link) own(conns ...net.Conn) bool {
 	return !l.down
 }
 
-// Write implements io.Writer for what rosterd sends.
-func (l *link) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.sent.Write(b)
-}
-
 // wrote is how often rosterd has written a text.
 func (l *link) wrote(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	return strings.Count(l.sent.String(), text)
 }
 

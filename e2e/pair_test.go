@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -56,18 +57,21 @@ type twins struct {
 // startTwins starts a server with two instances, which reach the database at these URLs.
 func startTwins(ctx context.Context, t *testing.T, srv server, first, second string) *twins {
 	t.Helper()
-	w := &twins{world: start(t, setup{server: srv, own: true, settings: map[string]any{"state.url": first}})}
+	w := start(t, setup{server: srv, own: true, settings: map[string]any{"state.url": first}})
+	return w.twin(ctx, t, map[string]any{"state.url": second})
+}
+
+// twin starts the other instance, with some other settings.
+func (w *world) twin(ctx context.Context, t *testing.T, settings map[string]any) *twins {
+	t.Helper()
 	opts := w.opts
-	opts.Settings = map[string]any{}
-	for key, value := range w.opts.Settings {
-		opts.Settings[key] = value
-	}
-	opts.Settings["state.url"] = second
-	w.other = run(t, opts)
-	if err := w.other.WaitStandby(ctx); err != nil {
+	opts.Settings = maps.Clone(opts.Settings)
+	maps.Copy(opts.Settings, settings)
+	both := &twins{w, run(t, opts)}
+	if err := both.other.WaitStandby(ctx); err != nil {
 		t.Fatal(err)
 	}
-	return w
+	return both
 }
 
 // pairOf is what an instance says of the pair.
@@ -219,8 +223,9 @@ func TestPairPaused(t *testing.T) { onServers(t, testPairPaused) }
 
 func testPairPaused(t *testing.T, srv server) {
 	ctx := bounded(t)
-	url := stateURL(ctx, t)
-	w := startTwins(ctx, t, srv, url, url)
+	first, relay := behindRelay(t, setup{server: srv, own: true, settings: map[string]any{"state.url": stateURL(ctx, t)}})
+	first.connect(ctx, t)
+	w := first.twin(ctx, t, map[string]any{"xmpp.address": first.server.ComponentAddress()})
 	w.backend.Set("juliet", contacts("Romeo"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"))
@@ -229,9 +234,19 @@ func testPairPaused(t *testing.T, srv server) {
 		t.Fatal(err)
 	}
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	// What it is asked meanwhile waits for it.
+	before, asked := relay.Passed()
+	for n, now := 0, asked; now == asked; _, now = relay.Passed() {
+		send(t, juliet, fmt.Sprintf("<iq type='get' id='paused%d' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", n, w.server.Options().Component))
+		n++
+		time.Sleep(10 * time.Millisecond)
+	}
 	w.rosterd.Signal(syscall.SIGCONT)
 	if code, err := w.rosterd.WaitExit(ctx); code != 1 || err != nil || !strings.Contains(w.rosterd.Log(), "another instance has become the active one") {
 		t.Errorf("exit code %d, %v", code, err)
+	}
+	if after, _ := relay.Passed(); after != before {
+		t.Errorf("it has sent %d bytes", after-before)
 	}
 	w.swap(ctx, t)
 	waitBrought(ctx, t, juliet, item("Nurse"))
@@ -340,8 +355,8 @@ func testPairCut(t *testing.T, srv server) {
 				relay.Refuse()
 				relay.Cut()
 			}
-			if code, err := w.rosterd.WaitExit(ctx); code != 1 || err != nil {
-				t.Errorf("exit code %d, %v", code, err)
+			if code, err := w.rosterd.WaitExit(ctx); code != 1 || err != nil || strings.Contains(w.rosterd.Log(), "was paused") {
+				t.Errorf("exit code %d, %v:\n%s", code, err, w.rosterd.Log())
 			}
 			w.backend.Set("juliet", contacts("Romeo", "Nurse"))
 			w.swap(ctx, t)

@@ -75,6 +75,30 @@ func (w *world) inStep(ctx context.Context, t *testing.T, users ...string) {
 	}
 }
 
+// befriend has the backend list some, by their names, as juliet's contacts, and her as
+// theirs, and waits until they are in step.
+func (w *world) befriend(ctx context.Context, t *testing.T, names ...string) {
+	t.Helper()
+	w.backend.Set("juliet", contacts(names...))
+	users := []string{"juliet"}
+	for _, name := range names {
+		user := strings.ToLower(name)
+		w.backend.Set(user, contacts("Juliet"))
+		users = append(users, user)
+	}
+	w.inStep(ctx, t, users...)
+}
+
+// enterAll has several resources enter, one after the other.
+func (w *world) enterAll(ctx context.Context, t *testing.T, lib library, fulls ...string) map[string]harness.Client {
+	t.Helper()
+	clients := map[string]harness.Client{}
+	for _, full := range fulls {
+		clients[full] = w.enter(ctx, t, lib, full)
+	}
+	return clients
+}
+
 var showElement = regexp.MustCompile(`<show[^>]*>([a-z]+)</show>`)
 
 // seen is the presence of a full JID as a client has it: "", if it was told
@@ -142,8 +166,7 @@ func show(t *testing.T, client harness.Client, show string) {
 // back, and go, and come again; the other is online all the time.
 func comeAndGo(ctx context.Context, t *testing.T, w *world, lib library, there harness.Client, who, whom string) {
 	t.Helper()
-	late := w.login(ctx, t, lib, who)
-	roster(ctx, t, late)
+	late := w.enter(ctx, t, lib, who)
 	waitSeen(ctx, t, there, who, "available")
 	waitSeen(ctx, t, late, whom, "available")
 	for _, state := range []string{"away", "dnd"} {
@@ -171,15 +194,12 @@ func TestPresence(t *testing.T) { onBothWays(t, testPresence) }
 
 func testPresence(t *testing.T, srv server) {
 	w := start(t, setup{server: srv})
-	w.backend.Set("juliet", contacts("Romeo"))
-	w.backend.Set("romeo", contacts("Juliet"))
-	w.inStep(bounded(t), t, "juliet", "romeo")
+	w.befriend(bounded(t), t, "Romeo")
 	for _, libs := range [][2]library{{gosrc, slixmpp}, {slixmpp, gosrc}} {
 		t.Run(libs[0].name+" and "+libs[1].name, func(t *testing.T) {
 			ctx := bounded(t)
 			const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
-			there := w.login(ctx, t, libs[0], juliet)
-			roster(ctx, t, there)
+			there := w.enter(ctx, t, libs[0], juliet)
 			comeAndGo(ctx, t, w, libs[1], there, romeo, juliet)
 			show(t, there, "unavailable")
 			there.Close()
@@ -194,9 +214,7 @@ func TestPresenceWithoutQuery(t *testing.T) { onBothWays(t, testPresenceWithoutQ
 func testPresenceWithoutQuery(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv})
-	w.backend.Set("juliet", contacts("Romeo"))
-	w.backend.Set("romeo", contacts("Juliet"))
-	w.inStep(ctx, t, "juliet", "romeo")
+	w.befriend(ctx, t, "Romeo")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
 	there := w.login(ctx, t, gosrc, juliet)
 	late := w.login(ctx, t, slixmpp, romeo)
@@ -219,18 +237,14 @@ func TestPresencePayload(t *testing.T) { onBothWays(t, testPresencePayload) }
 func testPresencePayload(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv})
-	w.backend.Set("juliet", contacts("Romeo"))
-	w.backend.Set("romeo", contacts("Juliet"))
-	w.inStep(ctx, t, "juliet", "romeo")
+	w.befriend(ctx, t, "Romeo")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
-	there := w.login(ctx, t, gosrc, juliet)
-	roster(ctx, t, there)
+	there := w.enter(ctx, t, gosrc, juliet)
 	send(t, there, "<presence id='p1'><show>chat</show><status>wherefore art &lt;thou&gt; &amp; \u2603</status><priority>7</priority>"+
 		"<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:x' ver='QgayPKawpkPSDYmwT/WM94uAlu0='/>"+
 		"<x xmlns='vcard-temp:x:update'><photo>sha1-of-it</photo></x><y xmlns='urn:own' b='&apos;'><z xmlns='urn:inner'/></y></presence>")
 	send(t, there, "<presence to='mercutio@example.org'><status>for mercutio</status></presence>")
-	late := w.login(ctx, t, slixmpp, romeo)
-	roster(ctx, t, late)
+	late := w.enter(ctx, t, slixmpp, romeo)
 	waitSeen(ctx, t, late, juliet, "chat")
 	for _, s := range late.Stanzas() {
 		if s.Name != "presence" || s.From != juliet {
@@ -260,17 +274,12 @@ func TestPresenceResources(t *testing.T) { onBothWays(t, testPresenceResources) 
 func testPresenceResources(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv})
-	w.backend.Set("juliet", contacts("Romeo"))
-	w.backend.Set("romeo", contacts("Juliet"))
-	w.inStep(ctx, t, "juliet", "romeo")
+	w.befriend(ctx, t, "Romeo")
 	const balcony, phone, street, home = "juliet@example.org/balcony", "juliet@example.org/phone <&'> ☎", "romeo@example.org/street", "romeo@example.org/home"
-	first := w.login(ctx, t, gosrc, balcony)
-	roster(ctx, t, first)
-	romeo := w.login(ctx, t, gosrc, street)
-	roster(ctx, t, romeo)
+	first := w.enter(ctx, t, gosrc, balcony)
+	romeo := w.enter(ctx, t, gosrc, street)
 	waitSeen(ctx, t, romeo, balcony, "available")
-	second := w.login(ctx, t, slixmpp, phone)
-	roster(ctx, t, second)
+	second := w.enter(ctx, t, slixmpp, phone)
 	waitSeen(ctx, t, romeo, phone, "available")
 	waitSeen(ctx, t, second, street, "available")
 	waitSeen(ctx, t, first, street, "available")
@@ -280,8 +289,7 @@ func testPresenceResources(t *testing.T, srv server) {
 		t.Errorf("%s is seen as %s", balcony, got)
 	}
 
-	late := w.login(ctx, t, slixmpp, home)
-	roster(ctx, t, late)
+	late := w.enter(ctx, t, slixmpp, home)
 	waitSeen(ctx, t, late, balcony, "available")
 	waitSeen(ctx, t, late, phone, "away")
 	for _, client := range []harness.Client{first, second} {
@@ -374,8 +382,7 @@ func testPresenceListedLater(t *testing.T, srv server) {
 	w.backend.Set("juliet", contacts())
 	w.backend.Set("romeo", contacts("Juliet"))
 	w.inStep(ctx, t, "juliet", "romeo")
-	romeo := w.login(ctx, t, slixmpp, street)
-	roster(ctx, t, romeo)
+	romeo := w.enter(ctx, t, slixmpp, street)
 	show(t, romeo, "dnd")
 	first, second := w.login(ctx, t, gosrc, balcony), w.login(ctx, t, slixmpp, phone)
 	for _, client := range []harness.Client{first, second} {
@@ -422,11 +429,7 @@ func testPresenceAsymmetric(t *testing.T, srv server) {
 			w.backend.Set("nurse", contact("juliet", "to"))
 			w.inStep(ctx, t, "juliet", "romeo", "nurse")
 			const balcony, street, kitchen = "juliet@example.org/balcony", "romeo@example.org/street", "nurse@example.org/kitchen"
-			clients := map[string]harness.Client{}
-			for _, full := range []string{kitchen, balcony, street} {
-				clients[full] = w.login(ctx, t, gosrc, full)
-				roster(ctx, t, clients[full])
-			}
+			clients := w.enterAll(ctx, t, gosrc, kitchen, balcony, street)
 			for _, state := range []string{"away", "dnd", "xa"} {
 				for _, full := range []string{balcony, street} {
 					show(t, clients[full], state)
@@ -462,15 +465,11 @@ func TestPresenceCut(t *testing.T) {
 func testPresenceCut(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv})
-	w.backend.Set("juliet", contacts("Romeo"))
-	w.backend.Set("romeo", contacts("Juliet"))
-	w.inStep(ctx, t, "juliet", "romeo")
+	w.befriend(ctx, t, "Romeo")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
-	there := w.login(ctx, t, gosrc, juliet)
-	roster(ctx, t, there)
+	there := w.enter(ctx, t, gosrc, juliet)
 	for _, lib := range libraries {
-		cut := w.login(ctx, t, lib, romeo)
-		roster(ctx, t, cut)
+		cut := w.enter(ctx, t, lib, romeo)
 		waitSeen(ctx, t, there, romeo, "available")
 		cut.Cut()
 		waitSeen(ctx, t, there, romeo, "unavailable")
@@ -494,16 +493,9 @@ func testPresenceServerRestarted(t *testing.T, srv server) {
 			t.Parallel()
 			ctx := bounded(t)
 			w := start(t, setup{server: srv, own: true})
-			w.backend.Set("juliet", contacts("Romeo", "Mercutio"))
-			w.backend.Set("romeo", contacts("Juliet"))
-			w.backend.Set("mercutio", contacts("Juliet"))
-			w.inStep(ctx, t, "juliet", "romeo", "mercutio")
+			w.befriend(ctx, t, "Romeo", "Mercutio")
 			const juliet, romeo, mercutio = "juliet@example.org/balcony", "romeo@example.org/street", "mercutio@example.org/street"
-			clients := map[string]harness.Client{}
-			for _, full := range []string{juliet, romeo, mercutio} {
-				clients[full] = w.login(ctx, t, gosrc, full)
-				roster(ctx, t, clients[full])
-			}
+			clients := w.enterAll(ctx, t, gosrc, juliet, romeo, mercutio)
 			waitSeen(ctx, t, clients[juliet], romeo, "available")
 			waitSeen(ctx, t, clients[juliet], mercutio, "available")
 			waitSeen(ctx, t, clients[mercutio], juliet, "available")
@@ -514,8 +506,7 @@ func testPresenceServerRestarted(t *testing.T, srv server) {
 			}
 			waitReadyz(ctx, t, w.rosterd, http.StatusOK, "")
 
-			there := w.login(ctx, t, gosrc, juliet)
-			roster(ctx, t, there)
+			there := w.enter(ctx, t, gosrc, juliet)
 			if got := seen(there, romeo); got != "" && got != "unavailable" {
 				t.Errorf("%s, who has not come back, is seen as %s", romeo, got)
 			}
@@ -546,21 +537,12 @@ func testPresenceRosterdRestarted(t *testing.T, srv server) {
 			t.Parallel()
 			ctx := bounded(t)
 			w := start(t, setup{server: srv})
-			w.backend.Set("juliet", contacts("Romeo", "Mercutio", "Nurse"))
-			for _, user := range []string{"romeo", "mercutio", "nurse"} {
-				w.backend.Set(user, contacts("Juliet"))
-			}
-			w.inStep(ctx, t, "juliet", "romeo", "mercutio", "nurse")
+			w.befriend(ctx, t, "Romeo", "Mercutio", "Nurse")
 			const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
 			const mercutio, nurse = "mercutio@example.org/street", "nurse@example.org/kitchen"
-			login := func(lib library, full string) harness.Client {
-				client := w.login(ctx, t, lib, full)
-				roster(ctx, t, client)
-				return client
-			}
-			there := login(gosrc, juliet)
-			goes := login(gosrc, romeo)
-			stays := login(slixmpp, nurse)
+			there := w.enter(ctx, t, gosrc, juliet)
+			goes := w.enter(ctx, t, gosrc, romeo)
+			stays := w.enter(ctx, t, slixmpp, nurse)
 			waitSeen(ctx, t, there, romeo, "available")
 			waitSeen(ctx, t, there, nurse, "available")
 			waitSeen(ctx, t, goes, juliet, "available")
@@ -571,10 +553,7 @@ func testPresenceRosterdRestarted(t *testing.T, srv server) {
 				t.Fatal(err)
 			}
 			comes := w.login(ctx, t, gosrc, mercutio)
-			w.rosterd = run(t, w.opts)
-			if err := w.rosterd.WaitReady(ctx); err != nil {
-				t.Fatal(err)
-			}
+			w.connect(ctx, t)
 			// COMPAT ejabberd, which does not say who is there: their clients do.
 			show(t, there, "")
 			show(t, stays, "away")
@@ -607,16 +586,9 @@ func TestPresenceStreamCut(t *testing.T) {
 func testPresenceStreamCut(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv, link: true})
-	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
-	w.backend.Set("romeo", contacts("Juliet"))
-	w.backend.Set("nurse", contacts("Juliet"))
-	w.inStep(ctx, t, "juliet", "romeo", "nurse")
+	w.befriend(ctx, t, "Romeo", "Nurse")
 	const juliet, romeo, nurse = "juliet@example.org/balcony", "romeo@example.org/street", "nurse@example.org/kitchen"
-	clients := map[string]harness.Client{}
-	for _, full := range []string{juliet, romeo, nurse} {
-		clients[full] = w.login(ctx, t, gosrc, full)
-		roster(ctx, t, clients[full])
-	}
+	clients := w.enterAll(ctx, t, gosrc, juliet, romeo, nurse)
 	waitSeen(ctx, t, clients[juliet], romeo, "available")
 	waitSeen(ctx, t, clients[juliet], nurse, "available")
 	w.link.cut()
@@ -690,10 +662,8 @@ func testHostilePresence(t *testing.T, srv server) {
 	w.backend.Set("nurse", contacts("Romeo"))
 	w.inStep(ctx, t, "juliet", "romeo", "nurse")
 	const juliet, romeo = "juliet@example.org/balcony", "romeo@example.org/street"
-	there := w.login(ctx, t, gosrc, juliet)
-	roster(ctx, t, there)
-	odd := w.login(ctx, t, gosrc, romeo)
-	roster(ctx, t, odd)
+	there := w.enter(ctx, t, gosrc, juliet)
+	odd := w.enter(ctx, t, gosrc, romeo)
 	nurse := w.login(ctx, t, gosrc, "nurse@example.org/kitchen")
 	last := "xa"
 	for name, stanzas := range map[string]string{
@@ -749,17 +719,10 @@ func TestGhosts(t *testing.T) { onBothWays(t, testGhosts) }
 func testGhosts(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv, settings: map[string]any{"state.path": filepath.Join(t.TempDir(), "state.db")}})
-	w.backend.Set("juliet", contacts("Mercutio", "Nurse"))
-	w.backend.Set("mercutio", contacts("Juliet"))
-	w.backend.Set("nurse", contacts("Juliet"))
-	w.inStep(ctx, t, "juliet", "mercutio", "nurse")
+	w.befriend(ctx, t, "Mercutio", "Nurse")
 	const juliet = "juliet@example.org/balcony"
 	const piazza, tavern, kitchen, hall = "mercutio@example.org/piazza", "mercutio@example.org/tavern", "nurse@example.org/kitchen", "nurse@example.org/hall"
-	clients := map[string]harness.Client{}
-	for _, full := range []string{juliet, piazza, tavern, kitchen, hall} {
-		clients[full] = w.login(ctx, t, gosrc, full)
-		roster(ctx, t, clients[full])
-	}
+	clients := w.enterAll(ctx, t, gosrc, juliet, piazza, tavern, kitchen, hall)
 	there := clients[juliet]
 	for _, full := range []string{piazza, tavern, kitchen, hall} {
 		waitSeen(ctx, t, there, full, "available")
@@ -772,10 +735,7 @@ func testGhosts(t *testing.T, srv server) {
 			t.Fatal(err)
 		}
 	}
-	w.rosterd = run(t, w.opts)
-	if err := w.rosterd.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
+	w.connect(ctx, t)
 	// COMPAT ejabberd, which does not say who is there: their clients do.
 	show(t, there, "")
 	show(t, clients[kitchen], "away")
@@ -824,16 +784,9 @@ func testBlockListIsNotSaid(t *testing.T, srv server) {
 func testBlockedContact(t *testing.T, srv server) {
 	ctx := bounded(t)
 	w := start(t, setup{server: srv, own: true}) // it keeps whom juliet has blocked
-	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
-	w.backend.Set("romeo", contacts("Juliet"))
-	w.backend.Set("nurse", contacts("Juliet"))
-	w.inStep(ctx, t, "juliet", "romeo", "nurse")
+	w.befriend(ctx, t, "Romeo", "Nurse")
 	const juliet, street, home, kitchen = "juliet@example.org/balcony", "romeo@example.org/street", "romeo@example.org/home", "nurse@example.org/kitchen"
-	clients := map[string]harness.Client{}
-	for _, full := range []string{juliet, street, kitchen} {
-		clients[full] = w.login(ctx, t, gosrc, full)
-		roster(ctx, t, clients[full])
-	}
+	clients := w.enterAll(ctx, t, gosrc, juliet, street, kitchen)
 	waitSeen(ctx, t, clients[street], juliet, "available")
 	block := func(what, whom string) {
 		t.Helper()
@@ -862,8 +815,7 @@ func testBlockedContact(t *testing.T, srv server) {
 		if told {
 			waitSeen(ctx, t, clients[street], juliet, "unavailable")
 		}
-		late := w.login(ctx, t, slixmpp, home)
-		roster(ctx, t, late)
+		late := w.enter(ctx, t, slixmpp, home)
 		send(t, clients[juliet], "<presence><show>xa</show><status>secret</status></presence>")
 		waitSeen(ctx, t, clients[kitchen], juliet, "xa")
 		secret(clients[street], "secret")

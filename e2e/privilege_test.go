@@ -51,15 +51,6 @@ func connectComponent(t *testing.T, server *harness.Server) (c *component.Compon
 	return c, ready
 }
 
-func mustJID(t *testing.T, s string) jid.JID {
-	t.Helper()
-	j, err := jid.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return j
-}
-
 // readOnlyModule is our module, to be put into Prosody's folder.
 func readOnlyModule(t *testing.T) map[string]string {
 	const module = "mod_rosterd_readonly.lua"
@@ -74,11 +65,7 @@ func readOnly(t *testing.T, options harness.ServerOptions) harness.ProsodyOption
 func startProsodyWith(t *testing.T, options harness.ProsodyOptions) *harness.Server {
 	t.Helper()
 	harness.Require(t.Context(), t)
-	server, err := harness.StartProsody(bounded(t), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Close)
+	server := runProsody(t, options)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log:\n%s", tail(server.Log()))

@@ -66,6 +66,19 @@ func testEachConnect(t *testing.T, srv server) {
 	}
 }
 
+// servedBehindRelay is a world whose rosterd connects through a relay, and has told juliet
+// of Romeo and the Nurse.
+func servedBehindRelay(ctx context.Context, t *testing.T, s setup) (*world, *harness.Relay, harness.Client) {
+	t.Helper()
+	w, relay := behindRelay(t, s)
+	w.connect(ctx, t)
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
+	waitBest(ctx, t, w)
+	return w, relay, juliet
+}
+
 // behindRelay is a world whose rosterd, yet to be started, connects through a relay.
 func behindRelay(t *testing.T, s setup) (*world, *harness.Relay) {
 	t.Helper()
@@ -134,12 +147,7 @@ func TestDelegationForgotten(t *testing.T) {
 				return harness.StartProsody(ctx, harness.ProsodyOptions{ServerOptions: opts, GlobalLua: fmt.Sprintf(
 					"modules_enabled = { \"roster\", \"saslauth\", \"disco\", \"ping\", \"admin_telnet\" }\nconsole_ports = { %d }\n", port[0])})
 			}
-			w, relay := behindRelay(t, setup{server: srv, counts: true})
-			w.connect(ctx, t)
-			w.backend.Set("juliet", contacts("Romeo", "Nurse"))
-			juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
-			wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
-			waitBest(ctx, t, w)
+			w, relay, juliet := servedBehindRelay(ctx, t, setup{server: srv, counts: true})
 
 			relay.Refuse()
 			for _, command := range c.commands {
@@ -186,12 +194,7 @@ func console(t *testing.T, address, command string) {
 func TestDelegationTaken(t *testing.T) {
 	t.Parallel()
 	ctx := bounded(t)
-	w, relay := behindRelay(t, setup{server: ejabberd, own: true, counts: true})
-	w.connect(ctx, t)
-	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
-	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
-	wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
-	waitBest(ctx, t, w)
+	w, relay, juliet := servedBehindRelay(ctx, t, setup{server: ejabberd, own: true, counts: true})
 
 	relay.Refuse()
 	logged := func(text string) int { return strings.Count(w.server.Log(), text) }

@@ -49,20 +49,7 @@ func TestReload(t *testing.T) {
 
 	want := func(ca *testcert.Authority, token string, code int, certificates ...tls.Certificate) {
 		t.Helper()
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: ca.Pool, Certificates: certificates}}}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.Replace(w.rosterd.RefreshURL(), "http:", "https:", 1), strings.NewReader(`["juliet"]`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != code {
-			t.Errorf("refresh with the token %s: %d, want %d", token, resp.StatusCode, code)
-		}
+		wantCode(ctx, t, &tls.Config{RootCAs: ca.Pool, Certificates: certificates}, strings.Replace(w.rosterd.RefreshURL(), "http:", "https:", 1), token, code)
 	}
 	want(first, "old-refresh-5ecret", http.StatusOK)
 	want(first, "second-5ecret", http.StatusOK)

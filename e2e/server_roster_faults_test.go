@@ -214,13 +214,7 @@ func TestServerRosterAPIAnswersLost(t *testing.T) {
 	g.called(ctx, t, "add_rosteritem", 3)
 	g.set(nil)
 	w.waitOwn(ctx, t, "juliet", items...)
-	w.settled(ctx, t)
-	before := w.writes()
-	w.refresh(ctx, t, "juliet")
-	w.settled(ctx, t)
-	if got := w.writes() - before; got > 0 {
-		t.Errorf("%d writes though nothing has changed", got)
-	}
+	w.wantNoWrites(ctx, t)
 }
 
 // An API that says it has written, and has not, is found out, and left alone until it may
@@ -321,8 +315,7 @@ func testServerRosterEditedThroughTheBackend(t *testing.T, srv server) {
 	w.connect(ctx, t)
 	list, items := many(40, "c")
 	w.backend.Set("juliet", list)
-	juliet := w.login(ctx, t, gosrc, julietFull)
-	roster(ctx, t, juliet)
+	juliet := w.enter(ctx, t, gosrc, julietFull)
 	w.waitOwnItems(ctx, t, "juliet", 2)
 	edits := []string{"<item jid='nurse@example.org' name='Nurse'><group>A;B</group></item>", "<item jid='" + items[39].JID + "' name='Renamed'/>",
 		"<item jid='" + items[0].JID + "' subscription='remove'/>", "<item jid='nurse@example.org' name='N'/>", "<item jid='" + items[1].JID + "' name='First'/>",

@@ -563,8 +563,7 @@ func testServerRosterLarge(t *testing.T, srv server) {
 		t.Fatal(err)
 	}
 	before := w.writes()
-	juliet := w.login(ctx, t, gosrc, julietFull)
-	roster(ctx, t, juliet)
+	w.enter(ctx, t, gosrc, julietFull)
 	w.waitOwn(ctx, t, "juliet", items...)
 	if writes := w.writes() - before; writes > 6 {
 		t.Errorf("%d writes for five differences", writes)

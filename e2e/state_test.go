@@ -156,10 +156,7 @@ func TestDamagedRecord(t *testing.T) {
 	inDatabase(t, path, "UPDATE rosters SET roster = CAST('another' AS blob) WHERE jid = 'juliet@example.org'")
 
 	w.backend.Refuse()
-	w.rosterd = run(t, w.opts)
-	if err := w.rosterd.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
+	w.connect(ctx, t)
 	wantNoRoster(ctx, t, juliet)
 	wantRoster(ctx, t, mercutio, item("Romeo"))
 	wantQuiet(ctx, t, juliet)
@@ -242,10 +239,7 @@ func startOnDisk(ctx context.Context, t *testing.T, srv server) (*world, harness
 	if w.opts.Binary, err = harness.TakesFullDisk(t.TempDir(), file); err != nil {
 		t.Fatal(err)
 	}
-	w.rosterd = run(t, w.opts)
-	if err := w.rosterd.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
+	w.connect(ctx, t)
 	w.backend.Set("juliet", contacts("Romeo", "Paris"))
 	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, juliet, item("Romeo"), item("Paris"))

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"net/http"
@@ -10,13 +9,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"rosterd/e2e/harness"
 	"rosterd/internal/freeport"
+	"rosterd/internal/locked"
 	"rosterd/internal/testcert"
 )
 
@@ -138,21 +137,19 @@ type service struct {
 	cmd     *exec.Cmd
 	ended   chan error
 	metrics string
-
-	mu  sync.Mutex
-	log bytes.Buffer
+	log     locked.Buffer
 }
 
-func (s *service) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.Write(p)
-}
-
-func (s *service) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.log.String()
+// launch starts a rosterd whose metrics are at an address.
+func launch(t *testing.T, cmd *exec.Cmd, metrics string) *service {
+	t.Helper()
+	s := &service{cmd: cmd, ended: make(chan error, 1), metrics: metrics}
+	cmd.Stderr = &s.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.ended <- cmd.Wait() }()
+	return s
 }
 
 // start does by hand what a unit says: the credentials, the variables, the state
@@ -165,15 +162,15 @@ func (i installation) start(t *testing.T, unit string, environment ...string) *s
 		write(t, filepath.Join(credentials, name), []byte(read(t, i.root+file)))
 	}
 	command := strings.Fields(strings.ReplaceAll(setting(unit, "ExecStart")[0], "/etc/", i.root+"/etc/"))
-	s := &service{cmd: exec.CommandContext(bounded(t), i.root+command[0], command[1:]...), ended: make(chan error, 1), metrics: freeport.Of(t)}
-	s.cmd.Dir, s.cmd.Stderr = "/", s
-	s.cmd.Env = append([]string{"PATH=/usr/bin:/bin", "CREDENTIALS_DIRECTORY=" + credentials, "STATE_DIRECTORY=" + state,
-		"ROSTERD_METRICS_LISTEN=" + s.metrics, "GORACE=" + os.Getenv("GORACE")}, environment...)
+	cmd, metrics := exec.CommandContext(bounded(t), i.root+command[0], command[1:]...), freeport.Of(t)
+	cmd.Dir = "/"
+	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "CREDENTIALS_DIRECTORY=" + credentials, "STATE_DIRECTORY=" + state,
+		"ROSTERD_METRICS_LISTEN=" + metrics, "GORACE=" + os.Getenv("GORACE")}, environment...)
 	for _, e := range setting(unit, "Environment") {
-		s.cmd.Env = append(s.cmd.Env, strings.Fields(strings.ReplaceAll(e, "%d", credentials))...)
+		cmd.Env = append(cmd.Env, strings.Fields(strings.ReplaceAll(e, "%d", credentials))...)
 	}
 	if os.Geteuid() == 0 {
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		for _, dir := range []string{credentials, state} {
 			err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 				if err != nil {
@@ -186,11 +183,7 @@ func (i installation) start(t *testing.T, unit string, environment ...string) *s
 			}
 		}
 	}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { s.ended <- s.cmd.Wait() }()
-	return s
+	return launch(t, cmd, metrics)
 }
 
 // ready waits until it is, and then stops it.
@@ -203,13 +196,13 @@ func (s *service) ready(ctx context.Context, t *testing.T, meanwhile func()) {
 		}
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
-	}, func() string { return "it is not ready:\n" + s.text() })
+	}, func() string { return "it is not ready:\n" + s.log.String() })
 	meanwhile()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-s.ended; err != nil {
-		t.Errorf("%v:\n%s", err, s.text())
+		t.Errorf("%v:\n%s", err, s.log.String())
 	}
 }
 
@@ -220,12 +213,8 @@ func TestInstalled(t *testing.T) {
 	t.Parallel()
 	harness.Require(t.Context(), t)
 	ctx := bounded(t)
-	prosody, err := harness.StartProsody(ctx, harness.ProsodyOptions{GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t),
+	prosody := runProsody(t, harness.ProsodyOptions{GlobalLua: read(t, "../deploy/prosody.cfg.lua"), Files: readOnlyModule(t),
 		ServerOptions: harness.ServerOptions{Host: "unused.example", Users: users("juliet@example.org"), Grants: harness.Grants{Plain: true}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(prosody.Close)
 	i, _ := install(t)
 	config := filepath.Join(i.root, "etc/rosterd/config.yaml")
 	keys := block(t, "../docs/prosody.md", "3. **rosterd.**", "yaml")
@@ -254,11 +243,7 @@ func TestInstalled(t *testing.T) {
 	write(t, config, []byte(keys))
 	ca := testcert.New(t, "authority")
 	pair := ca.Issue(t, "endpoint", time.Now().Add(time.Hour))
-	backend, err := harness.StartBackend()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(backend.Close)
+	backend := startBackend(t)
 	backend.RequireHeader("Authorization", "Bearer of the backend")
 	backend.Set("juliet", contacts("Romeo"))
 	for name, content := range map[string]string{"contacts-token": "of the backend\n", "refresh-token": "of the callers\n", "refresh.crt": string(pair.Cert), "refresh.key": string(pair.Key)} {
@@ -269,24 +254,11 @@ func TestInstalled(t *testing.T) {
 	s.ready(ctx, t, func() {
 		w := &world{server: prosody, backend: backend}
 		wantRoster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/balcony"), item("Romeo"))
-		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: ca.Pool}}}
 		for token, want := range map[string]int{"of the callers": http.StatusOK, "of the backend": http.StatusUnauthorized} {
-			req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+refresh+refreshPath, strings.NewReader(`["juliet"]`))
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Header.Set("Authorization", "Bearer "+token)
-			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp.Body.Close()
-			if resp.StatusCode != want {
-				t.Errorf("a refresh with the token %s: %d", token, resp.StatusCode)
-			}
+			wantCode(ctx, t, &tls.Config{RootCAs: ca.Pool}, "https://"+refresh+refreshPath, token, want)
 		}
 	})
-	if log := s.text(); strings.Contains(log, "of the backend") || strings.Contains(log, "change-me") {
+	if log := s.log.String(); strings.Contains(log, "of the backend") || strings.Contains(log, "change-me") {
 		t.Errorf("a secret in the log:\n%s", log)
 	}
 }

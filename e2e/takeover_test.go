@@ -104,12 +104,7 @@ func TestAskedBetween(t *testing.T) { onServers(t, testAskedBetween) }
 
 func testAskedBetween(t *testing.T, srv server) {
 	ctx := bounded(t)
-	w, relay := behindRelay(t, setup{server: srv, own: true, link: true})
-	w.connect(ctx, t)
-	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
-	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
-	wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
-	waitBest(ctx, t, w)
+	w, relay, juliet := servedBehindRelay(ctx, t, setup{server: srv, own: true, link: true})
 	waitRead(ctx, t, w, juliet)
 
 	relay.Refuse()

@@ -74,10 +74,7 @@ func testVersions(t *testing.T, srv server) {
 	if code, err := w.rosterd.Stop(ctx); code != 0 || err != nil {
 		t.Fatalf("exit code %d, %v", code, err)
 	}
-	w.rosterd = run(t, w.opts)
-	if err := w.rosterd.WaitReady(ctx); err != nil {
-		t.Fatal(err)
-	}
+	w.connect(ctx, t)
 	juliet = login()
 	wantSame(ask(juliet, second))
 

@@ -239,11 +239,7 @@ func TestHostsDiffer(t *testing.T) { onServers(t, testHostsDiffer) }
 
 func testHostsDiffer(t *testing.T, srv server) {
 	ctx := bounded(t)
-	other, err := harness.StartBackend()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(other.Close)
+	other := startBackend(t)
 	w := start(t, setup{
 		server: srv,
 		options: harness.ServerOptions{

@@ -11,6 +11,18 @@ import (
 	"rosterd/roster"
 )
 
+// answerUnchanged answers with a header, and the contacts unless a validator is sent.
+func answerUnchanged(w http.ResponseWriter, r *http.Request, header http.Header) {
+	for name, values := range header {
+		w.Header()[name] = values
+	}
+	if conditional(r) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	w.Write([]byte(good))
+}
+
 // What is kept of an answer, and sent back when: RFC 9110, section 8.8.2.2.
 func TestConditionalFetch(t *testing.T) {
 	const tag = `"v1"`
@@ -39,14 +51,7 @@ func TestConditionalFetch(t *testing.T) {
 			var asked atomic.Pointer[http.Header]
 			server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				asked.Store(&r.Header)
-				for name, values := range test.sent {
-					w.Header()[name] = values
-				}
-				if conditional(r) {
-					w.WriteHeader(http.StatusNotModified)
-					return
-				}
-				w.Write([]byte(good))
+				answerUnchanged(w, r, test.sent)
 			})
 			b := newBench(t, server.URL)
 			first, err := b.Fetcher.Fetch(t.Context(), roster.Request{User: juliet})
@@ -72,12 +77,7 @@ func TestConditionalFetch(t *testing.T) {
 // an earlier rosterd, which did not say.
 func TestValidatorOfAnotherURL(t *testing.T) {
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("ETag", `"7"`)
-		if conditional(r) {
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
-		w.Write([]byte(good))
+		answerUnchanged(w, r, http.Header{"Etag": {`"7"`}})
 	})
 	at := func(path string) *bench {
 		return newBench(t, "", func(o *Options) { o.URL = func(jid.JID) (string, error) { return server.URL + path, nil } })
@@ -124,14 +124,7 @@ func TestNotModifiedOfSomethingElse(t *testing.T) {
 				if requests.Add(1) > 1 {
 					headers = test.now
 				}
-				for name, values := range headers {
-					w.Header()[name] = values
-				}
-				if conditional(r) {
-					w.WriteHeader(http.StatusNotModified)
-					return
-				}
-				w.Write([]byte(good))
+				answerUnchanged(w, r, headers)
 			})
 			b := newBench(t, server.URL)
 			first, err := b.Fetcher.Fetch(t.Context(), roster.Request{User: juliet})

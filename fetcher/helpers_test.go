@@ -1,13 +1,11 @@
 package fetcher
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -31,7 +30,7 @@ const good = `{"romeo@example.org": {"name": "Romeo"}}`
 // bench is a Fetcher under test with everything around it.
 type bench struct {
 	*Fetcher
-	log       *lockedBuffer
+	log       *locked.Buffer
 	collected *prometheus.Registry
 	observed  atomic.Int32 // fetches whose duration was observed
 	requests  int32        // how many are to have been, for check
@@ -54,7 +53,7 @@ const patience = time.Minute
 // before the Fetcher is made.
 func newBench(t *testing.T, base string, change ...func(*Options)) *bench {
 	t.Helper()
-	b := &bench{log: &lockedBuffer{}, requests: 1, collected: prometheus.NewPedanticRegistry()}
+	b := &bench{log: &locked.Buffer{}, requests: 1, collected: prometheus.NewPedanticRegistry()}
 	o := Options{
 		URL: func(user jid.JID) (string, error) {
 			return base + "/contacts/" + user.String() + "?key=" + secret, nil
@@ -132,21 +131,4 @@ func answer(status int, body string) http.HandlerFunc {
 		w.WriteHeader(status)
 		w.Write([]byte(body))
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

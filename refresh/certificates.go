@@ -63,9 +63,13 @@ func (c *Certificates) config() *tls.Config {
 	return &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.check(), nil }}
 }
 
-// ofClient is the certificate that this instance shows the other one.
-func (c *Certificates) ofClient(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return &c.check().Certificates[0], nil
+// ofClient is for a connection to the other instance of a pair: each has the certificates of
+// its time.
+func (c *Certificates) ofClient() *tls.Config {
+	now := c.check()
+	return &tls.Config{RootCAs: now.RootCAs, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return &now.Certificates[0], nil // whatever authorities the other one names
+	}}
 }
 
 // trusts reports whether the caller's certificate is still good, if callers need
@@ -156,11 +160,15 @@ func (c *Certificates) read(names [3]string) error {
 		return fmt.Errorf("%s: %s, with %s: %s: %w", fileKeys[0], names[0], fileKeys[1], names[1], err)
 	}
 	config.Certificates = []tls.Certificate{pair}
+	if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+		config.RootCAs = x509.NewCertPool()
+	}
 	if names[2] != "" {
 		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 		if !config.ClientCAs.AppendCertsFromPEM(data[2]) {
 			return fmt.Errorf("%s: %s: no certificate in PEM in it", fileKeys[2], names[2])
 		}
+		config.RootCAs.AppendCertsFromPEM(data[2])
 	}
 	c.names, c.infos, c.failure, c.checked = names, infos, "", time.Now()
 	c.current.Store(config)

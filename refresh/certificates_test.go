@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"rosterd/internal/locked"
 	"rosterd/internal/testcert"
 )
 
@@ -48,7 +49,7 @@ func (f *files) pair(p testcert.Pair) {
 // secure is an endpoint with TLS that looks at its files at each handshake.
 func secure(t *testing.T, f *files, clientCA string, change ...func(*Options)) *endpoint {
 	t.Helper()
-	var log logs
+	var log locked.Buffer
 	c, err := LoadCertificates(f.cert, f.key, clientCA, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -375,7 +376,7 @@ func TestSlowHandshakes(t *testing.T) {
 
 // Callers cannot fill the log.
 func TestServerLog(t *testing.T) {
-	var out logs
+	var out locked.Buffer
 	l := serverLog{slog.New(slog.NewTextHandler(&out, nil)), onceAMinute()}
 	for range 1000 {
 		io.WriteString(l, "http: TLS handshake error from 192.0.2.1:5: \x1b["+strings.Repeat("x", 10_000)+"\n")

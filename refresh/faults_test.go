@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rosterd/internal/leak"
+	"rosterd/internal/locked"
 	"rosterd/jid"
 )
 
@@ -51,30 +52,13 @@ type endpoint struct {
 	*gate
 	t       *testing.T
 	address string
-	log     *logs
-}
-
-type logs struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log     *locked.Buffer
 }
 
 func serve(t *testing.T, change ...func(*Options)) *endpoint {
 	t.Helper()
 	leak.Check(t)
-	e := &endpoint{t: t, log: &logs{}, gate: &gate{make(chan struct{}, 1000), make(chan struct{})}}
+	e := &endpoint{t: t, log: &locked.Buffer{}, gate: &gate{make(chan struct{}, 1000), make(chan struct{})}}
 	o := Options{Hosts: []string{"example.org"}, MaxBytes: 1 << 20, Logger: slog.New(slog.NewTextHandler(e.log, nil)),
 		Requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "codes"}, []string{"code"}),
 		Users:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "users"}, []string{"result"})}

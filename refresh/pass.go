@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -24,6 +22,8 @@ const (
 	TermPath = "/roster_admin/term"
 	// passedHeader is in the requests of the other instance, which are not passed on again.
 	passedHeader = "Rosterd-Passed"
+
+	handshakeWithin = 5 * time.Second // with the other instance, by TLS
 
 	maxAnswer = 256 << 20 // bytes of an answer of the other instance, with all that it leaves
 	maxTerm   = 1 << 10   // bytes of a body to TermPath
@@ -75,32 +75,24 @@ type Peer struct {
 }
 
 // NewPeer asks with a token, or none if it is "". certificates are this instance's, which the
-// other one trusts if it wants any of its callers; nil: there is no TLS. ca is a file of
-// certificates that are trusted besides the system's, or "".
-func NewPeer(token func() string, certificates *Certificates, ca string) (*Peer, error) {
-	transport := &http.Transport{
-		DialContext: (&net.Dialer{
-			Timeout: time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3},
-		}).DialContext,
-		TLSHandshakeTimeout: 5 * time.Second, MaxIdleConns: 8, IdleConnTimeout: time.Minute, DisableCompression: true,
+// other one trusts if it wants any of its callers; their authorities are trusted for the other
+// one, besides the system's; nil: there is no TLS.
+func NewPeer(token func() string, certificates *Certificates) *Peer {
+	dialer := &net.Dialer{
+		Timeout: time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3},
 	}
+	transport := &http.Transport{DialContext: dialer.DialContext, MaxIdleConns: 8, IdleConnTimeout: time.Minute, DisableCompression: true}
 	if certificates != nil {
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
+		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, handshakeWithin)
+			defer cancel()
+			secured := tls.Dialer{NetDialer: dialer, Config: certificates.ofClient()}
+			return secured.DialContext(ctx, network, address)
 		}
-		if ca != "" {
-			text, err := os.ReadFile(ca)
-			if err != nil {
-				return nil, err
-			}
-			roots.AppendCertsFromPEM(text)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: roots, GetClientCertificate: certificates.ofClient}
 	}
 	return &Peer{token: token, client: &http.Client{
 		Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}}
 }
 
 // Close closes connections that nobody uses.

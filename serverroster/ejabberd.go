@@ -41,6 +41,10 @@ type EjabberdOptions struct {
 	Hosts  []string      // prepared domains
 	Logger *slog.Logger
 
+	// Confirm returns when ejabberd may be called, and fails if it may not be any more. It is
+	// called before each call; nil: nobody is asked.
+	Confirm func(ctx context.Context) error
+
 	// Changed is called when what [Ejabberd.State] says of a host has changed, by whoever
 	// calls [Ejabberd.Prove] or Run. It does not block. May be nil.
 	Changed func(host string)
@@ -78,8 +82,6 @@ type apiState struct {
 	spelling string // as ejabberd has the host; "": it does not work
 	why      string // it does not
 	probes   bool   // send_stanza is permitted
-	worked   bool   // it does, or has
-	hopeless bool   // it never has, and was refused
 }
 
 // NewEjabberd makes an Ejabberd that nothing is known of yet. It connects to nobody before
@@ -127,13 +129,6 @@ func (e *Ejabberd) Doubt() {
 func (e *Ejabberd) State(host string) (works bool, why string) {
 	s := e.state(host)
 	return s.spelling != "", s.why
-}
-
-// Awaited reports whether the API does not work for a host's users at present, and may
-// soon: it has worked before, was not tried yet, or did not say why it does not.
-func (e *Ejabberd) Awaited(host string) bool {
-	s := e.state(host)
-	return s.spelling == "" && !s.hopeless
 }
 
 // Probes reports whether contacts can be asked for presence in the names of a host's users:
@@ -197,17 +192,11 @@ func (e *Ejabberd) Prove(ctx context.Context) {
 		if err != nil {
 			now.why = err.Error()
 		}
-		fault, passes := (*apiError)(nil), false
-		if errors.As(err, &fault) {
-			passes = fault.status == 0 || fault.status >= http.StatusInternalServerError
-			if fault.status == 0 {
-				down = err
-			}
+		if fault, ok := errors.AsType[*apiError](err); ok && fault.status == 0 {
+			down = err
 		}
 		e.mu.Lock()
 		before := e.states[host]
-		now.worked = before.worked || err == nil
-		now.hopeless = !now.worked && !passes
 		e.states[host] = now
 		e.mu.Unlock()
 		if before == now {
@@ -517,6 +506,11 @@ func (e *Ejabberd) call(ctx context.Context, command string, args map[string]any
 		req.Header.Set("Authorization", "Bearer "+login.Token)
 	case login.User != "":
 		req.SetBasicAuth(login.User, login.Password)
+	}
+	if e.options.Confirm != nil {
+		if err := e.options.Confirm(ctx); err != nil {
+			return nil, &apiError{text: command + ": " + err.Error(), cause: ctx.Err()}
+		}
 	}
 	resp, err := e.transport.RoundTrip(req)
 	if err != nil {

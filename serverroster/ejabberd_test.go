@@ -136,25 +136,16 @@ func proven(t *testing.T) (*fakeEjabberd, *Ejabberd) {
 	return f, e
 }
 
-func address(t *testing.T, s string) jid.JID {
-	t.Helper()
-	j, err := jid.Parse(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return j
-}
-
-func added(t *testing.T, contacts ...string) (changes []roster.Change) {
+func added(contacts ...string) (changes []roster.Change) {
 	for _, contact := range contacts {
-		changes = append(changes, roster.Change{Action: roster.Added, Item: roster.Item{JID: address(t, contact), Subscription: roster.SubscriptionBoth}})
+		changes = append(changes, roster.Change{Action: roster.Added, Item: roster.Item{JID: mustJID(contact), Subscription: roster.SubscriptionBoth}})
 	}
 	return changes
 }
 
 // set calls Set of juliet, and returns whom written was called for.
-func set(ctx context.Context, t *testing.T, e *Ejabberd, changes []roster.Change) (written []string, err error) {
-	err = ejabberdWay{e}.Set(ctx, address(t, "juliet@example.org"), changes, func(c roster.Change) { written = append(written, c.Item.JID.String()) })
+func set(ctx context.Context, e *Ejabberd, changes []roster.Change) (written []string, err error) {
+	err = ejabberdWay{e}.Set(ctx, juliet, changes, func(c roster.Change) { written = append(written, c.Item.JID.String()) })
 	return written, err
 }
 
@@ -174,14 +165,14 @@ func TestEjabberdRoundTrip(t *testing.T) {
 			t.Errorf("the proof wrote %v", f.rosters)
 		}
 		items := []roster.Item{
-			{JID: address(t, "romeo@example.org"), Name: "Roméo <&'\">", Subscription: roster.SubscriptionBoth, Groups: []string{"A", "B ü"}},
-			{JID: address(t, "nurse@example.net"), Subscription: roster.SubscriptionNone},
+			{JID: romeo, Name: "Roméo <&'\">", Subscription: roster.SubscriptionBoth, Groups: []string{"A", "B ü"}},
+			{JID: mustJID("nurse@example.net"), Subscription: roster.SubscriptionNone},
 		}
 		want := roster.New(items)
-		if _, err := set(t.Context(), t, e, roster.Diff(nil, want)); err != nil {
+		if _, err := set(t.Context(), e, roster.Diff(nil, want)); err != nil {
 			t.Fatal(err)
 		}
-		got, err := e.Way("example.org").Get(t.Context(), address(t, "juliet@example.org"))
+		got, err := e.Way("example.org").Get(t.Context(), juliet)
 		if err != nil || !got.Equal(want) {
 			t.Errorf("got %s, %v", got.XML(), err)
 		}
@@ -200,10 +191,10 @@ func TestEjabberdGet(t *testing.T) {
 			{"jid":"a@example.org/r","nick":"","subscription":"both","ask":"undefined","group":""},
 			{"jid":"example.net","nick":"N","subscription":"to","ask":"undefined","group":""}] `
 	})
-	got, err := e.Way("example.org").Get(t.Context(), address(t, "juliet@example.org"))
+	got, err := e.Way("example.org").Get(t.Context(), juliet)
 	want := []roster.Item{
-		{JID: address(t, "a@example.org"), Name: "A", Subscription: roster.SubscriptionNone, Groups: []string{"x", "y"}},
-		{JID: address(t, "example.net"), Name: "N", Subscription: roster.SubscriptionTo},
+		{JID: mustJID("a@example.org"), Name: "A", Subscription: roster.SubscriptionNone, Groups: []string{"x", "y"}},
+		{JID: mustJID("example.net"), Name: "N", Subscription: roster.SubscriptionTo},
 	}
 	if err != nil || !reflect.DeepEqual(got.Items(), want) {
 		t.Errorf("got %+v, %v", got.Items(), err)
@@ -215,8 +206,8 @@ func TestEjabberdGet(t *testing.T) {
 func TestEjabberdRemoval(t *testing.T) {
 	f, e := proven(t)
 	f.calls = nil
-	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: address(t, "romeo@example.org"), Name: "Romeo", Subscription: roster.SubscriptionBoth}}}
-	if written, err := set(t.Context(), t, e, gone); err != nil || len(written) != 1 {
+	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: romeo, Name: "Romeo", Subscription: roster.SubscriptionBoth}}}
+	if written, err := set(t.Context(), e, gone); err != nil || len(written) != 1 {
 		t.Error(written, err)
 	}
 	if want := []string{"add_rosteritem romeo@example.org none Romeo", "delete_rosteritem romeo@example.org"}; !slices.Equal(f.calls, want) {
@@ -228,8 +219,8 @@ func TestEjabberdRemoval(t *testing.T) {
 func TestEjabberdRemovalWithoutSubscription(t *testing.T) {
 	f, e := proven(t)
 	f.calls = nil
-	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: address(t, "romeo@example.org"), Subscription: roster.SubscriptionNone}}}
-	if written, err := set(t.Context(), t, e, gone); err != nil || len(written) != 1 || !slices.Equal(f.calls, []string{"delete_rosteritem romeo@example.org"}) {
+	gone := []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: romeo, Subscription: roster.SubscriptionNone}}}
+	if written, err := set(t.Context(), e, gone); err != nil || len(written) != 1 || !slices.Equal(f.calls, []string{"delete_rosteritem romeo@example.org"}) {
 		t.Error(written, err, f.calls)
 	}
 }
@@ -239,7 +230,7 @@ func TestEjabberdRemovalWithoutSubscription(t *testing.T) {
 func TestEjabberdProbe(t *testing.T) {
 	f, e := proven(t)
 	probe := func() (bool, error) {
-		return ejabberdWay{e}.Probe(t.Context(), address(t, "juliet@example.org"), address(t, "romeo@example.net"))
+		return ejabberdWay{e}.Probe(t.Context(), juliet, mustJID("romeo@example.net"))
 	}
 	f.calls = nil
 	if permitted, err := probe(); permitted || err != nil || f.calls != nil {
@@ -273,14 +264,14 @@ func TestEjabberdRefusesItems(t *testing.T) {
 		}
 		return 0, ""
 	})
-	written, err := set(t.Context(), t, e, added(t, "a@example.org", "b@example.org", "c@example.org", "d@example.org"))
+	written, err := set(t.Context(), e, added("a@example.org", "b@example.org", "c@example.org", "d@example.org"))
 	var refused *RefusedError
 	if !errors.As(err, &refused) || !slices.Equal(written, []string{"a@example.org", "d@example.org"}) ||
-		!slices.Equal(refused.Contacts, []jid.JID{address(t, "b@example.org"), address(t, "c@example.org")}) {
+		!slices.Equal(refused.Contacts, []jid.JID{mustJID("b@example.org"), mustJID("c@example.org")}) {
 		t.Errorf("wrote %v, %v", written, err)
 	}
 	// Who cannot be there is removed already.
-	if written, err := set(t.Context(), t, e, []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: address(t, "c@example.org")}}}); err != nil || len(written) != 1 {
+	if written, err := set(t.Context(), e, []roster.Change{{Action: roster.Removed, Item: roster.Item{JID: mustJID("c@example.org")}}}); err != nil || len(written) != 1 {
 		t.Error(written, err)
 	}
 	if len(e.doubts) != 0 {
@@ -294,7 +285,7 @@ func TestEjabberdRefusesItems(t *testing.T) {
 		}
 		return 0, ""
 	})
-	if written, err := set(t.Context(), t, e, added(t, "a@example.org")); err != nil || len(written) != 1 {
+	if written, err := set(t.Context(), e, added("a@example.org")); err != nil || len(written) != 1 {
 		t.Error(written, err)
 	}
 	f.set(func(command string, args map[string]any) (int, string) {
@@ -305,7 +296,7 @@ func TestEjabberdRefusesItems(t *testing.T) {
 	})
 	// A database that is down is nobody's item.
 	broken = append(broken, "")
-	written, err = set(t.Context(), t, e, added(t, "a@example.org", "b@example.org", "e@example.org"))
+	written, err = set(t.Context(), e, added("a@example.org", "b@example.org", "e@example.org"))
 	if err == nil || errors.As(err, &refused) || !slices.Equal(written, []string{"a@example.org"}) {
 		t.Errorf("wrote %v, %v", written, err)
 	}
@@ -322,10 +313,10 @@ func TestEjabberdNoAccount(t *testing.T) {
 		}
 		return 400, `"Invalid 'localuser'/'localserver'"`
 	})
-	if _, err := e.Way("example.org").Get(t.Context(), address(t, "juliet@example.org")); err != ErrNoAccount {
+	if _, err := e.Way("example.org").Get(t.Context(), juliet); err != ErrNoAccount {
 		t.Error(err)
 	}
-	if _, err := set(t.Context(), t, e, added(t, "a@example.org")); err != ErrNoAccount {
+	if _, err := set(t.Context(), e, added("a@example.org")); err != ErrNoAccount {
 		t.Error(err)
 	}
 }
@@ -347,11 +338,11 @@ func TestEjabberdLies(t *testing.T) {
 		if works, why := e.State("example.org"); works || why == "" || strings.Contains(why, secret) {
 			t.Errorf("%d %.40q: %v %q", lie.status, lie.body, works, why)
 		}
-		r, err := ejabberdWay{e}.Get(t.Context(), address(t, "juliet@example.org"))
+		r, err := ejabberdWay{e}.Get(t.Context(), juliet)
 		if err == nil || r != nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("get: %d %.40q: %v %v", lie.status, lie.body, r, err)
 		}
-		if written, err := set(t.Context(), t, e, added(t, "a@example.org")); err == nil || written != nil || strings.Contains(err.Error(), secret) {
+		if written, err := set(t.Context(), e, added("a@example.org")); err == nil || written != nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("set: %d %.40q: %v", lie.status, lie.body, err)
 		}
 	}
@@ -388,8 +379,8 @@ func TestEjabberdWithoutHost(t *testing.T) {
 	if works, why := e.State("münchen.example"); !works {
 		t.Fatal(why)
 	}
-	user := address(t, "a@münchen.example")
-	if err := (ejabberdWay{e}).Set(t.Context(), user, added(t, "b@münchen.example"), func(roster.Change) {}); err != nil || len(f.rosters["a@xn--mnchen-3ya.example"]) != 1 {
+	user := mustJID("a@münchen.example")
+	if err := (ejabberdWay{e}).Set(t.Context(), user, added("b@münchen.example"), func(roster.Change) {}); err != nil || len(f.rosters["a@xn--mnchen-3ya.example"]) != 1 {
 		t.Error(f.rosters, err)
 	}
 }
@@ -408,7 +399,7 @@ func TestEjabberdSlow(t *testing.T) {
 	e.options.URL = slow.URL
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-asked; cancel() }()
-	if _, err := (ejabberdWay{e}).Get(ctx, address(t, "juliet@example.org")); !errors.Is(err, context.Canceled) || len(e.doubts) != 0 {
+	if _, err := (ejabberdWay{e}).Get(ctx, juliet); !errors.Is(err, context.Canceled) || len(e.doubts) != 0 {
 		t.Error(err)
 	}
 	e.timeout = 10 * time.Millisecond
@@ -437,18 +428,11 @@ func TestEjabberdRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); e.Run(ctx) }()
-	if !e.Awaited("example.org") {
-		t.Error("nobody waits for what was not tried")
-	}
-	ever := false
 	want := func(works bool) {
 		t.Helper()
 		<-changed
 		if now, why := e.State("example.org"); now != works {
 			t.Fatal(now, why)
-		}
-		if ever = ever || works; e.Awaited("example.org") != (ever && !works) {
-			t.Errorf("works %v, did once %v: awaited %v", works, ever, e.Awaited("example.org"))
 		}
 	}
 	want(false)
@@ -459,7 +443,7 @@ func TestEjabberdRun(t *testing.T) {
 	mu.Lock()
 	down = true
 	mu.Unlock()
-	if _, err := (ejabberdWay{e}).Get(ctx, address(t, "juliet@example.org")); err == nil {
+	if _, err := (ejabberdWay{e}).Get(ctx, juliet); err == nil {
 		t.Error("no error")
 	}
 	want(false)
@@ -475,5 +459,16 @@ func TestEjabberdRun(t *testing.T) {
 func TestEjabberdURL(t *testing.T) {
 	if _, err := NewEjabberd(EjabberdOptions{URL: "http://" + secret + "%zz/"}); err == nil || strings.Contains(err.Error(), secret) {
 		t.Error(err)
+	}
+}
+
+// What nobody confirms is not written.
+func TestEjabberdUnconfirmed(t *testing.T) {
+	f, e := proven(t)
+	e.options.Confirm = func(context.Context) error { return errors.New("another one is active") }
+	change := roster.Change{Action: roster.Added, Item: roster.Item{JID: romeo}}
+	err := ejabberdWay{e}.Set(t.Context(), juliet, []roster.Change{change}, func(roster.Change) { t.Error("it says that it is written") })
+	if err == nil || !strings.Contains(err.Error(), "another one is active") || len(f.rosters) > 0 {
+		t.Errorf("%v, %v", err, f.rosters)
 	}
 }

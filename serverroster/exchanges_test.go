@@ -15,7 +15,9 @@ func (s exchangingServer) Exchanges() bool { return s.exchanges }
 func TestWaySaysThatItExchanges(t *testing.T) {
 	for _, exchanges := range []bool{false, true} {
 		test(t, func(w *world) {
-			w.keeper.Ways = func(string) (Way, string) { return exchangingServer{w.server, exchanges}, "privilege" }
+			w.server.mu.Lock()
+			w.way, w.name = exchangingServer{w.server, exchanges}, "privilege"
+			w.server.mu.Unlock()
 			w.keep(juliet, many(3))
 			w.settle()
 			w.equal(juliet, many(3))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/metrics"
 	"rosterd/roster"
@@ -420,26 +420,7 @@ type world struct {
 	pushed  *pushed
 	way     Way                // nil: server
 	online  func(jid.JID) bool // see Options
-	log     *log
-}
-
-// log is what was logged.
-type log struct {
-	io.Writer
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *log) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
+	log     *locked.Buffer
 }
 
 // onDisk runs a test in a bubble, with a store on the disk, and in memory. The keeper is
@@ -455,7 +436,7 @@ func test(t *testing.T, f func(w *world)) { bubble(t, "", f) }
 func bubble(t *testing.T, path string, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, path: path, server: newFakeServer(), rosters: &fakeRosters{known: make(map[jid.JID]*roster.Roster)},
-			name: "privilege", rate: 1000, pushed: &pushed{}, log: &log{}}
+			name: "privilege", rate: 1000, pushed: &pushed{}, log: &locked.Buffer{}}
 		w.watcher = &fakeWatcher{t: t, rosters: w.rosters, inStep: make(map[jid.JID]int)}
 		w.open()
 		defer func() { w.close() }()

@@ -950,6 +950,24 @@ func TestChangesMeanwhile(t *testing.T) {
 	})
 }
 
+// What is not true any more is not written: a client that was told the truth would lose it again.
+func TestNothingIsTakenBack(t *testing.T) {
+	test(t, func(w *world) {
+		w.server.each = 5 * time.Millisecond
+		w.server.put(juliet, many(10))
+		w.server.onSet = func(user jid.JID) {
+			w.server.onSet = nil
+			w.know(user, many(10))
+		}
+		w.keep(juliet, many(5))
+		w.settle()
+		w.equal(juliet, many(10))
+		if w.server.removals != 1 {
+			t.Errorf("%d removals, want the one that was under way", w.server.removals)
+		}
+	})
+}
+
 // A user edits what is being written, and what was written.
 func TestEdits(t *testing.T) {
 	test(t, func(w *world) {

@@ -248,7 +248,8 @@ func (t *turn) judge(changes []roster.Change, name string) {
 		"user", t.j.user, "items", len(changes), "refused", len(t.refused))
 }
 
-// write writes changes, until another's turn has come, or there is enough to prove the way.
+// write writes changes, until another's turn has come, there is enough to prove the way, or
+// the last known roster is another one: what is left would take back what clients are told.
 func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	if !t.row.Writing { // a kill does not lose that
 		t.row.Writing = true
@@ -262,7 +263,10 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	}
 	had := t.have.Lookup(contactsOf(changes))
 	from := len(t.sent)
-	for len(changes) > 0 && !over && err == nil {
+	for want := t.want; len(changes) > 0 && !over && err == nil; {
+		if t.moved(); t.want != want {
+			break
+		}
 		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))
 		if !t.proven && !t.j.tried {
 			if n = min(n, manyUndone-len(t.sent)); n <= 0 {

@@ -110,15 +110,14 @@ func (t *Table) Connected(full jid.JID) (news bool) {
 	return t.note(full, func(r *resource) { r.available = true })
 }
 
-// Interested notes that a resource is connected and has asked for the roster, and
-// reports whether that is news.
-func (t *Table) Interested(full jid.JID) (news bool) {
+// Interested notes that a resource is connected and has asked for the roster.
+func (t *Table) Interested(full jid.JID) {
 	t.note(full, func(r *resource) {
-		if news, r.interested = !r.interested, true; !news {
+		if r.interested {
 			r.again = time.Since(t.began)
 		}
+		r.interested = true
 	})
-	return news
 }
 
 // Spell notes that a resource is connected, and how the server stamps its user's

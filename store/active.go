@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,12 @@ const (
 	beatEvery  = time.Second
 	reachEvery = 500 * time.Millisecond
 	headStart  = 3 * time.Second
+
+	leaseFor = 10 * time.Second // silence of the lock's connection, after which the server ends it
+	// sureFor is how long clients may be told something after one sign of life, or one try to
+	// reach the database. It leaves 2 s for what is being sent. The next one ends answerWithin and
+	// beatEvery later at most, unless the process is paused.
+	sureFor = leaseFor - 2*time.Second
 )
 
 // Pair is the PostgreSQL database of the instances that serve one component, of which one at
@@ -79,7 +86,7 @@ func applicationName(domain, as string) string {
 func (p *Pair) String() string { return "postgres://" + p.where }
 
 // Close closes the connections that are not a lease's.
-func (p *Pair) Close() { p.pool.Close() }
+func (p *Pair) Close() { closePool(p.pool) }
 
 // Err is why the database cannot be reached by who stands by, or nil.
 func (p *Pair) Err() error {
@@ -201,9 +208,11 @@ func (p *Pair) stand(ctx context.Context, failed bool) (*Lease, error) {
 		}
 	}
 	for {
+		began := time.Now()
 		locked, err := tryLock(ctx, c, num)
 		if err == nil && locked {
 			l := &Lease{pair: p, num: num, lost: make(chan struct{}), entered: make(chan struct{}, 1)}
+			l.sureSince(began)
 			if err = l.begin(ctx, c); err == nil {
 				l.cut = failed && time.Since(reached) < 30*time.Second
 				holding, stop := context.WithCancel(context.Background())
@@ -270,6 +279,8 @@ type Lease struct {
 	num    int
 	cut    bool // the database was away for us, too, a short time ago
 
+	sure atomic.Pointer[time.Time] // until when clients may be told something; mu is held to set it
+
 	lost    chan struct{}
 	entered chan struct{} // capacity 1
 
@@ -322,8 +333,61 @@ func code(err error) string {
 // refused, whether this one knows it or not.
 func (l *Lease) Lost() <-chan struct{} { return l.lost }
 
-// Lose says that another instance is active, as this one was told.
-func (l *Lease) Lose() { l.lose(ErrSuperseded) }
+// Lose says that another instance is active, as this one was told. That one waits until this
+// one has told clients the rest.
+func (l *Lease) Lose() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lose()
+}
+
+// Confirm returns when clients may be told something: nobody else is the active one, as far
+// as this instance can know. That is at once, unless the process was paused for so long that
+// somebody else may be; then it waits until the database was asked. It fails with ErrSuperseded,
+// or when ctx ends. A pause during which the monotonic clock stood still, too, goes unnoticed.
+func (l *Lease) Confirm(ctx context.Context) error {
+	for time.Until(*l.sure.Load()) <= 0 {
+		select {
+		case <-l.lost:
+			return ErrSuperseded
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lookEvery):
+		}
+	}
+	return nil
+}
+
+// sureSince says that nobody else was the active one at a moment.
+func (l *Lease) sureSince(at time.Time) {
+	end := at.Add(sureFor)
+	l.mu.Lock()
+	before, lost := l.sure.Load(), l.why != nil
+	if !lost {
+		l.sure.Store(&end)
+	}
+	l.mu.Unlock()
+	if !lost && before != nil && time.Until(*before) <= 0 && time.Until(end) > 0 {
+		l.pair.logger.Warn("this process was paused, or the database was slow: nothing was sent until it was sure that no other instance is active", "not_sure_for", time.Since(*before))
+	}
+}
+
+// tried says that the database does not answer, as was tried since began. It counts for
+// nothing if the process was paused meanwhile.
+func (l *Lease) tried(began time.Time) {
+	if now := time.Now(); now.Sub(began) < sureFor {
+		l.sureSince(now)
+	}
+}
+
+// superseded says that another instance is active, as the database says. That one does not
+// wait: clients are told nothing more.
+func (l *Lease) superseded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sure.Store(new(time.Time))
+	l.lose()
+}
 
 // Entered receives when somebody was entered, see [Pair.Enter].
 func (l *Lease) Entered() <-chan struct{} { return l.entered }
@@ -338,12 +402,10 @@ func (l *Lease) Err() error {
 	return l.away
 }
 
-// lose says that another instance is active.
-func (l *Lease) lose(why error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// lose says that another instance is active. l.mu is held.
+func (l *Lease) lose() {
 	if l.why == nil {
-		l.why = why
+		l.why = ErrSuperseded
 		close(l.lost)
 	}
 }
@@ -383,7 +445,7 @@ func (l *Lease) hold(ctx context.Context, c *pgx.Conn) {
 		}
 		switch {
 		case errors.Is(err, ErrSuperseded):
-			l.lose(err)
+			l.superseded()
 			return
 		case err != nil: // ctx has ended
 			return
@@ -396,12 +458,20 @@ func (l *Lease) hold(ctx context.Context, c *pgx.Conn) {
 // ctx ends.
 func (l *Lease) keep(ctx context.Context, c *pgx.Conn) error {
 	for {
-		if err := l.beat(c); err != nil {
+		began := time.Now()
+		err := l.beat(c)
+		switch {
+		case err == nil:
+			l.sureSince(began)
+		case errors.Is(err, context.DeadlineExceeded):
+			l.tried(began)
+		}
+		if err != nil {
 			return err
 		}
 		// That the server closes the connection is noticed at once.
 		waits, cancel := context.WithTimeout(ctx, beatEvery)
-		_, err := c.WaitForNotification(waits)
+		_, err = c.WaitForNotification(waits)
 		over := waits.Err() != nil
 		cancel()
 		switch {
@@ -436,12 +506,18 @@ func (l *Lease) beat(c *pgx.Conn) error {
 // nobody else can get it, as far as this instance can know.
 func (l *Lease) regain(ctx context.Context, before uint32) (*pgx.Conn, error) {
 	for {
+		began := time.Now()
 		c, err := l.regainOnce(ctx, before)
 		switch {
-		case err == nil, errors.Is(err, ErrSuperseded):
-			return c, err
+		case err == nil:
+			l.sureSince(began)
+			return c, nil
+		case errors.Is(err, ErrSuperseded):
+			return nil, err
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case !errors.Is(err, errEnding):
+			l.tried(began)
 		}
 		l.setAway(err)
 		select {
@@ -452,7 +528,13 @@ func (l *Lease) regain(ctx context.Context, before uint32) (*pgx.Conn, error) {
 	}
 }
 
+// errEnding is why the lock is not there yet.
+var errEnding = errors.New("the connection before is being ended")
+
+// regainOnce tries that within answerWithin.
 func (l *Lease) regainOnce(ctx context.Context, before uint32) (*pgx.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
 	c, num, err := l.pair.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -461,13 +543,11 @@ func (l *Lease) regainOnce(ctx context.Context, before uint32) (*pgx.Conn, error
 	if err == nil && !locked {
 		// The server may not know yet that our connection before is dead.
 		var ended bool
-		ctx, cancel := context.WithTimeout(ctx, answerWithin)
-		defer cancel()
 		err = c.QueryRow(ctx, `SELECT coalesce(bool_and(pid = $3 AND pg_terminate_backend(pid)), true) FROM pg_locks WHERE locktype = 'advisory'
 			AND classid = $1 AND objid = $2 AND objsubid = 2 AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`,
 			uint32(lockClass), uint32(l.num), int32(before)).Scan(&ended)
 		if err == nil && ended {
-			err = errors.New("the connection before is being ended")
+			err = errEnding
 		} else if err == nil {
 			err = ErrSuperseded
 		}
@@ -520,11 +600,10 @@ func (l *Lease) Open(o Options, doubtful bool, left []byte) (*Store, error) {
 	d := &database{&postgres{pool: pool, where: l.pair.where, pair: l.num, term: l.Term}, newStatements(l.num)}
 	ended, err := d.lastAlive()
 	if err != nil {
-		pool.Close()
+		closePool(pool)
 		return nil, err
 	}
-	superseded := func() { l.lose(ErrSuperseded) }
-	s := newStore(&Store{options: o, db: d, remote: true, ended: ended, superseded: superseded}, doubtful)
+	s := newStore(&Store{options: o, db: d, remote: true, ended: ended, superseded: l.superseded}, doubtful)
 	if err := s.adopt(left); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("what the instance before has handed over cannot be read: %w", err)

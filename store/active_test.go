@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -597,5 +598,204 @@ func TestPairErrors(t *testing.T) {
 	p := newPairAt(t, "postgres://other:s3cret@"+server.Address()+"/another?sslmode=disable", "contacts.example.org")
 	if _, err := p.stand(t.Context(), false); err == nil || !strings.Contains(err.Error(), "GRANT CREATE ON DATABASE") || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("a role that may not make the schema: %v", err)
+	}
+}
+
+// A process that was paused for longer than the lock may live tells clients nothing before the
+// database has said that it is the active one still, and nothing at all if another one is.
+func TestPausedTellsNothing(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for _, superseded := range []bool{false, true} {
+		l, err := newPair(t, domain()).Stand(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Release(false)
+		if !may(l) {
+			t.Error("it may not tell anything to begin with")
+		}
+		answer := hold(ctx, t, l)
+		pause(l)
+		if may(l) {
+			t.Error("it goes on before the database has answered")
+		}
+		if superseded {
+			answer(fmt.Sprint("UPDATE rosterd.pairs SET term = term + 1 WHERE pair = ", l.num))
+		} else {
+			answer("")
+		}
+		if err := l.Confirm(ctx); superseded && !errors.Is(err, ErrSuperseded) || !superseded && err != nil {
+			t.Errorf("superseded %v: %v", superseded, err)
+		}
+	}
+}
+
+// While the database cannot be reached, clients are told all that they would be. One try of a
+// process that was paused during it says nothing.
+func TestPausedWithoutDatabase(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	l, err := newPairAt(t, server.URL(), "contacts.example.org").Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		pause(l)
+		if err := l.Confirm(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Release(false)
+	pause(l)
+	if l.tried(time.Now().Add(-sureFor)); may(l) {
+		t.Error("a try that took too long counts")
+	}
+	if l.tried(time.Now()); !may(l) {
+		t.Error("a try does not count")
+	}
+}
+
+// Whom the other one tells may say what it has begun, as that one waits; whom the database
+// tells may not.
+func TestToldFinishes(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l, err := newPair(t, domain()).Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release(false)
+	if l.Lose(); !may(l) {
+		t.Error("who is told may not finish")
+	}
+	if l.superseded(); may(l) {
+		t.Error("who is superseded goes on")
+	}
+}
+
+// may reports whether clients may be told something at once.
+func may(l *Lease) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return l.Confirm(ctx) == nil
+}
+
+// pause does to a lease what a pause of the process does.
+func pause(l *Lease) {
+	past := time.Now().Add(-time.Minute)
+	l.sure.Store(&past)
+}
+
+// hold holds back the database's answer to the sign of life that comes next, and waits for
+// that. answer lets it go on, when a statement is executed.
+func hold(ctx context.Context, t *testing.T, l *Lease) (answer func(statement string)) {
+	t.Helper()
+	c, err := pgx.Connect(ctx, postgresql.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { hangUp(c) })
+	if _, err := c.Exec(ctx, "BEGIN; LOCK TABLE rosterd.pairs"); err != nil {
+		t.Fatal(err)
+	}
+	for held := false; !held; time.Sleep(time.Millisecond) {
+		err := c.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock')", applicationName(l.pair.domain, "lock")).Scan(&held)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Exec(ctx, "SELECT pg_stat_clear_snapshot()"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func(statement string) {
+		t.Helper()
+		if _, err := c.Exec(ctx, statement+"; COMMIT"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// mute is a connection over which nothing comes or goes once silent is closed.
+type mute struct {
+	net.Conn
+	silent <-chan struct{}
+}
+
+func (m *mute) isSilent() bool {
+	select {
+	case <-m.silent:
+		return true
+	default:
+		return false
+	}
+}
+
+func (m *mute) Read(b []byte) (n int, err error) {
+	for {
+		if n, err = m.Conn.Read(b); err != nil || !m.isSilent() {
+			return n, err
+		}
+	}
+}
+
+func (m *mute) Write(b []byte) (int, error) {
+	if m.isSilent() {
+		return len(b), nil
+	}
+	return m.Conn.Write(b)
+}
+
+// An instance that ends does not wait for a database that says nothing: its whole stop takes
+// less than 10 s.
+func TestCloseWithoutAnswer(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	silent := make(chan struct{})
+	p := newPair(t, domain())
+	p.pool.Close()
+	dial := p.config.ConnConfig.DialFunc
+	p.config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &mute{c, silent}, nil
+	}
+	var err error
+	if p.pool, err = p.newPool("stands by", 2); err != nil {
+		t.Fatal(err)
+	}
+	l, err := p.Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Release(true)
+	if _, err := p.Active(ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(silent)
+	now, stop := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer stop()
+	if _, err := p.Active(now); err == nil {
+		t.Fatal("the database has answered")
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		p.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for the database")
 	}
 }

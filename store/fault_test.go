@@ -29,8 +29,7 @@ func kept(jid, data string) User { return User{JID: jid, Version: data, Roster: 
 
 func TestKilled(t *testing.T) {
 	path := newPath(t)
-	p := start(t, path)
-	p.do("open")
+	p := start(t, path, "open")
 	p.do("later before old") // is written with the next one
 	p.do("put written old")
 	p.do("put written new")
@@ -55,9 +54,7 @@ func TestKilled(t *testing.T) {
 // there is what was before.
 func TestKilledBeforeItIsWritten(t *testing.T) {
 	path := newPath(t)
-	p := start(t, path)
-	p.do("open")
-	p.do("put k old")
+	p := start(t, path, "open", "put k old")
 	p.do("later k new")
 	p.kill()
 	s := opened(t, path)
@@ -72,8 +69,7 @@ func TestKilledBeforeItIsWritten(t *testing.T) {
 func TestKilledAtAnyTime(t *testing.T) {
 	path := newPath(t)
 	for round := range 10 {
-		p := start(t, path)
-		p.do("open")
+		p := start(t, path, "open")
 		fmt.Fprintf(p.in, "churn round%d-\n", round)
 		last := -1
 		for begun := time.Now(); time.Since(begun) < time.Duration(round)*250*time.Millisecond; last++ {
@@ -140,11 +136,7 @@ func TestKilledWhileItIsMade(t *testing.T) {
 
 func TestDiskFull(t *testing.T) {
 	path := newPath(t)
-	p := start(t, path)
-	p.do("open")
-	p.do("put k old")
-	p.do("limit 80000")
-	p.do("fill user")
+	p := start(t, path, "open", "put k old", "limit 80000", "fill user")
 	p.do("put k new") // is called back, though it is not written
 	if said := p.do("wait error"); !strings.Contains(said, path) || !strings.Contains(said, syscall.EFBIG.Error()) {
 		t.Errorf("the error does not name the file and the cause: %s", said)
@@ -192,11 +184,7 @@ func TestCheckpointFails(t *testing.T) {
 
 func TestDiskFullAtClose(t *testing.T) {
 	path := newPath(t)
-	p := start(t, path)
-	p.do("open")
-	p.do("put k old")
-	p.do("limit 80000")
-	p.do("fill user")
+	p := start(t, path, "open", "put k old", "limit 80000", "fill user")
 	if _, failed := p.try("close"); !strings.Contains(failed, path) {
 		t.Errorf("close: %q", failed)
 	}
@@ -208,8 +196,7 @@ func TestDiskFullAtClose(t *testing.T) {
 func TestDiskFullAtStart(t *testing.T) {
 	t.Run("of a new file", func(t *testing.T) {
 		path := newPath(t)
-		p := start(t, path)
-		p.do("limit 100")
+		p := start(t, path, "limit 100")
 		if _, failed := p.try("open"); !strings.Contains(failed, path) || !strings.Contains(failed, "too large") {
 			t.Errorf("open: %q", failed)
 		}
@@ -219,13 +206,9 @@ func TestDiskFullAtStart(t *testing.T) {
 	})
 	t.Run("of an old file", func(t *testing.T) {
 		path := newPath(t)
-		p := start(t, path)
-		p.do("open")
-		p.do("put k 1")
+		p := start(t, path, "open", "put k 1")
 		p.kill()
-		p = start(t, path)
-		p.do("limit 20")
-		p.do("open")
+		p = start(t, path, "limit 20", "open")
 		p.do("put k 2")
 		p.do("wait error")
 		p.do("limit 0")
@@ -364,9 +347,7 @@ func TestCannotBeOpened(t *testing.T) {
 			return data
 		}), ErrDamaged},
 		{"damage after a kill", func(t *testing.T, path string) {
-			p := start(t, path)
-			p.do("open")
-			p.do("put k old")
+			p := start(t, path, "open", "put k old")
 			p.kill()
 			data, err := os.ReadFile(path)
 			if err != nil {
@@ -559,9 +540,7 @@ func TestLinkToTheFile(t *testing.T) {
 func TestCleanStopLeavesOneFile(t *testing.T) {
 	path := newPath(t)
 	for range 2 {
-		p := start(t, path)
-		p.do("open")
-		p.do("put k old")
+		p := start(t, path, "open", "put k old")
 		p.kill()
 		s := open(t, path)
 		s.PutUser(juliet(), true, nil)

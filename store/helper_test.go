@@ -2,7 +2,6 @@ package store
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -13,12 +12,12 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"rosterd/internal/locked"
 	"rosterd/internal/pgserver"
 )
 
@@ -187,24 +186,11 @@ func noise(seed, n int) []byte {
 
 // records is a log that can be read, and a counter.
 type records struct {
-	mu    sync.Mutex
-	b     bytes.Buffer
+	locked.Buffer
 	count atomic.Int64
 }
 
 func (r *records) Inc() { r.count.Add(1) }
-
-func (r *records) Write(b []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.Write(b)
-}
-
-func (r *records) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.b.String()
-}
 
 // process is a child.
 type process struct {
@@ -214,7 +200,8 @@ type process struct {
 	out *bufio.Reader
 }
 
-func start(t *testing.T, path string) *process {
+// start starts a child, which does what it is told first.
+func start(t *testing.T, path string, commands ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(os.Args[0])}
 	p.cmd.Env = append(os.Environ(), childVariable+"="+path)
@@ -232,6 +219,9 @@ func start(t *testing.T, path string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.kill() })
+	for _, command := range commands {
+		p.do("%s", command)
+	}
 	return p
 }
 

@@ -70,8 +70,7 @@ func TestLook(t *testing.T) {
 	if got := names(t, filepath.Dir(path)); got != "rosterd.db" {
 		t.Errorf("files: %s", got)
 	}
-	c := start(t, path)
-	c.do("open")
+	c := start(t, path, "open")
 	c.do("put juliet@example.org 1")
 	c.kill()
 	before := names(t, filepath.Dir(path))

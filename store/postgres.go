@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -111,7 +112,7 @@ func configure(c *pgx.ConnConfig) {
 	}
 	for parameter, value := range map[string]string{
 		"tcp_keepalives_idle": "4", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
-		"tcp_user_timeout": "10000", "idle_in_transaction_session_timeout": "10000", "lock_timeout": "4000",
+		"tcp_user_timeout": "10000", "idle_in_transaction_session_timeout": strconv.FormatInt(leaseFor.Milliseconds(), 10), "lock_timeout": "4000",
 	} {
 		c.RuntimeParams[parameter] = value
 	}
@@ -238,6 +239,20 @@ func (p *postgres) checkpoint(bool) error { return nil }
 
 func (p *postgres) close(bool) error {
 	p.closed.Store(true)
-	p.pool.Close() // when all are free
+	closePool(p.pool)
 	return nil
+}
+
+// closePool closes a pool when all of its connections are free. A database that says nothing
+// would have it wait for 15 s: it waits for 1 s at most, and the rest ends by itself.
+func closePool(p *pgxpool.Pool) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		p.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Second):
+	}
 }

@@ -113,9 +113,7 @@ func TestServerRostersBehind(t *testing.T) {
 // What was said to be written survives a kill.
 func TestServerRosterKilled(t *testing.T) {
 	path := newPath(t)
-	p := start(t, path)
-	p.do("open")
-	p.do("server juliet@example.org v7")
+	p := start(t, path, "open", "server juliet@example.org v7")
 	p.kill()
 	s := opened(t, path)
 	defer func() { s.Close() }()

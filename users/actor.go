@@ -418,10 +418,14 @@ func (u *user) received(e fetchedEvent) {
 	if held := (*heldError)(nil); errors.As(err, &held) {
 		b, kind = u.suspect.again(m.Rules), MarkedGuard
 	}
-	if errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) { // fetched for the server's own roster
-		m.queue.done(u.jid, f.generation, 0)
-		u.outdated, u.dirty, u.own, u.suspect = true, true, nil, nil
+	unknown := errors.Is(err, roster.ErrUnknownUser) && !m.Sessions.HasConnected(u.jid) // fetched for the server's own roster
+	if unknown {
+		u.own, u.suspect = nil, nil
 		m.guarded.forget(u.jid)
+	}
+	if unknown && u.last.Len() == 0 { // of which rosterd has written nothing
+		m.queue.done(u.jid, f.generation, 0)
+		u.outdated, u.dirty = true, true
 	} else {
 		u.fetchLater(kind, err, b)
 	}

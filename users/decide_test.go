@@ -21,9 +21,7 @@ func inHeld(t *testing.T, confirm time.Duration, f func(t *testing.T, w *world, 
 		w.rules.ConfirmAfter = confirm
 		w.restart(false)
 		w.Resume("example.org")
-		w.backend.set("juliet", append(many(19), "romeo@example.org Romeo")...)
-		w.ask("a")
-		w.took()
+		w.login("a", append(many(19), "romeo@example.org Romeo")...)
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		if err := w.refreshJuliet(); !strings.Contains(err.Error(), "would remove 19 of 20 contacts") {
 			t.Fatal(err)
@@ -147,9 +145,7 @@ func TestRejectedWithAFullDisk(t *testing.T) {
 func TestRefreshLater(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
 		juliet, romeo := mustJID(t, "juliet@example.org"), mustJID(t, "romeo@example.org")
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo")
 		w.backend.set("juliet", "romeo@example.org R")
 		w.backend.hold = make(chan struct{})
 		if err := w.RefreshLater(t.Context(), []jid.JID{juliet, romeo}); err != nil { // though the backend hangs
@@ -173,9 +169,7 @@ func TestRefreshLater(t *testing.T) {
 func TestRefreshLaterIsKept(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
 		juliet := mustJID(t, "juliet@example.org")
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo")
 		w.set(func() { w.down = true })
 		w.backend.set("juliet", "romeo@example.org R")
 		if err := w.RefreshLater(t.Context(), []jid.JID{juliet}); err != nil {

@@ -16,9 +16,7 @@ import (
 func TestMissingUser(t *testing.T) {
 	for _, n := range []int{1, 4, 30} {
 		inWorld(t, Limits{}, func(t *testing.T, w *world) {
-			w.backend.set("juliet", many(n)...)
-			w.ask("a")
-			w.took()
+			w.login("a", many(n)...)
 			w.backend.lose(true)
 			if err := w.refreshJuliet(); err == nil {
 				t.Errorf("%d contacts: believed at once", n)
@@ -50,9 +48,7 @@ func TestMissingUser(t *testing.T) {
 // For a moment nobody is known: clients notice nothing.
 func TestMissingForAMoment(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo")
 		w.backend.lose(true)
 		w.refreshJuliet()
 		w.backend.lose(false)

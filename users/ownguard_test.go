@@ -113,13 +113,13 @@ func TestHeldOfflineStaysInMemory(t *testing.T) {
 	}
 }
 
-// Whom the backend does not know any more, nothing is held of.
+// Whom the backend does not know any more, nothing is held of: they are asked for again.
 func TestHeldOfflineAndUnknown(t *testing.T) {
 	inHeldOwn(t, 30*time.Second, func(t *testing.T, w *world, s *server) {
 		w.backend.fail(errUnknown)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if c := w.Counts(); c.Waiting != 0 || c.Marked != 0 {
+		if c := w.Counts(); c.Waiting != 0 || c.Marked != 1 {
 			t.Errorf("%+v", c)
 		}
 		if n := s.own.Len(); n != 20 {

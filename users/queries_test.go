@@ -67,24 +67,26 @@ func TestQueryDuringAFetchIsKnownAfterAKill(t *testing.T) {
 		w.took()
 		w.ask("c") // there was somebody to attend to before
 		w.took()
-		w.backend.release()
-		w.restart(true)
-		w.took()
-		w.Resume("example.org")
-		sent := whole(w.took())
-		if want := []string{"push a added romeo Romeo", "push b added romeo Romeo", "push c added romeo Romeo"}; !slices.Equal(sent, want) {
-			t.Errorf("sent %q, want %q", sent, want)
-		}
+		w.expectAfterKill("push a added romeo Romeo", "push b added romeo Romeo", "push c added romeo Romeo")
 	})
 }
 
-// whole takes "changed" for "added": to who may have nothing they are the same.
-func whole(sent []string) []string {
+// expectAfterKill has the backend answer, kills rosterd, and wants these pushes on the next
+// stream. "changed" is taken for "added": to who may have nothing they are the same.
+func (w *world) expectAfterKill(want ...string) {
+	w.t.Helper()
+	w.backend.release()
+	w.restart(true)
+	w.took()
+	w.Resume("example.org")
+	sent := w.took()
 	for i, s := range sent {
 		sent[i] = strings.Replace(s, " changed ", " added ", 1)
 	}
 	slices.Sort(sent)
-	return sent
+	if !slices.Equal(sent, want) {
+		w.t.Errorf("sent %q, want %q", sent, want)
+	}
 }
 
 // So is one that comes while the fetch is about to begin.
@@ -95,14 +97,7 @@ func TestQueryBeforeAFetchIsKnownAfterAKill(t *testing.T) {
 		w.backend.begins = func() { w.ask("b") }
 		w.ask("a")
 		w.took()
-		w.backend.release()
-		w.restart(true)
-		w.took()
-		w.Resume("example.org")
-		sent := whole(w.took())
-		if want := []string{"push a added romeo Romeo", "push b added romeo Romeo"}; !slices.Equal(sent, want) {
-			t.Errorf("sent %q, want %q", sent, want)
-		}
+		w.expectAfterKill("push a added romeo Romeo", "push b added romeo Romeo")
 	})
 }
 

@@ -33,9 +33,7 @@ func TestNothingChangedWhileThereWasNoStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, Limits{}, func(t *testing.T, w *world) {
-				w.backend.set("juliet", "nurse@example.org Nurse")
-				w.ask("a")
-				w.took()
+				w.login("a", "nurse@example.org Nurse")
 				time.Sleep(17 * time.Second)
 				act(w)
 				w.Resume("example.org")
@@ -186,20 +184,24 @@ func TestRetriesDoNotHoldUpTheOthers(t *testing.T) {
 	})
 }
 
+// tries counts how often it is tried to push juliet a change in a time, while each push has
+// an outcome.
+func (w *world) tries(o roster.Outcome, d time.Duration) int {
+	w.login("a", "nurse@example.org Nurse")
+	w.set(func() { w.outcome = o })
+	w.backend.set("juliet", "nurse@example.org N")
+	w.refreshJuliet()
+	before := w.backend.fetches()
+	time.Sleep(d)
+	synctest.Wait()
+	return w.backend.fetches() - before
+}
+
 // Who refuses what is pushed is tried less and less often, once an hour at last; a
 // new stream, or a refresh, tries at once.
 func TestRefusedPushIsTriedLessAndLessOften(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "nurse@example.org Nurse")
-		w.ask("a")
-		w.took()
-		w.set(func() { w.outcome = roster.Outcome{Err: errors.New("blocked"), Refused: true} })
-		w.backend.set("juliet", "nurse@example.org N")
-		w.refreshJuliet()
-		before := w.backend.fetches()
-		time.Sleep(72 * time.Hour)
-		synctest.Wait()
-		if n := w.backend.fetches() - before; n < 72 || n > 120 {
+		if n := w.tries(roster.Outcome{Err: errors.New("blocked"), Refused: true}, 72*time.Hour); n < 72 || n > 120 {
 			t.Errorf("tried %d times in three days", n)
 		}
 		if c := w.Counts(); c.Marked != 1 {
@@ -219,16 +221,7 @@ func TestRefusedPushIsTriedLessAndLessOften(t *testing.T) {
 // What is lost, or finds no room, is tried as before.
 func TestLostPushIsTriedOften(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "nurse@example.org Nurse")
-		w.ask("a")
-		w.took()
-		w.set(func() { w.outcome = roster.Outcome{Err: errors.New("no room")} })
-		w.backend.set("juliet", "nurse@example.org N")
-		w.refreshJuliet()
-		before := w.backend.fetches()
-		time.Sleep(2 * time.Hour)
-		synctest.Wait()
-		if n := w.backend.fetches() - before; n < 240 || n > 400 {
+		if n := w.tries(roster.Outcome{Err: errors.New("no room")}, 2*time.Hour); n < 240 || n > 400 {
 			t.Errorf("tried %d times in two hours", n)
 		}
 	})

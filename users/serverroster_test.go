@@ -106,8 +106,7 @@ func TestAnswerWaitsForTheServersRoster(t *testing.T) {
 func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
 		juliet := mustJID(t, "juliet@example.org")
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
+		w.login("balcony", "romeo@example.org Romeo")
 		s.answer(true)
 		w.took()
 		refused := errors.New("the queue is full")
@@ -138,8 +137,7 @@ func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
 func TestServersRosterWaitsForTheStore(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
 		juliet := mustJID(t, "juliet@example.org")
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
+		w.login("balcony", "romeo@example.org Romeo")
 		s.answer(true)
 		w.took()
 		w.kept.set(false, time.Second)
@@ -236,6 +234,28 @@ func TestRefreshOfAnUnknownOfflineUser(t *testing.T) {
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		time.Sleep(2 * time.Hour)
 		if n := s.has(mustJID(t, "juliet@example.org")).Len(); n != 1 {
+			t.Errorf("the server has %d contacts", n)
+		}
+	})
+}
+
+// Of whom contacts are known, a 404 is no last word: it may be a fault of the backend's.
+func TestRefreshOfAKnownOfflineUser(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.refreshJuliet()
+		time.Sleep(time.Minute)
+		w.backend.fail(errUnknown)
+		w.refreshJuliet()
+		synctest.Wait()
+		if n := s.has(juliet).Len(); n != 1 {
+			t.Errorf("the server has %d contacts", n)
+		}
+		w.backend.fail(nil)
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		time.Sleep(time.Minute)
+		if n := s.has(juliet).Len(); n != 2 {
 			t.Errorf("the server has %d contacts", n)
 		}
 	})
@@ -394,8 +414,7 @@ func TestRefreshOfAnOfflineUserFetchesNothing(t *testing.T) {
 // know what is new, and not before, too.
 func TestRefreshHasTheServersRosterKeptOnce(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
+		w.login("balcony", "romeo@example.org Romeo")
 		s.answer(true)
 		w.took()
 		s.asked = 0

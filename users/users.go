@@ -92,7 +92,7 @@ type Editor interface {
 // Sessions is the table of the users' resources. Its methods are safe for concurrent
 // use and do not block.
 type Sessions interface {
-	Interested(full jid.JID) (news bool)
+	Interested(full jid.JID)
 	InterestedOf(user jid.JID) []jid.JID
 	HasConnected(user jid.JID) bool
 	Users(domain string) []jid.JID

@@ -233,6 +233,16 @@ func (w *world) ask(resource string) error {
 	})
 }
 
+// login has a resource of juliet's be answered a roster get, with these contacts.
+func (w *world) login(resource string, contacts ...string) {
+	w.t.Helper()
+	w.backend.set("juliet", contacts...)
+	if err := w.ask(resource); err != nil {
+		w.t.Fatal(err)
+	}
+	w.took()
+}
+
 // took returns what was sent since the last call, once all is quiet.
 func (w *world) took() []string {
 	synctest.Wait()
@@ -247,6 +257,14 @@ func (w *world) expect(want ...string) {
 	w.t.Helper()
 	if got := w.took(); !slices.Equal(got, want) {
 		w.t.Errorf("sent\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+	}
+}
+
+func (w *world) expectInAnyOrder(want ...string) {
+	w.t.Helper()
+	got, want := slices.Sorted(slices.Values(w.took())), slices.Sorted(slices.Values(want))
+	if !slices.Equal(got, want) {
+		w.t.Errorf("sent, sorted\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
 	}
 }
 
@@ -373,11 +391,7 @@ func TestResourceThatGotAnErrorIsToldEverything(t *testing.T) {
 		w.backend.fail(nil)
 		w.backend.set("juliet", "romeo@example.org Romeo")
 		w.refreshJuliet()
-		sent := w.took()
-		slices.Sort(sent)
-		if want := []string{"push a removed tybalt ", "push b added romeo Romeo"}; !slices.Equal(sent, want) {
-			t.Errorf("sent %q, want %q", sent, want)
-		}
+		w.expectInAnyOrder("push a removed tybalt ", "push b added romeo Romeo")
 		w.refreshJuliet()
 		w.expect()
 	})
@@ -386,9 +400,7 @@ func TestResourceThatGotAnErrorIsToldEverything(t *testing.T) {
 // A client that asks again after an error costs the others nothing.
 func TestAskingAgainAfterAnError(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo", "tybalt@example.org T")
 		w.backend.fail(errors.New("down"))
 		w.ask("b")
 		w.took()
@@ -405,9 +417,7 @@ func TestAskingAgainAfterAnError(t *testing.T) {
 func TestErrorToAClientThatHasTheRoster(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
 		w.Rules.MaxStale = never
-		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo", "tybalt@example.org T")
 		w.backend.fail(errors.New("down"))
 		w.ask("a")
 		w.took()
@@ -442,9 +452,7 @@ func TestNewSessionOfTheSameName(t *testing.T) {
 // What a client had before it asked in vain is not forgotten, however often.
 func TestRepliesLostToAClientThatHasARoster(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "paris@example.org P", "romeo@example.org Romeo")
-		w.ask("a")
-		w.took()
+		w.login("a", "paris@example.org P", "romeo@example.org Romeo")
 		w.set(func() { w.lost = true })
 		w.backend.set("juliet", "nurse@example.org N", "romeo@example.org Romeo")
 		w.ask("a")
@@ -455,11 +463,7 @@ func TestRepliesLostToAClientThatHasARoster(t *testing.T) {
 		w.expect("lost a")
 		w.set(func() { w.lost = false })
 		w.Resume("example.org")
-		sent := w.took()
-		slices.Sort(sent)
-		if want := []string{"push a changed romeo Romeo", "push a removed nurse ", "push a removed paris "}; !slices.Equal(sent, want) {
-			t.Errorf("sent %q, want %q", sent, want)
-		}
+		w.expectInAnyOrder("push a changed romeo Romeo", "push a removed nurse ", "push a removed paris ")
 		w.refreshJuliet()
 		w.expect()
 	})
@@ -482,9 +486,7 @@ func TestRepliesLostWithTheStream(t *testing.T) {
 // Nobody knows what comes first, the end of a push or the next stream.
 func TestResumedBeforeThePushIsLost(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo")
 		w.backend.set("juliet", "romeo@example.org R")
 		var settle func(roster.Outcome)
 		w.Manager.Pusher = pusherFunc(func(_ []jid.JID, _ []roster.Change, settled func(roster.Outcome)) error {
@@ -513,9 +515,7 @@ func (f pusherFunc) Push(to []jid.JID, changes []roster.Change, settled func(ros
 // they are permitted.
 func TestPushNotPermitted(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo")
 		refused := errors.New("not permitted")
 		w.set(func() { w.refuse = refused })
 		for i := range 100 {
@@ -549,9 +549,7 @@ func TestMissedIsBounded(t *testing.T) {
 // Callers that give up and come again leave nothing behind.
 func TestRefreshesThatWaitAreOne(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("a")
-		w.took()
+		w.login("a", "romeo@example.org Romeo")
 		w.backend.hold = make(chan struct{})
 		juliet := []jid.JID{mustJID(t, "juliet@example.org")}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -654,11 +652,7 @@ func TestItemsThatDoNotFitFollowAsPushes(t *testing.T) {
 		w.expect("reply balcony nurse N", "push balcony added romeo Romeo", "push balcony added tybalt T")
 		w.set(func() { w.outcome = roster.Outcome{} })
 		w.Resume("example.org")
-		sent := w.took()
-		slices.Sort(sent)
-		if want := []string{"push balcony changed romeo Romeo", "push balcony changed tybalt T"}; !slices.Equal(sent, want) {
-			t.Errorf("sent %q, want %q", sent, want)
-		}
+		w.expectInAnyOrder("push balcony changed romeo Romeo", "push balcony changed tybalt T")
 	})
 }
 
@@ -685,9 +679,7 @@ func TestRefreshWhileNotConnectedIsDoneLater(t *testing.T) {
 
 func TestUndeliveredPushesAreOwed(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo", "tybalt@example.org T")
-		w.ask("balcony")
-		w.took()
+		w.login("balcony", "romeo@example.org Romeo", "tybalt@example.org T")
 		w.backend.set("juliet", "romeo@example.org R")
 		refused := errors.New("refused")
 		w.set(func() { w.outcome = roster.Outcome{Err: refused} })
@@ -699,19 +691,13 @@ func TestUndeliveredPushesAreOwed(t *testing.T) {
 		if err := w.refreshJuliet(); err != nil { // the backend says the same again, the client was not told
 			t.Error(err)
 		}
-		sent := w.took()
-		slices.Sort(sent)
-		if want := []string{"push balcony changed romeo R", "push balcony removed tybalt "}; !slices.Equal(sent, want) {
-			t.Errorf("sent %q, want %q", sent, want)
-		}
+		w.expectInAnyOrder("push balcony changed romeo R", "push balcony removed tybalt ")
 	})
 }
 
 func TestPushesLostWithTheStreamAreSentAgain(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
-		w.took()
+		w.login("balcony", "romeo@example.org Romeo")
 		w.backend.set("juliet", "romeo@example.org R")
 		w.set(func() { w.outcome = roster.Outcome{Err: errors.New("lost"), Lost: true} })
 		if err := w.refreshJuliet(); err == nil {
@@ -727,9 +713,7 @@ func TestPushesLostWithTheStreamAreSentAgain(t *testing.T) {
 // A client that does not confirm its pushes does not hold up the backend.
 func TestRefreshDoesNotWaitForSlowClients(t *testing.T) {
 	inWorld(t, Limits{Settle: 2 * time.Second}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
-		w.took()
+		w.login("balcony", "romeo@example.org Romeo")
 		w.backend.set("juliet", "romeo@example.org R")
 		w.set(func() { w.silent = true })
 		began := time.Now()
@@ -770,9 +754,7 @@ func TestRefreshesLeavePlacesToQueries(t *testing.T) {
 
 func TestNothingIsKeptOfWhoHasNothingToDo(t *testing.T) {
 	inWorld(t, Limits{}, func(t *testing.T, w *world) {
-		w.backend.set("juliet", "romeo@example.org Romeo")
-		w.ask("balcony")
-		w.took()
+		w.login("balcony", "romeo@example.org Romeo")
 		if len(w.users) != 0 {
 			t.Errorf("%d users", len(w.users))
 		}

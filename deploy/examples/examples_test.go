@@ -45,19 +45,8 @@ func TestPython(t *testing.T) {
 
 // A change is reported when it can be fetched.
 func TestPythonReports(t *testing.T) {
-	listen, reported := freeport.Of(t), make(chan string, 1)
-	rosterd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		answer, err := http.Get("http://" + listen + "/contacts/juliet")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer answer.Body.Close()
-		contacts, _ := io.ReadAll(answer.Body)
-		reported <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization") + " " + string(body) + " " + string(contacts)
-		io.WriteString(w, `{"status": "ok"}`)
-	}))
+	listen := freeport.Of(t)
+	rosterd, reported := takesReports(t, listen)
 	defer rosterd.Close()
 	start(t, listen, python(t, "LISTEN="+listen, "REFRESH="+rosterd.URL+"/roster_admin/refresh", "TOKEN=x"))
 	change, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+listen+"/contacts/juliet", strings.NewReader(`{"nurse@example.org": {}}`))
@@ -73,6 +62,25 @@ func TestPythonReports(t *testing.T) {
 	if got := <-reported; got != want || answer.StatusCode != 200 {
 		t.Errorf("%d, reported %s, want %s", answer.StatusCode, got, want)
 	}
+}
+
+// takesReports is a rosterd, and what is reported to it: the request, and what the backend
+// has for juliet by then.
+func takesReports(t *testing.T, backend string) (rosterd *httptest.Server, reported <-chan string) {
+	reports := make(chan string, 10)
+	rosterd = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		answer, err := http.Get("http://" + backend + "/contacts/juliet")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer answer.Body.Close()
+		contacts, _ := io.ReadAll(answer.Body)
+		reports <- r.Method + " " + r.URL.Path + " " + r.Header.Get("Authorization") + " " + string(body) + " " + string(contacts)
+		io.WriteString(w, `{"status": "ok", "message": "", "updated": 1, "errors": 0, "retry": false}`)
+	}))
+	return rosterd, reports
 }
 
 // python is the example in Python.
@@ -117,16 +125,11 @@ func start(t *testing.T, listen string, c *exec.Cmd) {
 // serves wants what rosterd makes use of: contacts, 304, many users at once, edits.
 func serves(t *testing.T, backend string) {
 	t.Helper()
-	m := metrics.New(prometheus.NewRegistry())
-	f := fetcher.New(fetcher.Options{
-		URL:      func(user jid.JID) (string, error) { return backend + "/contacts/" + user.Local(), nil },
+	f := newFetcher(t, backend, fetcher.Options{
 		BulkURL:  func(string) (string, bool) { return backend + "/bulk", true },
 		EditURL:  func(string) (string, bool) { return backend + "/edit", true },
-		BulkSize: 10, Timeout: 30 * time.Second, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
-			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
+		BulkSize: 10, Timeout: 30 * time.Second,
 	})
-	defer f.Close()
 	juliet, romeo, stranger := mustParse("juliet@example.org"), mustParse("romeo@example.org"), mustParse("stranger@example.org")
 
 	first, err := f.Fetch(t.Context(), roster.Request{User: juliet, Hurry: true})
@@ -185,6 +188,19 @@ func serves(t *testing.T, backend string) {
 	if refused, ok := errors.AsType[*roster.NotAllowedError](err); !ok || refused.Message == "" {
 		t.Errorf("an edit of somebody unknown: %v", err)
 	}
+}
+
+// newFetcher is a fetcher of contacts of a backend, until the end of the test.
+func newFetcher(t *testing.T, backend string, o fetcher.Options) *fetcher.Fetcher {
+	t.Helper()
+	m := metrics.New(prometheus.NewRegistry())
+	o.URL = func(user jid.JID) (string, error) { return backend + "/contacts/" + user.Local(), nil }
+	o.MaxInFlight, o.MaxBytes, o.Logger = 4, 1<<20, slog.New(slog.DiscardHandler)
+	o.Metrics = fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
+		CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches}
+	f := fetcher.New(o)
+	t.Cleanup(f.Close)
+	return f
 }
 
 func mustParse(s string) jid.JID {

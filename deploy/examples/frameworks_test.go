@@ -5,11 +5,8 @@ package examples
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,12 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"rosterd/fetcher"
 	"rosterd/internal/freeport"
-	"rosterd/jid"
-	"rosterd/metrics"
 	"rosterd/roster"
 )
 
@@ -80,19 +73,8 @@ func TestFrameworks(t *testing.T) {
 }
 
 func (f framework) test(t *testing.T, snippet string) {
-	listen, asked := freeport.Of(t), make(chan string, 10)
-	rosterd := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body)
-		answer, err := http.Get("http://" + listen + "/contacts/juliet")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer answer.Body.Close()
-		contacts, _ := io.ReadAll(answer.Body)
-		asked <- r.Method + " " + r.URL.Path + " " + string(body) + " " + string(contacts)
-		io.WriteString(w, `{"status": "ok", "message": "", "updated": 1, "errors": 0, "retry": false}`)
-	}))
+	listen := freeport.Of(t)
+	rosterd, reported := takesReports(t, listen)
 	defer rosterd.Close()
 	snippet = strings.ReplaceAll(snippet, "http://127.0.0.1:5290", rosterd.URL)
 	dir := t.TempDir()
@@ -131,14 +113,7 @@ func (f framework) test(t *testing.T, snippet string) {
 	start(t, listen, c)
 	t.Cleanup(func() { _ = syscall.Kill(-c.Process.Pid, syscall.SIGKILL) }) // its workers, too
 
-	m := metrics.New(prometheus.NewRegistry())
-	client := fetcher.New(fetcher.Options{
-		URL:     func(user jid.JID) (string, error) { return "http://" + listen + "/contacts/" + user.Local(), nil },
-		Timeout: 2 * time.Minute, MaxInFlight: 4, MaxBytes: 1 << 20, Logger: slog.New(slog.DiscardHandler),
-		Metrics: fetcher.Metrics{Fetches: m.Fetches, Duration: m.FetchDuration, InFlight: m.FetchInFlight, Skipped: m.ItemsSkipped, Ignored: m.FieldsIgnored,
-			CircuitsOpen: m.CircuitsOpen, BulkFetches: m.BulkFetches},
-	})
-	defer client.Close()
+	client := newFetcher(t, "http://"+listen, fetcher.Options{Timeout: 2 * time.Minute})
 	contacts := func(user string) (*roster.Roster, error) {
 		answer, err := client.Fetch(t.Context(), roster.Request{User: mustParse(user + "@example.org"), Hurry: true})
 		return answer.Roster, err
@@ -162,8 +137,8 @@ func (f framework) test(t *testing.T, snippet string) {
 	}
 	answer.Body.Close()
 	select {
-	case got := <-asked:
-		const want = `POST /roster_admin/refresh ["juliet"] {"romeo@example.org":{"name":"Romeo"}}`
+	case got := <-reported:
+		const want = `POST /roster_admin/refresh  ["juliet"] {"romeo@example.org":{"name":"Romeo"}}` // without a token
 		if strings.ReplaceAll(strings.ReplaceAll(got, `": `, `":`), "\n", "") != want {
 			t.Errorf("reported %s, want %s", got, want)
 		}

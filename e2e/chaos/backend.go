@@ -132,7 +132,7 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	b.figures.add(&b.figures.Fetches, 1)
+	b.figures.count(&b.figures.Fetches)
 	b.happened(backendAsked)
 	switch {
 	case kind == "":

@@ -51,15 +51,7 @@ func TestChecks(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			report, err := Run(t.Context(), Options{Kind: LikeProsody, Seed: 1, Binary: binary, Logs: t.TempDir(),
-				plan: additions(3), sabotage: c.sabotage(), patience: time.Second})
-			if err != nil {
-				t.Fatal(err)
-			}
-			found := strings.Join(report.Violations, "\n")
-			if c.want == "" && found != "" || !strings.Contains(found, c.want) {
-				t.Errorf("violations %q, want %q", found, c.want)
-			}
+			wantViolation(t, Options{Binary: binary, sabotage: c.sabotage()}, c.want)
 		})
 	}
 }
@@ -86,21 +78,27 @@ func TestOwnRosterChecks(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var writes atomic.Int32
-			report, err := Run(t.Context(), Options{Kind: LikeProsody, Seed: 1, Binary: binary, Logs: t.TempDir(),
-				plan: additions(3), patience: time.Second, misplace: func(item Item) (Item, bool) {
-					if writes.Add(1) == 4 { // two are there at first
-						return c.spoil(item)
-					}
-					return item, true
-				}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			found := strings.Join(report.Violations, "\n")
-			if c.want == "" && found != "" || !strings.Contains(found, c.want) {
-				t.Errorf("violations %q, want %q", found, c.want)
-			}
+			wantViolation(t, Options{Binary: binary, misplace: func(item Item) (Item, bool) {
+				if writes.Add(1) == 4 { // two are there at first
+					return c.spoil(item)
+				}
+				return item, true
+			}}, c.want)
 		})
+	}
+}
+
+// wantViolation adds three contacts, and wants a violation; "": none.
+func wantViolation(t *testing.T, o Options, want string) {
+	t.Helper()
+	o.Kind, o.Seed, o.Logs, o.plan, o.patience = LikeProsody, 1, t.TempDir(), additions(3), time.Second
+	report, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := strings.Join(report.Violations, "\n")
+	if want == "" && found != "" || !strings.Contains(found, want) {
+		t.Errorf("violations %q, want %q", found, want)
 	}
 }
 

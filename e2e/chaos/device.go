@@ -162,9 +162,9 @@ func (d *device) obey(o order) {
 	}
 	d.world.journal.note("%s: leaves, %s", v, o.how)
 	if o.how == inOrder {
-		d.world.figures.add(&d.world.figures.Logouts, 1)
+		d.world.figures.count(&d.world.figures.Logouts)
 	} else {
-		d.world.figures.add(&d.world.figures.Cuts, 1)
+		d.world.figures.count(&d.world.figures.Cuts)
 	}
 	v.session.leave(o.how)
 }
@@ -186,7 +186,7 @@ func (d *device) login(ctx context.Context) (*visit, error) {
 	}
 	v.session = session
 	d.world.journal.note("%s: logs in", v)
-	d.world.figures.add(&d.world.figures.Logins, 1)
+	d.world.figures.count(&d.world.figures.Logins)
 	d.set(v)
 	return v, nil
 }

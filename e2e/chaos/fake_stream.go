@@ -143,34 +143,36 @@ func (f *fake) serve(conn net.Conn) {
 func (f *fake) handshake(conn net.Conn, dec *xml.Decoder) bool {
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	defer conn.SetDeadline(time.Time{})
-	for {
-		token, err := dec.Token()
-		if err != nil {
-			return false
-		}
-		if _, ok := token.(xml.StartElement); ok {
-			break
-		}
+	if _, err := nextStart(dec); err != nil {
+		return false
 	}
 	const id = "stream-1"
 	fmt.Fprintf(conn, "<?xml version='1.0'?><stream:stream xmlns='%s' xmlns:stream='%s' from='%s' id='%s'>", nsAccept, nsStream, component, id)
+	start, err := nextStart(dec)
+	if err != nil {
+		return false
+	}
+	e, err := readElement(dec, start)
+	sum := sha1.Sum([]byte(id + secret))
+	if err != nil || e.text != hex.EncodeToString(sum[:]) {
+		f.journal.violation("the handshake is wrong")
+		return false
+	}
+	_, err = io.WriteString(conn, "<handshake/>")
+	return err == nil
+}
+
+// nextStart reads on to the next tag that opens an element.
+func nextStart(dec *xml.Decoder) (xml.StartElement, error) {
 	for {
 		token, err := dec.Token()
 		if err != nil {
-			return false
+			return xml.StartElement{}, err
 		}
 		if start, ok := token.(xml.StartElement); ok {
-			e, err := readElement(dec, start)
-			sum := sha1.Sum([]byte(id + secret))
-			if err != nil || e.text != hex.EncodeToString(sum[:]) {
-				f.journal.violation("the handshake is wrong")
-				return false
-			}
-			break
+			return start, nil
 		}
 	}
-	_, err := io.WriteString(conn, "<handshake/>")
-	return err == nil
 }
 
 // welcome sends what a component gets after the handshake. f.mu is held.

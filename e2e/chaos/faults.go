@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math/rand/v2"
+	"rosterd/e2e/harness"
 	"slices"
 	"time"
 )
@@ -14,30 +15,32 @@ func (p *plan) rosterdFault(rng *rand.Rand, at time.Duration, _ Kind) (step, tim
 	if rng.IntN(2) == 0 {
 		down = between(rng, 0, 600*time.Millisecond)
 	}
-	again := func(ctx context.Context, w *world) {
-		sleep(ctx, down)
-		if err := w.daemon.start(); err != nil {
-			w.journal.violation("rosterd cannot be started: %v", err)
-		}
-	}
 	switch n := rng.IntN(10); {
 	case n < 6:
 		return step{at: at, fault: "rosterd is killed", do: func(ctx context.Context, w *world) {
 			w.daemon.kill()
 			w.toServer.Cut() // its connections end with it, whatever the relay holds back
-			again(ctx, w)
+			w.startAgain(ctx, w.daemon, down)
 		}}, down
 	case n < 8:
 		return step{at: at, fault: "rosterd is stopped and started", do: func(ctx context.Context, w *world) {
 			w.daemon.stop(ctx)
 			w.toServer.Cut()
-			again(ctx, w)
+			w.startAgain(ctx, w.daemon, down)
 		}}, down
 	}
 	full := between(rng, 200*time.Millisecond, 1500*time.Millisecond)
 	return step{at: at, fault: "rosterd's disk is full", do: func(ctx context.Context, w *world) {
 		w.daemon.fillDisk(ctx, full)
 	}}, full + 1500*time.Millisecond
+}
+
+// startAgain starts a rosterd that has been down for a time.
+func (w *world) startAgain(ctx context.Context, d *daemon, down time.Duration) {
+	sleep(ctx, down)
+	if err := d.start(); err != nil {
+		w.journal.violation("rosterd cannot be started: %v", err)
+	}
 }
 
 // losing is the fault of a server that keeps its rosters nowhere but in memory.
@@ -85,9 +88,7 @@ func (p *plan) linkFault(rng *rand.Rand, at time.Duration, kind Kind) (step, tim
 		return step{at: at, fault: "the stream is cut", do: func(_ context.Context, w *world) { w.toServer.Cut() }}, 0
 	case n < 22:
 		return step{at: at, fault: "the stream stalls", do: func(ctx context.Context, w *world) {
-			w.toServer.Stall()
-			sleep(ctx, long)
-			w.toServer.Resume()
+			stall(ctx, w.toServer, long)
 		}}, long
 	case n < 32:
 		return step{at: at, fault: "the stream stalls and is cut", do: func(ctx context.Context, w *world) {
@@ -98,12 +99,7 @@ func (p *plan) linkFault(rng *rand.Rand, at time.Duration, kind Kind) (step, tim
 		}}, long
 	case n < 39 || kind == Ejabberd || p.pair: // which takes two connections for two components
 		return step{at: at, fault: "the server refuses connections", do: func(ctx context.Context, w *world) {
-			w.toServer.Refuse()
-			w.toServer.Cut()
-			sleep(ctx, long)
-			if err := w.toServer.Accept(); err != nil {
-				w.journal.violation("%v", err)
-			}
+			w.refuse(ctx, w.toServer, long)
 		}}, long
 	}
 	return step{at: at, fault: "the stream is half-open", do: func(_ context.Context, w *world) {
@@ -134,18 +130,11 @@ func (p *plan) backendLinkFault(rng *rand.Rand, at time.Duration, _ Kind) (step,
 	switch rng.IntN(3) {
 	case 0:
 		return step{at: at, fault: "connections to the backend are refused", do: func(ctx context.Context, w *world) {
-			w.toBackend.Refuse()
-			w.toBackend.Cut()
-			sleep(ctx, long)
-			if err := w.toBackend.Accept(); err != nil {
-				w.journal.violation("%v", err)
-			}
+			w.refuse(ctx, w.toBackend, long)
 		}}, long
 	case 1:
 		return step{at: at, fault: "connections to the backend stall", do: func(ctx context.Context, w *world) {
-			w.toBackend.Stall()
-			sleep(ctx, long)
-			w.toBackend.Resume()
+			stall(ctx, w.toBackend, long)
 		}}, long
 	}
 	return step{at: at, fault: "connections to the backend are cut", do: func(ctx context.Context, w *world) {
@@ -154,6 +143,23 @@ func (p *plan) backendLinkFault(rng *rand.Rand, at time.Duration, _ Kind) (step,
 			sleep(ctx, 10*time.Millisecond)
 		}
 	}}, long
+}
+
+// stall has the connections of a relay stall for a time.
+func stall(ctx context.Context, r *harness.Relay, long time.Duration) {
+	r.Stall()
+	sleep(ctx, long)
+	r.Resume()
+}
+
+// refuse cuts the connections of a relay, and refuses new ones for a time.
+func (w *world) refuse(ctx context.Context, r *harness.Relay, long time.Duration) {
+	r.Refuse()
+	r.Cut()
+	sleep(ctx, long)
+	if err := r.Accept(); err != nil {
+		w.journal.violation("%v", err)
+	}
 }
 
 // sleep waits, but not longer than ctx.

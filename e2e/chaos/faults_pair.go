@@ -32,22 +32,16 @@ func instanceFault(rng *rand.Rand, at time.Duration, i int) (step, time.Duration
 	if rng.IntN(2) == 0 {
 		down = between(rng, 0, 2*time.Second)
 	}
-	again := func(ctx context.Context, w *world) {
-		sleep(ctx, down)
-		if err := w.daemons[i].start(); err != nil {
-			w.journal.violation("rosterd cannot be started: %v", err)
-		}
-	}
 	switch n := rng.IntN(10); {
 	case n < 6:
 		return step{at: at, fault: "an instance is killed", do: func(ctx context.Context, w *world) {
 			w.daemons[i].kill()
-			again(ctx, w)
+			w.startAgain(ctx, w.daemons[i], down)
 		}}, down
 	case n < 8:
 		return step{at: at, fault: "an instance is stopped and started", do: func(ctx context.Context, w *world) {
 			w.daemons[i].stop(ctx)
-			again(ctx, w)
+			w.startAgain(ctx, w.daemons[i], down)
 		}}, down
 	}
 	long := between(rng, 200*time.Millisecond, 16*time.Second)
@@ -88,17 +82,10 @@ func databaseLinkFault(rng *rand.Rand, at time.Duration, i int) (step, time.Dura
 		return step{at: at, fault: "connections to the database are cut", do: func(_ context.Context, w *world) { w.toDatabase[i].Cut() }}, 0
 	case 1:
 		return step{at: at, fault: "connections to the database stall", do: func(ctx context.Context, w *world) {
-			w.toDatabase[i].Stall()
-			sleep(ctx, long)
-			w.toDatabase[i].Resume()
+			stall(ctx, w.toDatabase[i], long)
 		}}, long
 	}
 	return step{at: at, fault: "connections to the database are refused", do: func(ctx context.Context, w *world) {
-		w.toDatabase[i].Refuse()
-		w.toDatabase[i].Cut()
-		sleep(ctx, long)
-		if err := w.toDatabase[i].Accept(); err != nil {
-			w.journal.violation("%v", err)
-		}
+		w.refuse(ctx, w.toDatabase[i], long)
 	}}, long
 }

@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,15 +13,6 @@ import (
 	"rosterd/e2e/harness"
 	"rosterd/internal/leak"
 )
-
-// plain builds rosterd once without the race detector: a program with it ends
-// when it has 8,128 goroutines, and says little of memory.
-var plain = sync.OnceValues(func() (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	file := filepath.Join(buildDir, "rosterd-plain")
-	return file, harness.Build(ctx, "../..", file, false)
-})
 
 // herd is a restart of the server after which all users log in at once, while
 // the backend takes its time.

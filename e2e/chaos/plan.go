@@ -144,7 +144,7 @@ func (p *plan) changes(rng *rand.Rand, user string) {
 		f, what := change(rng, user)
 		p.tracks["contacts of "+user] = append(p.tracks["contacts of "+user], step{at: when, what: what, do: func(_ context.Context, w *world) {
 			happened, version := w.truth.change(user, f)
-			w.figures.add(&w.figures.Changes, 1)
+			w.figures.count(&w.figures.Changes)
 			w.journal.note("truth: %s: version %d: %s", user, version, happened)
 			w.reports.changed(user)
 		}})

@@ -43,7 +43,7 @@ func (r *reports) changed(user string) {
 	delay := time.Duration(r.rng.Int64N(int64(50 * time.Millisecond)))
 	if r.rng.IntN(5) == 0 && !r.hurried {
 		delay = 300*time.Millisecond + time.Duration(r.rng.Int64N(int64(time.Second)))
-		r.figures.add(&r.figures.Lost, 1)
+		r.figures.count(&r.figures.Lost)
 		r.journal.note("backend: the report of %s is lost", user)
 	}
 	r.due[user] = time.Now().Add(delay)
@@ -104,7 +104,7 @@ func (r *reports) take(now time.Time) (users []string, times int) {
 	times = 1
 	if r.rng.IntN(8) == 0 {
 		times = 2
-		r.figures.add(&r.figures.Doubled, 1)
+		r.figures.count(&r.figures.Doubled)
 	}
 	r.calls += times
 	return users, times
@@ -135,7 +135,7 @@ func (r *reports) call(ctx context.Context, users []string) {
 	}
 	if answered {
 		r.journal.note("backend: the report of %s is answered %d, updated %d, failed %v", what, answer.Code, answer.Updated, answer.Failed)
-		r.figures.add(&r.figures.Refreshes, 1)
+		r.figures.count(&r.figures.Refreshes)
 		r.happened(reportAnswered)
 	} else if ctx.Err() == nil {
 		r.journal.note("backend: the report of %s fails: %.100v", what, err)

@@ -66,7 +66,7 @@ func (i items) own() items {
 func (f *fake) written(user string, item Item) {
 	roster := f.rosters[user]
 	had, there := roster[item.JID]
-	f.figures.add(&f.figures.Written, 1)
+	f.figures.count(&f.figures.Written)
 	if item.Subscription == "remove" {
 		f.journal.note("server: the roster of %s: %s is removed, was %q", user, item.JID, had.Name)
 		if there && f.truth.listedSince(user, had) {

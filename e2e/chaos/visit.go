@@ -32,7 +32,7 @@ func (v *visit) ask() {
 	id := fmt.Sprintf("roster-%d-%d", v.number, v.queries)
 	v.waiting, v.refused = id, false
 	v.mu.Unlock()
-	v.world().figures.add(&v.world().figures.Queries, 1)
+	v.world().figures.count(&v.world().figures.Queries)
 	v.world().journal.note("%s: asks, %s", v, id)
 	v.session.query(id)
 	v.world().moments.happened(clientAsks)
@@ -46,7 +46,7 @@ func (v *visit) giveUp() {
 	defer v.mu.Unlock()
 	if v.waiting != "" {
 		v.world().journal.note("%s: no answer to %s", v, v.waiting)
-		v.world().figures.add(&v.world().figures.Unanswered, 1)
+		v.world().figures.count(&v.world().figures.Unanswered)
 		v.waiting, v.refused = "", true
 	}
 }
@@ -68,11 +68,11 @@ func (v *visit) receive(id string, list []Item, err string) {
 	v.settled[id], v.waiting = true, ""
 	if err != "" {
 		w.journal.note("%s: %s is answered with the error %s", v, id, err)
-		w.figures.add(&w.figures.Refused, 1)
+		w.figures.count(&w.figures.Refused)
 		v.refused = true
 		return
 	}
-	w.figures.add(&w.figures.Answers, 1)
+	w.figures.count(&w.figures.Answers)
 	v.replace(id, list)
 	w.moments.happened(clientAnswered)
 }
@@ -117,11 +117,11 @@ func (v *visit) pushed(item Item) {
 	defer v.changed()
 	defer v.mu.Unlock()
 	w := v.world()
-	w.figures.add(&w.figures.Pushes, 1)
+	w.figures.count(&w.figures.Pushes)
 	w.moments.happened(clientPushed)
 	known, had := v.roster[item.JID]
 	if item.Subscription == "remove" {
-		w.figures.add(&w.figures.Removed, 1)
+		w.figures.count(&w.figures.Removed)
 		w.journal.note("%s: push: %s is removed, was %q", v, item.JID, known.Name)
 		if had {
 			v.vanished(known, "is removed by a push")

@@ -240,15 +240,20 @@ func (b *Backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.requests.add(userRequest{user, Request{URI: r.RequestURI, Header: r.Header.Clone()}})
+	if body, fault, ok := b.admit(w, r, user); ok {
+		b.answer(r.Context(), w, body, fault)
+	}
+}
+
+// admit is what to answer to a request for a user, once it is to be answered. ok is false if
+// that is done, or never to be.
+func (b *Backend) admit(w http.ResponseWriter, r *http.Request, user string) (body []byte, fault Fault, ok bool) {
 	body, fault, authorized := b.lookUp(user, r.Header)
 	if !authorized {
 		http.Error(w, "a required header is missing", http.StatusUnauthorized)
-		return
+		return nil, Fault{}, false
 	}
-	if !b.hold(r.Context(), fault) {
-		return
-	}
-	b.answer(r.Context(), w, body, fault)
+	return body, fault, b.hold(r.Context(), fault)
 }
 
 // lookUp is all that needs the lock in an answer. The body is nil for a user
@@ -323,12 +328,8 @@ func (b *Backend) edit(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.requests.add(userRequest{Edits, Request{URI: r.RequestURI, Header: r.Header.Clone(), Body: string(body)}})
-	_, fault, authorized := b.lookUp(Edits, r.Header)
-	if !authorized {
-		http.Error(w, "a required header is missing", http.StatusUnauthorized)
-		return
-	}
-	if !b.hold(r.Context(), fault) {
+	_, fault, ok := b.admit(w, r, Edits)
+	if !ok {
 		return
 	}
 	if fault.Status == 0 && fault.Body == nil && !b.apply(e.User, e.Action, e.JID, e.Name, e.Groups) {

@@ -140,7 +140,12 @@ func (c *rawComponent) push(to, id, item string) {
 // wait waits for a stanza that has text in it.
 func (c *rawComponent) wait(what, text string) rawStanza {
 	c.t.Helper()
-	stanza, _, err := c.arrived.wait(c.t.Context(), 0, func(s rawStanza) bool { return strings.Contains(s.Inner, text) })
+	return c.waitFor(what, func(s rawStanza) bool { return strings.Contains(s.Inner, text) })
+}
+
+func (c *rawComponent) waitFor(what string, is func(rawStanza) bool) rawStanza {
+	c.t.Helper()
+	stanza, _, err := c.arrived.wait(deadline(c.t), 0, is)
 	if err != nil {
 		c.t.Fatalf("%s did not reach the component: %v", what, err)
 	}

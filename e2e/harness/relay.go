@@ -14,6 +14,8 @@ type Relay struct {
 	target string
 	tasks  sync.WaitGroup
 
+	passed [2]atomic.Int64 // bytes: to the target, and from it
+
 	mu       sync.Mutex
 	listener net.Listener          // nil while connections are refused; guarded by mu, as all below and listen
 	pairs    map[*relayed]struct{} // the connections
@@ -93,6 +95,9 @@ func (r *Relay) Refuse() {
 		r.listener = nil
 	}
 }
+
+// Passed is how many bytes have come for the target, and from it, on all connections.
+func (r *Relay) Passed() (to, from int64) { return r.passed[0].Load(), r.passed[1].Load() }
 
 // Stall holds back every byte, in both directions, until Resume. Connections
 // stay, and new ones are taken.
@@ -182,8 +187,8 @@ func (r *Relay) relay(near net.Conn) {
 		p.cut()
 		return
 	}
-	r.tasks.Go(func() { r.pump(p, near, far) })
-	r.pump(p, far, near)
+	r.tasks.Go(func() { r.pump(p, near, far, &r.passed[1]) })
+	r.pump(p, far, near, &r.passed[0])
 	p.close()
 	r.mu.Lock()
 	delete(r.pairs, p)
@@ -191,7 +196,7 @@ func (r *Relay) relay(near net.Conn) {
 }
 
 // pump copies in one direction.
-func (r *Relay) pump(p *relayed, dst, src net.Conn) {
+func (r *Relay) pump(p *relayed, dst, src net.Conn, passed *atomic.Int64) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
@@ -201,6 +206,7 @@ func (r *Relay) pump(p *relayed, dst, src net.Conn) {
 			return
 		}
 		if !p.stranded.Load() {
+			passed.Add(int64(n))
 			if _, werr := dst.Write(buf[:n]); err == nil {
 				err = werr
 			}

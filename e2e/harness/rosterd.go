@@ -18,21 +18,6 @@ import (
 	"rosterd/internal/freeport"
 )
 
-// Build builds rosterd from its sources in root into the file output, with the
-// race detector if race is set, which needs a C compiler.
-func Build(ctx context.Context, root, output string, race bool) error {
-	args := []string{"build", "-buildvcs=false", "-o", output}
-	if race {
-		args = append(args, "-race")
-	}
-	cmd := exec.CommandContext(ctx, "go", append(args, ".")...)
-	cmd.Dir = root
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building rosterd: %w\n%s", err, out)
-	}
-	return nil
-}
-
 // RosterdOptions say how rosterd is started.
 type RosterdOptions struct {
 	Binary      string
@@ -158,27 +143,23 @@ func configYAML(settings map[string]any) string {
 
 // WaitReady waits until /readyz answers 200, and not that it stands by.
 func (r *Rosterd) WaitReady(ctx context.Context) error {
-	return r.waitReadyz(ctx, http.StatusOK, func(body string) bool { return !strings.HasPrefix(body, "standby") })
+	return r.waitReadyz(ctx, func(body string) bool { return !strings.HasPrefix(body, "standby") })
 }
 
 // WaitStandby waits until /readyz answers that it stands by.
 func (r *Rosterd) WaitStandby(ctx context.Context) error {
-	return r.waitReadyz(ctx, http.StatusOK, func(body string) bool { return strings.HasPrefix(body, "standby") })
+	return r.waitReadyz(ctx, func(body string) bool { return strings.HasPrefix(body, "standby") })
 }
 
-// WaitReadyz waits until /readyz answers with a status, or rosterd ends.
-func (r *Rosterd) WaitReadyz(ctx context.Context, status int) error {
-	return r.waitReadyz(ctx, status, func(string) bool { return true })
-}
-
-func (r *Rosterd) waitReadyz(ctx context.Context, status int, good func(body string) bool) error {
+// waitReadyz waits until /readyz answers 200 with a good body, or rosterd ends.
+func (r *Rosterd) waitReadyz(ctx context.Context, good func(body string) bool) error {
 	retry := time.NewTicker(20 * time.Millisecond)
 	defer retry.Stop()
 	last := "no answer"
 	for {
 		if answer, err := r.Metrics("/readyz").Get(ctx); err != nil {
 			last = err.Error()
-		} else if last = string(answer.Body); answer.Status == status && good(last) {
+		} else if last = string(answer.Body); answer.Status == http.StatusOK && good(last) {
 			return nil
 		}
 		select {
@@ -186,7 +167,7 @@ func (r *Rosterd) waitReadyz(ctx context.Context, status int, good func(body str
 		case <-r.process.done:
 			return fmt.Errorf("rosterd has ended\n%s", r.Log())
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for /readyz to answer %d: %w; last: %s\n%s", status, ctx.Err(), last, r.Log())
+			return fmt.Errorf("waiting for /readyz to answer 200: %w; last: %s\n%s", ctx.Err(), last, r.Log())
 		}
 	}
 }

@@ -75,7 +75,9 @@ func TestRosterd(t *testing.T) {
 }
 
 func TestBuildFails(t *testing.T) {
-	if err := Build(t.Context(), t.TempDir(), "rosterd", false); err == nil {
+	build, _, remove := Builds(t.TempDir())
+	defer remove()
+	if _, err := build(); err == nil {
 		t.Error("built nothing")
 	}
 }

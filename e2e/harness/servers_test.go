@@ -22,34 +22,43 @@ var libraries = []struct {
 
 func startProsody(t *testing.T, opts ProsodyOptions) *Server {
 	t.Helper()
-	Require(t.Context(), t)
-	p, err := StartProsody(t.Context(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(p.Log())
-		}
-		p.Close()
-	})
-	return p
+	return started(t, func(ctx context.Context) (*Server, error) { return StartProsody(ctx, opts) })
 }
 
 func startEjabberd(t *testing.T, opts EjabberdOptions) *Server {
 	t.Helper()
+	return started(t, func(ctx context.Context) (*Server, error) { return StartEjabberd(ctx, opts) })
+}
+
+// started is a server that runs until the end of the test.
+func started(t *testing.T, start func(context.Context) (*Server, error)) *Server {
+	t.Helper()
 	Require(t.Context(), t)
-	e, err := StartEjabberd(t.Context(), opts)
+	s, err := start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(e.Log())
+			t.Log(s.Log())
 		}
-		e.Close()
+		s.Close()
 	})
-	return e
+	return s
+}
+
+// login logs a client in, until the end of the test.
+func login(ctx context.Context, t *testing.T, open func(ClientOptions) (Client, error), opts ClientOptions) Client {
+	t.Helper()
+	client, err := open(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	if err := client.Login(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 // juliet is a server of one user.
@@ -75,14 +84,7 @@ func TestBothClients(t *testing.T) {
 		t.Run(library.name, func(t *testing.T) {
 			ctx := deadline(t)
 			jid := "juliet@example.org/" + strings.ReplaceAll(library.name, "/", ".")
-			client, err := library.open(ClientOptions{Address: p.ClientAddress(), JID: jid, Password: `a "pass\word"`})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			if err := client.Login(ctx); err != nil {
-				t.Fatal(err)
-			}
+			client := login(ctx, t, library.open, ClientOptions{Address: p.ClientAddress(), JID: jid, Password: `a "pass\word"`})
 			items, err := client.Roster(ctx)
 			if err != nil || !equalItems(items, want) {
 				t.Fatalf("roster %+v, %v", items, err)
@@ -141,14 +143,7 @@ func TestRosterError(t *testing.T) {
 	for _, library := range libraries {
 		t.Run(library.name, func(t *testing.T) {
 			ctx := deadline(t)
-			client, err := library.open(ClientOptions{Address: p.ClientAddress(), JID: "juliet@example.org/a", Password: "secret"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			if err := client.Login(ctx); err != nil {
-				t.Fatal(err)
-			}
+			client := login(ctx, t, library.open, ClientOptions{Address: p.ClientAddress(), JID: "juliet@example.org/a", Password: "secret"})
 			var stanzaError *StanzaError
 			if items, err := client.Roster(ctx); !errors.As(err, &stanzaError) || stanzaError.Condition != "service-unavailable" {
 				t.Errorf("roster %v, error %v", items, err)
@@ -180,12 +175,9 @@ func TestProsodyWithoutGrants(t *testing.T) {
 	}})
 	component := dialComponent(t, p)
 	for _, host := range p.Options().Hosts() {
-		_, _, err := component.arrived.wait(deadline(t), 0, func(s rawStanza) bool {
+		component.waitFor("the privilege of "+host, func(s rawStanza) bool {
 			return s.From == host && strings.Contains(s.Inner, "<privilege")
 		})
-		if err != nil {
-			t.Fatalf("%s announces nothing: %v", host, err)
-		}
 	}
 	stanzas, _ := component.arrived.since(0)
 	for _, s := range stanzas {
@@ -195,15 +187,8 @@ func TestProsodyWithoutGrants(t *testing.T) {
 	}
 
 	// The component may use any address: a push from the user herself.
-	client, err := NewGosrcClient(ClientOptions{Address: p.ClientAddress(), JID: "juliet@b.example/a", Password: "secret", RefusePushes: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
 	ctx := deadline(t)
-	if err := client.Login(ctx); err != nil {
-		t.Fatal(err)
-	}
+	client := login(ctx, t, NewGosrcClient, ClientOptions{Address: p.ClientAddress(), JID: "juliet@b.example/a", Password: "secret", RefusePushes: true})
 	component.send("<iq type='set' id='p' from='juliet@b.example' to='juliet@b.example/a'><query xmlns='jabber:iq:roster'>" + rawItem + "</query></iq>")
 	if item, err := client.WaitPush(ctx); err != nil || item.Name != "Romeo" {
 		t.Errorf("push %+v, %v", item, err)
@@ -221,12 +206,9 @@ func TestEjabberdGrants(t *testing.T) {
 	component := dialComponent(t, e)
 	component.wait("the delegation", "<delegated ")
 	for _, host := range []string{"b.example", "c.example"} {
-		_, _, err := component.arrived.wait(deadline(t), 0, func(s rawStanza) bool {
+		component.waitFor("the privilege of "+host, func(s rawStanza) bool {
 			return s.From == host && strings.Contains(s.Inner, "<privilege")
 		})
-		if err != nil {
-			t.Fatalf("%s announces nothing: %v", host, err)
-		}
 	}
 	stanzas, _ := component.arrived.since(0)
 	for _, s := range stanzas {
@@ -239,14 +221,7 @@ func TestEjabberdGrants(t *testing.T) {
 		t.Run(library.name, func(t *testing.T) {
 			ctx := deadline(t)
 			jid := name + "@b.example/" + strings.ReplaceAll(library.name, "/", ".")
-			client, err := library.open(ClientOptions{Address: e.ClientAddress(), JID: jid, Password: password})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer client.Close()
-			if err := client.Login(ctx); err != nil {
-				t.Fatal(err)
-			}
+			client := login(ctx, t, library.open, ClientOptions{Address: e.ClientAddress(), JID: jid, Password: password})
 			if items, err := client.Roster(ctx); err != nil || len(items) != 1 || items[0].Name != "Romeo" {
 				t.Fatalf("roster %+v, %v", items, err)
 			}
