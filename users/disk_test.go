@@ -101,6 +101,19 @@ func (d *disk) kill() {
 	d.killed, d.behind = true, nil
 }
 
+// doubt has all users in doubt, as the store has them when the process before may have told
+// them what it did not write.
+func (d *disk) doubt() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range []tables{d.now, d.kept} {
+		for name, u := range t.users {
+			u.Unsure, u.Answered = true, time.Time{}
+			t.users[name] = u
+		}
+	}
+}
+
 // next is the disk of the next process; the one before ended at a time.
 func (d *disk) next(ended time.Time) *disk {
 	d.mu.Lock()

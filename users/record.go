@@ -165,7 +165,14 @@ func stateOf(user jid.JID, r store.User) (state, error) {
 			return state{}, errRecord
 		}
 		ended = ended || t.Doubt
-		s.set(full, told{versioned: t.Versioned, doubt: t.Doubt || r.Unsure && t.Asked.After(r.Answered.Add(-2*store.Unsent)), asked: t.Asked, since: t.Since})
+		s.set(full, told{versioned: t.Versioned, doubt: t.Doubt, asked: t.Asked, since: t.Since})
+		if unsure := r.Unsure && t.Asked.After(r.Answered.Add(-2*store.Unsent)); unsure && !t.Doubt {
+			is := s.told[full]
+			if is.doubt = true; is.since.IsZero() { // it had everything: none of those who were never told anything
+				is.since = time.Now()
+			}
+			s.told[full] = is
+		}
 	}
 	for _, name := range r.Missed {
 		contact, err := jid.Parse(name) // a client may name one with a resource

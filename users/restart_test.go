@@ -447,6 +447,24 @@ func TestRecordAfterAKill(t *testing.T) {
 	})
 }
 
+// Who surely had everything, and is in doubt as the process before may not have written all,
+// is told what is removed, too: they are none of those who were never told anything.
+func TestInDoubtAfterAll(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.login("a", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		time.Sleep(2 * confirmed)
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse", "paris@example.org Paris")
+		w.refreshJuliet()
+		w.took()
+		w.kept.flush(-1)
+		w.kept.doubt()
+		w.backend.set("juliet", "nurse@example.org Nurse")
+		w.restart(true)
+		w.refreshJuliet()
+		w.expectInAnyOrder("push a changed nurse Nurse", "push a removed romeo ", "push a removed paris ")
+	})
+}
+
 func TestGuardWithoutRecord(t *testing.T) {
 	inKept(t, func(t *testing.T, w *world) {
 		w.login("a", many(20)...)
