@@ -12,6 +12,7 @@ import (
 type handed struct {
 	Table, Key string
 	WithRoster bool // as that of change
+	Unread     bool // see PutUnread
 	At         time.Time
 	User       *User // one of these, or none: it is deleted
 	Resource   *Resource
@@ -61,6 +62,9 @@ func (s *Store) Unwritten() ([]byte, error) {
 		all = append(all, h)
 	}
 	s.queue.mu.Unlock()
+	for _, u := range s.allUnread() {
+		all = append(all, handed{Table: users.name, Key: u.JID, Unread: true, User: &u})
+	}
 	if len(all) == 0 {
 		return nil, failed
 	}
@@ -79,6 +83,12 @@ func (s *Store) adopt(data []byte) error {
 		return err
 	}
 	for _, h := range all {
+		if h.Unread { // behind what else there is of the user
+			if err := s.join(*h.User); err != nil {
+				return err
+			}
+			continue
+		}
 		for _, t := range tables {
 			if t.name != h.Table {
 				continue

@@ -140,6 +140,9 @@ type Store struct {
 	reached time.Time  // when something was written, or the store opened
 	flushed time.Time  // when that was
 
+	unreadMu sync.Mutex      // guards unread
+	unread   map[string]User // see PutUnread
+
 	superseded func()      // is called when another instance is active; nil: none can be
 	given      atomic.Bool // up, see Abandon
 
@@ -240,6 +243,7 @@ func (s *Store) PutUser(u User, withRoster bool, done func()) {
 	if !withRoster {
 		u.Roster = nil
 	}
+	s.read(u.JID)
 	s.put(&change{id: id{users, u.JID}, value: u.copied(), roster: withRoster}, done)
 }
 
@@ -408,9 +412,15 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.stop()
 		s.work.Wait()
+		var unread error
+		if !s.given.Load() { // else it was handed over
+			for _, u := range s.allUnread() {
+				unread = cmp.Or(unread, s.join(u))
+			}
+		}
 		s.put(alive(), nil)
 		s.queue.close()
-		s.closeErr = cmp.Or(s.flush(), s.db.checkpoint(true), s.db.close(true))
+		s.closeErr = cmp.Or(unread, s.flush(), s.db.checkpoint(true), s.db.close(true))
 		s.queue.release()
 	})
 	return s.closeErr

@@ -16,8 +16,9 @@ import (
 // the process is killed first. What somebody waits for is written at once, with all before.
 type disk struct {
 	mu     sync.Mutex
-	now    tables // what the process sees
-	kept   tables // what the next one will
+	now    tables     // what the process sees
+	unread store.User // what PutUnread got last
+	kept   tables     // what the next one will
 	behind []change
 	killed bool
 	ended  time.Time
@@ -185,6 +186,13 @@ func (d *disk) PutUser(u store.User, withRoster bool, done func()) {
 	if done != nil {
 		go d.wait(done)
 	}
+}
+
+// PutUnread implements Store. What it is for cannot be read here until the end: see lose.
+func (d *disk) PutUnread(u store.User) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.unread = u
 }
 
 // wait calls done when what was put is on the disk, or the disk is full.

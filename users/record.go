@@ -20,6 +20,9 @@ const forgettable = time.Hour
 // process cannot lose it.
 func (u *user) save(done func()) {
 	if u.unread { // as if it could not be written
+		if len(u.told) > 0 {
+			u.m.Store.PutUnread(u.recordUnread())
+		}
 		if done != nil {
 			done()
 		}
@@ -75,6 +78,37 @@ func (u *user) record() store.User {
 	slices.Sort(r.Missed)
 	for _, f := range u.former {
 		r.Former = append(r.Former, store.Former{Contact: f.contact.String(), Removed: f.removed})
+	}
+	return r
+}
+
+// recordUnread is what the clients were told of a user whose state could not be read: what they
+// may show, and since when.
+func (u *user) recordUnread() store.User {
+	r := store.User{JID: u.jid.String(), Epoch: u.epoch}
+	for full, t := range u.told {
+		if t.since.IsZero() {
+			t.since = u.saved
+		}
+		r.Told = append(r.Told, store.Told{Resource: full.Resource(), Versioned: t.versioned, Doubt: true, Since: t.since})
+	}
+	shown := maps.Clone(u.missed)
+	if shown == nil {
+		shown = make(map[jid.JID]struct{})
+	}
+	for _, item := range u.last.Items() {
+		shown[item.JID] = struct{}{}
+	}
+	for _, f := range u.former {
+		shown[f.contact] = struct{}{}
+	}
+	for p := range u.inFlight {
+		for _, contact := range p.contacts {
+			shown[contact] = struct{}{}
+		}
+	}
+	for contact := range shown {
+		r.Missed = append(r.Missed, contact.String())
 	}
 	return r
 }

@@ -371,6 +371,28 @@ func TestStoreAway(t *testing.T) {
 	})
 }
 
+// What clients were told without what the store has is not lost with the process: they are in
+// doubt, and what they may show is missed.
+func TestToldWhileTheStoreIsAway(t *testing.T) {
+	inKept(t, func(t *testing.T, w *world) {
+		w.login("a", "romeo@example.org Romeo")
+		w.restart(false)
+		w.kept.lose(errors.New("away"))
+		w.backend.set("juliet", "nurse@example.org Nurse", "paris@example.org Paris")
+		w.refreshJuliet()
+		w.backend.set("juliet", "nurse@example.org Nurse")
+		w.refreshJuliet()
+		w.took()
+		got := w.kept.unread
+		slices.Sort(got.Missed)
+		if len(got.Told) != 1 || got.Told[0].Resource != "a" || !got.Told[0].Doubt || got.Told[0].Since.IsZero() ||
+			!slices.Equal(got.Missed, []string{"nurse@example.org", "paris@example.org"}) {
+			t.Errorf("%+v", got)
+		}
+		w.kept.lose(nil)
+	})
+}
+
 // A version counts for nothing while it is not known whether it is outdated.
 func TestStoreAwayVersion(t *testing.T) {
 	inKept(t, func(t *testing.T, w *world) {

@@ -127,6 +127,9 @@ type Store interface {
 	// once, when a kill of the process cannot lose it, or when it could not be written:
 	// from any goroutine, or before PutUser returns, which then writes by itself.
 	PutUser(u store.User, withRoster bool, done func())
+	// PutUnread keeps what the clients of a user were told while what is kept could not be
+	// read, until the next PutUser, or the end, when both are put together.
+	PutUnread(u store.User)
 	DeleteUser(jid string)
 	// Sync calls done, as PutUser does, when all that was put before is written.
 	Sync(done func())
