@@ -200,14 +200,14 @@ func (a *app) run() {
 	a.stream.Go(func() { a.component.Run(a.streams, a.manager) })
 }
 
-// work makes what needs the state, which is open.
+// work makes what needs the state, which is open. It reads first: until that has succeeded
+// nothing is made that would have to be stopped.
 func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
 	registry, m := a.registry, a.counters
 	if a.sessions, err = session.Load(a.state); err != nil {
 		return err
 	}
 	sessions := a.sessions
-	metrics.RegisterSessions(registry, sessions.Counts)
 	secured, err := cfg.XMPP.TLS.Client()
 	if err != nil {
 		return err
@@ -235,6 +235,7 @@ func (a *app) work(cfg config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	metrics.RegisterSessions(registry, sessions.Counts)
 	a.stops = append(a.stops, a.stopStream)
 	a.fetcher.Recovered(a.manager.Hasten)
 	var hub *presence.Hub // nil: no presence is relayed

@@ -22,6 +22,7 @@ const (
 	tellFor    = 2 * time.Minute // and afterwards, as it may have been cut off
 	lookAfter  = time.Second     // how often is looked whether who was passed a refresh is active
 	someUsers  = 10_000          // that are entered, or refreshed for having been, at a time
+	readAfter  = time.Second     // what could not be read when this instance took over is read again
 )
 
 // pair is this instance of a pair: it stands by until it has the lease, works while it does,
@@ -42,7 +43,14 @@ type pair struct {
 	hand    sync.Once
 	handed  chan struct{} // when somebody has asked for what is left
 
-	lease *store.Lease // set by takeOver before working is; read by others while working
+	lease  *store.Lease // set by takeOver before working is; read by others while working
+	before *before      // of the lease, once that one was told; nil: it was not. Of serve's loop
+}
+
+// before is what the instance that was active before has left.
+type before struct {
+	left     refresh.Left
+	doubtful bool // see tell
 }
 
 // newPair connects to nothing yet.
@@ -79,7 +87,7 @@ func (p *pair) active() <-chan *store.Lease {
 
 // over is closed when this instance is not the active one any more.
 func (p *pair) over() <-chan struct{} {
-	if p == nil || p.lease == nil {
+	if p == nil || !p.working.Load() { // see takeOver
 		return nil
 	}
 	return p.lease.Lost()
@@ -94,22 +102,40 @@ func (p *pair) confirm() func(context.Context) error {
 	return p.lease.Confirm
 }
 
-// takeOver makes this instance, which has the lease, work.
+// takeOver makes this instance, which has the lease, work. If the database goes away before it
+// does, nobody was told anything yet: it is called with the lease again.
 func (a *app) takeOver(l *store.Lease) error {
 	p := a.pair
+	select {
+	case <-l.Lost():
+		l.Release(false)
+		p.lease, p.before = nil, nil
+		p.stand()
+		return nil
+	default:
+	}
 	p.lease = l
-	cfg := *a.cfg.Load()
 	began := time.Now()
-	var left refresh.Left
-	doubtful := false
-	if before := l.Before; before.Term > 0 && !before.Ended {
-		left, doubtful = p.tell(before.URL)
+	if p.before == nil {
+		p.before = new(before)
+		if is := l.Before; is.Term > 0 && !is.Ended {
+			p.before.left, p.before.doubtful = p.tell(is.URL)
+		}
 	}
-	var err error
-	if a.state, err = l.Open(a.storeOptions(cfg, a.log), doubtful, left.Unwritten); err != nil {
-		return fmt.Errorf("state.url: %w", err)
-	}
-	if err := a.work(cfg, a.log); err != nil {
+	left, doubtful := p.before.left, p.before.doubtful
+	cfg := *a.cfg.Load()
+	switch err := a.open(l, cfg, doubtful, left.Unwritten); {
+	case errors.Is(err, store.ErrAway):
+		a.log.Warn("what is kept cannot be read: this instance works as soon as it can", "err", err)
+		p.running.Go(func() {
+			select {
+			case <-p.ends.Done():
+			case <-time.After(readAfter):
+				p.leases <- l
+			}
+		})
+		return nil
+	case err != nil:
 		return err
 	}
 	a.listenAdmin(cfg.State.Path)
@@ -117,6 +143,21 @@ func (a *app) takeOver(l *store.Lease) error {
 	a.run()
 	p.running.Go(p.entered)
 	a.log.Info("this instance is the active one", "term", l.Term, "before", l.Before.URL, "it_ended", l.Before.Ended, "doubtful", doubtful, "handed_over_bytes", len(left.Unwritten), "took", time.Since(began))
+	return nil
+}
+
+// open opens the state, and makes what needs it. If it fails, there is no state.
+func (a *app) open(l *store.Lease, cfg config.Config, doubtful bool, left []byte) error {
+	state, err := l.Open(a.storeOptions(cfg, a.log), doubtful, left)
+	if err != nil {
+		return fmt.Errorf("state.url: %w", err)
+	}
+	a.state = state
+	if err := a.work(cfg, a.log); err != nil {
+		a.state = nil
+		_ = state.Close() // err is the cause; what it could not write is put again, or in doubt
+		return err
+	}
 	return nil
 }
 

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,26 +153,7 @@ func TestTheOneBeforeEndsLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	cut.Release(false)
-	file := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(file, []byte(`
-xmpp: {address: "127.0.0.1:1", domain: contacts.example.org, secret: hunter2, hosts: [example.org]}
-contacts: {url: "http://127.0.0.1:1/contacts/%s"}
-refresh: {listen: "127.0.0.1:0", advertise: "http://127.0.0.1:1"}
-metrics: {listen: "127.0.0.1:0"}
-state: {url: "`+server.URL()+`"}
-`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Chdir(t.TempDir()) // for the socket
-	t.Setenv("STATE_DIRECTORY", "")
-	cfg, _, err := config.Load(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := assemble(cfg, slog.New(slog.NewTextHandler(log, nil)), new(metrics.Events))
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := instance(t, server.URL(), log)
 	defer a.stop()
 	a.pair.stand()
 	select {
@@ -194,5 +179,149 @@ state: {url: "`+server.URL()+`"}
 			defer log.mu.Unlock()
 			t.Fatalf("nobody is refreshed:\n%s", log.text.String())
 		}
+	}
+}
+
+// instance is one of a pair, which does not stand by yet.
+func instance(t *testing.T, database string, log io.Writer) *app {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(`
+xmpp: {address: "127.0.0.1:1", domain: contacts.example.org, secret: hunter2, hosts: [example.org]}
+contacts: {url: "http://127.0.0.1:1/contacts/%s"}
+refresh: {listen: "127.0.0.1:0", advertise: "http://127.0.0.1:1"}
+metrics: {listen: "127.0.0.1:0"}
+state: {url: "`+database+`"}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir()) // for the socket
+	t.Setenv("STATE_DIRECTORY", "")
+	cfg, _, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := assemble(cfg, slog.New(slog.NewTextHandler(log, nil)), new(metrics.Events))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// cutter relays connections to a database. The first one over which a client sends a text is
+// cut then.
+type cutter struct {
+	net.Listener
+	text string
+	cut  atomic.Bool // it was
+}
+
+func (c *cutter) serve(database string) {
+	for {
+		client, err := c.Accept()
+		if err != nil {
+			return // the test has ended
+		}
+		server, err := net.Dial("tcp", database)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		go func() { defer client.Close(); _, _ = io.Copy(client, server) }()
+		go func() {
+			defer server.Close()
+			defer client.Close()
+			b := make([]byte, 1<<16)
+			for {
+				n, err := client.Read(b)
+				if strings.Contains(string(b[:n]), c.text) && c.cut.CompareAndSwap(false, true) {
+					return
+				}
+				if _, failed := server.Write(b[:n]); err != nil || failed != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// The database goes away when an instance has the lease, while it reads what it needs to work.
+// It has told nobody anything, and works when it can.
+func TestDatabaseAwayAtATakeover(t *testing.T) {
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	for _, reads := range []string{
+		"SELECT value FROM (SELECT * FROM rosterd.meta", // when the instance before was alive
+		"SELECT bare, resource, connected",
+		"SELECT key, value FROM",
+		"SELECT jid, why, since FROM",
+	} {
+		t.Run(reads, func(t *testing.T) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &cutter{Listener: l, text: reads}
+			go c.serve(server.Address())
+			defer l.Close()
+			a := instance(t, server.At(l.Addr().String(), "postgres"), t.Output())
+			defer a.stop()
+			a.pair.stand()
+			for tries := 1; !a.working.Load(); tries++ {
+				select {
+				case lease := <-a.pair.active():
+					if err := a.takeOver(lease); err != nil {
+						t.Fatal(err)
+					}
+				case <-t.Context().Done():
+					t.Fatal("it does not take over")
+				}
+				if cut := c.cut.Load(); !cut || tries == 1 && a.working.Load() {
+					t.Fatalf("it works at try %d, cut %v", tries, cut)
+				}
+			}
+		})
+	}
+}
+
+// What cannot be read, however often it is tried, ends an instance that takes over.
+func TestDamageAtATakeover(t *testing.T) {
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	a := instance(t, server.URL(), t.Output())
+	defer a.stop()
+	a.pair.stand()
+	lease := <-a.pair.active()
+	if err := server.Exec(t.Context(), "ALTER TABLE rosterd.resources RENAME TO lost"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.takeOver(lease); err == nil || errors.Is(err, store.ErrAway) {
+		t.Errorf("it goes on: %v", err)
+	}
+}
+
+// An instance whose lease is lost while it could not read stands by again.
+func TestLostAtATakeover(t *testing.T) {
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	a := instance(t, server.URL(), t.Output())
+	defer a.stop()
+	a.pair.stand()
+	lost := <-a.pair.active()
+	lost.Lose()
+	if err := a.takeOver(lost); err != nil || a.working.Load() {
+		t.Fatalf("%v, working %v", err, a.working.Load())
+	}
+	if err := a.takeOver(<-a.pair.active()); err != nil || !a.working.Load() || a.pair.lease.Term != lost.Term+1 {
+		t.Errorf("%v, working %v", err, a.working.Load())
 	}
 }

@@ -135,13 +135,42 @@ func explain(where string, err error) error {
 			return fmt.Errorf("database %s: %s: the role has to be allowed to make the schema %s (GRANT CREATE ON DATABASE)", where, ofServer.Message, postgresSchema)
 		}
 	}
+	away := isAway(err)
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		err = errors.Unwrap(failed) // without the user's name, and all addresses once more
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("database %s does not answer", where)
+		err = fmt.Errorf("database %s does not answer", where)
+	} else {
+		err = fmt.Errorf("database %s: %w", where, err)
 	}
-	return fmt.Errorf("database %s: %w", where, err)
+	if away {
+		return awayError{err}
+	}
+	return err
+}
+
+// ErrAway is what errors are that may be none the next time: the database cannot be reached,
+// does not answer, or lacks something at present.
+var ErrAway = errors.New("the database is away")
+
+type awayError struct{ error }
+
+func (e awayError) Unwrap() error        { return e.error }
+func (e awayError) Is(target error) bool { return target == ErrAway }
+
+// isAway reports whether an error is ErrAway: what the server says by its class (PostgreSQL,
+// appendix A), or the connection.
+func isAway(err error) bool {
+	ofServer, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return true
+	}
+	switch ofServer.Code[:min(2, len(ofServer.Code))] {
+	case "08", "40", "53", "55", "57": // connection, rolled back, lacks resources, locked, an operator
+		return true
+	}
+	return ofServer.Code == "25P03" // idle in a transaction for too long
 }
 
 // postgres is a database of a pair, as the active instance of a term writes it.
