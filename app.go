@@ -33,7 +33,8 @@ import (
 )
 
 // How long each step of a stop may take. Closing the stream takes 3 s at most, what is
-// being written to the server's own rosters 0.5 s, and all together stay below 10 s.
+// being written to the server's own rosters 0.5 s, and all together stay below 10 s. A pair's
+// database is given up meanwhile if it does not answer, see [store.Pair.End].
 const (
 	httpWork   = 4 * time.Second // requests in flight; then they are answered with what there is
 	httpStop   = time.Second     // those answers
@@ -62,6 +63,7 @@ func serve(ctx context.Context, hangups <-chan os.Signal, file string, logs io.W
 		a.run()
 	} else {
 		a.pair.stand()
+		defer context.AfterFunc(ctx, a.pair.leave)() // it may be taking over
 	}
 	tellSystemd(log, daemon.SdNotifyReady)
 	beats, endBeats := context.WithCancel(context.Background())

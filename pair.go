@@ -271,6 +271,7 @@ func (a *app) giveUp() {
 func (p *pair) leave() {
 	if p != nil {
 		p.end()
+		p.db.End()
 	}
 }
 

@@ -8,10 +8,12 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"rosterd/internal/leak"
+	"rosterd/internal/pgserver"
 	"rosterd/xmlstream"
 )
 
@@ -131,4 +133,87 @@ state: {path: %q}
 	}
 	<-posted
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// silencer relays connections to a database, until nothing comes or goes any more.
+type silencer struct {
+	net.Listener
+	mu    sync.RWMutex // held while it is silent
+	conns sync.WaitGroup
+}
+
+func (s *silencer) serve(database string) {
+	for {
+		client, err := s.Accept()
+		if err != nil {
+			return // the test has ended
+		}
+		s.conns.Go(func() {
+			defer client.Close()
+			s.mu.RLock()
+			server, err := net.Dial("tcp", database)
+			s.mu.RUnlock()
+			if err != nil {
+				return
+			}
+			defer server.Close()
+			s.conns.Go(func() { defer client.Close(); s.relay(client, server) })
+			s.relay(server, client)
+		})
+	}
+}
+
+func (s *silencer) relay(to, from net.Conn) {
+	b := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(b)
+		s.mu.RLock()
+		_, failed := to.Write(b[:n])
+		s.mu.RUnlock()
+		if err != nil || failed != nil {
+			return
+		}
+	}
+}
+
+// An instance of a pair stops within 10 s while its database is silent: each of its parts waits
+// for that.
+func TestStopWhileTheDatabaseIsSilent(t *testing.T) {
+	database, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer database.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := &silencer{Listener: l}
+	relay.conns.Go(func() { relay.serve(database.Address()) })
+	defer relay.conns.Wait()
+	defer l.Close()
+	t.Chdir(t.TempDir()) // for the socket
+	t.Setenv("STATE_DIRECTORY", "")
+	file := configured(t, fmt.Sprintf(`
+xmpp: {address: "127.0.0.1:1", domain: contacts.example.org, secret: x, hosts: [example.org]}
+contacts: {url: "http://127.0.0.1:1/%%s"}
+refresh: {listen: "127.0.0.1:0", advertise: "http://127.0.0.1:1"}
+metrics: {listen: "127.0.0.1:0"}
+state: {url: %q}
+`, database.At(l.Addr().String(), "postgres")))
+	log := &logs{lines: make(chan string, 100)}
+	stop := begin(t, file, log)
+	for line := range log.lines {
+		if strings.Contains(line, "this instance is the active one") {
+			break
+		}
+	}
+	relay.mu.Lock()
+	began := time.Now()
+	stop() // it could not write its state
+	took := time.Since(began)
+	relay.mu.Unlock()
+	if took > 10*time.Second {
+		t.Errorf("the stop took %v\n%s", took, log.text.String())
+	}
 }

@@ -38,6 +38,7 @@ type Pair struct {
 	config                   *pgxpool.Config
 	logger                   *slog.Logger
 	pool                     *pgxpool.Pool // for what stands by
+	grace                    *grace
 
 	mu  sync.Mutex // guards all below
 	num int        // the pair's number; 0: not known yet
@@ -57,7 +58,7 @@ func NewPair(url, domain, advertise string, logger *slog.Logger) (*Pair, error) 
 	c := config.ConnConfig
 	configure(c)
 	where := net.JoinHostPort(c.Host, fmt.Sprint(c.Port)) + "/" + c.Database
-	p := &Pair{domain: domain, advertise: advertise, where: where, config: config, logger: logger, err: errors.New("not connected to the database yet")}
+	p := &Pair{domain: domain, advertise: advertise, where: where, config: config, logger: logger, grace: newGrace(), err: errors.New("not connected to the database yet")}
 	if p.pool, err = p.newPool("stands by", 2); err != nil {
 		return nil, err
 	}
@@ -85,8 +86,12 @@ func applicationName(domain, as string) string {
 // String is where the database is, without a password.
 func (p *Pair) String() string { return "postgres://" + p.where }
 
+// End says that this instance ends: the database is not waited for for long any more, not by
+// its lease, nor by its store. It may be called again.
+func (p *Pair) End() { p.grace.end() }
+
 // Close closes the connections that are not a lease's.
-func (p *Pair) Close() { closePool(p.pool) }
+func (p *Pair) Close() { p.grace.closePool(p.pool) }
 
 // Err is why the database cannot be reached by who stands by, or nil.
 func (p *Pair) Err() error {
@@ -463,7 +468,7 @@ func (l *Lease) keep(ctx context.Context, c *pgx.Conn) error {
 		switch {
 		case err == nil:
 			l.sureSince(began)
-		case errors.Is(err, context.DeadlineExceeded):
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 			l.tried(began)
 		}
 		if err != nil {
@@ -487,6 +492,7 @@ func (l *Lease) keep(ctx context.Context, c *pgx.Conn) error {
 func (l *Lease) beat(c *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
 	defer cancel()
+	defer l.pair.grace.limit(ctx, cancel)()
 	results, err := c.PgConn().Exec(ctx, fmt.Sprintf(`COMMIT; BEGIN;
 		SELECT (SELECT term FROM rosterd.pairs WHERE pair = %d) = %d, EXISTS (SELECT 1 FROM rosterd.entered WHERE pair = %[1]d)`, l.num, l.Term)).ReadAll()
 	if err != nil {
@@ -597,10 +603,10 @@ func (l *Lease) Open(o Options, doubtful bool, left []byte) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &database{&postgres{pool: pool, where: l.pair.where, pair: l.num, term: l.Term}, newStatements(l.num)}
+	d := &database{&postgres{pool: pool, where: l.pair.where, grace: l.pair.grace, pair: l.num, term: l.Term}, newStatements(l.num)}
 	ended, err := d.lastAlive()
 	if err != nil {
-		closePool(pool)
+		l.pair.grace.closePool(pool)
 		return nil, err
 	}
 	s := newStore(&Store{options: o, db: d, remote: true, ended: ended, superseded: l.superseded}, doubtful)

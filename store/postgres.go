@@ -23,7 +23,8 @@ const (
 	// it; scanWithin, if it has to look at all rows first.
 	answerWithin = 5 * time.Second
 	scanWithin   = time.Minute
-	connections  = 4 // beside the one with the lock
+	endWithin    = 2 * time.Second // instead of either, once this instance ends
+	connections  = 4               // beside the one with the lock
 )
 
 // forPostgres makes schema one of PostgreSQL's: each row is some pair's, and texts are
@@ -177,6 +178,7 @@ func isAway(err error) bool {
 type postgres struct {
 	pool  *pgxpool.Pool
 	where string
+	grace *grace
 	pair  int
 	term  int64
 
@@ -184,8 +186,9 @@ type postgres struct {
 }
 
 func (p *postgres) query(f func(row) error, statement string, args ...any) error {
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(p.grace.over)
 	defer cancel(nil)
+	defer p.grace.limit(ctx, func() { cancel(context.DeadlineExceeded) })()
 	first := answerWithin
 	if len(args) == 0 { // of all rows
 		first = scanWithin
@@ -229,8 +232,9 @@ func (p *postgres) explain(ctx context.Context, err error) error {
 
 // transact sends all statements at once: they are one transaction.
 func (p *postgres) transact(f func(execute) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), answerWithin)
+	ctx, cancel := context.WithTimeout(p.grace.over, answerWithin)
 	defer cancel()
+	defer p.grace.limit(ctx, p.grace.giveUp)()
 	var batch pgx.Batch
 	batch.Queue("SELECT rosterd.write_as($1, $2)", p.pair, p.term)
 	err := f(func(statement string, args ...any) error {
@@ -268,13 +272,44 @@ func (p *postgres) checkpoint(bool) error { return nil }
 
 func (p *postgres) close(bool) error {
 	p.closed.Store(true)
-	closePool(p.pool)
+	p.grace.closePool(p.pool)
 	return nil
+}
+
+// grace is how long the database is waited for when this instance ends: endWithin for each
+// answer. When a write was not answered for so long, nothing is asked any more. Its methods are
+// safe for concurrent use.
+type grace struct {
+	ending context.Context // ends when this instance does
+	end    context.CancelFunc
+	over   context.Context // ends when nothing is asked any more
+	cancel context.CancelCauseFunc
+}
+
+func newGrace() *grace {
+	g := new(grace)
+	g.ending, g.end = context.WithCancel(context.Background())
+	g.over, g.cancel = context.WithCancelCause(context.Background())
+	return g
+}
+
+func (g *grace) giveUp() { g.cancel(context.DeadlineExceeded) }
+
+// limit has f called if ctx, that of a question, has not ended endWithin after this instance
+// began to end. The caller calls stop, and ends ctx, when it is answered.
+func (g *grace) limit(ctx context.Context, f func()) (stop func() bool) {
+	return context.AfterFunc(g.ending, func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(endWithin):
+			f()
+		}
+	})
 }
 
 // closePool closes a pool when all of its connections are free. A database that says nothing
 // would have it wait for 15 s: it waits for 1 s at most, and the rest ends by itself.
-func closePool(p *pgxpool.Pool) {
+func (g *grace) closePool(p *pgxpool.Pool) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -282,6 +317,7 @@ func closePool(p *pgxpool.Pool) {
 	}()
 	select {
 	case <-closed:
+	case <-g.over.Done():
 	case <-time.After(time.Second):
 	}
 }
