@@ -428,3 +428,29 @@ func TestRefreshHasTheServersRosterKeptOnce(t *testing.T) {
 		}
 	})
 }
+
+// What the store has of a user who could not be read is not what clients were told since: the
+// server is not given it before the backend has said which is true.
+func TestServersRosterAfterTheStoreWasAway(t *testing.T) {
+	inWorld(t, Limits{Cache: 1 << 20}, func(t *testing.T, w *world) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.login("a", "romeo@example.org Romeo")
+		w.restart(false)
+		s := &server{m: w.Manager, rosters: make(map[jid.JID]*roster.Roster)}
+		w.KeepServerRosters(s)
+		w.kept.lose(errors.New("away"))
+		w.backend.set("juliet", "nurse@example.org Nurse", "paris@example.org Paris")
+		w.refreshJuliet()
+		w.backend.fail(errors.New("down"))
+		w.kept.lose(nil)
+		time.Sleep(5 * time.Second)
+		if r, known := w.Known(juliet); known {
+			t.Errorf("%d contacts are known", r.Len())
+		}
+		w.backend.fail(nil)
+		time.Sleep(time.Minute)
+		if n := s.has(juliet).Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
+		}
+	})
+}
