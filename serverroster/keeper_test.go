@@ -968,6 +968,28 @@ func TestNothingIsTakenBack(t *testing.T) {
 	})
 }
 
+// Nor is the rest of a portion, where the server pushes what is written.
+func TestNothingOfAPortionIsTakenBack(t *testing.T) {
+	test(t, func(w *world) {
+		w.name = "api"
+		w.server.each = time.Millisecond
+		w.server.put(juliet, many(30))
+		began := 0
+		w.server.onSet = func(user jid.JID) {
+			if began++; began == 8 {
+				w.server.onSet = nil
+				w.know(user, many(30))
+			}
+		}
+		w.keep(juliet, many(2))
+		w.settle()
+		w.equal(juliet, many(30))
+		if w.server.removals != 8 {
+			t.Errorf("%d removals, want those before and the one that was under way", w.server.removals)
+		}
+	})
+}
+
 // A user edits what is being written, and what was written.
 func TestEdits(t *testing.T) {
 	test(t, func(w *world) {

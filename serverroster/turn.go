@@ -268,6 +268,9 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 			break
 		}
 		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))
+		if t.pushes() { // else a portion would be pushed behind what clients were told meanwhile
+			n = 1
+		}
 		if !t.proven && !t.j.tried {
 			if n = min(n, manyUndone-len(t.sent)); n <= 0 {
 				break

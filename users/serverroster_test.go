@@ -454,3 +454,27 @@ func TestServersRosterAfterTheStoreWasAway(t *testing.T) {
 		}
 	})
 }
+
+// As soon as one client was told, the keeper is not to write what was true before.
+func TestKnownWithTheFirstPush(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		none := ""
+		w.login("a", "romeo@example.org Romeo")
+		s.answer(true)
+		w.version = &none // b is told by a push of its own
+		w.login("b", "romeo@example.org Romeo")
+		s.answer(true)
+		var known []int
+		w.set(func() {
+			w.pushing = func() {
+				r, _ := w.Known(mustJID(t, "juliet@example.org"))
+				known = append(known, r.Len())
+			}
+		})
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		w.refreshJuliet()
+		if !slices.Equal(known, []int{1, 2}) {
+			t.Errorf("%d contacts are known at each push", known)
+		}
+	})
+}
