@@ -189,3 +189,21 @@ func TestFakeDelegatesNoProbes(t *testing.T) {
 		}
 	}
 }
+
+// A life that begins while a run ends would keep it from ending.
+func TestNoLifeAfterTheEnd(t *testing.T) {
+	w, err := build(Options{Kind: LikeProsody, Seed: 1, Binary: built(t), Logs: t.TempDir()}, additions(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	d := w.daemon
+	d.close()
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	if d.current() != nil {
+		t.Error("there is one more life")
+		d.close()
+	}
+}
