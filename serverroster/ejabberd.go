@@ -309,7 +309,7 @@ func (w ejabberdWay) Get(ctx context.Context, user jid.JID) (*roster.Roster, err
 const itemTries = 4
 
 // Set implements [Way]. An item with which ejabberd has a fault of its own each time is
-// refused, if ejabberd can write at all: the items behind it do not wait for it.
+// refused as faulty, if ejabberd can write at all: the items behind it do not wait for it.
 func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
 	var refused RefusedError
 	for _, c := range changes {
@@ -327,7 +327,7 @@ func (w ejabberdWay) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 		case isMessage(err, "'user'"):
 			why = "ejabberd does not take the JID"
 		case w.isFaulty(ctx, user, err):
-			why = err.Error()
+			why, refused.Faulty = err.Error(), true
 		default:
 			return w.e.failed(ctx, err)
 		}

@@ -75,6 +75,7 @@ type fakeServer struct {
 	prepare  func(jid.JID) jid.JID                 // how the server writes an address; nil: as it is
 	store    func(roster.Item) roster.Item         // what it makes of an item; nil: what it is
 	refuses  map[jid.JID]bool                      // contacts
+	faults   map[jid.JID]int                       // how often it has one with a contact yet
 	fails    func(user jid.JID, item string) error // item "": a get
 	lies     bool                                  // it confirms and does nothing
 	swallows bool                                  // it does not even confirm
@@ -97,7 +98,7 @@ type portion struct {
 }
 
 func newFakeServer() *fakeServer {
-	return &fakeServer{rosters: make(map[jid.JID]map[jid.JID]roster.Item), none: make(map[jid.JID]bool), refuses: make(map[jid.JID]bool)}
+	return &fakeServer{rosters: make(map[jid.JID]map[jid.JID]roster.Item), none: make(map[jid.JID]bool), refuses: make(map[jid.JID]bool), faults: make(map[jid.JID]int)}
 }
 
 var errStream = errors.New("the stream is lost")
@@ -182,10 +183,12 @@ func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Cha
 		if err := s.wait(ctx, s.each+s.grows*time.Duration(s.has(user).Len())); err != nil {
 			return err
 		}
-		if err := s.set(ctx, user, c); errors.As(err, new(*RefusedError)) {
+		var refusal *RefusedError
+		if err := s.set(ctx, user, c); errors.As(err, &refusal) {
 			if refused == nil {
 				refused = &RefusedError{Why: "not-acceptable"}
 			}
+			refused.Faulty = refused.Faulty || refusal.Faulty
 			refused.Contacts = append(refused.Contacts, c.Item.JID)
 			continue
 		} else if err != nil {
@@ -217,6 +220,9 @@ func (s *fakeServer) set(ctx context.Context, user jid.JID, c roster.Change) err
 		return errStream
 	case s.none[user]:
 		return ErrNoAccount
+	case s.faults[c.Item.JID] > 0:
+		s.faults[c.Item.JID]--
+		return &RefusedError{Faulty: true}
 	case s.refuses[c.Item.JID]:
 		s.refusals++
 		return &RefusedError{}

@@ -205,6 +205,8 @@ type progress struct {
 	doubted  bool     // counted in doubters
 	began    bool     // there was a turn
 	owes     bool     // the clients are being told what is true
+	faulty   bool     // what the server has a fault with is written again
+	faults   int      // how often it was, or is
 	touched  map[jid.JID]touched
 }
 
@@ -329,7 +331,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 	}
 	j.again = j == h.current
 	if ready != nil || row.JID != "" {
-		if j.soon = true; j.in == &h.background {
+		if j.soon = true; j.in == &h.background || j.in == nil && j != h.current && j.fails == 0 {
 			h.put(j, &h.soon)
 		}
 	}
@@ -702,7 +704,7 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	}
 	if done {
 		j.fails, h.good = 0, j.user
-		if !j.owes {
+		if !j.owes && !j.faulty {
 			j.progress = nil
 		}
 	}
@@ -713,6 +715,8 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		if h.put(j, h.rest(j)); !done && j.in == &h.background { // one after the other
 			h.background.MoveToFront(j.place)
 		}
+	case j.progress != nil && j.faulty:
+		k.later(h, j, backoff(j.faults))
 	case j.progress != nil: // it owes something, until that is kept
 		k.later(h, j, owedAfter)
 	default:

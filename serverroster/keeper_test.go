@@ -774,6 +774,49 @@ func TestRefused(t *testing.T) {
 	})
 }
 
+// What the server has a fault with is not left for good: the fault may pass. Nobody waits for
+// it, and it is not tried for ever.
+func TestFaulty(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(romeo, many(1)) // the way is proven
+		bad := mustJID("contact1@example.net")
+		w.server.faults[bad] = 5
+		w.query(juliet, many(3))
+		w.sleep(20 * time.Second)
+		if left := w.server.faults[bad]; left != 0 {
+			t.Fatalf("%d faults are left", left)
+		}
+		w.query(juliet, many(4))
+		w.settle()
+		w.equal(juliet, many(4))
+		w.quiet(func() { w.again() })
+
+		w.server.faults[bad] = 1000
+		w.query(juliet, contacts("contact0@example.net both Contact0"))
+		w.settle()
+		if tries := 1000 - w.server.faults[bad]; tries != maxFaults+1 {
+			t.Errorf("%d tries", tries)
+		}
+		w.equal(juliet, contacts("contact0@example.net both Contact0", "contact1@example.net both Contact1"))
+		w.quiet(func() { w.again() })
+	})
+}
+
+// Another change does not wait until what the server has a fault with is tried again.
+func TestChangeBehindAFault(t *testing.T) {
+	test(t, func(w *world) {
+		w.query(romeo, many(1)) // the way is proven
+		w.server.faults[mustJID("contact1@example.net")] = 5
+		w.keep(juliet, many(3))
+		w.sleep(10 * time.Second) // the next try is 8 s away
+		w.keep(juliet, many(4))
+		w.sleep(time.Second)
+		if n := len(w.server.rosters[juliet]); n < 3 {
+			t.Errorf("%d items are written", n)
+		}
+	})
+}
+
 // A server that prepares addresses, and one that makes something else of names, is written
 // to twice, and then left.
 func TestStoredOtherwise(t *testing.T) {
@@ -964,6 +1007,28 @@ func TestNothingIsTakenBack(t *testing.T) {
 		w.equal(juliet, many(10))
 		if w.server.removals != 1 {
 			t.Errorf("%d removals, want the one that was under way", w.server.removals)
+		}
+	})
+}
+
+// Nor is the rest of a portion, where the server pushes what is written.
+func TestNothingOfAPortionIsTakenBack(t *testing.T) {
+	test(t, func(w *world) {
+		w.name = "api"
+		w.server.each = time.Millisecond
+		w.server.put(juliet, many(30))
+		began := 0
+		w.server.onSet = func(user jid.JID) {
+			if began++; began == 8 {
+				w.server.onSet = nil
+				w.know(user, many(30))
+			}
+		}
+		w.keep(juliet, many(2))
+		w.settle()
+		w.equal(juliet, many(30))
+		if w.server.removals != 8 {
+			t.Errorf("%d removals, want those before and the one that was under way", w.server.removals)
 		}
 	})
 }

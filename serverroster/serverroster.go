@@ -40,9 +40,10 @@ type exchanger interface {
 var ErrNoAccount = errors.New("the server has no such account")
 
 // RefusedError is returned by [Way].Set: the server does not take these contacts' items as
-// they are. What it would say to them again is the same.
+// they are. What it would say to them again is the same, unless it has a fault.
 type RefusedError struct {
 	Contacts []jid.JID
+	Faulty   bool   // the server has a fault with one of them, which may pass
 	Why      string // the first one's condition or message, bounded and without secrets
 }
 

@@ -25,6 +25,8 @@ const (
 	// maxRounds is how often what was written is looked at, and was not as written, before
 	// the rest is left as it is.
 	maxRounds = 3
+	// What the server has a fault with is written so often again, for about four minutes.
+	maxFaults = 8
 	// A way is broken if it has not done what it said for so many items, or users, and did
 	// it for nobody.
 	manyUndone, manyDoubters = 5, 2
@@ -49,6 +51,7 @@ type turn struct {
 	unknown    bool            // nothing is known of what the server has
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
+	faulty     bool // some of those were, by a fault that may pass
 
 	tried     bool // something was to be written
 	killed    bool // the process was, while it wrote
@@ -95,6 +98,9 @@ func (t *turn) keep() (done bool, err error) {
 		return true, nil // a failure never empties a roster
 	}
 	ask := t.load()
+	if t.j.faulty { // what is left is written once more
+		t.j.faulty, t.row.Residue, ask = false, "", true
+	}
 	if !ask && t.row.Version == t.want.Version() && len(t.toPush) == 0 {
 		t.finish()
 		return true, nil
@@ -243,6 +249,10 @@ func (t *turn) judge(changes []roster.Change, name string) {
 		return
 	}
 	t.row.Residue = name
+	if t.faulty && t.j.faults < maxFaults {
+		t.j.faults++
+		t.j.faulty = true
+	}
 	t.count(func(s *Status) { s.Residue++ })
 	t.Logger.Info("the server does not have some items of a user as they were written: they are left as they are",
 		"user", t.j.user, "items", len(changes), "refused", len(t.refused))
@@ -268,6 +278,9 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 			break
 		}
 		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))
+		if t.pushes() { // else a portion would be pushed behind what clients were told meanwhile
+			n = 1
+		}
 		if !t.proven && !t.j.tried {
 			if n = min(n, manyUndone-len(t.sent)); n <= 0 {
 				break
@@ -313,6 +326,7 @@ func (t *turn) set(portion []roster.Change, had []roster.Item) error {
 		for _, contact := range refusal.Contacts {
 			t.refused[contact] = true
 		}
+		t.faulty = t.faulty || refusal.Faulty
 		refused, err = len(refusal.Contacts), nil
 	}
 	removed := 0

@@ -108,7 +108,9 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 	then := func() {
 		sent := u.answer(queries, roster.Answer{Roster: now}, same)
 		for _, p := range pushes {
-			sent = u.push(p) || sent
+			if sent = u.push(p) || sent; sent {
+				u.publish() // at once: what clients had before is not to be written any more
+			}
 		}
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)

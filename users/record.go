@@ -119,13 +119,13 @@ func (u *user) load() {
 	s, err := u.m.read(u.jid)
 	u.loaded, u.unread = true, err != nil
 	u.take(s)
+	u.publish()
 }
 
 // take takes a state over that the store has.
 func (u *user) take(s state) {
 	u.state = s
 	u.kept, u.dated, u.saved = u.last, u.fetched, time.Now()
-	u.publish()
 }
 
 // reread reads what load could not. All resources are in doubt then: they were told
@@ -139,6 +139,11 @@ func (u *user) reread() {
 	now, began := u.state, u.saved
 	u.unread = false
 	u.take(before)
+	if now.last == nil {
+		u.publish()
+	} else { // clients were told otherwise meanwhile: which of the two is true, the next fetch shows
+		u.known.Store(&known{})
+	}
 	u.epoch = max(before.epoch, now.epoch) + 1
 	for full, t := range now.told {
 		is, known := u.told[full]

@@ -428,3 +428,53 @@ func TestRefreshHasTheServersRosterKeptOnce(t *testing.T) {
 		}
 	})
 }
+
+// What the store has of a user who could not be read is not what clients were told since: the
+// server is not given it before the backend has said which is true.
+func TestServersRosterAfterTheStoreWasAway(t *testing.T) {
+	inWorld(t, Limits{Cache: 1 << 20}, func(t *testing.T, w *world) {
+		juliet := mustJID(t, "juliet@example.org")
+		w.login("a", "romeo@example.org Romeo")
+		w.restart(false)
+		s := &server{m: w.Manager, rosters: make(map[jid.JID]*roster.Roster)}
+		w.KeepServerRosters(s)
+		w.kept.lose(errors.New("away"))
+		w.backend.set("juliet", "nurse@example.org Nurse", "paris@example.org Paris")
+		w.refreshJuliet()
+		w.backend.fail(errors.New("down"))
+		w.kept.lose(nil)
+		time.Sleep(5 * time.Second)
+		if r, known := w.Known(juliet); known {
+			t.Errorf("%d contacts are known", r.Len())
+		}
+		w.backend.fail(nil)
+		time.Sleep(time.Minute)
+		if n := s.has(juliet).Len(); n != 2 {
+			t.Errorf("the server has %d contacts", n)
+		}
+	})
+}
+
+// As soon as one client was told, the keeper is not to write what was true before.
+func TestKnownWithTheFirstPush(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		none := ""
+		w.login("a", "romeo@example.org Romeo")
+		s.answer(true)
+		w.version = &none // b is told by a push of its own
+		w.login("b", "romeo@example.org Romeo")
+		s.answer(true)
+		var known []int
+		w.set(func() {
+			w.pushing = func() {
+				r, _ := w.Known(mustJID(t, "juliet@example.org"))
+				known = append(known, r.Len())
+			}
+		})
+		w.backend.set("juliet", "romeo@example.org Romeo", "nurse@example.org Nurse")
+		w.refreshJuliet()
+		if !slices.Equal(known, []int{1, 2}) {
+			t.Errorf("%d contacts are known at each push", known)
+		}
+	})
+}

@@ -139,6 +139,7 @@ type world struct {
 	lost    bool  // replies are lost with the stream
 
 	refusing func() // is called when Push refuses; nil: nothing
+	pushing  func() // is called when Push does not; nil: nothing
 }
 
 func newWorld(t *testing.T, limits Limits) *world {
@@ -186,13 +187,16 @@ func (w *world) Push(to []jid.JID, changes []roster.Change, settled func(roster.
 			w.sent = append(w.sent, fmt.Sprintf("push %s %s %s %s", full.Resource(), c.Action, c.Item.JID.Local(), c.Item.Name))
 		}
 	}
-	o, silent := w.outcome, w.silent
+	o, silent, pushing := w.outcome, w.silent, w.pushing
 	if o.Err != nil {
 		for _, c := range changes {
 			o.Owed = append(o.Owed, c.Item.JID)
 		}
 	}
 	w.mu.Unlock()
+	if pushing != nil {
+		pushing()
+	}
 	if !silent {
 		settled(o)
 	}

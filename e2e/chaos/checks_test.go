@@ -2,7 +2,9 @@ package chaos
 
 import (
 	"context"
+	"encoding/xml"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -161,5 +163,47 @@ func TestListedSince(t *testing.T) {
 	again := item()
 	if truth.listedSince("u0", renamed) || !truth.listedSince("u0", again) {
 		t.Error("a contact that is listed again counts as listed all the time")
+	}
+}
+
+// A server that delegates no more delegates no probe of the component's either: else the
+// component never learns of it.
+func TestFakeDelegatesNoProbes(t *testing.T) {
+	f, err := startFake(likeEjabberd, newJournal(), chance(1, "server"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	for _, delegated := range []bool{true, false} {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		s := &fakeStream{conn: ours, more: make(chan struct{}, 1), delegated: delegated}
+		f.mu.Lock()
+		f.stream = s
+		f.handle(s, &element{name: xml.Name{Space: nsAccept, Local: "iq"},
+			attrs:    []xml.Attr{{Name: xml.Name{Local: "type"}, Value: "get"}, {Name: xml.Name{Local: "from"}, Value: component + "/rosterd"}, {Name: xml.Name{Local: "to"}, Value: "nobody@" + host}, {Name: xml.Name{Local: "id"}, Value: "1"}},
+			children: []*element{{name: xml.Name{Space: nsRoster, Local: "query"}}}}, nil)
+		f.mu.Unlock()
+		if got := s.out.String(); strings.Contains(got, "<delegation") != delegated || strings.Contains(got, "type='error'") == delegated {
+			t.Errorf("delegated %t: the component gets %s", delegated, got)
+		}
+	}
+}
+
+// A life that begins while a run ends would keep it from ending.
+func TestNoLifeAfterTheEnd(t *testing.T) {
+	w, err := build(Options{Kind: LikeProsody, Seed: 1, Binary: built(t), Logs: t.TempDir()}, additions(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	d := w.daemon
+	d.close()
+	if err := d.start(); err != nil {
+		t.Fatal(err)
+	}
+	if d.current() != nil {
+		t.Error("there is one more life")
+		d.close()
 	}
 }

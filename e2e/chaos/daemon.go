@@ -26,13 +26,19 @@ type daemon struct {
 	logs    sync.WaitGroup
 }
 
-// start begins a life.
+// start begins a life, unless there are to be no more.
 func (d *daemon) start() error {
 	r, err := harness.StartRosterd(d.options)
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
+	if d.over { // meanwhile
+		d.mu.Unlock()
+		r.Kill()
+		r.Close()
+		return nil
+	}
 	d.lives++
 	life := d.lives
 	d.rosterd = r
@@ -52,7 +58,6 @@ func (d *daemon) watch(r *harness.Rosterd, life int) {
 	if unexpected {
 		d.rosterd = nil
 	}
-	over := d.over
 	d.mu.Unlock()
 	switch {
 	case strings.Contains(log, "WARNING: DATA RACE"):
@@ -67,18 +72,14 @@ func (d *daemon) watch(r *harness.Rosterd, life int) {
 	case unexpected && d.pair && strings.Contains(log, "another instance has become the active one"):
 		d.journal.note("%s: has given way: again", d.name)
 		time.Sleep(100 * time.Millisecond) // as systemd
-		if !over {
-			if err := d.start(); err != nil {
-				d.journal.violation("rosterd cannot be started: %v", err)
-			}
+		if err := d.start(); err != nil {
+			d.journal.violation("rosterd cannot be started: %v", err)
 		}
 	case unexpected && d.pair && strings.Contains(log, "rosterd: state.url: database"):
 		d.journal.note("%s: has ended, as the database is away when it was to take over: again", d.name)
 		time.Sleep(100 * time.Millisecond)
-		if !over {
-			if err := d.start(); err != nil {
-				d.journal.violation("rosterd cannot be started: %v", err)
-			}
+		if err := d.start(); err != nil {
+			d.journal.violation("rosterd cannot be started: %v", err)
 		}
 	case unexpected:
 		d.journal.violation("%s has ended by itself", d.name)

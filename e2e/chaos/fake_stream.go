@@ -271,6 +271,8 @@ func (f *fake) handle(s *fakeStream, e *element, detour *mailbox) {
 			return
 		}
 		f.push(to, e.rosterItems()) // whatever becomes of it, nobody hears of it
+	case kind == "get" && e.payload(nsRoster) != nil && !f.stream.delegated: // it answers by itself, as it does to users
+		f.reply(&fakeQuery{full: e.get("from"), id: id, to: to}, nil, "")
 	case kind == "get" && e.payload(nsRoster) != nil:
 		f.delegate(e.get("from"), to, id)
 	case kind == "get" && e.payload(nsPing) != nil:
