@@ -287,17 +287,24 @@ func TestDatabaseAwayAtATakeover(t *testing.T) {
 	}
 }
 
-// What cannot be read, however often it is tried, ends an instance that takes over.
-func TestDamageAtATakeover(t *testing.T) {
+// withLease is an instance on a PostgreSQL of its own, and the lease that it was given and has
+// not taken over with.
+func withLease(t *testing.T) (*app, *pgserver.Server, *store.Lease) {
+	t.Helper()
 	server, err := pgserver.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close()
+	t.Cleanup(func() { server.Close() })
 	a := instance(t, server.URL(), t.Output())
-	defer a.stop()
+	t.Cleanup(func() { a.stop() })
 	a.pair.stand()
-	lease := <-a.pair.active()
+	return a, server, <-a.pair.active()
+}
+
+// What cannot be read, however often it is tried, ends an instance that takes over.
+func TestDamageAtATakeover(t *testing.T) {
+	a, server, lease := withLease(t)
 	if err := server.Exec(t.Context(), "ALTER TABLE rosterd.resources RENAME TO lost"); err != nil {
 		t.Fatal(err)
 	}
@@ -308,15 +315,7 @@ func TestDamageAtATakeover(t *testing.T) {
 
 // An instance whose lease is lost while it could not read stands by again.
 func TestLostAtATakeover(t *testing.T) {
-	server, err := pgserver.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	a := instance(t, server.URL(), t.Output())
-	defer a.stop()
-	a.pair.stand()
-	lost := <-a.pair.active()
+	a, _, lost := withLease(t)
 	lost.Lose()
 	if err := a.takeOver(lost); err != nil || a.working.Load() {
 		t.Fatalf("%v, working %v", err, a.working.Load())

@@ -156,7 +156,7 @@ type Component struct {
 	born         int64         // when New was called, in microseconds since 1970
 
 	reached int          // streams that [Component.reach] ended; of the goroutine that tends
-	dropped atomic.Int32 // privileged pushes in a row that the server has dropped, each of which ended a stream
+	dropped atomic.Int32 // streams in a row on which the server has dropped privileged pushes
 
 	buffers         buffers  // of answers
 	userBudgets     *budgets // of queries; nil: none

@@ -294,6 +294,7 @@ func (p *pushes) settlePrivileged(host string, g grant) {
 	id := p.s.request(r, p.s.out.put, func(a answer) {
 		if a.iq != nil {
 			p.c.dropped.Store(0)
+			p.s.dropped.Store(false)
 		}
 		settle(a.err)
 	})
@@ -305,7 +306,10 @@ func (p *pushes) settlePrivileged(host string, g grant) {
 			if !p.s.iqs.cancel(id) {
 				return
 			}
-			if p.c.dropped.Add(1) > maxReach {
+			if p.s.dropped.CompareAndSwap(false, true) {
+				p.c.dropped.Add(1)
+			}
+			if p.c.dropped.Load() > maxReach {
 				settle(errDropped)
 				return
 			}

@@ -82,6 +82,7 @@ type stream struct {
 	unacknowledged unacknowledged
 	unasked        unasked
 	takesAny       atomic.Bool  // the server has read what [Component.tryAddress] sent, and goes on
+	dropped        atomic.Bool  // the server has dropped privileged pushes, and answered none since
 	suspected      atomic.Int64 // until when (time.Duration since began) another rosterd is, see suspect
 
 	heard atomic.Int64          // when the server was heard last: time.Duration since began

@@ -236,11 +236,13 @@ func testPairPaused(t *testing.T, srv server) {
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
 	// What it is asked meanwhile waits for it.
 	before, asked := relay.Passed()
-	for n, now := 0, asked; now == asked; _, now = relay.Passed() {
+	n := 0
+	poll(ctx, t, func() bool {
 		send(t, juliet, fmt.Sprintf("<iq type='get' id='paused%d' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", n, w.server.Options().Component))
 		n++
-		time.Sleep(10 * time.Millisecond)
-	}
+		_, now := relay.Passed()
+		return now != asked
+	}, func() string { return "nothing that rosterd is asked passes the relay" })
 	w.rosterd.Signal(syscall.SIGCONT)
 	if code, err := w.rosterd.WaitExit(ctx); code != 1 || err != nil || !strings.Contains(w.rosterd.Log(), "another instance has become the active one") {
 		t.Errorf("exit code %d, %v", code, err)

@@ -53,9 +53,10 @@ func (e *RefusedError) Error() string { return "refused: " + e.Why }
 // safe for concurrent use.
 type Watcher interface {
 	// Written says that the server's own roster of a user has a contact otherwise from now
-	// on, and how it had them before: it is called as [Way].Set's written is. exchanges says that the server has sent
-	// the user's presence to the contact, if that follows; else it does so with the next
-	// presence alone. The contact's presence for the user it may have fetched, or not.
+	// on, and how it had them before: it is called as [Way].Set's written is. exchanges says
+	// that the server has sent the user's presence to the contact, if that follows; else it
+	// does so with the next presence alone. The contact's presence for the user it may have
+	// fetched, or not.
 	Written(user jid.JID, c roster.SubscriptionChange, exchanges bool)
 	// InStep says that the server's own roster of a user is this one: it is in step, or
 	// about to be written.

@@ -243,7 +243,7 @@ func (s *Store) PutUser(u User, withRoster bool, done func()) {
 	if !withRoster {
 		u.Roster = nil
 	}
-	s.read(u.JID)
+	s.forgetUnread(u.JID)
 	s.put(&change{id: id{users, u.JID}, value: u.copied(), roster: withRoster}, done)
 }
 

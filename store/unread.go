@@ -8,8 +8,8 @@ import (
 // PutUnread keeps what clients of a user were told while what is kept of that user could not be
 // read: Told, and in Missed the contacts that some client may show. It is not written, as what
 // is kept must not be replaced by it: whoever can read that puts both together, the next
-// PutUser, [Store.Close], or the instance of a pair that this one hands it to. It is safe for
-// concurrent use, and does not block.
+// PutUser, [Store.Close], or the instance of a pair that this one hands it to. As of what waits
+// to be written, there is one for each user. It is safe for concurrent use, and does not block.
 func (s *Store) PutUnread(u User) {
 	s.unreadMu.Lock()
 	defer s.unreadMu.Unlock()
@@ -19,8 +19,8 @@ func (s *Store) PutUnread(u User) {
 	s.unread[u.JID] = u.copied()
 }
 
-// read says that what is kept of a user was put together with what PutUnread keeps.
-func (s *Store) read(jid string) {
+// forgetUnread forgets what PutUnread keeps of a user: what is put now has it.
+func (s *Store) forgetUnread(jid string) {
 	s.unreadMu.Lock()
 	defer s.unreadMu.Unlock()
 	delete(s.unread, jid)
@@ -55,11 +55,9 @@ func (s *Store) join(told User) error {
 		}
 		is.Versioned, is.Doubt, is.Asked = is.Versioned || t.Versioned, true, time.Time{}
 	}
-	for _, contact := range told.Missed {
-		if !slices.Contains(kept.Missed, contact) {
-			kept.Missed = append(kept.Missed, contact)
-		}
-	}
+	kept.Missed = append(kept.Missed, told.Missed...)
+	slices.Sort(kept.Missed)
+	kept.Missed = slices.Compact(kept.Missed)
 	s.PutUser(kept, false, nil)
 	return nil
 }

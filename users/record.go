@@ -92,10 +92,8 @@ func (u *user) recordUnread() store.User {
 		}
 		r.Told = append(r.Told, store.Told{Resource: full.Resource(), Versioned: t.versioned, Doubt: true, Since: t.since})
 	}
-	shown := maps.Clone(u.missed)
-	if shown == nil {
-		shown = make(map[jid.JID]struct{})
-	}
+	shown := make(map[jid.JID]struct{})
+	maps.Copy(shown, u.missed)
 	for _, item := range u.last.Items() {
 		shown[item.JID] = struct{}{}
 	}
