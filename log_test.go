@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 
 	"rosterd/config"
+	"rosterd/internal/bubble"
 	"rosterd/metrics"
 )
 
@@ -27,7 +28,7 @@ func (s *slow) Write(p []byte) (int, error) {
 // TestLogReaderIsSlow logs more than waits for a reader: nobody is held up, and the
 // log says, in its own form, how much is missing.
 func TestLogReaderIsSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		reader := &slow{began: make(chan struct{}, 1000), go_: make(chan struct{})}
 		out := newOutput(reader)
 		log, _ := newLogger(config.Log{Level: "info", Format: "json"}, out, new(metrics.Events))
@@ -66,7 +67,7 @@ func TestLogReaderIsSlow(t *testing.T) {
 
 // TestLogReaderNeverComes ends though what waits is never taken.
 func TestLogReaderNeverComes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		reader := &slow{began: make(chan struct{}, 1), go_: make(chan struct{})}
 		out := newOutput(reader)
 		fmt.Fprintln(out, "rosterd: the reason why it ends")

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -46,7 +47,7 @@ func testModel(t *testing.T, own bool) {
 	}
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				m := newModel(t, seed, own)
 				defer func() {
 					if t.Failed() {

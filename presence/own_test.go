@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -32,7 +33,7 @@ func (k *keeperStub) Keep(user jid.JID, ready func(bool)) {
 
 // kept is a stage on which the server's own rosters are kept, past its settling.
 func kept(t *testing.T, test func(s *stage, k *keeperStub)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		k := &keeperStub{hub: s.hub, says: make(map[string][]string)}
 		s.hub.Keeper(k)
@@ -216,7 +217,7 @@ func TestOwnRosterNotToBeSeen(t *testing.T) {
 // What the server reports when a stream begins is in no order: nobody knows who came first,
 // and was asked for, but by what the rosters had before.
 func TestOwnRostersOfWhoWasThere(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		k := &keeperStub{hub: s.hub, says: make(map[string][]string)}
 		s.hub.Keeper(k)

@@ -3,9 +3,9 @@ package presence
 import (
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 )
 
@@ -13,7 +13,7 @@ import (
 // full JIDs, for there are clients that know no other. Who could not see a user is
 // not told his resources, nor is somebody who has come since.
 func TestRecall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		var shown []jid.JID
 		for _, full := range []string{"x/1", "x/2", "y/1", "z/1", "w/1", "v/1", "w@c.example/1"} {
@@ -71,7 +71,7 @@ func TestRecall(t *testing.T) {
 // What a new stream takes back of somebody whom the server shows is relayed if it is to be
 // seen again.
 func TestRecalledTooEarly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		k := &keeperStub{hub: s.hub, says: map[string][]string{"x": {"y both"}, "y": {"x both"}}}
 		s.hub.Keeper(k)
@@ -92,7 +92,7 @@ func TestRecalledTooEarly(t *testing.T) {
 // Who may not see a contact any more is told that the contact is not there, if rosterd was
 // killed before it took that back: the server does not.
 func TestRecallAfterARemoval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		s.hub.Keeper(&keeperStub{hub: s.hub, says: map[string][]string{"y": {"x to", "z to"}}})
 		s.hub.Recall([]jid.JID{address("x/1"), address("y/1")})

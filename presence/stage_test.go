@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -256,7 +257,7 @@ func (s *stage) expect(what string, want ...string) {
 
 // play runs a test in a bubble.
 func play(t *testing.T, limits Limits, test func(*testing.T, *stage)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := settled(t, limits)
 		test(t, s)
 		s.end()

@@ -3,14 +3,15 @@ package presence
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"rosterd/internal/bubble"
 )
 
 // steps is a stage whose loop makes its steps when the test says so. x is available, and
 // has more subscribers elsewhere than one step sends to.
 func steps(t *testing.T, test func(s *stage, x *user)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		s.hub.settled = true
 		s.hub.Available(address("x/1"), []byte("hi"))
@@ -138,7 +139,7 @@ func TestStreamEndsWhileListsAreAskedFor(t *testing.T) {
 // rostersKept is a stage whose loop makes its steps when the test says so, and where the
 // server's own rosters are kept.
 func rostersKept(t *testing.T, test func(s *stage, k *keeperStub)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		k := &keeperStub{hub: s.hub, says: make(map[string][]string)}
 		s.hub.Keeper(k)

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"rosterd/internal/bubble"
 )
 
 // A resource that comes and goes, or changes, a thousand times a minute.
@@ -343,7 +344,7 @@ func TestReconnect(t *testing.T) {
 
 // After a restart of rosterd contacts may be shown who left meanwhile.
 func TestRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newStage(t, Limits{})
 		s.roster("x", "y both", "away to", "z both", "late both", "el@c.example both", "x both")
 		s.stream()

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/store"
 )
@@ -111,7 +111,7 @@ func (behind) DeleteResource(string) {}
 // What others may have been told of is known after a kill: who has become available
 // a moment before, and who has left a short time before, but not for ever.
 func TestShown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		kept := memory(t)
 		table := load(t, kept)
 		hall, street, tomb := full(t, "tybalt@example.org/hall"), full(t, "tybalt@example.org/street"), full(t, "paris@example.net/tomb")

@@ -4,7 +4,8 @@
 // A resource is connected from the first sign of it (a roster query, or a
 // presence that the server reports by XEP-0356, section 7) until its
 // unavailable presence, or until somebody finds that it is gone. It is
-// interested from its first roster query on.
+// interested from its first roster query on, or since it was found that it may
+// have asked while nobody could note it.
 package session
 
 import (

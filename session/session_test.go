@@ -5,9 +5,9 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 )
 
@@ -57,7 +57,7 @@ func TestTable(t *testing.T) {
 }
 
 func TestUnheard(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		table := NewTable()
 		a, b, c := full(t, "juliet@example.org/a"), full(t, "juliet@example.org/b"), full(t, "romeo@example.org/c")
 		table.Connected(a)
