@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 )
 
@@ -49,7 +50,7 @@ func TestCircuitOpens(t *testing.T) {
 		"after success": {func(n int) int { return map[bool]int{true: 200, false: refuse}[n <= 100] }, 200, time.Second, resultRefused},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				s, b := newFake(t, test.do, func(o *Options) { o.Timeout = test.timeout })
 				for i := range test.fetches {
 					if b.open() != 0 {
@@ -101,7 +102,7 @@ func TestCircuitStaysClosed(t *testing.T) {
 		"nine users' trouble": {does: 500, fetches: 300, user: func(i int) jid.JID { return numbered(i % 9) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				s, b := newFake(t, always(test.does), func(o *Options) {
 					o.Timeout = 50 * time.Millisecond
 					if test.maximum != 0 {
@@ -133,7 +134,7 @@ func TestCircuitStaysClosed(t *testing.T) {
 // A timeout longer than the window counts when it ends. Fetches that wait for
 // a slot when the circuit opens do not ask any more.
 func TestCircuitOpensForThoseWhoWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		const timeout = 3 * tripWindow
 		s, b := newFake(t, always(hang), func(o *Options) { o.Timeout, o.MaxInFlight = timeout, tripFetches })
 		began := time.Now()
@@ -155,7 +156,7 @@ func TestCircuitOpensForThoseWhoWait(t *testing.T) {
 
 // They fail at once, even if fetches from other backends take all the slots.
 func TestCircuitOpenWithoutSlot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil, func(o *Options) { o.MaxInFlight = 1 })
 		s.open(t, b)
 		if err := b.slots.Acquire(t.Context(), 1); err != nil {
@@ -172,7 +173,7 @@ func TestCircuitOpenWithoutSlot(t *testing.T) {
 
 // It opens a second time as it did the first time.
 func TestCircuitOpensAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, always(500))
 		for range 2 {
 			for i := range tripFetches {
@@ -198,7 +199,7 @@ func TestCircuitOpensAgain(t *testing.T) {
 
 // A probe that cannot be made is not the last one.
 func TestProbeAfterProbe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var broken atomic.Bool
 		s, b := newFake(t, nil, func(o *Options) {
 			url := o.URL
@@ -224,7 +225,7 @@ func TestProbeAfterProbe(t *testing.T) {
 // When it may be asked again, one request is made, and the herd is not let
 // through before that is answered.
 func TestHalfOpenIsOneRequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil)
 		var told [][]string
 		b.Recovered(func(domains []string) {
@@ -268,7 +269,7 @@ func TestHalfOpenIsOneRequest(t *testing.T) {
 // Nobody asks, and it is found out all the same. As long as it is down, that is
 // logged once.
 func TestProbe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil)
 		recovered := make(chan time.Time, 9)
 		b.Recovered(func([]string) { recovered <- time.Now() })
@@ -298,7 +299,7 @@ func TestProbe(t *testing.T) {
 // One whose contacts the backend cannot give does not keep the circuit open for
 // the others: the next probe is of another one who asked.
 func TestProbeIsForWhoAskedLast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil)
 		s.open(t, b)
 		b.result(t.Context(), juliet)
@@ -317,7 +318,7 @@ func TestProbeIsForWhoAskedLast(t *testing.T) {
 // A probe that is not answered in time is not the last one, and nobody else asks
 // while it is under way.
 func TestProbeWithoutAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil)
 		s.open(t, b)
 		s.now(hang)
@@ -341,7 +342,7 @@ func TestProbeWithoutAnswer(t *testing.T) {
 func TestUnderWayWhenItOpened(t *testing.T) {
 	for _, does := range []int{200, 500} {
 		t.Run(fmt.Sprint(does), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				s, b := newFake(t, always(hang), func(o *Options) { o.Timeout = time.Minute })
 				var wg sync.WaitGroup
 				for i := range 3 * tripFetches {
@@ -373,7 +374,7 @@ func TestUnderWayWhenItOpened(t *testing.T) {
 
 // One application that is down does not cut another one off.
 func TestCircuitsApart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, nil, func(o *Options) {
 			o.URL = func(user jid.JID) (string, error) {
 				return "https://key:" + secret + "@" + strings.ToUpper(user.Domain()) + "/" + user.Local() + "?key=" + secret, nil
@@ -397,7 +398,7 @@ func TestCircuitsApart(t *testing.T) {
 func TestCloseEndsProbes(t *testing.T) {
 	for name, wait := range map[string]time.Duration{"waiting": time.Second, "under way": openTime + time.Second} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				s, b := newFake(t, nil)
 				s.open(t, b)
 				s.now(hang)

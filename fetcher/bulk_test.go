@@ -14,11 +14,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"rosterd/internal/bubble"
 	"rosterd/internal/leak"
 	"rosterd/jid"
 	"rosterd/roster"
@@ -643,7 +643,7 @@ func TestBulkLeavesSlots(t *testing.T) {
 
 // A circuit at the host of the bulk URL alone is probed there.
 func TestBulkProbe(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, always(refuse), func(o *Options) {
 			o.BulkURL = func(string) (string, bool) { return "http://bulk.test/bulk", true }
 			o.BulkSize = 10

@@ -1,6 +1,7 @@
 package fetcher
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -12,14 +13,16 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"rosterd/jid"
 	"rosterd/roster"
 )
 
 const (
-	// maxAnswer is how much of a refusal is read, and maxMessage how much of its message a
-	// user is shown, in bytes.
-	maxAnswer  = 16 << 10
+	// maxAnswer is how much of a refusal is read: a framework in debug mode puts a trace beside
+	// the message. maxMessage is how much of its message a user is shown. Both are in bytes.
+	maxAnswer  = 1 << 20
 	maxMessage = 1 << 10
 )
 
@@ -114,21 +117,38 @@ func (f *Fetcher) sendEdit(ctx context.Context, req *http.Request) (message stri
 	return message, &Error{Result: resultStatus, Status: status, text: fmt.Sprintf("the backend answered %d", status), down: status >= 500}
 }
 
-// messageOf is the text of the member message in the JSON object of an answer, fit for XML
-// and bounded; "" if there is none.
+// messageOf is the text of the first member message in the JSON object of an answer, fit for
+// XML and bounded; "" if there is none, or if it is no text. Nothing behind it is read.
 func messageOf(resp *http.Response) string {
 	content, _, err := decoded(resp)
 	if err != nil {
 		return ""
 	}
-	body, err := io.ReadAll(io.LimitReader(content, maxAnswer))
-	var answer struct {
-		Message string `json:"message"`
+	body := bufio.NewReader(io.LimitReader(content, maxAnswer))
+	if mark, _ := body.Peek(len("\ufeff")); string(mark) == "\ufeff" {
+		_, _ = body.Discard(len(mark))
 	}
-	if err != nil || json.Unmarshal(bytes.TrimPrefix(body, []byte("\ufeff")), &answer) != nil {
+	answer := jsontext.NewDecoder(body, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	if token, err := answer.ReadToken(); err != nil || token.Kind() != '{' {
 		return ""
 	}
-	message := strings.TrimSpace(roster.CleanText(answer.Message))
+	for {
+		name, err := answer.ReadToken()
+		if err != nil || name.Kind() != '"' {
+			return ""
+		}
+		if strings.EqualFold(name.String(), "message") {
+			break
+		}
+		if answer.SkipValue() != nil {
+			return ""
+		}
+	}
+	text, err := answer.ReadToken()
+	if err != nil || text.Kind() != '"' {
+		return ""
+	}
+	message := strings.TrimSpace(roster.CleanText(text.String()))
 	if len(message) <= maxMessage {
 		return message
 	}

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/internal/leak"
 	"rosterd/roster"
 )
@@ -83,24 +83,34 @@ func TestEditAnswers(t *testing.T) {
 		handler http.HandlerFunc
 		is      func(error) bool
 	}{
-		"taken":                        {answer(200, "<html>"), func(err error) bool { return err == nil }},
-		"taken, with an endless body":  {endless("x"), func(err error) bool { return err == nil }},
-		"accepted":                     {answer(202, ""), func(err error) bool { return err == nil }},
-		"another place":                {answer(307, ""), failed(307)},
-		"not modified":                 {answer(304, ""), failed(304)},
-		"refused":                      {answer(403, `{"message": " Nein\u0000, \ud83c\udf39 ]]> "}`), refused("Nein, 🌹 ]]>")},
-		"refused, with a mark":         {answer(422, "\ufeff"+`{"a": [], "message": "no"}`), refused("no")},
-		"refused at length":            {answer(400, `{"message": "`+long+`"}`), refused(strings.Repeat("ü", 510) + "…")},
-		"refused without a word":       {answer(404, ""), refused("")},
-		"refused in HTML":              {answer(401, "<html>"+bodySecret), refused("")},
-		"refused with another type":    {answer(405, `{"message": {"`+bodySecret+`": 1}}`), refused("")},
-		"refused with an endless body": {trickle("HTTP/1.1 409 x\r\n\r\n", strings.Repeat(" ", 1<<12)), refused("")},
-		"refused, and stalled":         {stalled(409, `{"message": "`), refused("")},
-		"too many":                     {answer(429, `{"message": "slower"}`), func(err error) bool { return failed(429)(err) && errors.Is(err, roster.ErrBusy) }},
-		"failed":                       {answer(500, `{"message": "`+bodySecret+`"}`), failed(500)},
-		"unavailable":                  {answer(503, bodySecret), failed(503)},
-		"no HTTP":                      {raw(bodySecret), func(err error) bool { e, ok := err.(*Error); return ok && e.Result == resultInvalid }},
-		"hung up":                      {raw(""), func(err error) bool { e, ok := err.(*Error); return ok && e.Result == resultReset }},
+		"taken":                         {answer(200, "<html>"), func(err error) bool { return err == nil }},
+		"taken, with an endless body":   {endless("x"), func(err error) bool { return err == nil }},
+		"accepted":                      {answer(202, ""), func(err error) bool { return err == nil }},
+		"another place":                 {answer(307, ""), failed(307)},
+		"not modified":                  {answer(304, ""), failed(304)},
+		"refused":                       {answer(403, `{"message": " Nein\u0000, \ud83c\udf39 ]]> "}`), refused("Nein, 🌹 ]]>")},
+		"refused, with a mark":          {answer(422, "\ufeff"+`{"a": [], "message": "no"}`), refused("no")},
+		"refused at length":             {answer(400, `{"message": "`+long+`"}`), refused(strings.Repeat("ü", 510) + "…")},
+		"refused with a trace behind":   {answer(422, `{"message": "no", "trace": "`+strings.Repeat("x", 17<<10)+`"}`), refused("no")},
+		"refused with a trace before":   {answer(422, `{"trace": [{"message": "`+bodySecret+`"}, "`+strings.Repeat("x", 900<<10)+`"], "message": "no"}`), refused("no")},
+		"refused with too long a trace": {answer(422, `{"trace": "`+strings.Repeat("x", 1<<20)+`", "message": "no"}`), refused("")},
+		"refused twice":                 {answer(409, `{"message": "no", "message": "`+bodySecret+`"}`), refused("no")},
+		"refused deeper":                {answer(409, `{"error": {"message": "`+bodySecret+`"}}`), refused("")},
+		"refused with a number":         {answer(409, `{"message": 1, "x": "`+bodySecret+`"}`), refused("")},
+		"refused with null":             {answer(409, `{"message": null}`), refused("")},
+		"refused in an array":           {answer(409, `["message", "`+bodySecret+`"]`), refused("")},
+		"refused, cut off":              {answer(409, `{"message": "`+bodySecret), refused("")},
+		"refused, stalled behind":       {stalled(409, `{"message": "no", `), refused("no")},
+		"refused without a word":        {answer(404, ""), refused("")},
+		"refused in HTML":               {answer(401, "<html>"+bodySecret), refused("")},
+		"refused with another type":     {answer(405, `{"message": {"`+bodySecret+`": 1}}`), refused("")},
+		"refused with an endless body":  {trickle("HTTP/1.1 409 x\r\n\r\n", strings.Repeat(" ", 1<<12)), refused("")},
+		"refused, and stalled":          {stalled(409, `{"message": "`), refused("")},
+		"too many":                      {answer(429, `{"message": "slower"}`), func(err error) bool { return failed(429)(err) && errors.Is(err, roster.ErrBusy) }},
+		"failed":                        {answer(500, `{"message": "`+bodySecret+`"}`), failed(500)},
+		"unavailable":                   {answer(503, bodySecret), failed(503)},
+		"no HTTP":                       {raw(bodySecret), func(err error) bool { e, ok := err.(*Error); return ok && e.Result == resultInvalid }},
+		"hung up":                       {raw(""), func(err error) bool { e, ok := err.(*Error); return ok && e.Result == resultReset }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,7 +189,7 @@ func TestEditsThatHang(t *testing.T) {
 
 // While the backend is down, it is not asked to take an edit either.
 func TestEditWhileTheBackendIsDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, always(503), func(o *Options) {
 			o.EditURL = func(string) (string, bool) { return "http://backend.test/edit", true }
 		})

@@ -15,11 +15,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/users"
 )
@@ -257,7 +257,7 @@ func TestMaxInFlight(t *testing.T) {
 // A fetch that waits for a slot ends with its context, and has no duration.
 // Its own timeout does not run while it waits.
 func TestWaitForSlot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		b := newBench(t, "", func(o *Options) {
 			o.MaxInFlight, o.Timeout = 1, time.Second
 			o.URL = func(jid.JID) (string, error) { return "gopher://a.slot", nil }

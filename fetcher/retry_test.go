@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rosterd/internal/bubble"
 )
 
 func TestRetry(t *testing.T) {
@@ -28,7 +30,7 @@ func TestRetry(t *testing.T) {
 		"no answer within time": {hang, 200, 1, resultTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				for _, retry := range []bool{true, false} {
 					s, b := newFake(t, func(n int) int { return []int{test.first, test.second, 200}[n-1] })
 					ctx, began := t.Context(), time.Now()
@@ -61,7 +63,7 @@ func TestRetry(t *testing.T) {
 
 // Without time for another answer, the first one counts.
 func TestRetryWithinTheTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, always(hang))
 		time.AfterFunc(patience-retryPause, func() { s.release <- 500 })
 		if got := b.result(inHurry(t.Context()), juliet); got != resultStatus || s.count() != 1 {
@@ -87,7 +89,7 @@ func TestRetryWithinTheTime(t *testing.T) {
 
 // A fetch counts once for the circuit, and asks once when that may close.
 func TestRetryAndCircuit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s, b := newFake(t, always(refuse))
 		for i := range tripFetches - 1 {
 			b.result(inHurry(t.Context()), numbered(i))
@@ -108,7 +110,7 @@ func TestRetryAndCircuit(t *testing.T) {
 			t.Errorf("%d requests by one probe", s.count()-asked)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) { // it opens during the pause
+	bubble.Test(t, func(t *testing.T) { // it opens during the pause
 		s, b := newFake(t, always(refuse))
 		done := make(chan string)
 		go func() { done <- b.result(inHurry(t.Context()), juliet) }()
