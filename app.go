@@ -275,9 +275,12 @@ func (a *app) newEjabberd(cfg config.Config, log *slog.Logger) (component.API, e
 	if c.URL == "" || cfg.XMPP.ServerRoster == "off" {
 		return nil, nil
 	}
-	var err error
+	url, err := c.BaseURL()
+	if err != nil {
+		return nil, err
+	}
 	a.ejabberd, err = serverroster.NewEjabberd(serverroster.EjabberdOptions{
-		URL: c.URL, Login: loginOf(c), Hosts: cfg.XMPP.Hosts, Logger: log, Confirm: a.pair.confirm(),
+		URL: url, Login: loginOf(c), Hosts: cfg.XMPP.Hosts, Logger: log, Confirm: a.pair.confirm(),
 		Changed: func(host string) {
 			if a.ejabberd.Way(host) != nil {
 				a.serverRosters.Resume(host)

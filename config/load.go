@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net/netip"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -120,7 +121,18 @@ func loadBytes(b []byte, name string) (c Config, warnings []string, err error) {
 		c.XMPP.Hosts[i] = prepared(h)
 	}
 	c.Refresh.Advertise = c.Refresh.advertised()
-	return c, warnInvisible(keys), c.Validate()
+	return c, append(warnInvisible(keys), c.warnUnreachable()...), c.Validate()
+}
+
+// warnUnreachable warns of an instance of a pair that the other one does not reach, unless
+// something stands in front.
+func (c Config) warnUnreachable() []string {
+	here, err := url.Parse(c.Refresh.Advertise)
+	host, _, _ := splitHostPort(c.Refresh.Listen)
+	if c.Refresh.Advertise == "" || err != nil || !isLoopback(host) || isLoopback(here.Hostname()) {
+		return nil
+	}
+	return []string{"refresh.listen: " + show(c.Refresh.Listen) + " takes connections of this machine alone: the other instance cannot reach refresh.advertise, unless a proxy stands in front"}
 }
 
 // advertised is Advertise as a URL, if it is an IP address alone: an environment that knows no

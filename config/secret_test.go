@@ -117,6 +117,21 @@ func TestSecretsNotInErrors(t *testing.T) {
 			}
 		})
 	}
+	// What a password has in it that ends it in a URL, before or behind what is planted.
+	for _, password := range []string{"p@PLANTED", "PLANTED@p", "/PLANTED", "12/PLANTED", "PLANTED/1", "?PLANTED", "1?PLANTED", "#PLANTED", "1#PLANTED",
+		"%PLANTED", "PLANTED%", "PLANTED%4", "p PLANTED", "@PLANTED", "1,PLANTED@h", "PLANTED\t", "p@[PLANTED]", "p@h:PLANTED", "p@h,PLANTED", "@/PLANTED", "@h?PLANTED"} {
+		for _, user := range []string{"rosterd", "ros@terd", "ros/terd", ""} {
+			t.Run("URL of a database "+user+strings.Replace(password, "PLANTED", "", 1), func(t *testing.T) {
+				clearEnv(t)
+				t.Setenv("ROSTERD_STATE_URL", "postgres://"+user+":"+strings.Replace(password, "PLANTED", planted, 1)+"@db.example.org/rosterd")
+				t.Setenv("ROSTERD_REFRESH_ADVERTISE", "http://rosterd-1:5290")
+				_, err := load(write(t, minimal))
+				if err == nil || !strings.HasPrefix(err.Error(), "state.url: ") || !strings.Contains(err.Error(), "write @ as %40") || strings.Contains(err.Error(), planted) {
+					t.Errorf("error %v", err)
+				}
+			})
+		}
+	}
 	for _, key := range []string{"contacts.bulk_url", "contacts.edit_url", "ejabberd.api.url"} {
 		for _, v := range []string{"http://u:PLANTED@x/", "http://x/?k=PLANTED%s", "http://x/#PLANTED", "http://x:PLANTED@/"} {
 			t.Run(key+" "+v[7:9], func(t *testing.T) {

@@ -68,6 +68,20 @@ func (c Contacts) EditURLFor(domain string) (string, error) {
 	return c.sharedURL(domain, "edit_url", wantsEditURL, c.EditURL, c.Hosts[domain].EditURL)
 }
 
+// BaseURL is the URL to which "/" and a command's name are added; "" if the API is not used.
+// It fails only if [Config.Validate] would, too.
+func (a EjabberdAPI) BaseURL() (string, error) {
+	if a.URL == "" {
+		return "", nil
+	}
+	const unused = "example.org" // neither user nor domain is in it
+	t, err := parseURL("ejabberd.api.url", a.URL, wantsAPIURL, unused)
+	if err != nil {
+		return "", err
+	}
+	return t.Expand("user", unused)
+}
+
 // TakesEdits reports whether users of a prepared domain can change their contacts.
 func (c Contacts) TakesEdits(domain string) bool {
 	url, err := c.EditURLFor(domain)
@@ -161,11 +175,13 @@ func (t URLTemplate) isValid(domain string) bool {
 		return false
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Hostname() == "" {
-		return false
-	}
+	return err == nil && canDial(u)
+}
+
+// canDial reports whether a URL has a host, and a port that can be one if it has any.
+func canDial(u *url.URL) bool {
 	port, err := strconv.ParseUint(cmp.Or(u.Port(), "80"), 10, 16)
-	return err == nil && port != 0 && !strings.HasSuffix(u.Host, ":")
+	return u.Hostname() != "" && err == nil && port != 0 && !strings.HasSuffix(u.Host, ":")
 }
 
 var encodedDots = strings.NewReplacer("%2E", ".", "%2e", ".")

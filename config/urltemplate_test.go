@@ -115,6 +115,38 @@ func TestBulkURL(t *testing.T) {
 	}
 }
 
+// The URL of ejabberd's API is written as the others are, and is one that net/http takes.
+func TestAPIURL(t *testing.T) {
+	for _, tc := range []struct{ url, want string }{
+		{"http://127.0.0.1:5281/api", "http://127.0.0.1:5281/api"},
+		{"http://h/a%%b", "http://h/a%25b"},
+		{"http://h/a%%41%2Fb c", ""},
+		{"HTTPS://h/a%%41%2Fb/ü^?k=%%s", "https://h/a%41%2Fb/%C3%BC%5E?k=%25s"},
+		{"http://h/%", ""},
+		{"http://h/%s", ""},
+		{"http://h/%d", ""},
+		{"http://h/../api", ""},
+		{"http://h:0/", ""},
+		{"", ""},
+	} {
+		got, err := EjabberdAPI{URL: tc.url}.BaseURL()
+		if got != tc.want || (err == nil) != (tc.want != "" || tc.url == "") {
+			t.Errorf("%q: %q, %v, want %q", tc.url, got, err, tc.want)
+		}
+		if err == nil && tc.url != "" {
+			checkSent(t, got)
+		}
+		c := full()
+		c.Ejabberd.API.URL = tc.url
+		if tc.url == "" {
+			c.Ejabberd.API = EjabberdAPI{}
+		}
+		if invalid := c.Validate(); (invalid == nil) != (err == nil) {
+			t.Errorf("%q: BaseURL says %v, Validate %v", tc.url, err, invalid)
+		}
+	}
+}
+
 // Whatever the user is called, the host and the path's depth stay the same.
 func FuzzExpand(f *testing.F) {
 	for _, s := range []string{"juliet", ".", "..", "/", "%2f", "@x", "?", "#", ";", "\\", "\u03C3", "\xff", "a b"} {

@@ -130,8 +130,8 @@ func (c Config) Validate() error {
 		"a token, here or in refresh.token_file, as refresh.listen "+show(r.Listen)+" is not loopback", nothing)
 	if r.Advertise != "" {
 		here, err := url.Parse(r.Advertise)
-		p.want(err == nil && here.Host != "" && here.Hostname() != "" && here.User == nil && strings.Trim(here.Path, "/") == "" && here.RawQuery == "" && here.Fragment == "" &&
-			(here.Scheme == "http" && r.TLS.Cert == "" || here.Scheme == "https" && r.TLS.Cert != ""), "refresh.advertise", wantsAdvertise, show(r.Advertise))
+		p.want(err == nil && canDial(here) && here.User == nil && strings.Trim(here.Path, "/") == "" && !strings.ContainsAny(r.Advertise, "?#") &&
+			(here.Scheme == "http" && r.TLS.Cert == "" || here.Scheme == "https" && r.TLS.Cert != ""), "refresh.advertise", wantsAdvertise, showURL(r.Advertise))
 		p.want(c.State.URL != "", "refresh.advertise", "state.url beside it", show(r.Advertise))
 	}
 	within(&p, "refresh.max_bytes", wantsBytes, r.MaxBytes, 1, 1<<30)
@@ -139,21 +139,21 @@ func (c Config) Validate() error {
 	_, port, ok = splitHostPort(c.Metrics.Listen)
 	p.want(ok, "metrics.listen", wantsListen, show(c.Metrics.Listen))
 	p.file("state.path", c.State.Path)
-	database, isURL := url.Parse(c.State.URL.Reveal())
-	p.want(c.State.URL == "" || isURL == nil && slices.Contains([]string{"postgres", "postgresql"}, database.Scheme) && database.Hostname() != "" && len(database.Path) > 1, "state.url",
-		"the URL of a PostgreSQL database, as in postgres://rosterd@db.example.org/rosterd", "")
+	p.want(c.State.URL == "" || isDatabaseURL(c.State.URL.Reveal()), "state.url", wantsDatabase, "")
 	p.want(c.State.URL == "" || c.State.Path == Default().State.Path, "state.path", "to be left out, as state.url is set", show(c.State.Path))
 	p.want(c.State.URL == "" || r.Advertise != "", "refresh.advertise", wantsAdvertise+", as state.url is set", nothing)
 	within(&p, "state.forget_after", "a time from 0s, which is never", c.State.ForgetAfter, 0, math.MaxInt64)
 	within(&p, "limits.queries_burst", "a number from 1 to 1000000", c.Limits.QueriesBurst, 1, 1_000_000)
 	within(&p, "limits.queries_per_second", "a number from 0.001 to 1000000", c.Limits.QueriesPerSecond, 0.001, 1_000_000)
 	a := c.Ejabberd.API
-	if a.URL != "" {
-		p.url("ejabberd.api.url", a.URL, wantsAPIURL)
-	}
+	_, err := a.BaseURL()
+	p.add(err)
 	p.token("ejabberd.api.token", a.Token)
 	p.want(a.Token == "" || a.User == "", "ejabberd.api.user", "to stand alone", "ejabberd.api.token beside it")
-	p.want(isText(a.User) && !strings.Contains(a.User, ":"), "ejabberd.api.user", "a JID, as in admin@example.org", show(a.User))
+	user, err := jid.Parse(a.User)
+	// HTTP ends the name at the first ':' (RFC 7617, section 2).
+	p.want(a.User == "" || err == nil && user.Local() != "" && user.IsBare() && !strings.Contains(a.User, ":"), "ejabberd.api.user",
+		"the JID of an account, as in admin@example.org", show(a.User))
 	p.want(isText(a.Password), "ejabberd.api.password", wantsText, "")
 	p.want((a.User == "") == (a.Password == ""), "ejabberd.api.password", "to be set together with ejabberd.api.user", "")
 	p.want(a.URL != "" || a.Token == "" && a.User == "", "ejabberd.api.url", "the URL of ejabberd's HTTP API", nothing)
