@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,6 +39,8 @@ type Pair struct {
 	logger                   *slog.Logger
 	pool                     *pgxpool.Pool // for what stands by
 	grace                    *grace
+	oldest                   int // PostgreSQL that is good: minVersion, but for tests
+	most                     int // users who are entered: maxEntered, but for tests
 
 	mu  sync.Mutex // guards all below
 	num int        // the pair's number; 0: not known yet
@@ -50,15 +52,18 @@ type Pair struct {
 func NewPair(url, domain, advertise string, logger *slog.Logger) (*Pair, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		if cause, ok := errors.AsType[*pgconn.ParseConfigError](err); ok && cause.Unwrap() != nil {
-			err = cause.Unwrap() // without the URL
+		if cause, ok := errors.AsType[*pgconn.ParseConfigError](err); ok { // its text has the URL in front
+			if err = cause.Unwrap(); err == nil {
+				_, why, _ := strings.Cut(cause.Error(), "`: ")
+				err = errors.New(why)
+			}
 		}
-		return nil, fmt.Errorf("not the URL of a PostgreSQL database: %w", err)
+		return nil, fmt.Errorf("the URL, or a setting in it, cannot be used: %w", err)
 	}
 	c := config.ConnConfig
-	configure(c)
-	where := net.JoinHostPort(c.Host, fmt.Sprint(c.Port)) + "/" + c.Database
-	p := &Pair{domain: domain, advertise: advertise, where: where, config: config, logger: logger, grace: newGrace(), err: errors.New("not connected to the database yet")}
+	where := strings.Join(hosts(c), ",") + "/" + c.Database
+	p := &Pair{domain: domain, advertise: advertise, where: where, config: config, logger: logger, grace: newGrace(), oldest: minVersion, most: maxEntered, err: errors.New("not connected to the database yet")}
+	p.configure(c)
 	if p.pool, err = p.newPool("stands by", 2); err != nil {
 		return nil, err
 	}
@@ -165,6 +170,13 @@ func readTerm(ctx context.Context, q querier, num int, lock string) (t Term, err
 	return t, err
 }
 
+// maxEntered bounds the users who are entered. Beyond, nobody is, but for those of the call that
+// meets it.
+const maxEntered = 1_000_000
+
+// ErrManyEntered is why nobody is entered.
+var ErrManyEntered = errors.New("too many users are entered to be refreshed")
+
 // Enter says whom the active instance has to refresh. It is kept when Enter returns.
 func (p *Pair) Enter(ctx context.Context, users []string) error {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
@@ -173,20 +185,23 @@ func (p *Pair) Enter(ctx context.Context, users []string) error {
 	if err != nil {
 		return err
 	}
-	_, err = p.pool.Exec(ctx, `INSERT INTO rosterd.entered (pair, jid) SELECT DISTINCT $1::integer, unnest($2::text[])
-		ON CONFLICT (pair, jid) DO UPDATE SET id = DEFAULT`, num, users)
+	entered, err := p.pool.Exec(ctx, `INSERT INTO rosterd.entered (pair, jid) SELECT DISTINCT $1::integer, jid FROM unnest($2::text[]) AS jid
+		WHERE (SELECT count(*) FROM (SELECT FROM rosterd.entered WHERE pair = $1 LIMIT $3) AS entered) < $3
+		ON CONFLICT (pair, jid) DO UPDATE SET id = DEFAULT`, num, users, p.most)
+	if err == nil && entered.RowsAffected() == 0 && len(users) > 0 {
+		return ErrManyEntered
+	}
 	return explain(p.where, err)
 }
 
 // Stand waits until this instance is the active one, or until ctx ends. It fails for good if
 // the database is of a newer rosterd.
 func (p *Pair) Stand(ctx context.Context) (*Lease, error) {
-	for failed := false; ; {
+	for failed := false; ; failed = true {
 		l, err := p.stand(ctx, failed)
-		if err == nil || errors.Is(err, errNewer) {
+		if err == nil || errors.Is(err, ErrNewer) {
 			return l, err
 		}
-		failed = p.Err() == nil || failed
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -264,17 +279,26 @@ func hangUp(c *pgx.Conn) {
 	_ = c.Close(ctx) // it may be dead
 }
 
+// tryLock tries to get the lock. If it does, the connection is in a transaction, and stays in
+// one from then on, see [Lease]: at no moment can a process be paused and keep the lock. The
+// lock is the session's, and outlives each transaction.
 func tryLock(ctx context.Context, c *pgx.Conn, num int) (locked bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	err = c.QueryRow(ctx, "SELECT pg_try_advisory_lock($1, $2)", lockClass, num).Scan(&locked)
+	results, err := c.PgConn().Exec(ctx, fmt.Sprintf("BEGIN; SELECT pg_try_advisory_lock(%d, %d)", lockClass, num)).ReadAll()
+	if err != nil {
+		return false, err
+	}
+	if locked = string(results[1].Rows[0][0]) == "t"; !locked {
+		_, err = c.Exec(ctx, "COMMIT")
+	}
 	return locked, err
 }
 
 // Lease is that this instance is the active one. Its methods are safe for concurrent use.
 //
-// It has a connection of its own, with the advisory lock, in a transaction that begins anew
-// each second: the server ends it, and the lock with it, when it hears nothing for 10 s, be
+// It has a connection of its own, with the advisory lock, in a transaction from the lock on, which
+// begins anew each second: the server ends it, and the lock with it, when it hears nothing for 10 s, be
 // it that the machine has gone or that the process is paused.
 type Lease struct {
 	Term   int64
@@ -282,7 +306,8 @@ type Lease struct {
 	Before Term // the one before
 	pair   *Pair
 	num    int
-	cut    bool // the database was away for us, too, a short time ago
+	cut    bool          // the database was away for us, too, a short time ago
+	ahead  time.Duration // that this machine's clock is, of the database's, as far as is sure
 
 	sure atomic.Pointer[time.Time] // until when clients may be told something; mu is held to set it
 
@@ -298,33 +323,55 @@ type Lease struct {
 	working sync.WaitGroup
 }
 
-// begin begins a term. The lock is held.
+// begin begins a term. The lock is held, in a transaction, and so it is afterwards.
 func (l *Lease) begin(ctx context.Context, c *pgx.Conn) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerWithin)
 	defer cancel()
 	for again := false; ; again = true {
-		err := pgx.BeginFunc(ctx, c, func(tx pgx.Tx) (err error) {
-			if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '1s'"); err != nil {
-				return err
-			}
-			if l.Before, err = readTerm(ctx, tx, l.num, "FOR UPDATE"); err != nil {
-				return err
-			}
-			// When was written last stays, if something may be in doubt: who ends before it has
-			// written that leaves the doubt to the next one.
-			return tx.QueryRow(ctx, `UPDATE rosterd.pairs SET term = term + 1, active = $2, since = now(),
-				written = CASE WHEN ended THEN clock_timestamp() ELSE written END, ended = false
-				WHERE pair = $1 RETURNING term, since`, l.num, l.pair.advertise).Scan(&l.Term, &l.Since)
-		})
+		began := time.Now()
+		err := l.writeTerm(ctx, c)
 		if code(err) != "55P03" || again {
+			// The database's time is of some moment between.
+			if l.ahead = began.Sub(l.Since); l.ahead < 0 {
+				l.ahead = min(0, l.ahead+time.Since(began))
+			}
 			return err
 		}
 		// One that was paused in a transaction.
+		if _, err := c.Exec(ctx, "ROLLBACK; BEGIN"); err != nil {
+			return err
+		}
 		if _, err := c.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()",
 			applicationName(l.pair.domain, "writes")); err != nil {
 			return err
 		}
 	}
+}
+
+// writeTerm commits that the term begins.
+func (l *Lease) writeTerm(ctx context.Context, c *pgx.Conn) (err error) {
+	if _, err := c.Exec(ctx, "SET LOCAL lock_timeout = '1s'"); err != nil {
+		return err
+	}
+	if l.Before, err = readTerm(ctx, c, l.num, "FOR UPDATE"); err != nil {
+		return err
+	}
+	// When was written last stays, if something may be in doubt: who ends before it has
+	// written that leaves the doubt to the next one.
+	err = c.QueryRow(ctx, `UPDATE rosterd.pairs SET term = term + 1, active = $2, since = clock_timestamp(),
+		written = CASE WHEN ended THEN clock_timestamp() ELSE written END, ended = false
+		WHERE pair = $1 RETURNING term, since`, l.num, l.pair.advertise).Scan(&l.Term, &l.Since)
+	if err != nil {
+		return err
+	}
+	_, err = c.Exec(ctx, "COMMIT; BEGIN")
+	return err
+}
+
+// is is the condition that a row of rosterd.pairs is this term. The number alone would not do: a
+// database that was put back to an older copy gives it once more.
+func (l *Lease) is() string {
+	return fmt.Sprintf("pair = %d AND term = %d AND since = '%s'", l.num, l.Term, l.Since.UTC().Format(time.RFC3339Nano))
 }
 
 func code(err error) string {
@@ -494,7 +541,8 @@ func (l *Lease) beat(c *pgx.Conn) error {
 	defer cancel()
 	defer l.pair.grace.limit(ctx, cancel)()
 	results, err := c.PgConn().Exec(ctx, fmt.Sprintf(`COMMIT; BEGIN;
-		SELECT (SELECT term FROM rosterd.pairs WHERE pair = %d) = %d, EXISTS (SELECT 1 FROM rosterd.entered WHERE pair = %[1]d)`, l.num, l.Term)).ReadAll()
+		SELECT EXISTS (SELECT 1 FROM rosterd.pairs WHERE %s), EXISTS (SELECT 1 FROM rosterd.entered WHERE pair = %d),
+			current_setting('transaction_read_only')`, l.is(), l.num)).ReadAll()
 	if err != nil {
 		return err
 	}
@@ -504,6 +552,9 @@ func (l *Lease) beat(c *pgx.Conn) error {
 	}
 	if string(rows[0][1]) == "t" {
 		wake(l.entered)
+	}
+	if string(rows[0][2]) != "off" { // it was not when this connection was made; another server may be the primary now
+		return ErrReadOnly
 	}
 	return nil
 }
@@ -560,7 +611,7 @@ func (l *Lease) regainOnce(ctx context.Context, before uint32) (*pgx.Conn, error
 	}
 	if err == nil {
 		var t Term
-		if t, err = readTerm(ctx, c, l.num, ""); err == nil && (t.Term != l.Term || num != l.num) {
+		if t, err = readTerm(ctx, c, l.num, ""); err == nil && (t.Term != l.Term || !t.Since.Equal(l.Since) || num != l.num) {
 			err = ErrSuperseded
 		}
 	}
@@ -579,7 +630,7 @@ func (l *Lease) resign(c *pgx.Conn) {
 	if clean {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		if _, err := c.PgConn().Exec(ctx, fmt.Sprintf("ROLLBACK; UPDATE rosterd.pairs SET ended = true WHERE pair = %d AND term = %d", l.num, l.Term)).ReadAll(); err != nil {
+		if _, err := c.PgConn().Exec(ctx, "ROLLBACK; UPDATE rosterd.pairs SET ended = true WHERE "+l.is()).ReadAll(); err != nil {
 			l.pair.logger.Warn("that this instance ends in order could not be written", "err", explain(l.pair.where, err))
 		}
 	}
@@ -603,7 +654,7 @@ func (l *Lease) Open(o Options, doubtful bool, left []byte) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &database{&postgres{pool: pool, where: l.pair.where, grace: l.pair.grace, pair: l.num, term: l.Term}, newStatements(l.num)}
+	d := &database{&postgres{pool: pool, where: l.pair.where, grace: l.pair.grace, pair: l.num, term: l.Term, since: l.Since}, newStatements(l.num)}
 	ended, err := d.lastAlive()
 	if err != nil {
 		l.pair.grace.closePool(pool)
@@ -614,6 +665,7 @@ func (l *Lease) Open(o Options, doubtful bool, left []byte) (*Store, error) {
 		s.Close()
 		return nil, fmt.Errorf("what the instance before has handed over cannot be read: %w", err)
 	}
+	s.warnOfClocks(l.ahead)
 	return s, nil
 }
 
@@ -645,9 +697,9 @@ func (l *Lease) Strike(ctx context.Context, entries []Entry) error {
 		ids[i] = e.id
 	}
 	var active bool
-	err := l.pair.pool.QueryRow(ctx, `WITH mine AS (SELECT 1 FROM rosterd.pairs WHERE pair = $1 AND term = $3 FOR SHARE),
+	err := l.pair.pool.QueryRow(ctx, `WITH mine AS (SELECT 1 FROM rosterd.pairs WHERE `+l.is()+` FOR SHARE),
 		struck AS (DELETE FROM rosterd.entered WHERE pair = $1 AND id = ANY($2) AND EXISTS (SELECT 1 FROM mine))
-		SELECT EXISTS (SELECT 1 FROM mine)`, l.num, ids, l.Term).Scan(&active)
+		SELECT EXISTS (SELECT 1 FROM mine)`, l.num, ids).Scan(&active)
 	if err == nil && !active {
 		return ErrSuperseded
 	}
@@ -668,25 +720,18 @@ type View struct {
 	Last    Term // that one, or the one before
 }
 
-// minVersion is the oldest PostgreSQL that is good, as server_version_num.
-const minVersion = 130000
-
 // Look changes nothing.
 func (p *Pair) Look(ctx context.Context) (v View, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	var server int
-	err = p.pool.QueryRow(ctx, `SELECT current_setting('server_version_num')::integer, to_regclass('rosterd.version') IS NOT NULL,
-		has_database_privilege(current_database(), 'CREATE')`).Scan(&server, &v.Made, &v.MayMake)
-	if err == nil && server < minVersion {
-		err = fmt.Errorf("PostgreSQL %d is too old: %d or later is needed", server/10000, minVersion/10000)
-	}
+	err = p.pool.QueryRow(ctx, `SELECT to_regclass('rosterd.version') IS NOT NULL,
+		coalesce(has_schema_privilege(to_regnamespace('rosterd')::oid, 'CREATE'), has_database_privilege(current_database(), 'CREATE'))`).Scan(&v.Made, &v.MayMake)
 	if err != nil || !v.Made {
 		return v, explain(p.where, err)
 	}
 	var known, num int
 	if err = p.pool.QueryRow(ctx, "SELECT version FROM rosterd.version").Scan(&known); err == nil && known > version {
-		err = fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
+		err = fmt.Errorf("%w (format %d, this one knows %d)", ErrNewer, known, version)
 	}
 	if err == nil {
 		err = p.pool.QueryRow(ctx, "SELECT pair FROM rosterd.pairs WHERE domain = $1", p.domain).Scan(&num)

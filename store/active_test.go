@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"rosterd/internal/freeport"
 	"rosterd/internal/leak"
 	"rosterd/internal/pgserver"
 )
@@ -76,6 +78,202 @@ func TestOneIsActive(t *testing.T) {
 	(&state{Store: s, t: t}).want(juliet())
 }
 
+// The database ends the lock's session within 15 s when nothing is heard of it, be it that the
+// machine has vanished or that the process is paused: then it is in a transaction.
+func TestLockIsShortLived(t *testing.T) {
+	domain := domain()
+	p := newPair(t, domain)
+	c, num, err := p.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(c)
+	set := func(parameter string) (n int) {
+		t.Helper()
+		if err := c.QueryRow(t.Context(), "SELECT setting::integer FROM pg_settings WHERE name = $1", parameter).Scan(&n); err != nil || n <= 0 {
+			t.Errorf("%s is %d, %v", parameter, n, err)
+		}
+		return n
+	}
+	const most = 15 // s
+	if idle := set("tcp_keepalives_idle") + set("tcp_keepalives_interval")*set("tcp_keepalives_count"); idle > most {
+		t.Errorf("a connection without an answer ends after %d s", idle)
+	}
+	for _, parameter := range []string{"tcp_user_timeout", "idle_in_transaction_session_timeout"} { // ms
+		if set(parameter) > most*1000 {
+			t.Errorf("%s is too long", parameter)
+		}
+	}
+
+	l, err := p.Stand(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release(false)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for paused := ""; paused != "idle in transaction"; {
+		err := c.QueryRow(ctx, "SELECT coalesce(a.state, '') FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE locktype = 'advisory' AND objid = $1 AND granted", uint32(num)).Scan(&paused)
+		if err != nil {
+			t.Fatalf("the lock's session is %q, %v", paused, err)
+		}
+	}
+}
+
+// At no moment does the lock's session have the lock and no transaction: a process that is paused
+// between two of its steps would keep the lock for good. Who does not get the lock stays in none.
+func TestLockIsInATransaction(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	domain := domain()
+	p := newPair(t, domain)
+	c, num, err := p.connect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(c)
+	if locked, err := tryLock(ctx, c, num); err != nil || !locked {
+		t.Fatalf("%v, %v", locked, err)
+	}
+	late, _, err := p.connect(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(late)
+	if locked, err := tryLock(ctx, late, num); err != nil || locked || late.PgConn().TxStatus() != 'I' {
+		t.Errorf("the second one: %v, %c, %v", locked, late.PgConn().TxStatus(), err)
+	}
+	hangUp(c)
+
+	// The writer of the one before hangs, so that the term begins at the second try.
+	config := p.config.ConnConfig.Copy()
+	config.RuntimeParams["application_name"] = applicationName(domain, "writes")
+	hangs, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(hangs)
+	if _, err := hangs.Exec(ctx, "BEGIN; UPDATE rosterd.pairs SET written = written WHERE domain = '"+domain+"'"); err != nil {
+		t.Fatal(err)
+	}
+	locks, left := make(chan struct{}, 10), make(chan struct{}, 10)
+	dial := p.config.ConnConfig.DialFunc
+	p.config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		return &overheard{Conn: c, locks: locks, left: left}, err
+	}
+	l, err := p.Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	within(t, "it has the lock", locks)
+	statement(t, postgresql, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", applicationName(domain, "lock"))
+	within(t, "it has the lock again", locks)
+	await(t, "the next sign of life", func() bool { return l.Err() == nil })
+	l.Release(false)
+	if len(left) > 0 {
+		t.Error("the lock's session was in no transaction")
+	}
+}
+
+// overheard is a connection with what the server says on it.
+type overheard struct {
+	net.Conn
+	locks chan<- struct{} // receives when it says that the lock is had
+	left  chan<- struct{} // when it says afterwards that there is no transaction
+
+	said   []byte // the beginning of a message
+	locked bool
+}
+
+func (o *overheard) Read(b []byte) (n int, err error) {
+	n, err = o.Conn.Read(b)
+	for o.said = append(o.said, b[:n]...); len(o.said) >= 5; {
+		length := 1 + int(binary.BigEndian.Uint32(o.said[1:]))
+		if len(o.said) < length {
+			break
+		}
+		switch message := string(o.said[:length]); {
+		case strings.HasPrefix(message, "D") && message[5:] == "\x00\x01\x00\x00\x00\x01t": // a row, of one true as a text
+			o.locked = true
+			o.locks <- struct{}{}
+		case message == "Z\x00\x00\x00\x05I" && o.locked:
+			o.left <- struct{}{}
+		}
+		o.said = o.said[length:]
+	}
+	return n, err
+}
+
+// All that an instance does, it may do as the owner of its database alone, or of its schema.
+func TestNoSuperuser(t *testing.T) {
+	for _, owns := range []string{"database", "schema"} {
+		t.Run(owns, func(t *testing.T) { testNoSuperuser(t, owns) })
+	}
+}
+
+func testNoSuperuser(t *testing.T, owns string) {
+	domain := domain()
+	role := strings.NewReplacer(".", "_").Replace(domain)
+	statement(t, postgresql, "CREATE ROLE "+role+" LOGIN")
+	statement(t, postgresql, "CREATE DATABASE "+role)
+	instance := func() *Pair {
+		return newPairAt(t, "postgres://"+role+"@"+postgresql.Address()+"/"+role+"?sslmode=disable", domain)
+	}
+	if v, err := instance().Look(t.Context()); err != nil || v.Made || v.MayMake {
+		t.Errorf("with no rights: %+v, %v", v, err)
+	}
+	if owns == "database" {
+		statement(t, postgresql, "ALTER DATABASE "+role+" OWNER TO "+role)
+	} else {
+		administrator, err := pgx.Connect(t.Context(), postgresql.At(postgresql.Address(), role))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hangUp(administrator)
+		if _, err := administrator.Exec(t.Context(), "CREATE SCHEMA rosterd AUTHORIZATION "+role); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := instance()
+	if v, err := first.Look(t.Context()); err != nil || v.Made || !v.MayMake {
+		t.Errorf("%+v, %v", v, err)
+	}
+	l, s := become(t, first, false)
+	s.PutUser(juliet(), true, nil)
+	(&state{Store: s, t: t}).sync()
+	if v, err := first.Look(t.Context()); err != nil || !v.Held {
+		t.Errorf("%+v, %v", v, err)
+	}
+	if _, err := first.Size(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := first.Enter(t.Context(), []string{"juliet@example.org"}); err != nil {
+		t.Error(err)
+	}
+	entries, err := l.Entries(t.Context(), 10)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%+v, %v", entries, err)
+	}
+	if err := l.Strike(t.Context(), entries); err != nil {
+		t.Error(err)
+	}
+	// It ends sessions of its own: here, one that hangs.
+	c, err := s.db.executor.(*postgres).pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	if _, err := c.Exec(t.Context(), "BEGIN; UPDATE rosterd.pairs SET written = written"); err != nil {
+		t.Fatal(err)
+	}
+	l.Release(false)
+	l, s = become(t, instance(), false)
+	defer l.Release(false)
+	defer s.Close()
+	(&state{Store: s, t: t}).want(juliet())
+}
+
 // Pairs do not see each other's rows.
 func TestPairsApart(t *testing.T) {
 	a, b := openPostgres(t), openPostgres(t)
@@ -101,6 +299,196 @@ func TestPairsApart(t *testing.T) {
 	a.wantServer("juliet@example.org", hers())
 	if all := a.all(); len(all) != 2 {
 		t.Errorf("%q", all)
+	}
+}
+
+// When the database is back, the instance that was active has headStart to get its lock again:
+// nobody else tries before, whether they stood by meanwhile or were started.
+func TestActiveGoesFirst(t *testing.T) {
+	leak.Check(t)
+	for _, stands := range []bool{true, false} {
+		t.Run(fmt.Sprintf("stood by %v", stands), func(t *testing.T) {
+			t.Parallel()
+			server, err := pgserver.Start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			l, err := newPairAt(t, server.URL(), "contacts.example.org").Stand(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			other := newPairAt(t, server.URL(), "contacts.example.org")
+			leases := make(chan *Lease, 1)
+			stand := func(until func(err error) bool) {
+				go func() {
+					l, err := other.Stand(context.Background())
+					if err != nil {
+						t.Error(err)
+					}
+					leases <- l
+				}()
+				for !until(other.Err()) { // nobody says when; the test's own limit ends it
+					time.Sleep(time.Millisecond)
+				}
+			}
+			reached := func(err error) bool { return err == nil }
+			away := func(err error) bool { return errors.Is(err, ErrAway) }
+			if stands {
+				stand(reached)
+			}
+			if err := server.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			l.Release(false)
+			if !stands {
+				stand(away)
+			}
+			began := time.Now()
+			if err := server.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			next := within(t, "the other one is active", leases)
+			defer next.Release(false)
+			if took := time.Since(began); took < headStart {
+				t.Errorf("the other one is active %s after the database began to come back", took)
+			}
+		})
+	}
+}
+
+// Of several servers, the one that can be written has the lock: not a replica, before a failover
+// or during it, but once it is promoted.
+func TestReplica(t *testing.T) {
+	leak.Check(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	primary, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer primary.Close()
+	replica, err := primary.Replica()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replica.Close()
+	for _, set := range []string{"ALTER SYSTEM SET synchronous_commit = remote_apply", "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"} {
+		statement(t, primary, set)
+	}
+	alone := newPairAt(t, replica.URL(), "contacts.example.org")
+	if _, err := alone.Look(ctx); !errors.Is(err, ErrReadOnly) || !errors.Is(err, ErrAway) || strings.Count(err.Error(), "read-only") != 1 {
+		t.Errorf("looked into a replica: %v", err)
+	}
+	if _, err := alone.stand(ctx, false); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("stood by at a replica: %v", err)
+	}
+	for _, first := range []*pgserver.Server{replica, primary} {
+		second := primary
+		if first == primary {
+			second = replica
+		}
+		url := primary.At(first.Address()+","+second.Address(), "postgres") + "&target_session_attrs=any"
+		p := newPairAt(t, url, "contacts.example.org")
+		if want := first.Address() + "," + second.Address() + "/postgres"; p.where != want {
+			t.Errorf("where it is: %s, want %s", p.where, want)
+		}
+		l, store := become(t, p, false)
+		s := &state{Store: store, t: t}
+		s.PutUser(juliet(), true, nil)
+		s.sync()
+		s.want(juliet())
+		if first == replica {
+			s.Close()
+			l.Release(true)
+			continue
+		}
+		if err := primary.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the replica is tried", func() bool { return errors.Is(l.Err(), ErrReadOnly) })
+		u := juliet()
+		u.Version = "later"
+		s.PutUser(u, true, nil)
+		statement(t, replica, "SELECT pg_promote()")
+		await(t, "the replica is written", func() bool { return l.Err() == nil && waiting(store) == 0 })
+		s.want(u)
+		if l.Term != 2 {
+			t.Errorf("the term is %d", l.Term)
+		}
+		s.Close()
+		l.Release(true)
+	}
+}
+
+// A connection whose timeouts a pooler keeps from the server is of no use: who is paused would
+// keep the lock.
+func TestPooler(t *testing.T) {
+	pooler, err := postgresql.Pooler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pooler.Close()
+	p := newPairAt(t, postgresql.At(pooler.Address(), "postgres"), domain())
+	defer p.Close()
+	wantUnusable(t, p, ErrPooled, "idle_in_transaction_session_timeout is 0 there, and not 10000: a pooler (PgBouncer)")
+}
+
+// A PostgreSQL that is too old is of no use.
+func TestOldPostgres(t *testing.T) {
+	p := newPair(t, domain())
+	p.oldest = 990000
+	wantUnusable(t, p, ErrTooOld, "is too old: 99 or later is needed")
+}
+
+// wantUnusable has an instance neither look into its database nor stand by there, and say why.
+func wantUnusable(t *testing.T, p *Pair, kind error, text string) {
+	t.Helper()
+	if _, err := p.Look(t.Context()); !errors.Is(err, kind) || !strings.Contains(err.Error(), text) {
+		t.Errorf("looked: %v", err)
+	}
+	if _, err := p.stand(t.Context(), false); !errors.Is(err, kind) || !errors.Is(err, ErrAway) {
+		t.Errorf("stood by: %v", err)
+	}
+}
+
+// A server that cannot be written any more keeps no lock: the active one goes on from memory,
+// and looks for a server that can. When it can again, all is as before.
+func TestReadOnlyMeanwhile(t *testing.T) {
+	leak.Check(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	server, err := pgserver.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	p := newPairAt(t, server.URL(), "contacts.example.org")
+	l, store := become(t, p, false)
+	defer l.Release(false)
+	s := &state{Store: store, t: t}
+	s.sync()
+	if err := p.Enter(ctx, nil); err != nil { // with a connection that stays
+		t.Fatal(err)
+	}
+	statement(t, server, "ALTER SYSTEM SET default_transaction_read_only = on")
+	statement(t, server, "SELECT pg_reload_conf()")
+	await(t, "the lease knows", func() bool { return errors.Is(l.Err(), ErrReadOnly) })
+	s.PutUser(juliet(), true, nil)
+	s.sync() // is called, though it is not written
+	if err := s.Err(); !errors.Is(err, ErrAway) {
+		t.Errorf("the state's error is %v", err)
+	}
+	if err := p.Enter(ctx, []string{"juliet"}); !errors.Is(err, ErrAway) {
+		t.Errorf("entered: %v", err)
+	}
+	await(t, "no connection to a server that is read-only is kept", func() bool { return p.pool.Stat().TotalConns() == 0 })
+	statement(t, server, "ALTER SYSTEM RESET default_transaction_read_only")
+	statement(t, server, "SELECT pg_reload_conf()")
+	await(t, "all is written", func() bool { return l.Err() == nil && waiting(store) == 0 })
+	s.want(juliet())
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -152,6 +540,67 @@ func TestOlderTermIsRefused(t *testing.T) {
 	(&state{Store: s, t: t}).want(User{JID: "juliet@example.org", Version: "first"})
 }
 
+// A database that was put back to an older copy gives the number of a term once more. The one that
+// had it before writes nothing, neither a row nor that it has ended, and knows that it is over.
+func TestSameTermTwice(t *testing.T) {
+	domain := domain()
+	p := newPair(t, domain)
+	l1, old := become(t, p, false)
+	defer l1.Release(false)
+	old.PutUser(User{JID: "juliet@example.org", Version: "first"}, false, nil)
+	(&state{Store: old, t: t}).sync()
+	l1.stop()
+	l1.working.Wait()
+	if err := p.Enter(t.Context(), []string{"romeo"}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := l1.Entries(t.Context(), 10)
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	statement(t, postgresql, "UPDATE rosterd.pairs SET term = term - 1 WHERE domain = '"+domain+"'")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l2, err := newPair(t, domain).Stand(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l2.Release(false)
+	if l2.Term != l1.Term {
+		t.Fatalf("the terms are %d and %d", l1.Term, l2.Term)
+	}
+	if err := l1.Strike(t.Context(), entries); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("struck out: %v", err)
+	}
+	c, _, err := p.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l1.beat(c); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("the sign of life: %v", err)
+	}
+	l1.clean = true
+	l1.resign(c)
+	if active, err := p.Active(t.Context()); err != nil || active.Ended {
+		t.Errorf("%+v, %v", active, err)
+	}
+	old.PutUser(User{JID: "juliet@example.org", Version: "late"}, false, nil)
+	within(t, "the first one knows", l1.Lost())
+	old.Abandon()
+	old.Close()
+	s, err := l2.Open(Options{}, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	(&state{Store: s, t: t}).want(User{JID: "juliet@example.org", Version: "first"})
+	// Nor does it get its lock again, once the other one has gone.
+	l2.Release(false)
+	if _, err := l1.regainOnce(ctx, 0); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("regained: %v", err)
+	}
+}
+
 // While the database is away, what is put waits, nobody waits for it, and the lease stays.
 func TestDatabaseAway(t *testing.T) {
 	leak.Check(t)
@@ -181,19 +630,11 @@ func TestDatabaseAway(t *testing.T) {
 		if err := s.Err(); err == nil || !strings.Contains(err.Error(), server.Address()+"/postgres") {
 			t.Errorf("the error %v does not name the database", err)
 		}
-		for begun := time.Now(); l.Err() == nil; time.Sleep(10 * time.Millisecond) {
-			if time.Since(begun) > patience {
-				t.Fatal("the lease does not know")
-			}
-		}
+		await(t, "the lease knows", func() bool { return l.Err() != nil })
 		if err := server.Resume(); err != nil {
 			t.Fatal(err)
 		}
-		for begun := time.Now(); l.Err() != nil || waiting(s.Store) > 0; time.Sleep(10 * time.Millisecond) {
-			if time.Since(begun) > patience {
-				t.Fatalf("%v, %d wait", l.Err(), waiting(s.Store))
-			}
-		}
+		await(t, "all is written", func() bool { return l.Err() == nil && waiting(s.Store) == 0 })
 		s.want(u)
 	}
 	select {
@@ -306,7 +747,7 @@ func TestHangingTransaction(t *testing.T) {
 	l.Release(false)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	next, err := newPair(t, domain).Stand(ctx)
+	next, err := newPair(t, domain).stand(ctx, false) // at once, not when that one's time is over
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,6 +823,7 @@ func TestLockLost(t *testing.T) {
 	// With nobody else, it has it again.
 	statement(t, postgresql, ends, applicationName(domain, "lock"))
 	(&state{Store: s1, t: t}).sync()
+	s1.Close() // it would be refused, and know it by that
 	standing := newPair(t, domain)
 	leases := make(chan *Lease)
 	go func() {
@@ -499,11 +941,7 @@ func TestEntered(t *testing.T) {
 	standing := make(chan struct{})
 	go func() { second.Stand(ctx); close(standing) }()
 	defer func() { stop(); <-standing }()
-	for begun := time.Now(); second.Err() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Since(begun) > patience {
-			t.Fatal(second.Err())
-		}
-	}
+	await(t, "the second one reaches the database", func() bool { return second.Err() == nil })
 	enter := func(users ...string) {
 		if err := second.Enter(t.Context(), users); err != nil {
 			t.Fatal(err)
@@ -534,6 +972,20 @@ func TestEntered(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries()
+	// Not without bound, and one call may meet it.
+	second.most = 2
+	enter("juliet")
+	enter("mercutio", "romeo")
+	for _, user := range []string{"tybalt", "juliet"} {
+		if err := second.Enter(t.Context(), []string{user}); !errors.Is(err, ErrManyEntered) {
+			t.Errorf("one more: %v", err)
+		}
+	}
+	if err := l.Strike(t.Context(), entries("juliet", "mercutio", "romeo")); err != nil {
+		t.Fatal(err)
+	}
+	enter("tybalt")
+	entries("tybalt")
 }
 
 // A text that PostgreSQL does not take keeps nothing from being written.
@@ -572,14 +1024,23 @@ func TestPostgresDamaged(t *testing.T) {
 
 // What cannot be opened is said, without a secret.
 func TestPairErrors(t *testing.T) {
-	for _, url := range []string{"postgres://rosterd:s3cret@[::/x", "postgres://rosterd:s3cret@localhost/x?sslmode=perhaps", "mysql://rosterd:s3cret@localhost/x", "host=localhost password=s3cret port=x"} {
+	for url, want := range map[string]string{
+		"postgres://rosterd:s3cret@[::/x": "IPv6", "mysql://rosterd:s3cret@localhost/x": "", "host=localhost password=s3cret port=x": "invalid port",
+		"postgres://rosterd:s3cret@localhost/x?sslmode=perhaps": "sslmode is invalid", "postgres://rosterd:s3cret@localhost/x?target_session_attrs=perhaps": "target_session_attrs",
+		"postgres://rosterd:s3cret@localhost:0/x":                                               "invalid port",
+		"postgres://rosterd:s3cret@localhost/x?sslmode=verify-full&sslrootcert=/nowhere/ca.pem": "cannot be used: unable to read CA file: open /nowhere/ca.pem: no such file",
+	} {
 		p, err := NewPair(url, "contacts.example.org", "", nil)
 		if err == nil {
 			p.Close()
 		}
-		if err == nil || strings.Contains(err.Error(), "s3cret") {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "rosterd:") || strings.Contains(err.Error(), "not the URL") {
 			t.Errorf("%s: %v", url, err)
 		}
+	}
+	nowhere := newPairAt(t, "postgres://rosterd@"+freeport.Of(t)+"/rosterd", "contacts.example.org") // tried with and without TLS
+	if _, err := nowhere.Look(t.Context()); !errors.Is(err, ErrAway) || strings.Contains(err.Error(), "\n") || strings.Count(err.Error(), "refused") != 1 {
+		t.Errorf("nothing listens: %v", err)
 	}
 	server, err := pgserver.Start()
 	if err != nil {
@@ -592,7 +1053,7 @@ func TestPairErrors(t *testing.T) {
 	for _, all := range []string{"UPDATE rosterd.version SET version = 99", "CREATE ROLE other LOGIN PASSWORD 's3cret'", "CREATE DATABASE another"} {
 		statement(t, server, all)
 	}
-	if _, err := newPairAt(t, server.URL(), "contacts.example.org").Stand(t.Context()); !errors.Is(err, errNewer) {
+	if _, err := newPairAt(t, server.URL(), "contacts.example.org").Stand(t.Context()); !errors.Is(err, ErrNewer) {
 		t.Errorf("a newer schema: %v", err)
 	}
 	p := newPairAt(t, "postgres://other:s3cret@"+server.Address()+"/another?sslmode=disable", "contacts.example.org")

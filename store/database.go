@@ -98,6 +98,7 @@ var (
 const (
 	keyAlive    = "alive"     // in meta: when the process was, last
 	keyRejected = "rejected/" // in meta, before a user: the version of the roster that was rejected
+	keySweep    = "sweep/"    // in meta, before a domain: a list of one Sweep
 )
 
 // statements are those of a database.
@@ -105,7 +106,7 @@ type statements struct {
 	put, delete, all map[*table]string
 
 	alive, doubt, doubtAll, doubtServers, see, putMark, mark string
-	user, gone, serverRoster, behind                         string
+	user, gone, serverRoster, behind, withRoster             string
 }
 
 // newStatements makes the statements for the rows of a pair: the tables of PostgreSQL have
@@ -163,6 +164,7 @@ func newStatements(pair int) *statements {
 		(server_rosters.jid IS NULL OR server_rosters.version <> users.version OR server_rosters.writing OR server_rosters.checked < $1)
 		FROM (SELECT jid, version FROM ` + from(users) + ` WHERE jid > $2 ORDER BY jid LIMIT $3) AS users
 		LEFT JOIN ` + from(serverRosters) + ` ON server_rosters.jid = users.jid ORDER BY users.jid`
+	s.withRoster = "SELECT jid, version <> '' FROM " + from(users) + " WHERE jid > $1 ORDER BY jid LIMIT $2"
 	return s
 }
 
@@ -297,6 +299,12 @@ func (d *database) serverRoster(jid string) (r ServerRoster, err error) {
 // behind are those of the first limit users after one whose server roster may not be in
 // step, or was checked before a time, and the last one it looked at, or "" at the end.
 func (d *database) behind(checkedBefore time.Time, after string, limit int) (users []string, last string, err error) {
+	return d.some(limit, d.sql.behind, text(checkedBefore), after, limit)
+}
+
+// some are those users of whom a statement says so that looks at limit users, and the last one
+// it looked at, or "" at the end.
+func (d *database) some(limit int, statement string, args ...any) (users []string, last string, err error) {
 	n := 0
 	err = d.query(func(r row) error {
 		var is bool
@@ -307,7 +315,7 @@ func (d *database) behind(checkedBefore time.Time, after string, limit int) (use
 			users = append(users, last)
 		}
 		return nil
-	}, d.sql.behind, text(checkedBefore), after, limit)
+	}, statement, args...)
 	if n < limit {
 		last = ""
 	}

@@ -325,7 +325,7 @@ func TestCannotBeOpened(t *testing.T) {
 		{"a newer format", func(t *testing.T, path string) {
 			open(t, path).Close()
 			execute("PRAGMA user_version = 3")(t, path)
-		}, errNewer},
+		}, ErrNewer},
 		{"a missing table", func(t *testing.T, path string) {
 			open(t, path).Close()
 			execute("DROP TABLE marks")(t, path)

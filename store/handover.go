@@ -63,7 +63,7 @@ func (s *Store) Unwritten() ([]byte, error) {
 	}
 	s.queue.mu.Unlock()
 	for _, u := range s.allUnread() {
-		all = append(all, handed{Table: users.name, Key: u.JID, Unread: true, User: &u})
+		all = append(all, handed{Table: users.name, Key: u.JID, Unread: true, At: s.Now(), User: &u})
 	}
 	if len(all) == 0 {
 		return nil, failed
@@ -83,6 +83,7 @@ func (s *Store) adopt(data []byte) error {
 		return err
 	}
 	for _, h := range all {
+		s.clock.goOnAfter(h.At)
 		if h.Unread { // behind what else there is of the user
 			if err := s.join(*h.User); err != nil {
 				return err

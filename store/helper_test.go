@@ -147,10 +147,8 @@ func child(path string) error {
 				"written": func() bool { return waiting(s) == 0 },
 				"counted": func() bool { n, _ := strconv.Atoi(data); return log.count.Load() >= int64(n) },
 			}[key]
-			for end := time.Now().Add(patience); !there(); time.Sleep(10 * time.Millisecond) {
-				if time.Now().After(end) {
-					return fmt.Errorf("waited in vain for %s, the error is %v", rest, s.Err())
-				}
+			if !comes(there) {
+				return fmt.Errorf("waited in vain for %s, the error is %v", rest, s.Err())
 			}
 			fmt.Println(s.Err())
 		case "log":
@@ -164,6 +162,24 @@ func child(path string) error {
 		fmt.Println("done")
 	}
 	return nil
+}
+
+// comes waits for what nobody tells of, and reports whether it comes.
+func comes(there func() bool) bool {
+	for end := time.Now().Add(3 * patience); !there(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// await waits for what nobody tells of.
+func await(t *testing.T, what string, there func() bool) {
+	t.Helper()
+	if !comes(there) {
+		t.Fatalf("waited in vain until %s", what)
+	}
 }
 
 // waiting is how many keys are to be written.

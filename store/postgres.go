@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -69,6 +71,9 @@ ALTER TABLE rosterd.server_rosters ALTER roster SET STORAGE EXTERNAL;`
 // codeSuperseded is what write_as raises.
 const codeSuperseded = "RO001"
 
+// codeReadOnly is what a server raises that cannot be written at present.
+const codeReadOnly = "25006"
+
 // ErrSuperseded is why an instance that was active writes nothing any more.
 var ErrSuperseded = errors.New("another instance has become the active one")
 
@@ -84,7 +89,8 @@ func ensure(ctx context.Context, c *pgx.Conn, domain string) (pair int, err erro
 			return err
 		}
 		if !there {
-			all := fmt.Sprintf("CREATE SCHEMA IF NOT EXISTS %s;%s;%s;INSERT INTO rosterd.version VALUES (%d)", postgresSchema, forPostgres.Replace(schema), pairSchema, version)
+			// IF NOT EXISTS would want the right to make one, even if somebody else has made it.
+			all := fmt.Sprintf("DO $$ BEGIN IF to_regnamespace('%[1]s') IS NULL THEN CREATE SCHEMA %[1]s; END IF; END $$;%[2]s;%[3]s;INSERT INTO rosterd.version VALUES (%[4]d)", postgresSchema, forPostgres.Replace(schema), pairSchema, version)
 			if _, err := tx.Exec(ctx, all); err != nil {
 				return err
 			}
@@ -94,7 +100,7 @@ func ensure(ctx context.Context, c *pgx.Conn, domain string) (pair int, err erro
 			return err
 		}
 		if known > version {
-			return fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
+			return fmt.Errorf("%w (format %d, this one knows %d)", ErrNewer, known, version)
 		}
 		err := tx.QueryRow(ctx, "SELECT pair FROM rosterd.pairs WHERE domain = $1", domain).Scan(&pair)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -106,20 +112,73 @@ func ensure(ctx context.Context, c *pgx.Conn, domain string) (pair int, err erro
 }
 
 // configure is how the database is connected to. A machine that vanishes is noticed within some 10 s, by either side,
-// and so is a process that does not go on with a transaction.
-func configure(c *pgx.ConnConfig) {
-	if c.ConnectTimeout == 0 {
-		c.ConnectTimeout = answerWithin
+// and so is a process that does not go on with a transaction. Of several servers that the URL
+// names, each is tried, whatever it says of them: only one that can be written is good.
+func (p *Pair) configure(c *pgx.ConnConfig) {
+	if c.ConnectTimeout == 0 { // of each server
+		c.ConnectTimeout = answerWithin / time.Duration(len(hosts(c)))
 	}
 	for parameter, value := range map[string]string{
-		"tcp_keepalives_idle": "4", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3",
-		"tcp_user_timeout": "10000", "idle_in_transaction_session_timeout": strconv.FormatInt(leaseFor.Milliseconds(), 10), "lock_timeout": "4000",
+		"tcp_keepalives_idle": "4", "tcp_keepalives_interval": "2", "tcp_keepalives_count": "3", "tcp_user_timeout": "10000",
 	} {
 		c.RuntimeParams[parameter] = value
+	}
+	maps.Copy(c.RuntimeParams, wanted)
+	c.ValidateConnect = p.validate
+	closes := c.OnPgError
+	c.OnPgError = func(on *pgconn.PgConn, err *pgconn.PgError) (goesOn bool) {
+		return err.Code != codeReadOnly && closes(on, err) // the next connection may be to a server that can be written
 	}
 	c.DialFunc = (&net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 4 * time.Second, Interval: 2 * time.Second, Count: 3}, Control: setUserTimeout,
 	}).DialContext
+}
+
+// wanted are the parameters that a server has to have taken, as pg_settings has them. The lock
+// depends on the first.
+var wanted = map[string]string{
+	"idle_in_transaction_session_timeout": strconv.FormatInt(leaseFor.Milliseconds(), 10),
+	"lock_timeout":                        "4000",
+	"default_transaction_isolation":       "read committed", // each statement sees what was committed before it
+}
+
+// hosts are the servers that a URL names.
+func hosts(c *pgx.ConnConfig) (all []string) {
+	add := func(host string, port uint16) {
+		if one := net.JoinHostPort(host, strconv.Itoa(int(port))); !slices.Contains(all, one) { // once with TLS, and once without
+			all = append(all, one)
+		}
+	}
+	add(c.Host, c.Port)
+	for _, f := range c.Fallbacks {
+		add(f.Host, f.Port)
+	}
+	return all
+}
+
+// validate fails if a server cannot be used. A replica would give out the lock, too: it is not
+// the same one as the primary's.
+func (p *Pair) validate(ctx context.Context, c *pgconn.PgConn) error {
+	results, err := c.Exec(ctx, "SELECT name, setting FROM pg_settings").ReadAll()
+	if err != nil {
+		return err
+	}
+	settings := make(map[string]string)
+	for _, row := range results[0].Rows {
+		settings[string(row[0])] = string(row[1])
+	}
+	if server, _ := strconv.Atoi(settings["server_version_num"]); server < p.oldest {
+		return fmt.Errorf("PostgreSQL %d %w: %d or later is needed", server/10000, ErrTooOld, p.oldest/10000)
+	}
+	if settings["transaction_read_only"] != "off" {
+		return ErrReadOnly
+	}
+	for _, parameter := range slices.Sorted(maps.Keys(wanted)) {
+		if has := settings[parameter]; has != wanted[parameter] {
+			return fmt.Errorf("%s is %s there, and not %s: %w", parameter, has, wanted[parameter], ErrPooled)
+		}
+	}
+	return nil
 }
 
 // explain is an error as an administrator sees it. It has nothing of the URL but the
@@ -133,20 +192,23 @@ func explain(where string, err error) error {
 			return ErrSuperseded
 		}
 		if ofServer.Code == "42501" && strings.Contains(ofServer.Message, "for database") {
-			return fmt.Errorf("database %s: %s: the role has to be allowed to make the schema %s (GRANT CREATE ON DATABASE)", where, ofServer.Message, postgresSchema)
+			return fmt.Errorf("database %s: %s: the role has to be allowed to make the schema %[3]s (GRANT CREATE ON DATABASE), or to have it made (CREATE SCHEMA %[3]s AUTHORIZATION)", where, ofServer.Message, postgresSchema)
 		}
 	}
 	away := isAway(err)
 	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		err = errors.Unwrap(failed) // without the user's name, and all addresses once more
+		err = oneLine{errors.Unwrap(failed)} // without the user's name, and all addresses once more
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("database %s does not answer", where)
 	} else {
 		err = fmt.Errorf("database %s: %w", where, err)
 	}
-	if away {
-		return awayError{err}
+	switch {
+	case away:
+		return kindError{err, ErrAway}
+	case code(err) == "42501":
+		return kindError{err, ErrForbidden}
 	}
 	return err
 }
@@ -155,10 +217,38 @@ func explain(where string, err error) error {
 // does not answer, or lacks something at present.
 var ErrAway = errors.New("the database is away")
 
-type awayError struct{ error }
+// ErrReadOnly is what a server is that cannot be written, and that no instance uses.
+var ErrReadOnly = errors.New("the server is read-only: it is a replica, or default_transaction_read_only is on")
 
-func (e awayError) Unwrap() error        { return e.error }
-func (e awayError) Is(target error) bool { return target == ErrAway }
+// ErrPooled is what a connection is whose parameters do not reach the server.
+var ErrPooled = errors.New("a pooler (PgBouncer) stands between and keeps it from PostgreSQL, and who is paused would keep the lock")
+
+// minVersion is the oldest PostgreSQL that is good, as server_version_num.
+const minVersion = 130000
+
+// ErrTooOld is what a PostgreSQL is that has not all that is needed.
+var ErrTooOld = errors.New("is too old")
+
+// ErrForbidden is what errors are of a role that lacks rights.
+var ErrForbidden = errors.New("the role lacks rights")
+
+// oneLine is an error of several tries, with and without TLS for instance, as one line.
+type oneLine struct{ error }
+
+func (o oneLine) Unwrap() error { return o.error }
+func (o oneLine) Error() string {
+	said := strings.ReplaceAll(o.error.Error(), "ValidateConnect failed: ", "")
+	return strings.Join(slices.Compact(strings.Split(said, "\n")), ", ")
+}
+
+// kindError is an error that is ErrAway or ErrForbidden, too, and does not say so.
+type kindError struct {
+	error
+	kind error
+}
+
+func (e kindError) Unwrap() error        { return e.error }
+func (e kindError) Is(target error) bool { return target == e.kind }
 
 // isAway reports whether an error is ErrAway: what the server says by its class (PostgreSQL,
 // appendix A), or the connection.
@@ -171,7 +261,7 @@ func isAway(err error) bool {
 	case "08", "40", "53", "55", "57": // connection, rolled back, lacks resources, locked, an operator
 		return true
 	}
-	return ofServer.Code == "25P03" // idle in a transaction for too long
+	return ofServer.Code == "25P03" || ofServer.Code == codeReadOnly // 25P03: idle in a transaction for too long
 }
 
 // postgres is a database of a pair, as the active instance of a term writes it.
@@ -181,6 +271,7 @@ type postgres struct {
 	grace *grace
 	pair  int
 	term  int64
+	since time.Time // when it began
 
 	closed atomic.Bool
 }
@@ -236,7 +327,8 @@ func (p *postgres) transact(f func(execute) error) error {
 	defer cancel()
 	defer p.grace.limit(ctx, p.grace.giveUp)()
 	var batch pgx.Batch
-	batch.Queue("SELECT rosterd.write_as($1, $2)", p.pair, p.term)
+	// write_as takes no term that is null: of another one with the same number, see [Lease.is].
+	batch.Queue("SELECT rosterd.write_as($1, (SELECT term FROM rosterd.pairs WHERE pair = $1 AND term = $2 AND since = $3))", p.pair, p.term, p.since)
 	err := f(func(statement string, args ...any) error {
 		batch.Queue(statement, storable(args)...)
 		return nil

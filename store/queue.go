@@ -26,6 +26,8 @@ type change struct {
 // that is put again, the last change waits in the place of the first. It is safe for
 // concurrent use.
 type queue struct {
+	clock *Clock
+
 	mu      sync.Mutex // guards all below
 	closed  bool
 	changes map[id]*change // the last of each key that is not written
@@ -50,7 +52,7 @@ func (q *queue) put(c *change, call func()) (first, ok bool) {
 	}
 	first = len(q.order) == 0
 	if c != nil {
-		c.at = time.Now()
+		c.at = q.clock.Now()
 		before := q.changes[c.id]
 		if before == nil || before.taken {
 			q.order = append(q.order, c.id)

@@ -155,7 +155,7 @@ const (
 	// ErrDamaged is wrapped by the errors of a store that read what nobody wrote. With any
 	// other, what is kept may be well, and could not be read at present.
 	ErrDamaged unusable = "is damaged"
-	errNewer   unusable = "was written by a newer rosterd"
+	ErrNewer   unusable = "was written by a newer rosterd"
 	errLocked  unusable = "is in use by another process, maybe another rosterd"
 	errEarlier unusable = "was written by an earlier rosterd before its first release, in a format that is not read any more. " +
 		"Move it away, with the files beside it whose names begin with its own: rosterd begins with an empty state then"
@@ -278,7 +278,7 @@ func (s *sqlite) recognise(c *conn) (known int, err error) {
 	case id != applicationID:
 		return 0, errNotOurs
 	case known > version:
-		return 0, fmt.Errorf("%w (format %d, this one knows %d)", errNewer, known, version)
+		return 0, fmt.Errorf("%w (format %d, this one knows %d)", ErrNewer, known, version)
 	case known < 1:
 		return 0, damaged("it has no format")
 	}

@@ -117,7 +117,7 @@ type Options struct {
 var ErrClosed = errors.New("the store is closed")
 
 // Store is safe for concurrent use. Its methods do not wait for the disk, but for User,
-// ServerRoster, ServerRostersBehind, Resources, Marks and Close, and for PutUser,
+// ServerRoster, ServerRostersBehind, UsersWithRoster, Resources, Marks, Sweeps and Close, and for PutUser,
 // PutServerRoster and Sync with done, which may write what waits themselves.
 type Store struct {
 	options Options
@@ -125,6 +125,7 @@ type Store struct {
 	inFile  bool // db is
 	remote  bool // db is PostgreSQL: nobody waits for it but who has to
 	ended   time.Time
+	clock   *Clock
 	queue   queue
 	trouble trouble
 
@@ -138,6 +139,7 @@ type Store struct {
 	failing bool       // the last try did
 	fenced  bool       // another instance is active
 	reached time.Time  // when something was written, or the store opened
+	lived   time.Time  // when the process was alive, as the database has it
 	flushed time.Time  // when that was
 
 	unreadMu sync.Mutex      // guards unread
@@ -164,7 +166,8 @@ func Open(path string, o Options) (*Store, error) {
 	if s.db, s.ended, err = openDatabase(path); err != nil {
 		return nil, err
 	}
-	return newStore(s, false), nil
+	newStore(s, false).warnOfClocks(0)
+	return s, nil
 }
 
 // newStore begins to work with a database. doubtful says that users may have been told what
@@ -173,7 +176,11 @@ func newStore(s *Store, doubtful bool) *Store {
 	if s.options.Logger == nil {
 		s.options.Logger = slog.New(slog.DiscardHandler)
 	}
-	s.queue.changes = make(map[id]*change)
+	s.clock = NewClock(time.Time{}, time.Now)
+	if !s.ended.IsZero() {
+		s.clock.goOnAfter(s.ended.Add(aliveWithin))
+	}
+	s.queue.changes, s.queue.clock = make(map[id]*change), s.clock
 	s.trouble = trouble{logger: s.options.Logger, errors: s.options.Errors, causes: make(map[string]error)}
 	s.reached = time.Now()
 	s.soon, s.later = make(chan struct{}, 1), make(chan struct{}, 1)
@@ -387,9 +394,48 @@ func (s *Store) each(t *table, f func(key string, value any) error) error {
 	return nil
 }
 
+// Sweep is how far it has come that all users of a domain are refreshed.
+type Sweep struct {
+	After string `json:"after"`          // those up to this name have been seen to
+	Again bool   `json:"again,omitzero"` // they were reported once more since it began
+}
+
+// PutSweep keeps that all users of a domain are to be refreshed.
+func (s *Store) PutSweep(domain string, sweep Sweep) {
+	s.put(&change{id: id{meta, keySweep + domain}, value: asJSON([]Sweep{sweep})}, nil)
+}
+
+// DeleteSweep deletes what PutSweep keeps of a domain.
+func (s *Store) DeleteSweep(domain string) { s.put(&change{id: id{meta, keySweep + domain}}, nil) }
+
+// Sweeps calls each with all that PutSweep keeps, as Resources does.
+func (s *Store) Sweeps(each func(domain string, sweep Sweep) error) error {
+	return s.each(meta, func(key string, value any) error {
+		domain, is := strings.CutPrefix(key, keySweep)
+		if !is {
+			return nil
+		}
+		var kept list[Sweep]
+		if err := kept.Scan(value); err != nil || len(kept) != 1 {
+			kept = list[Sweep]{{}} // from the beginning
+		}
+		return each(domain, kept[0])
+	})
+}
+
+// UsersWithRoster looks at the first limit users whose names come after one. It returns those
+// who have a roster, and the name to go on after, or "" at the end. What waits to be written it
+// does not see: see Sync.
+func (s *Store) UsersWithRoster(after string, limit int) (users []string, next string, err error) {
+	return s.db.some(limit, s.db.sql.withRoster, after, limit)
+}
+
 // Ended is when the process that wrote the store before is last known to have been
-// alive, to some 5 s: zero, if the store is new.
+// alive, to some 5 s, by [Store.Now] of its own: zero, if the store is new.
 func (s *Store) Ended() time.Time { return s.ended }
+
+// Now is the time by which all is stamped that is put, see [Clock].
+func (s *Store) Now() time.Time { return s.clock.Now() }
 
 // Err is nil, or why what was put is not being written at present.
 func (s *Store) Err() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -69,8 +70,8 @@ func wake(c chan struct{}) {
 	}
 }
 
-// alive is that the process is.
-func alive() *change { return &change{id: id{meta, keyAlive}, value: text(time.Now())} }
+// alive is that the process is: see withAlive.
+func alive() *change { return &change{id: id{meta, keyAlive}, value: ""} }
 
 // write writes what waits, until ctx ends.
 func (s *Store) write(ctx context.Context) {
@@ -139,7 +140,8 @@ func (s *Store) flushOnce() (n int, err error) {
 			s.queue.failed(batch)
 			return 0, ErrSuperseded
 		}
-		if err = s.db.commit(batch); errors.Is(err, ErrSuperseded) {
+		changes, lived := s.withAlive(batch)
+		if err = s.db.commit(changes); errors.Is(err, ErrSuperseded) {
 			// Nobody is called: what they wait to tell is not ours to tell any more.
 			s.failing, s.fenced = true, true
 			s.queue.again(batch)
@@ -147,7 +149,7 @@ func (s *Store) flushOnce() (n int, err error) {
 			return 0, err
 		}
 		if err == nil {
-			s.reached = time.Now()
+			s.reached, s.lived = time.Now(), lived
 		} else if s.remote && time.Since(s.reached) < holdFor {
 			s.trouble.set(whatChanges, err)
 			s.queue.again(batch)
@@ -165,6 +167,16 @@ func (s *Store) flushOnce() (n int, err error) {
 	}
 	s.queue.written(batch)
 	return len(batch), nil
+}
+
+// withAlive is a batch with a sign of life behind all, unless the database has one of a moment
+// ago, and when that is of: no stamp there is more than aliveWithin later. s.writing is held.
+func (s *Store) withAlive(batch []*change) (changes []*change, lived time.Time) {
+	now := s.Now()
+	if now.Sub(s.lived) < aliveWithin && !slices.ContainsFunc(batch, func(c *change) bool { return c.key == keyAlive }) {
+		return batch, s.lived
+	}
+	return append(slices.Clip(batch), &change{id: id{meta, keyAlive}, value: text(now)}), now
 }
 
 // tend checkpoints the database, and forgets who is gone for good, until ctx ends.
@@ -201,7 +213,7 @@ func (s *Store) tend(ctx context.Context) {
 func (s *Store) forget(limit int) {
 	var before time.Time
 	if s.options.ForgetAfter > 0 {
-		before = time.Now().Add(-s.options.ForgetAfter)
+		before = s.Now().Add(-s.options.ForgetAfter)
 	} else if limit == math.MaxInt {
 		return
 	}

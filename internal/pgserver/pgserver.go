@@ -42,6 +42,21 @@ func Start(settings ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	return start(bin, append([]string{"fsync=off"}, settings...), func(s *Server) *exec.Cmd {
+		return s.command("initdb", "-D", s.data(), "-U", "rosterd", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+	})
+}
+
+// Replica starts another server, with a copy that follows this one, and can be read only
+// until pg_promote makes it a primary.
+func (s *Server) Replica() (*Server, error) {
+	return start(s.bin, s.settings, func(replica *Server) *exec.Cmd {
+		return replica.command("pg_basebackup", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port), "-U", "rosterd", "-D", replica.data(), "-R", "-c", "fast", "--no-sync")
+	})
+}
+
+// start starts a server with the files that a command makes.
+func start(bin string, settings []string, files func(*Server) *exec.Cmd) (*Server, error) {
 	ports, err := freeport.Find(1)
 	if err != nil {
 		return nil, err
@@ -50,14 +65,15 @@ func Start(settings ...string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{dir: dir, bin: bin, port: ports[0], settings: append([]string{"fsync=off"}, settings...)}
+	s := &Server{dir: dir, bin: bin, port: ports[0], settings: settings}
 	if as := credential(); as != nil {
 		err = os.Chown(dir, int(as.Uid), int(as.Gid))
 	}
 	if err == nil {
+		c := files(s)
 		var said []byte
-		if said, err = s.command("initdb", "-D", s.data(), "-U", "rosterd", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync").CombinedOutput(); err != nil {
-			err = fmt.Errorf("initdb: %w: %s", err, said)
+		if said, err = c.CombinedOutput(); err != nil {
+			err = fmt.Errorf("%s: %w: %s", filepath.Base(c.Path), err, said)
 		}
 	}
 	if err == nil {
@@ -73,6 +89,9 @@ func Start(settings ...string) (*Server, error) {
 // find is the folder of PostgreSQL's programs. Debian keeps them out of the PATH.
 func find() (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
+		if path, err = filepath.EvalSymlinks(path); err != nil { // the others may have none beside it
+			return "", err
+		}
 		return filepath.Dir(path), nil
 	}
 	all, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")

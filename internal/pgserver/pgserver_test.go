@@ -39,3 +39,33 @@ func TestServer(t *testing.T) {
 		t.Errorf("left behind: %v", err)
 	}
 }
+
+// A replica has what the server has, takes no write until it is promoted, and does afterwards.
+func TestReplica(t *testing.T) {
+	leak.Check(t)
+	s, err := Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	const write = "CREATE TABLE other (n integer)"
+	if err := s.Exec(t.Context(), "CREATE TABLE kept (n integer)"); err != nil {
+		t.Fatal(err)
+	}
+	replica, err := s.Replica()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replica.Close()
+	if err := replica.Exec(t.Context(), "SELECT n FROM kept"); err != nil {
+		t.Error(err)
+	}
+	if err := replica.Exec(t.Context(), write); err == nil {
+		t.Error("a replica was written")
+	}
+	for _, statement := range []string{"SELECT pg_promote()", write} {
+		if err := replica.Exec(t.Context(), statement); err != nil {
+			t.Error(err)
+		}
+	}
+}
