@@ -165,6 +165,7 @@ func (a *app) stop() (err error) {
 func (a *app) build(cfg config.Config, log *slog.Logger) (err error) {
 	a.registry = prometheus.NewRegistry()
 	a.counters = newMetrics(a.registry)
+	metrics.RegisterComponent(a.registry, cfg.XMPP.Domain)
 	if a.fetcher, err = newFetcher(cfg.Contacts, cfg.XMPP.Hosts, log, a.counters); err != nil {
 		return err
 	}

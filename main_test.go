@@ -121,7 +121,7 @@ log: {level: debug}
 	_, metrics := ask("GET", metricsURL+"/metrics")
 	for _, want := range []string{"rosterd_connected 0", `rosterd_queries_total{result="ok"} 0`, `rosterd_edits_total{result="refused"} 0`, `rosterd_fetches_total{result="ok"} 0`,
 		`rosterd_refresh_requests_total{code="401"} 1`, `rosterd_refreshed_users_total{result="updated"} 0`,
-		`rosterd_pushes_total{action="added",result="ok"} 0`, `rosterd_items_skipped_total{reason="jid"} 0`, `rosterd_fields_ignored_total{field="ask"} 0`, "rosterd_build_info{"} {
+		`rosterd_pushes_total{action="added",result="ok"} 0`, `rosterd_items_skipped_total{reason="jid"} 0`, `rosterd_fields_ignored_total{field="ask"} 0`, "rosterd_build_info{", "rosterd_component_info{domain="} {
 		if !strings.Contains(metrics, "\n"+want) {
 			t.Errorf("/metrics lacks %s", want)
 		}

@@ -70,7 +70,11 @@ type checker struct {
 	running running       // what answers on metrics.listen
 	api     component.API // nil: none is configured
 
-	elsewhere string // the URL of the other instance of a pair, if it is the active one
+	saidAPI  bool     // the lines that ejabberd's API needs were said of a host
+	byItself []string // the hosts that answer roster queries and edits from their own rosters
+
+	here      bool   // the active instance of the pair has the refresh.advertise of this one
+	elsewhere string // who is, or may be, connected to the server as the active instance of the pair; "": nobody else
 
 	failures, warnings int // reported so far
 }

@@ -130,8 +130,11 @@ func speaks(stanzas string) func(net.Conn) {
 				answer = refusal("not-allowed")
 			case strings.Contains(payload, nsRoster):
 				answer = refusal("service-unavailable")
-			case strings.Contains(payload, "jabber:iq:version") && strings.HasSuffix(stanzas, jabberd):
-				answer = "<iq type='result' id='%s' from='%s' to='contacts.example.org'><query xmlns='jabber:iq:version'><name>jabberd</name><version>2.6.1</version></query></iq>"
+			case strings.Contains(payload, "jabber:iq:version"):
+				if _, software, says := strings.Cut(stanzas, "id='runs "); says {
+					software, _, _ = strings.Cut(software, "'")
+					answer = "<iq type='result' id='%s' from='%s' to='contacts.example.org'><query xmlns='jabber:iq:version'><name>" + software + "</name><version>2.6.1</version></query></iq>"
+				}
 			}
 			fmt.Fprintf(conn, answer, id, from)
 		}
@@ -147,8 +150,10 @@ func delegates(stanzas, host string) bool {
 	return strings.Contains(stanzas, "<message from='"+host+"' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'/>")
 }
 
-// jabberd is what a server announces that says that it is jabberd2: nothing.
-const jabberd = "<presence from='example.org' to='contacts.example.org'/>"
+// runs is what a server announces that says which software it is: nothing.
+func runs(software string) string {
+	return "<presence from='example.org' to='contacts.example.org' id='runs " + software + "'/>"
+}
 
 // dropping is what a server announces at last that drops probes: nothing.
 const dropping = "<presence from='example.org/dropping' to='contacts.example.org'/>"
@@ -285,6 +290,7 @@ func TestServer(t *testing.T) {
 		ok    bool
 		want  []string // how the complaints begin
 		lines []string
+		not   []string // lines that are not there
 	}{
 		{name: "everything", serve: speaks(all), ok: true, lines: []string{"changes are pushed by privileged IQ"}},
 		{name: "client port", serve: says(strings.Replace(header, "jabber:component:accept", "jabber:client", 1)),
@@ -339,7 +345,13 @@ func TestServer(t *testing.T) {
 			want: []string{"warn example.org: does not report who comes and goes"}},
 		{name: "nothing", serve: speaks(""), ok: true, want: []string{"warn example.org: announces nothing"},
 			lines: []string{`Component "contacts.example.org"`, "clients have to ask the component"}},
-		{name: "no query can come", serve: speaks(jabberd), want: []string{`FAIL example.org runs "jabberd 2.6.1", which answers every roster query from its own rosters`}},
+		{name: "nothing, Prosody", serve: speaks(runs("Prosody")), ok: true, want: []string{"warn example.org: announces nothing"},
+			lines: []string{"prosody.cfg.lua:", `Component "contacts.example.org"`}, not: []string{"ejabberd.yml:", "mod_delegation"}},
+		{name: "nothing, ejabberd", serve: speaks(runs("ejabberd")), ok: true, want: []string{"warn example.org: announces nothing"},
+			lines: []string{"ejabberd.yml:", "mod_delegation"}, not: []string{"prosody.cfg.lua:", "privileged_entities"}},
+		{name: "own rosters that cannot be kept, ejabberd", serve: speaks(all + runs("ejabberd")), ok: true, xmpp: map[string]any{"presence": "auto", "server_roster": "auto"},
+			want: []string{"warn example.org: does not let its own rosters be kept in step", "warn example.org: users see every contact offline"}, lines: []string{`{port: 5281, ip: "127.0.0.1", module: ejabberd_http`, "api_permissions", "ejabberd.api.url"}, not: []string{`roster = "both";`}},
+		{name: "no query can come", serve: speaks(runs("jabberd")), want: []string{`FAIL example.org runs "jabberd 2.6.1", which answers every roster query from its own rosters`}},
 		{name: "another rosterd", serve: speaks(older), want: []string{"FAIL handshake: another rosterd is connected as contacts.example.org"},
 			lines: []string{"stop the other rosterd"}},
 		{name: "one of two hosts", serve: speaks(all), ok: false, xmpp: map[string]any{"hosts": []string{"example.org", "example.net"}},
@@ -361,10 +373,129 @@ func TestServer(t *testing.T) {
 			for _, line := range tt.lines {
 				right = right && strings.Contains(output, line)
 			}
+			for _, line := range tt.not {
+				right = right && !strings.Contains(output, line)
+			}
 			if !right {
 				t.Errorf("%v, want %v, %q and %q:\n%s", ok, tt.ok, tt.want, tt.lines, output)
 			}
 		})
+	}
+}
+
+// Where ejabberd's API is to keep the server's own rosters, check says what follows if it does
+// not work, in place of other ways, and each line that mends it once; and what is missing
+// although it works.
+func TestServerWithAPI(t *testing.T) {
+	works := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/get_roster":
+			io.WriteString(w, "[]")
+		case "/api/delete_rosteritem":
+			io.WriteString(w, "0")
+		case "/api/add_rosteritem":
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, `"Invalid 'localuser'/'localserver'"`)
+		default:
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	t.Cleanup(works.Close)
+	const fails, nobody = "FAIL example.org: ejabberd's API does not work: delete_rosteritem: connection refused", "warn example.org: does not report who comes and goes"
+	const delegation = "<message from='example.org' to='contacts.example.org'><delegation xmlns='urn:xmpp:delegation:2'><delegated namespace='jabber:iq:roster'/></delegation></message>"
+	const unkept = "warn example.org: its own rosters are not kept in step, as ejabberd's API does not work"
+	for _, tt := range []struct {
+		name, announces string
+		works           bool
+		want            []string // how the complaints begin
+		lines           map[string]int
+	}{
+		{"works", announced("example.org", nsRoster, permPresence), true, nil, map[string]int{"ok   example.org: pushes what is written to its own rosters": 1}},
+		{"works, without privileges", delegation, true, []string{nobody}, map[string]int{"mod_privilege: {presence: {managed_entity: rosterd}}": 1}},
+		{"works, and nothing is announced", readOnly, true, []string{nobody, "warn example.org: answers roster queries and edits by itself: contacts.edit_url is not used"},
+			map[string]int{"users are looked up at the backend only when it reports them": 1, "edits: what users": 0}},
+		{"does not work", announced("example.org", nsRoster, permPresence), false,
+			[]string{fails, "warn example.org: does not push what is written to its own rosters, as ejabberd's API does not work", unkept, "warn example.org: users see every contact offline"},
+			map[string]int{"add_rosteritem": 1, "roster item exchange": 0, "the server pushes changes": 0, "prosody.cfg.lua": 0}},
+		{"does not work, and need not push", announced("example.org", nsRoster, permIQ+permPresence), false,
+			[]string{fails, unkept, "warn example.org: users see every contact offline"}, map[string]int{"ok   example.org: permits roster pushes": 1, "prosody.cfg.lua": 0}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := settings(t, listen(t, speaks(tt.announces)).address())
+			s["xmpp"]["presence"], s["xmpp"]["server_roster"] = "auto", "auto"
+			s["contacts"]["edit_url"] = "http://127.0.0.1:1/edit"
+			s["ejabberd"] = map[string]any{"api": map[string]any{"url": "http://127.0.0.1:1/api"}}
+			if tt.works {
+				s["ejabberd"] = map[string]any{"api": map[string]any{"url": works.URL + "/api"}}
+			}
+			output, ok := run(t, s, "juliet")
+			got := complaints(output)
+			right := ok == tt.works && len(got) == len(tt.want)
+			for i := range min(len(got), len(tt.want)) {
+				right = right && strings.HasPrefix(got[i], tt.want[i])
+			}
+			for line, n := range tt.lines {
+				right = right && strings.Count(output, line) == n
+			}
+			if !right {
+				t.Errorf("%v, want %q and %v:\n%s", ok, tt.want, tt.lines, output)
+			}
+		})
+	}
+}
+
+// The lines for ejabberd's API are those of the API that is configured.
+func TestAPILines(t *testing.T) {
+	const byAddress, token = "who: {ip: ", "oauth_issue_token rosterd@example.org 31536000 'get_roster;add_rosteritem;delete_rosteritem'"
+	for _, tt := range []struct {
+		name       string
+		api        config.EjabberdAPI
+		lines, not []string
+	}{
+		{"none yet", config.EjabberdAPI{}, []string{`{port: 5281, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {"/api": mod_http_api}}`,
+			"who: {ip: 127.0.0.0/8}", "ejabberd.api.url: http://127.0.0.1:5281/api"}, []string{"oauth"}},
+		{"a token", config.EjabberdAPI{URL: "http://[::1]:1/x/", Token: secret}, []string{`{port: 1, ip: "::1", module: ejabberd_http, request_handlers: {"/x": mod_http_api}}`,
+			"oauth_access: {allow: {user: rosterd@example.org}}", token,
+			"who: {oauth: {scope: [get_roster, add_rosteritem, delete_rosteritem], access: {allow: {user: rosterd@example.org}}}}"}, []string{byAddress, "ejabberd.api.url", secret}},
+		{"a user", config.EjabberdAPI{URL: "https://xmpp.example.net", User: "admin@example.net", Password: secret}, []string{`{port: 443, tls: true, module: ejabberd_http, request_handlers: {"/": mod_http_api}}`,
+			"who: {access: {allow: {user: admin@example.net}}}"}, []string{byAddress, "oauth", "ejabberd.api.url", secret}},
+		{"an address", config.EjabberdAPI{URL: "http://[::1]/api"}, []string{`{port: 80, ip: "::1", `, `who: {ip: "::1"}`}, nil},
+		{"a name", config.EjabberdAPI{URL: "http://localhost:80/a%%b"}, []string{`ip: "127.0.0.1"`, "who: {ip: 127.0.0.0/8}", `{"/a%25b": `}, nil},
+		{"another machine", config.EjabberdAPI{URL: "http://192.0.2.1:5281/api"}, []string{"{port: 5281, module", "who: {ip: ADDRESS}", "in place of ADDRESS"}, []string{"127.0.0"}},
+	} {
+		var cfg config.Config
+		cfg.XMPP.Hosts, cfg.Ejabberd.API = []string{"example.org", "example.net"}, tt.api
+		got := strings.Join(apiLines(cfg), "\n")
+		for _, line := range tt.lines {
+			if strings.Count(got, line) != 1 {
+				t.Errorf("%s: no %s in\n%s", tt.name, line, got)
+			}
+		}
+		for _, line := range tt.not {
+			if strings.Contains(got, line) {
+				t.Errorf("%s: %s in\n%s", tt.name, line, got)
+			}
+		}
+	}
+}
+
+// With two hosts, and all that follows, the lines of the API are said once.
+func TestAPILinesOnce(t *testing.T) {
+	c := &checker{}
+	c.cfg.XMPP.Domain, c.cfg.XMPP.Hosts, c.cfg.XMPP.ServerRoster = "contacts.example.org", []string{"example.org", "example.net"}, "auto"
+	var lines []string
+	for _, host := range c.cfg.XMPP.Hosts {
+		for _, f := range c.host(component.Routes{Host: host, Software: "ejabberd 23.01", Delegation: true, Privileges: "presence", Query: component.QueryDelegated,
+			Presence: component.PresenceServer, ServerRoster: component.ServerRosterNone}, component.Status{}, false) {
+			lines = append(append(lines, f.text), f.mends...)
+		}
+	}
+	output := strings.Join(lines, "\n")
+	for line, n := range map[string]int{"api_permissions:": 1, "the lines of the API, above": 1, "users see every contact offline": 2} {
+		if got := strings.Count(output, line); got != n {
+			t.Errorf("%q %d times, want %d:\n%s", line, got, n, output)
+		}
 	}
 }
 

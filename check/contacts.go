@@ -55,7 +55,9 @@ func (c *checker) contacts(ctx context.Context) {
 
 // edits says whose changes are passed to the backend. There is no harmless way to try it.
 func (c *checker) edits() finding {
-	hosts := slices.DeleteFunc(slices.Clone(c.cfg.XMPP.Hosts), func(host string) bool { return !c.cfg.Contacts.TakesEdits(host) })
+	hosts := slices.DeleteFunc(slices.Clone(c.cfg.XMPP.Hosts), func(host string) bool {
+		return !c.cfg.Contacts.TakesEdits(host) || slices.Contains(c.byItself, host)
+	})
 	if len(hosts) == 0 {
 		return finding{}
 	}

@@ -1,20 +1,27 @@
 package check
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
 
+	"rosterd/config"
 	"rosterd/serverroster"
 )
 
 // ejabberd checks ejabberd's HTTP API, if it is to be used.
 func (c *checker) ejabberd(ctx context.Context) (found []finding) {
-	cfg := c.cfg.Ejabberd.API
-	if cfg.URL == "" || c.cfg.XMPP.ServerRoster == "off" {
+	if !c.usesAPI() {
 		return nil
 	}
+	cfg := c.cfg.Ejabberd.API
+	base, _ := cfg.BaseURL() // the configuration was loaded
 	api, err := serverroster.NewEjabberd(serverroster.EjabberdOptions{
-		URL: cfg.URL, Login: serverroster.EjabberdLogin{Token: cfg.Token.Reveal(), User: cfg.User, Password: cfg.Password.Reveal()},
+		URL: base, Login: serverroster.EjabberdLogin{Token: cfg.Token.Reveal(), User: cfg.User, Password: cfg.Password.Reveal()},
 		Hosts: c.cfg.XMPP.Hosts, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -37,7 +44,7 @@ func (c *checker) ejabberd(ctx context.Context) (found []finding) {
 		}
 		f := fail("%s: ejabberd's API does not work: %s", host, why)
 		if said == "" {
-			f = f.mend(apiLines(cfg.User)...)
+			f = f.mend(apiLines(c.cfg)...)
 			said = host
 		}
 		found = append(found, f)
@@ -45,17 +52,50 @@ func (c *checker) ejabberd(ctx context.Context) (found []finding) {
 	return found
 }
 
-// apiLines are those of ejabberd.yml that let rosterd use the API: by its address, or as a
-// user.
-func apiLines(user string) []string {
-	who := "ip: 127.0.0.0/8"
-	if user != "" {
-		who = "access: {allow: {user: " + user + "}}"
+// apiLines are those of ejabberd.yml that let rosterd use the API as it is configured: with a
+// token, as a user, or by its address.
+func apiLines(cfg config.Config) []string {
+	const commands = "get_roster, add_rosteritem, delete_rosteritem"
+	base, _ := cfg.Ejabberd.API.BaseURL() // the configuration was loaded
+	u, err := url.Parse(cmp.Or(base, "http://127.0.0.1:5281/api"))
+	if err != nil {
+		return nil
 	}
-	return []string{"ejabberd.yml:", "  listen:",
-		`    - {port: 5281, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {/api: mod_http_api}}`,
-		"  api_permissions:",
-		"    rosterd: {from: mod_http_api, who: {" + who + "}, what: [get_roster, add_rosteritem, delete_rosteritem]}",
-		"  modules:", "    mod_http_api: {}", "    mod_admin_extra: {}", "    in mod_roster: access: none, store_current_id: true",
-		"rosterd's configuration: ejabberd.api.url: http://127.0.0.1:5281/api"}
+	// An address that is rosterd's, too, if both are on one machine.
+	listens, caller := "", "ADDRESS"
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil && ip.IsLoopback() && ip.Is6() {
+		listens, caller = `, ip: "::1"`, `"::1"`
+	} else if err == nil && ip.IsLoopback() || strings.EqualFold(u.Hostname(), "localhost") {
+		listens, caller = `, ip: "127.0.0.1"`, "127.0.0.0/8"
+	}
+	port := u.Port()
+	if u.Scheme == "https" {
+		port, listens = cmp.Or(port, "443"), listens+", tls: true"
+	}
+	lines := []string{"ejabberd.yml:", "  listen:",
+		fmt.Sprintf("    - {port: %s%s, module: ejabberd_http, request_handlers: {%q: mod_http_api}}", cmp.Or(port, "80"), listens, cmp.Or(strings.TrimRight(u.EscapedPath(), "/"), "/"))}
+	account, who := "rosterd@"+cfg.XMPP.Hosts[0], "ip: "+caller
+	switch {
+	case cfg.Ejabberd.API.Token != "":
+		allow := "{allow: {user: " + account + "}}"
+		who = "oauth: {scope: [" + commands + "], access: " + allow + "}"
+		lines = append(lines, "  oauth_access: "+allow)
+	case cfg.Ejabberd.API.User != "":
+		who = "access: {allow: {user: " + cfg.Ejabberd.API.User + "}}"
+	}
+	lines = append(lines, "  api_permissions:",
+		"    rosterd: {from: mod_http_api, who: {"+who+"}, what: ["+commands+"]}")
+	if who == "ip: ADDRESS" {
+		lines = append(lines, "    with the address that rosterd calls from in place of ADDRESS")
+	}
+	lines = append(lines, "  modules:", "    mod_http_api: {}", "    mod_admin_extra: {}", "    in mod_roster: access: none, store_current_id: true")
+	if cfg.Ejabberd.API.Token != "" {
+		lines = append(lines, "the token is of "+account+", or of another account, with its name in these lines (docs/ejabberd.md):",
+			"  ejabberdctl oauth_issue_token "+account+" 31536000 'get_roster;add_rosteritem;delete_rosteritem'",
+			"  (from 24.02 on with commas; Debian's ejabberd needs the package erlang-p1-oauth2)")
+	}
+	if base == "" {
+		lines = append(lines, "rosterd's configuration: ejabberd.api.url: "+u.String())
+	}
+	return lines
 }

@@ -2,6 +2,8 @@ package check
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"rosterd/component"
 	"rosterd/config"
@@ -11,7 +13,7 @@ import (
 // host says what a host lets rosterd do, what is missing, and what follows. lacks
 // says that the server does not have the host.
 func (c *checker) host(w component.Routes, status component.Status, lacks bool) []finding {
-	m := missing{host: w.Host, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "",
+	m := missing{host: w.Host, software: w.Software, domain: c.cfg.XMPP.Domain, announced: w.Privileges != "",
 		unrestricted: status.Any == component.AnyTaken || status.Any == component.AnyUnproven}
 	for _, other := range status.Hosts {
 		m.delegationLoaded = m.delegationLoaded || other.Delegation
@@ -22,9 +24,9 @@ func (c *checker) host(w component.Routes, status component.Status, lacks bool) 
 	case w.Query == component.QueryNone:
 		return []finding{fail("%s", w.Missing[0]).mend("docs/other-servers.md has those that can be served")}
 	case w.Query == component.QueryServer:
-		return append([]finding{presence(w, m), serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
+		return append([]finding{presence(w, m), c.serverRoster(w, m), subscriptions(w, m), c.noEdits(w)}, c.ways(w)...)
 	case w.Delegation || m.announced:
-		return append([]finding{delegation(w, m, follows), c.push(w, m), presence(w, m), blocking(w, m), serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
+		return append([]finding{delegation(w, m, follows), c.push(w, m), presence(w, m), blocking(w, m), c.serverRoster(w, m), subscriptions(w, m)}, c.ways(w)...)
 	case lacks:
 		return []finding{fail("%s: the server does not have this domain", w.Host).mend(
 			"xmpp.hosts has to be the server's domains of users: VirtualHost in Prosody, hosts in ejabberd.yml")}
@@ -58,6 +60,8 @@ func (c *checker) push(w component.Routes, m missing) finding {
 	switch {
 	case w.PushPermitted:
 		return pass("%s: permits roster pushes (privilege iq, set, jabber:iq:roster)", w.Host)
+	case w.Push == component.PushServer && w.ServerRoster == component.ServerRosterNone:
+		return warn("%s: does not push what is written to its own rosters, as ejabberd's API does not work: changes reach no client before its next login, or until it does", w.Host)
 	case w.Push == component.PushServer:
 		return pass("%s: pushes what is written to its own rosters (ejabberd.api)", w.Host)
 	case m.unrestricted:
@@ -75,7 +79,10 @@ func presence(w component.Routes, m missing) finding {
 	switch {
 	case w.PresencePermitted:
 		return pass("%s: reports who comes and goes (privilege presence)", w.Host)
-	case m.announced || m.unrestricted:
+	case w.Query == component.QueryServer:
+		return warn("%s: does not report who comes and goes (privilege presence): "+
+			"users are looked up at the backend only when it reports them", w.Host).mend(m.lines()...)
+	case m.announced || m.unrestricted || w.Push == component.PushServer:
 		return warn("%s: does not report who comes and goes (privilege presence): presence cannot be relayed, "+
 			"and the end of a session is noticed late", w.Host).mend(m.lines()...)
 	}
@@ -94,8 +101,13 @@ func blocking(w component.Routes, m missing) finding {
 	return warn("%s: does not say whom users have blocked (privilege iq, get, urn:xmpp:blocking): blocked contacts are sent their presence", w.Host).mend(m.lines()...)
 }
 
+// usesAPI reports whether the server's own rosters are to be kept by ejabberd's API.
+func (c *checker) usesAPI() bool {
+	return c.cfg.Ejabberd.API.URL != "" && c.cfg.XMPP.ServerRoster != "off"
+}
+
 // serverRoster says whether the server's own rosters are kept in step.
-func serverRoster(w component.Routes, m missing) finding {
+func (c *checker) serverRoster(w component.Routes, m missing) finding {
 	m.roster = true
 	switch w.ServerRoster {
 	case component.ServerRosterOff:
@@ -105,9 +117,20 @@ func serverRoster(w component.Routes, m missing) finding {
 	case component.ServerRosterAPI:
 		return pass("%s: its own rosters can be kept in step (ejabberd.api)", w.Host)
 	}
+	if c.usesAPI() {
+		f := warn("%s: its own rosters are not kept in step, as ejabberd's API does not work: avatars, encryption keys and other PEP events do not pass between contacts", w.Host)
+		if c.api == nil { // else what it lacks has been said
+			f = f.mend(apiLines(c.cfg)...)
+		}
+		return f
+	}
 	what := "does not let its own rosters be kept in step (privilege roster, both)"
 	if w.RosterPermitted {
 		what = "says that its own rosters may be kept in step (privilege roster, both), but does not do it"
+	}
+	m.api = []string{"ejabberd.yml: the lines of the API, above"}
+	if !c.saidAPI {
+		m.api, c.saidAPI = apiLines(c.cfg), true
 	}
 	return warn("%s: %s: avatars, encryption keys and other PEP events do not pass between contacts", w.Host, what).mend(m.lines()...)
 }
@@ -126,11 +149,21 @@ func subscriptions(w component.Routes, m missing) finding {
 	return warn("%s: whether it refuses subscription requests, which change its own rosters, cannot be found out", w.Host).mend(m.prosody()...)
 }
 
+// noEdits says that a host that answers by itself keeps the edits of its users, too.
+func (c *checker) noEdits(w component.Routes) finding {
+	c.byItself = append(c.byItself, w.Host)
+	if !c.cfg.Contacts.TakesEdits(w.Host) {
+		return finding{}
+	}
+	return warn("%s: answers roster queries and edits by itself: contacts.edit_url is not used", w.Host).mend(
+		"delegate the roster to rosterd (Prosody: delegations in the VirtualHost; ejabberd: mod_delegation), or take contacts.edit_url away")
+}
+
 // Overview is how a host is served, in words, and what is missing for a better way.
 func Overview(cfg config.Config, w component.Routes, status component.Status) metrics.HostOverview {
-	o := metrics.HostOverview{Host: w.Host, Level: "good"}
-	for _, way := range []string{"query " + w.Query, "push " + w.Push, "presence " + w.Presence, "roster " + w.ServerRoster} {
-		if words := inWords[way]; words != "" {
+	o := metrics.HostOverview{Host: w.Host, Software: w.Software, Level: "good"}
+	for _, words := range []string{inWords["query "+w.Query], pushInWords(w), inWords["presence "+w.Presence], inWords["roster "+w.ServerRoster]} {
+		if words != "" {
 			o.Ways = append(o.Ways, words)
 		}
 	}
@@ -172,12 +205,20 @@ var inWords = map[string]string{
 	"roster " + component.ServerRosterOff:       "its own rosters are not to be kept in step",
 }
 
+// pushInWords is how changes reach clients.
+func pushInWords(w component.Routes) string {
+	if w.Push == component.PushServer && w.ServerRoster == component.ServerRosterNone {
+		return "changes wait for ejabberd's API, by which the server is to push them"
+	}
+	return inWords["push "+w.Push]
+}
+
 // ways says which ways will be used, and whom the users will see.
 func (c *checker) ways(w component.Routes) []finding {
 	if w.Query == component.QueryServer {
 		return []finding{pass("%s: the server answers roster queries, pushes changes and exchanges presence by its own rosters, which rosterd keeps", w.Host)}
 	}
-	found := []finding{pass("%s: %s; %s; %s; %s", w.Host, inWords["query "+w.Query], inWords["push "+w.Push],
+	found := []finding{pass("%s: %s; %s; %s; %s", w.Host, inWords["query "+w.Query], pushInWords(w),
 		inWords["presence "+w.Presence], inWords["roster "+w.ServerRoster])}
 	if w.Query == component.QueryUnknown {
 		found[0].level = failed
@@ -187,9 +228,8 @@ func (c *checker) ways(w component.Routes) []finding {
 		return found
 	}
 	offline := warn("%s: users see every contact offline that is not in the server's own rosters, as nobody relays presence", w.Host)
-	if w.ServerRoster == component.ServerRosterNone {
-		offline = offline.mend("for rosterd to keep these in step:", "prosody.cfg.lua:", fmt.Sprintf("  VirtualHost %q", w.Host),
-			fmt.Sprintf(`    in privileged_entities, in [%q]: roster = "both";`, c.cfg.XMPP.Domain)).mend(apiLines("")...)
+	if w.ServerRoster == component.ServerRosterNone && !c.usesAPI() {
+		offline = offline.mend("for rosterd to keep these in step: the lines of its own rosters, above")
 	}
 	if !c.cfg.XMPP.Unrestricted {
 		offline = offline.mend("for rosterd to relay it: xmpp.unrestricted: true, with validate_from_addresses = false in Component \""+c.cfg.XMPP.Domain+"\" (Prosody),",
@@ -200,19 +240,32 @@ func (c *checker) ways(w component.Routes) []finding {
 
 // missing is what a host's configuration lacks, and what is known of the rest.
 type missing struct {
-	host, domain string
+	host, software, domain string
 
 	delegation, push, presence, blocking, roster, readOnly bool
 	announced                                              bool // privileges were, if not these
 	unrestricted                                           bool
+	api                                                    []string // of ejabberd.yml, for roster
 
 	// Some host has announced something, so that Prosody has the module loaded on
 	// the Component, too.
 	delegationLoaded, privilegeLoaded bool
 }
 
-// lines are the missing lines of both servers' configurations.
-func (m missing) lines() []string { return append(m.prosody(), m.ejabberd()...) }
+// lines are the missing lines of the server's configuration, or of both servers' if it does
+// not say which it is.
+func (m missing) lines() []string { return linesFor(m.software, m.prosody(), m.ejabberd()) }
+
+// linesFor returns those lines that are of a server's software.
+func linesFor(software string, prosody, ejabberd []string) []string {
+	switch name, _, _ := strings.Cut(strings.ToLower(software), " "); name {
+	case "prosody":
+		return prosody
+	case "ejabberd":
+		return ejabberd
+	}
+	return slices.Concat(prosody, ejabberd)
+}
 
 func (m missing) prosody() []string {
 	const modules = `    modules_enabled = { "delegation", "privilege" }`
@@ -245,6 +298,9 @@ func (m missing) prosody() []string {
 }
 
 func (m missing) ejabberd() []string {
+	if m.roster {
+		return m.api
+	}
 	lines := []string{"ejabberd.yml:"}
 	push := m.push && !m.unrestricted
 	if m.delegation || m.presence && !m.announced {
@@ -264,12 +320,9 @@ func (m missing) ejabberd() []string {
 		lines = append(lines, `    in mod_privilege: iq: {"urn:xmpp:blocking": {get: rosterd}}`,
 			"  (ejabberd has this from 24.10 on, and answers in 26.07; before, nobody can know)")
 	}
-	if m.roster {
-		lines = append(lines, "  modules: mod_http_api, mod_admin_extra; and ejabberd.api.url in rosterd's configuration")
-	}
 	if push {
 		lines = append(lines, `    in mod_privilege: iq: {"jabber:iq:roster": {set: rosterd}}`,
-			"  or, before 24.10, which has no privilege iq:",
+			"  or, before 24.10, which has no privilege iq: ejabberd.api.url in rosterd's configuration (docs/ejabberd.md); or, with more power,",
 			"  listen: on the listener ejabberd_service, check_from: false; and with it, in rosterd's configuration, xmpp.unrestricted: true")
 	}
 	return lines

@@ -40,6 +40,7 @@ const (
 type running struct {
 	kind   int
 	status component.Status // unless nobody or a stranger
+	role   string           // of an instance of a pair, if it is ours: active or standby
 }
 
 // ask asks whoever listens on metrics.listen what it is.
@@ -55,18 +56,22 @@ func ask(ctx context.Context, cfg config.Config) running {
 	case errors.As(err, new(*net.DNSError)), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EADDRNOTAVAIL):
 		return running{} // listening says why
 	}
-	var status component.Status
-	if err != nil || code != http.StatusOK || json.Unmarshal(body, &status) != nil || status.Domain == "" {
+	var answer struct {
+		component.Status
+		Pair struct{ Role string }
+	}
+	if err != nil || code != http.StatusOK || json.Unmarshal(body, &answer) != nil || answer.Domain == "" {
 		return running{kind: stranger}
 	}
+	status := answer.Status
 	sorted := func(list []string) []string { return slices.Sorted(slices.Values(list)) }
 	switch {
 	case status.Domain != cfg.XMPP.Domain:
-		return running{foreign, status}
+		return running{kind: foreign, status: status}
 	case status.Address != cfg.XMPP.Address, status.Connected && !slices.Equal(sorted(hostsOf(status)), sorted(cfg.XMPP.Hosts)):
-		return running{outdated, status}
+		return running{kind: outdated, status: status}
 	}
-	return running{ours, status}
+	return running{ours, status, answer.Pair.Role}
 }
 
 // settled waits for the status of the running rosterd, which may have connected a

@@ -36,20 +36,23 @@ const (
 // server checks what concerns the XMPP server.
 func (c *checker) server(ctx context.Context) {
 	c.running = ask(ctx, c.cfg)
-	if c.elsewhere != "" && (c.running.kind != ours || !c.running.status.Connected) {
-		if c.report(c.port(ctx)) {
-			c.report(pass("server: %s is connected to it, as the active instance: nothing connects from here. Check there how the hosts are served", c.elsewhere))
-		}
-		return
+	if c.running.role == "standby" && c.here {
+		c.report(fail("refresh.advertise: the active instance has the same one as this one, which stands by").mend("each needs its own: the URL at which the other one reaches it"))
+	} else if c.running.role == "standby" && c.elsewhere == "" {
+		c.elsewhere = "an instance is about to be"
 	}
-	switch c.running.kind {
-	case ours:
-		c.report(pass("a rosterd of this configuration runs: what follows on the server is what it has learnt, nothing connects to the server"))
-		c.report(c.learnt(c.running.settled(ctx, c.cfg, c.Timing.Announce), nil)...)
-	case outdated:
+	switch kind := c.running.kind; {
+	case kind == outdated:
 		c.report(fail("a rosterd runs as %s with another configuration: xmpp.address %s, xmpp.hosts %s",
 			c.cfg.XMPP.Domain, c.running.status.Address, strings.Join(hostsOf(c.running.status), ", ")).mend(
 			"restart it, or stop it, and check again: a second connection would disturb it"))
+	case c.elsewhere != "" && c.running.role != "active":
+		if c.report(c.port(ctx)) {
+			c.report(pass("server: %s connected to it, as the active instance: nothing connects from here. Check there how the hosts are served", c.elsewhere))
+		}
+	case kind == ours:
+		c.report(pass("a rosterd of this configuration runs: what follows on the server is what it has learnt, nothing connects to the server"))
+		c.report(c.learnt(c.running.settled(ctx, c.cfg, c.Timing.Announce), nil)...)
 	default:
 		if c.report(c.port(ctx)) {
 			c.report(c.connect(ctx)...)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -13,7 +12,7 @@ import (
 // Many answers are asked for at once, so that few are ever in doubt; where there is
 // no room to ask, it is asked again later.
 func TestUnacknowledgedIsBounded(t *testing.T) {
-	r := start(t, func(o *Options) { o.Timing.Ping = time.Hour })
+	r := start(t)
 	r.rosters.answer = func(jid.JID) (*roster.Roster, error) { return roster.New(nil), nil }
 	k := r.server.serve()
 	k.quiet()
@@ -62,7 +61,7 @@ func TestUnacknowledgedIsBounded(t *testing.T) {
 // The request for a sign that answers were read is given up for newer ones, when the
 // stream has just ended: that the answers are in doubt was said by then.
 func TestAcknowledgementGivenUpBehindTheEndOfTheStream(t *testing.T) {
-	r := start(t, func(o *Options) { o.Timing.Ping = time.Hour })
+	r := start(t)
 	r.server.serve().quiet()
 	s, _ := r.Component.current()
 	full, _ := jid.Parse("nurse@example.org/hall")

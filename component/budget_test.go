@@ -4,16 +4,16 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/xmlstream"
 )
 
 func TestBudgets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		b := newBudgets(3, 2, 100)
 		take := func(sender string) (n int) {
 			for n < 1000 && b.take(sender, time.Now()) {
@@ -39,7 +39,7 @@ func TestBudgets(t *testing.T) {
 }
 
 func TestBudgetsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		b := newBudgets(2, 1, 50)
 		for i := range 10_000 { // all at once: the table is full of budgets in use
 			b.take(fmt.Sprintf("user%d@example.org", i), time.Now())

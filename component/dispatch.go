@@ -181,11 +181,13 @@ func (c *Component) handlePresence(s *stream, e *xmlstream.Element, whole bool) 
 	}
 	if kind == "" {
 		c.endOtherSpelling(u)
+		heard := c.sessions.HeardSince(full, s.began)
 		first := c.sessions.Connected(full)
 		c.sessions.Spell(full, u.bare)
 		// A server marks those whom it reports when we connect (XEP-0203). COMPAT
-		// ejabberd does not report them then, and marks nobody.
-		before := first && (e.Child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed)
+		// ejabberd does not report them then, and marks nobody. Who is known, but not to
+		// have asked, may have done so since.
+		before := !heard && (e.Child(nsDelay, "delay") != nil || s.grants.of(full.Domain()).unconfirmed) && !c.sessions.IsInterested(full)
 		s.unasked.reported(full, before)
 		c.hub.Available(full, says)
 		if first { // it was there before rosterd was, and may show contacts who left meanwhile

@@ -124,7 +124,7 @@ func (c *Component) handleEdit(s *stream, e envelope, full jid.JID, edit roster.
 func editFailure(err error) (edited, result string, refusal stanzaError) {
 	if refused, ok := errors.AsType[*roster.NotAllowedError](err); ok {
 		if refused.Message == "" {
-			return editRefused, querySet, errManagedElsewhere
+			return editRefused, querySet, errEditRefused
 		}
 		return editRefused, querySet, stanzaError{kind: errNotAllowed.kind, condition: errNotAllowed.condition, text: refused.Message}
 	}

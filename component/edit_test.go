@@ -86,7 +86,7 @@ func TestEditAnswers(t *testing.T) {
 	}{
 		{"taken", nil, "", "", editOK, queryOK},
 		{"refused", &roster.NotAllowedError{Message: "Nein, <b>&"}, "cancel not-allowed", "<text xmlns='" + nsStanzas + "'>Nein, &lt;b&gt;&amp;</text>", editRefused, querySet},
-		{"refused without a word", &roster.NotAllowedError{}, "cancel not-allowed", "xml:lang='en'>" + managedElsewhere, editRefused, querySet},
+		{"refused without a word", &roster.NotAllowedError{}, "cancel not-allowed", "xml:lang='en'>" + editRefusedText, editRefused, querySet},
 		{"failed", errors.New("connection refused"), "wait internal-server-error", "", editFailed, queryFailed},
 		{"late", roster.ErrOverdue, "wait remote-server-timeout", "", editFailed, queryOverdue},
 		{"busy", fmt.Errorf("429: %w", roster.ErrBusy), "wait resource-constraint", "", editFailed, queryBusy},

@@ -29,12 +29,12 @@ type announced struct {
 
 // observed is what was found out of a host.
 type observed struct {
-	queries queryState
-	probed  bool       // a probe came: as long as queries come, probes do
-	keeps   string     // the software that lets no roster query come here; "": none that is known
-	rosters ownRosters // whether its own rosters can be read and written
-	lists   bool       // whom a user has blocked was answered
-	asks    string     // SubscriptionsRefused, …; "": it cannot be found out
+	queries  queryState
+	probed   bool       // a probe came: as long as queries come, probes do
+	software string     // its name and version (XEP-0092); "": it has not said so
+	rosters  ownRosters // whether its own rosters can be read and written
+	lists    bool       // whom a user has blocked was answered
+	asks     string     // SubscriptionsRefused, …; "": it cannot be found out
 	// exchanges says that the server sends the presences that follow from what is written
 	// to its own rosters, as by our module for Prosody.
 	exchanges bool
@@ -64,6 +64,10 @@ func (g grant) delegated() bool {
 // isEjabberd reports whether the host is known to be one of ejabberd. COMPAT of the servers
 // known to us, ejabberd alone announces privileges in the older namespace, before 24.10.
 func (g grant) isEjabberd() bool { return g.unconfirmed || g.privilege == nsPrivilege1 }
+
+// keepsQueries reports whether no roster query can come here. COMPAT jabberd2, tried: 2.7.0,
+// which answers all of them itself, even those that are addressed to us.
+func (g grant) keepsQueries() bool { return strings.HasPrefix(strings.ToLower(g.software), "jabberd") }
 
 // writesRosters reports whether the server's own rosters can be kept by privilege. COMPAT
 // ejabberd answers the query that is to prove it as long as it does not delegate, and fails
@@ -149,6 +153,9 @@ func (c *Component) privilegesAnnounced(s *stream, host string, e *xmlstream.Ele
 	})
 	if before != after {
 		c.opts.Logger.Info("privileges announced", "host", host, "namespace", e.Name.Space, "push", after.push, "presence", after.presence, "blocking", after.blocks, "roster", after.roster)
+		if after.software == "" {
+			c.identify(s, host) // COMPAT ejabberd from 25.03 on, which may have dropped it before
+		}
 	}
 	c.proveOwnRosters(s, host)
 	if after.presence && !before.presence {
@@ -235,6 +242,7 @@ const (
 // Routes are the best that a host's grants permit.
 type Routes struct {
 	Host         string   `json:"host"`
+	Software     string   `json:"software,omitempty"` // the server's name and version (XEP-0092)
 	Query        string   `json:"query"`
 	Push         string   `json:"push"`
 	Presence     string   `json:"presence"`
@@ -253,7 +261,7 @@ type Routes struct {
 
 // routes are those of a host at present, on a stream.
 func (c *Component) routes(s *stream, host string, g grant) Routes {
-	r := Routes{Host: host, Query: QueryDelegated, Push: c.pushRoute(g), Presence: PresenceServer,
+	r := Routes{Host: host, Software: g.software, Query: QueryDelegated, Push: c.pushRoute(g), Presence: PresenceServer,
 		Delegation: g.delegated(), Privileges: g.privilege, PushPermitted: g.push, PresencePermitted: g.presence, BlockingPermitted: g.blocks, RosterPermitted: g.roster, Subscriptions: g.asks}
 	missing := func(format string, args ...any) { r.Missing = append(r.Missing, fmt.Sprintf(format, args...)) }
 	var lacks string // why there is no way into the server's own rosters
@@ -265,9 +273,9 @@ func (c *Component) routes(s *stream, host string, g grant) Routes {
 			missing("it cannot be proven that %s delegates %s to %s: it does not answer %s; "+
 				"ejabberd from 25.03 on: any privilege in mod_privilege", host, nsRoster, c.opts.Domain, c.opts.Domain)
 		}
-	case g.keeps != "":
+	case g.keepsQueries():
 		r.Query = QueryNone
-		missing("%s runs %s, which answers every roster query from its own rosters, whoever is asked: rosterd cannot serve it", host, g.keeps)
+		missing("%s runs %s, which answers every roster query from its own rosters, whoever is asked: rosterd cannot serve it", host, short(g.software))
 	case !c.announcementsOver(s) || g.delegation != "" && g.queries != queriesElsewhere:
 		r.Query = QueryUnknown
 	case kept:
@@ -275,6 +283,10 @@ func (c *Component) routes(s *stream, host string, g grant) Routes {
 		if !g.presence {
 			missing("%s does not report who comes and goes, so users are looked up at the backend only when it reports them; "+
 				"Prosody: presence = \"managed_entity\" in privileged_entities; ejabberd: presence: {managed_entity: …} in mod_privilege", host)
+		}
+		if c.opts.Edits != nil && c.opts.Edits(host) {
+			missing("contacts.edit_url is not used for %s, which answers roster queries and edits by itself; "+
+				"Prosody: delegations in the VirtualHost; ejabberd: mod_delegation", host)
 		}
 	default:
 		r.Query = QueryPlain
@@ -290,9 +302,14 @@ func (c *Component) routes(s *stream, host string, g grant) Routes {
 		r.Push = PushExchange
 	case r.Push == PushExchange && r.ServerRoster == ServerRosterAPI:
 		r.Push = PushServer // ejabberd pushes what is written, also while it delegates
+	case c.awaitsAPI(g, host):
+		if r.Push = PushServer; r.Query == QueryDelegated {
+			missing("changes reach no client of %s before its next login, or until ejabberd's API works, which is to push them; "+
+				"ejabberd from 24.10 on pushes without it, by iq: {\"%s\": {set: …}} in mod_privilege", host, nsRoster)
+		}
 	case r.Push == PushExchange && r.Query == QueryDelegated:
 		missing("%s does not permit roster pushes, so changes are sent as roster item exchange (XEP-0144), on which few clients act; "+
-			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd from 24.10 on: iq: {\"%s\": {set: …}} in mod_privilege; before: check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster, nsRoster)
+			"Prosody: iq = { [\"%s\"] = \"set\" } in privileged_entities; ejabberd: ejabberd.api.url; or, from 24.10 on, iq: {\"%s\": {set: …}} in mod_privilege; or check_from: false on the listener, and xmpp.unrestricted: true", host, nsRoster, nsRoster)
 	}
 	if r.Query != QueryServer && c.relays(g) {
 		r.Presence = PresenceRelayed

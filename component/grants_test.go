@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -248,7 +248,7 @@ func TestBarrierForgets(t *testing.T) {
 }
 
 func TestBarrierIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var f barrier
 		for i := range 1000 {
 			f.answered(mustJID(t, juliet)) // asks again and again

@@ -10,6 +10,7 @@ import (
 
 	"gosrc.io/xmpp/stanza"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -23,7 +24,7 @@ func (q *writer) holds() bool {
 // A stream holds its queue while what came together is handled, and never while it
 // waits for more.
 func TestStreamHoldsWhileItHandles(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		defer near.Close()
 		defer far.Close()
@@ -117,7 +118,7 @@ func TestBuffersAreUsedAgainOnceWritten(t *testing.T) {
 // Those who were answered before the last half a minute began are known as long as
 // those who were answered in it.
 func TestBarrierOfTwoGenerations(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var f barrier
 		one := func(s string) []jid.JID { return []jid.JID{mustJID(t, s+"@example.org/x")} }
 		check := func(when string, want map[string]bool) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"rosterd/internal/leak"
 	"rosterd/jid"
@@ -44,7 +45,8 @@ func hostile(t *testing.T, change ...func(*Options)) (r *rig, k *link, id string
 // hostiles is hostile for one of several tests that run in parallel, see faulty.
 func hostiles(t *testing.T, change ...func(*Options)) (r *rig, k *link, id string, outcome chan roster.Outcome) {
 	t.Helper()
-	r = faulty(t, append(change, only)...)
+	patient := func(o *Options) { o.Timing.Answer = time.Hour } // the push is under way all the time
+	r = faulty(t, append([]func(*Options){patient, only}, change...)...)
 	k = r.server.serve()
 	r.announced(t, k)
 	k.watch(t)

@@ -326,6 +326,7 @@ var (
 	errNotAcceptable      = stanzaError{kind: "modify", condition: "not-acceptable"}
 	errNotAllowed         = stanzaError{kind: "cancel", condition: "not-allowed"}
 	errManagedElsewhere   = stanzaError{kind: "cancel", condition: "not-allowed", text: managedElsewhere, lang: "en"}
+	errEditRefused        = stanzaError{kind: "cancel", condition: "not-allowed", text: editRefusedText, lang: "en"}
 	errResourceConstraint = stanzaError{kind: "wait", condition: "resource-constraint"}
 	errTimeout            = stanzaError{kind: "wait", condition: "remote-server-timeout"}
 	errBackend            = stanzaError{kind: "wait", condition: "internal-server-error"}
@@ -334,6 +335,10 @@ var (
 // managedElsewhere is what clients show to users who tried to change a contact.
 const managedElsewhere = "This contact list is kept by the service that your account belongs to. " +
 	"It cannot be changed here, only there."
+
+// editRefusedText is the same where changes are taken, and the backend has refused one without
+// a word.
+const editRefusedText = "The service that keeps your contact list does not permit this change."
 
 func (e stanzaError) append(b []byte) []byte {
 	b = xmlstream.AppendAttr(append(b, "<error"...), "type", e.kind)

@@ -3,12 +3,13 @@ package component
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"rosterd/internal/bubble"
 )
 
 func TestLogLimiter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLogLimiter(time.Minute, 2)
 		expect := func(what string, wantSilent int, want bool) {
 			t.Helper()

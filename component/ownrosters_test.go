@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/internal/leak"
 	"rosterd/jid"
 	"rosterd/roster"
@@ -139,7 +139,7 @@ func TestBrokenOwnRosters(t *testing.T) {
 // A call ends with its context though the queue to the server is full, and leaves nothing in
 // it.
 func TestOwnRostersWhileTheServerReadsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		hosts := []string{"example.org"}
 		s := &stream{domain: "contacts.example.org", out: newWriter(100, 100, time.Minute), iqs: newTracker(time.Minute, "t-"), grants: newGrants(hosts, nil), began: time.Now()}
 		if err := s.out.put(make([]byte, 100)); err != nil {
@@ -416,9 +416,11 @@ func TestPushByServer(t *testing.T) {
 	}
 }
 
-// Where an API is to be used that does not work, for whatever reason, nothing counts as pushed.
+// Where an API is to be used that does not work, for whatever reason, nothing counts as pushed,
+// and what a client shows after a refused edit is made up for once it works.
 func TestPushAwaitsAPI(t *testing.T) {
 	r := start(t, only, func(o *Options) { o.API, o.ServerPush = api{"api_permissions does not permit it"}, serverPushes })
+	r.rosters.refused = make(chan string, 1)
 	k := r.server.serve()
 	k.send("%s", delegationOnly+rostersOnly)
 	k.quiet()
@@ -427,6 +429,23 @@ func TestPushAwaitsAPI(t *testing.T) {
 		t.Errorf("got %+v", o)
 	}
 	k.quiet()
+	k.send("%s", delegate(nsDelegation2, "<iq xmlns='jabber:client' type='set' id='1' from='tybalt@example.org/street'><query xmlns='jabber:iq:roster'><item jid='nurse@example.org'/></query></iq>"))
+	k.refused("not-allowed")
+	if got, want := receive(t, r.rosters.refused), "tybalt@example.org/street [nurse@example.org]"; got != want {
+		t.Errorf("refused %s, not %s", got, want)
+	}
+}
+
+// Edits that never come here, as the server answers by itself, are said not to.
+func TestQueryServerTakesNoEdits(t *testing.T) {
+	r, k, _ := own(t, rostersOnly, func(o *Options) {
+		o.Timing.Announce, o.Edits = time.Second, func(string) bool { return true }
+	})
+	waitFor(t, "it is said", func() bool {
+		k.quiet()
+		got := r.Status().Hosts[0]
+		return got.Query == QueryServer && strings.Contains(fmt.Sprint(got.Missing), "contacts.edit_url is not used for example.org")
+	})
 }
 
 // Where nothing is delegated and the server's own rosters can be kept, the server answers
@@ -481,8 +500,8 @@ func TestRoutesOfAPI(t *testing.T) {
 		{"connection refused", delegationOnly + mayPush, ServerRosterNone, PushPrivileged, true, "ejabberd's API: connection refused"},
 		{"connection refused", delegationOnly + rostersOnly, ServerRosterNone, PushDirect, true, "ejabberd's API: connection refused"}, // the privilege does not stand in
 		{"", delegationOnly + rostersOnly, ServerRosterAPI, PushDirect, true, ""},
-		{"", delegationOnly, ServerRosterAPI, PushServer, false, ""}, // ejabberd pushes what is written
-		{"connection refused", delegationOnly, ServerRosterNone, PushExchange, false, "roster item exchange"},
+		{"", delegationOnly, ServerRosterAPI, PushServer, false, ""},                                              // ejabberd pushes what is written
+		{"connection refused", delegationOnly, ServerRosterNone, PushServer, false, "until ejabberd's API works"}, // nothing is suggested meanwhile
 	} {
 		r := start(t, only, func(o *Options) { o.API, o.Unrestricted = api{test.why}, test.unrestricted })
 		k := r.server.serve()

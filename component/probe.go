@@ -202,8 +202,7 @@ func bornOf(id string) (micros int64, ok bool) {
 	return micros, err == nil && micros > 0
 }
 
-// identify asks a host for its software (XEP-0092). COMPAT jabberd2, tried: 2.7.0, which
-// answers all roster queries itself, even those that are addressed to us.
+// identify asks a host for its software (XEP-0092).
 func (c *Component) identify(s *stream, host string) {
 	for _, spelling := range c.names.candidates(host) {
 		r := request{to: spelling, payload: "<query xmlns='" + nsVersion + "'/>"}
@@ -212,13 +211,17 @@ func (c *Component) identify(s *stream, host string) {
 				Name    string `xml:"query>name"`
 				Version string `xml:"query>version"`
 			}
-			if a.iq == nil || xml.Unmarshal(a.iq.Raw, &version) != nil || !strings.HasPrefix(strings.ToLower(version.Name), "jabberd") {
+			if a.iq == nil || xml.Unmarshal(a.iq.Raw, &version) != nil || version.Name == "" {
 				return
 			}
-			software := short(version.Name + " " + version.Version)
-			s.grants.change(host, func(g *grant) { g.keeps = software })
-			c.opts.Logger.Error("rosterd cannot serve this host", "host", host, "software", software,
-				"check", "the server answers every roster query from its own rosters, whoever is asked")
+			const max = 128 // bytes
+			software := strings.TrimSpace(version.Name + " " + version.Version)
+			software = strings.ToValidUTF8(software[:min(len(software), max)], "")
+			s.grants.change(host, func(g *grant) { g.software = software })
+			if s.grants.of(host).keepsQueries() {
+				c.opts.Logger.Error("rosterd cannot serve this host", "host", host, "software", short(software),
+					"check", "the server answers every roster query from its own rosters, whoever is asked")
+			}
 		})
 	}
 }

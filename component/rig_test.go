@@ -41,8 +41,7 @@ func fault(t *testing.T, change ...func(*Options)) *rig {
 // has called leak.Check, which waits for all of them.
 func faulty(t *testing.T, change ...func(*Options)) *rig {
 	t.Helper()
-	patient := func(o *Options) { o.Timing.Ping, o.Timing.Dead = time.Hour, time.Hour } // the machine may be slow
-	r := start(t, append([]func(*Options){patient}, change...)...)
+	r := start(t, change...)
 	r.rosters.answer = func(full jid.JID) (*roster.Roster, error) {
 		return roster.New([]roster.Item{item(t, marker(full), "")}), nil
 	}

@@ -338,7 +338,8 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	o := Options{
 		Address: r.server.l.Addr().String(), Domain: "contacts.example.org", Secret: "secret",
 		Hosts: []string{"example.org", "example.net"}, Version: "1.0",
-		Timing:  Timing{MinRetry: time.Millisecond, MaxRetry: 4 * time.Millisecond, Close: time.Second},
+		Timing: Timing{MinRetry: time.Millisecond, MaxRetry: 4 * time.Millisecond, Close: time.Second,
+			Ping: time.Hour, Dead: time.Hour}, // the machine may be slow
 		Logger:  slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Metrics: metrics.New(r.registry),
 	}

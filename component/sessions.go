@@ -116,7 +116,7 @@ func (c *Component) ask(s *stream, full jid.JID) {
 		case !certain && mayBeGone(a.iq):
 			c.makeSure(s, full)
 		default:
-			s.unasked.reported(full, false)
+			s.unasked.reported(full, !c.sessions.IsInterested(full) && !c.sessions.HeardSince(full, s.began))
 			c.alive(full)
 		}
 	})

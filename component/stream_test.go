@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/xmlstream"
@@ -246,7 +247,7 @@ func TestBackoff(t *testing.T) {
 }
 
 func TestTracker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		tr := newTracker(time.Minute, "t-")
 		var mu sync.Mutex // callbacks come from timers, too
 		var got []string

@@ -6,12 +6,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rosterd/internal/bubble"
 )
 
 // A server that reads hardly anything holds nobody up for good, and what waits
 // has an end.
 func TestWriterGivesUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := newWriter(100, 50, time.Minute)
 		if err := q.put(make([]byte, 100)); err != nil {
 			t.Fatal(err)
@@ -49,7 +51,7 @@ func TestWriterGivesUp(t *testing.T) {
 }
 
 func TestWriterHoldsNoMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		q := newWriter(10, 0, time.Minute)
 		long := make([]byte, maxHeld/2)
 		if err := q.put(long); err != nil {
@@ -75,7 +77,7 @@ func TestWriterHoldsNoMore(t *testing.T) {
 // What is queued while the reader holds the queue is written together, when it
 // releases it, or when it is much.
 func TestWriterHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
 		q := newWriter(1<<20, 0, 0)
 		q.spare = &buffers{}

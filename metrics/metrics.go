@@ -99,6 +99,13 @@ func RegisterBuildInfo(reg prometheus.Registerer, version, commit string) {
 		ConstLabels: prometheus.Labels{"version": version, "commit": commit, "goversion": runtime.Version()}}).Set(1)
 }
 
+// RegisterComponent registers rosterd_component_info, which is 1: instances with the same domain
+// are a pair.
+func RegisterComponent(reg prometheus.Registerer, domain string) {
+	promauto.With(reg).NewGauge(prometheus.GaugeOpts{Name: "rosterd_component_info",
+		Help: "1, with the domain of the component as a label. The two instances of a pair have the same one.", ConstLabels: prometheus.Labels{"domain": domain}}).Set(1)
+}
+
 // RegisterSessions registers how many resources are connected and interested.
 // counts is called at each scrape.
 func RegisterSessions(reg prometheus.Registerer, counts func() (connected, interested int)) {

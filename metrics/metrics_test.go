@@ -24,6 +24,7 @@ func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := New(registry)
 	RegisterBuildInfo(registry, "1.0", "abc")
+	RegisterComponent(registry, "contacts.example.org")
 	RegisterSessions(registry, func() (int, int) { return 3, 2 })
 	RegisterWays(registry, func(add func(host, query, push, presence, serverRoster string)) {
 		add("example.org", "delegated", "privileged", "server", "privilege")
@@ -43,7 +44,7 @@ func TestMetrics(t *testing.T) {
 		`rosterd_pushes_total{action="added",result="ok"} 1`, `rosterd_items_skipped_total{reason="x"} 1`,
 		`rosterd_host_way{host="example.org",presence="server",push="privileged",query="delegated",server_roster="privilege"} 1`, "rosterd_presences_relayed_total 0",
 		`rosterd_server_roster_items_total{result="x"} 1`, "rosterd_server_roster_waiting_users 0", "rosterd_server_roster_write_seconds_total 0",
-		"rosterd_sessions 3", "rosterd_interested_resources 2", `rosterd_build_info{commit="abc",goversion="go`,
+		"rosterd_sessions 3", "rosterd_interested_resources 2", `rosterd_build_info{commit="abc",goversion="go`, `rosterd_component_info{domain="contacts.example.org"} 1`,
 		"go_goroutines ", "process_open_fds ",
 	} {
 		if !strings.Contains(body, "\n"+want) {

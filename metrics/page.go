@@ -38,10 +38,11 @@ type Overview struct {
 
 // HostOverview is how a domain of users is served.
 type HostOverview struct {
-	Host  string
-	Level string   // "good"; "warn": it could be better; "bad": it is not served
-	Ways  []string // in words
-	Lacks []Lack   // what a better way needs
+	Host     string
+	Software string   // the server's name and version; "": it has not said so
+	Level    string   // "good"; "warn": it could be better; "bad": it is not served
+	Ways     []string // in words
+	Lacks    []Lack   // what a better way needs
 }
 
 // Lack is what is missing, and the lines that mend it.

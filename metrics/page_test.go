@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"rosterd/internal/bubble"
 )
 
 // newPage is a page of a registry, and the handler that serves it.
@@ -23,7 +25,7 @@ func newPage(t *testing.T, registry *prometheus.Registry, overview Overview) Pag
 
 func TestPage(t *testing.T) {
 	o := Overview{Version: "1.2", Commit: "abc", Started: time.Now().Add(-3 * time.Hour), Connected: true, Domain: "contacts.example.org", Address: "localhost:5347",
-		State: "/var/lib/rosterd/state.db", Hosts: []HostOverview{{Host: "example.org", Level: "warn", Ways: []string{"roster queries are delegated"},
+		State: "/var/lib/rosterd/state.db", Hosts: []HostOverview{{Host: "example.org", Software: "Prosody <0.12>", Level: "warn", Ways: []string{"roster queries are delegated"},
 			Lacks: []Lack{{Text: "no pushes <script>", Lines: []string{`privileged_entities = { ["x"] }`}}}}},
 		Backends: []Backend{{Name: "backend:80"}}, Users: []Count{{"held by the removal guard", 17}},
 		ServerRosters: []RosterProgress{{Host: "example.org", Waiting: 12, Busy: .2}}}
@@ -34,7 +36,7 @@ func TestPage(t *testing.T) {
 	if code != 200 {
 		t.Fatalf("%d %s", code, body)
 	}
-	for _, want := range []string{"Version 1.2 (abc)", "up for 3 h 0 min", "Everything works.", "roster queries are delegated", "no pushes &lt;script&gt;",
+	for _, want := range []string{"Version 1.2 (abc)", "up for 3 h 0 min", "Everything works.", "roster queries are delegated", "example.org <small>Prosody &lt;0.12&gt;</small>", "no pushes &lt;script&gt;",
 		"privileged_entities", "backend:80", "held by the removal guard</th><td class=\"number\">17", "20 %", "roster queries arrive <small>host=example.org"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %q", want)
@@ -99,7 +101,7 @@ func TestEvents(t *testing.T) {
 }
 
 func TestHistory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		m, sessions := New(registry), 5
 		RegisterSessions(registry, func() (int, int) { return sessions, 2 })
