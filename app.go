@@ -460,11 +460,11 @@ func (r refresher) RefreshLater(ctx context.Context, users []jid.JID) error {
 	return r.a.manager.RefreshLater(ctx, users)
 }
 
-func (r refresher) RefreshAll(domain string) int {
+func (r refresher) RefreshAll(ctx context.Context, domain string) (int, error) {
 	if !r.a.working.Load() {
-		return 0
+		return 0, roster.ErrNotConnected
 	}
-	return r.a.manager.RefreshAll(domain)
+	return r.a.manager.RefreshAll(ctx, domain)
 }
 
 // stopHTTP lets requests in flight end, then ends them, and waits for that.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -209,7 +210,10 @@ func (p *pair) catchUp() {
 	}
 	users := 0
 	for _, host := range p.cfg.Load().XMPP.Hosts {
-		users += p.manager.RefreshAll(host)
+		n, err := p.manager.RefreshAll(p.ends, host)
+		if users += n; err != nil {
+			p.log.Error("that all are to be refreshed once more cannot be kept", "host", host, "err", err)
+		}
 	}
 	p.log.Warn("the instance that was active has ended only now: all are refreshed once more", "users", users)
 }
@@ -382,7 +386,7 @@ func (p *pair) entered() {
 				continue
 			}
 		}
-		if err != nil && p.ends.Err() == nil {
+		if err != nil && !errors.Is(err, roster.ErrManyOffline) && p.ends.Err() == nil { // those have their turn later
 			p.log.Warn("users who were entered to be refreshed are not yet", "users", len(entries), "err", err)
 		}
 		select {
@@ -396,21 +400,29 @@ func (p *pair) entered() {
 // refreshEntered refreshes entries, and strikes them out when that, or that it is to be tried
 // again, is in the store.
 func (p *pair) refreshEntered(entries []store.Entry) error {
+	all := len(entries)
 	var users []jid.JID
 	for _, e := range entries {
 		if user, err := jid.Parse(e.JID); err == nil {
 			users = append(users, user)
 		}
 	}
-	_, err := p.manager.Refresh(p.ends, users)
+	failed, err := p.manager.Refresh(p.ends, users)
 	if err != nil && !errors.Is(err, roster.ErrNotConnected) {
 		return err
 	}
+	refreshed := slices.DeleteFunc(entries, func(e store.Entry) bool {
+		user, err := jid.Parse(e.JID)
+		return err == nil && errors.Is(failed[user], roster.ErrManyOffline)
+	})
 	written := make(chan struct{})
 	p.state.Sync(func() { close(written) })
 	<-written
 	if err := p.state.Err(); err != nil {
 		return err
 	}
-	return p.lease.Strike(p.ends, entries)
+	if err := p.lease.Strike(p.ends, refreshed); err != nil || len(refreshed) == all {
+		return err
+	}
+	return roster.ErrManyOffline
 }

@@ -32,7 +32,7 @@ func (c *command) refresh() *cobra.Command {
 		Long: `refresh calls the refresh endpoint of the rosterd that runs with this configuration, as
 a backend would, with refresh.token: the contacts of the users, by localpart or bare
 JID, are fetched and what has changed is pushed. With --all it is everybody who is
-online, contacts.resync_rate users a second.
+online, or whose roster the server keeps, contacts.resync_rate users a second.
 
 It prints the answer, and fails unless all users were refreshed or accepted.`,
 		Example: "  rosterd refresh juliet romeo\n  rosterd refresh --all --host example.org",
@@ -77,7 +77,7 @@ It prints the answer, and fails unless all users were refreshed or accepted.`,
 			return nil
 		}),
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "everybody who is online")
+	cmd.Flags().BoolVar(&all, "all", false, "everybody who is online, or whose roster the server keeps")
 	cmd.Flags().StringVar(&host, "host", "", "of this `domain` alone, with --all")
 	cmd.Flags().BoolVar(&async, "async", false, "do not wait for the pushes")
 	cmd.Flags().StringVar(&cert, "cert", "", "the client certificate, a PEM `file`, if refresh.tls.client_ca wants one")

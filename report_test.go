@@ -26,7 +26,7 @@ type accepting struct{}
 
 func (accepting) Refresh(context.Context, []jid.JID) (map[jid.JID]error, error) { return nil, nil }
 func (accepting) RefreshLater(context.Context, []jid.JID) error                 { return nil }
-func (accepting) RefreshAll(string) int                                         { return 1 }
+func (accepting) RefreshAll(context.Context, string) (int, error)               { return 1, nil }
 
 // The endpoint of the configuration is called, with its token and, where it wants one, a
 // client certificate. Nobody else is shown the token.

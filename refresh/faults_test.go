@@ -45,7 +45,7 @@ func (g *gate) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error,
 
 func (g *gate) RefreshLater(context.Context, []jid.JID) error { return nil }
 
-func (g *gate) RefreshAll(string) int { return 0 }
+func (g *gate) RefreshAll(context.Context, string) (int, error) { return 0, nil }
 
 // endpoint is a server as rosterd makes it.
 type endpoint struct {

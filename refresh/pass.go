@@ -137,7 +137,7 @@ func (p *Peer) Pass(ctx context.Context, url string, users []jid.JID, maxBytes i
 	return all, nil
 }
 
-// PassAll is Pass for all users of a domain who are online.
+// PassAll is Pass for all users of a domain.
 func (p *Peer) PassAll(ctx context.Context, to, domain string) (a Answer, err error) {
 	if a.code, err = p.post(ctx, to, Path+"?all="+url.QueryEscape(domain), nil, &a, true); err == nil && !said(a) {
 		err = fmt.Errorf("%w: %d %s", errNotPassed, a.code, http.StatusText(a.code))

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +29,16 @@ func standby(t *testing.T, token string, url func() string) func(*Options) {
 			a, err := peer.Pass(ctx, url(), users, o.MaxBytes, async)
 			if err != nil {
 				return Unavailable(err.Error(), len(users), false), true
+			}
+			return a, true
+		}
+		o.PassAll = func(ctx context.Context, domain string, passed bool) (Answer, bool) {
+			if passed {
+				return Unavailable("passed twice", 0, true), true
+			}
+			a, err := peer.PassAll(ctx, url(), domain)
+			if err != nil {
+				return Unavailable(err.Error(), 0, true), true
 			}
 			return a, true
 		}
@@ -73,6 +84,37 @@ func TestPassed(t *testing.T) {
 	}
 	if len(other.asked) > 0 {
 		t.Errorf("the one that stands by did it itself: %q", other.asked)
+	}
+}
+
+// That all of a domain are to be refreshed is passed on as it was asked, and answered as by the
+// active one.
+func TestAllPassed(t *testing.T) {
+	hosts := func(o *Options) { o.Hosts = []string{"example.org", "b\u00FCcher.example"} }
+	active := start(t, hosts, func(o *Options) { o.Tokens = NewTokens("t0ken") })
+	other := start(t, hosts, standby(t, "t0ken", func() string { return active.url }))
+	for _, domain := range []string{"example.org", "b\u00FCcher.example"} {
+		code, a, _ := other.ask("POST", Path+"?all="+url.QueryEscape(domain), "")
+		if code != http.StatusAccepted || a.Accepted != 3 || a.Status != "ok" || a.Retry {
+			t.Errorf("%s: %d %+v", domain, code, a)
+		}
+	}
+	if want := []string{"example.org", "b\u00FCcher.example"}; !slices.Equal(active.later, want) || len(other.later) > 0 {
+		t.Errorf("refreshed %q, and %q by the one that stands by", active.later, other.later)
+	}
+	if code, a, _ := other.ask("POST", Path+"?all=example.net", ""); code != http.StatusBadRequest || a.Retry {
+		t.Errorf("a foreign domain: %d %+v", code, a)
+	}
+	stranger := start(t, hosts, standby(t, "wrong", func() string { return active.url }))
+	if code, a, _ := stranger.ask("POST", Path+"?all=example.org", ""); code != http.StatusServiceUnavailable || !a.Retry {
+		t.Errorf("without the token: %d %+v", code, a)
+	}
+	// Who was passed it and stands by, too, does not pass it back.
+	var second *rig
+	first := start(t, standby(t, "", func() string { return second.url }))
+	second = start(t, standby(t, "", func() string { return first.url }))
+	if code, a, _ := first.ask("POST", Path+"?all=example.org", ""); code != http.StatusServiceUnavailable || a.Message != "passed twice" || !a.Retry {
+		t.Errorf("in a circle: %d %+v", code, a)
 	}
 }
 

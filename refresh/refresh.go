@@ -42,19 +42,24 @@ const (
 	maxLoggedUsers = 10              // users of a refresh that the log names at level debug
 	maxFailed      = 100             // failed users that an answer names
 	maxName        = 1023 + 1 + 1023 // bytes of a bare JID (RFC 7622, section 3.1)
+
+	cannotKeep  = "rosterd cannot keep this now, try again"
+	manyOffline = "too many users who are offline wait to be fetched: try again"
 )
 
 // Refresher refreshes the rosters of users (bare JIDs, none twice): a users.Manager.
 type Refresher interface {
 	// Refresh returns those that failed. It fails as a whole with
-	// [roster.ErrNotConnected].
+	// [roster.ErrNotConnected]. With [roster.ErrNotKept] a kill may forget what is to be done,
+	// with [roster.ErrManyOffline] it is forgotten at once.
 	Refresh(ctx context.Context, users []jid.JID) (failed map[jid.JID]error, err error)
 	// RefreshLater returns when a kill of the process cannot lose that they are to be
 	// refreshed, or an error if that is not sure.
 	RefreshLater(ctx context.Context, users []jid.JID) error
-	// RefreshAll has all users of a domain refreshed in the background who are online,
-	// and returns how many these are.
-	RefreshAll(domain string) (users int)
+	// RefreshAll has all users of a domain refreshed in the background who are online, or
+	// whose roster the server keeps, and returns how many are online. After an error a kill of
+	// the process may forget it.
+	RefreshAll(ctx context.Context, domain string) (online int, err error)
 }
 
 // Options of a handler.
@@ -69,7 +74,7 @@ type Options struct {
 	// do it. passed says that the other one has passed them on. nil: this one does it.
 	// If async, the caller does not wait for more than that it is kept.
 	Pass func(ctx context.Context, users []jid.JID, passed, async bool) (a Answer, ok bool)
-	// PassAll is the same for all users of a domain who are online.
+	// PassAll is the same for all users of a domain.
 	PassAll func(ctx context.Context, domain string, passed bool) (a Answer, ok bool)
 	// Told is told that another instance is active since a term, and returns when this one is
 	// not any more. nil: there is no other.
@@ -243,7 +248,7 @@ func respondAsync(header http.Header) bool {
 	return false
 }
 
-// refreshAll refreshes all users of a domain who are online. Nobody waits for that.
+// refreshAll refreshes all users of a domain. Nobody waits for that.
 func (h *handler) refreshAll(r *http.Request, domains []string) Answer {
 	domain, err := jid.PrepareDomain(domains[0])
 	if err != nil || len(domains) != 1 || !slices.Contains(h.Hosts, domain) {
@@ -254,9 +259,13 @@ func (h *handler) refreshAll(r *http.Request, domains []string) Answer {
 			return a
 		}
 	}
-	n := h.refresher.RefreshAll(domain)
+	n, err := h.refresher.RefreshAll(r.Context(), domain)
+	if err != nil {
+		h.Logger.Warn("a refresh of everybody is not accepted, as it cannot be kept", "host", domain, "err", err)
+		return again(http.StatusServiceUnavailable, cannotKeep)
+	}
 	h.Users.WithLabelValues(resultAccepted).Add(float64(n))
-	return Answer{Status: "ok", Message: "everybody who is online is refreshed in the background", Accepted: n, code: http.StatusAccepted}
+	return Answer{Status: "ok", Message: "everybody who is online, or whose roster the server keeps, is refreshed in the background", Accepted: n, code: http.StatusAccepted}
 }
 
 // refresh refreshes the users that a request names; if async, later.
@@ -286,8 +295,9 @@ func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 		var a Answer
 		if a, elsewhere = h.Pass(ctx, users, r.Header.Get(passedHeader) != "", async); elsewhere {
 			answer.merge(a, names)
+			answer.Retry = answer.Retry || a.Retry // also where others of the users were updated
 			if answer.async = a.code == http.StatusAccepted; a.code != http.StatusOK {
-				answer.Status, answer.Message, answer.Retry, answer.code = a.Status, a.Message, a.Retry, a.code
+				answer.Status, answer.Message, answer.code = a.Status, a.Message, a.code
 			}
 		}
 	}
@@ -296,10 +306,10 @@ func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 	case len(users) > 0 && async:
 		if err := h.refresher.RefreshLater(ctx, users); err != nil {
 			h.Logger.Warn("a refresh is not accepted, as it cannot be kept", "users", len(users), "err", err)
-			h.Users.WithLabelValues(resultError).Add(float64(len(users)))
-			answer := again(http.StatusServiceUnavailable, "rosterd cannot keep this now, try again")
-			answer.Errors = len(users) + len(failed) + answer.Errors
-			return answer
+			if !errors.Is(err, roster.ErrManyOffline) {
+				err = roster.ErrNotKept
+			}
+			return h.unavailable(err, len(users)+len(failed)+answer.Errors)
 		}
 		answer.Accepted, answer.Message, answer.code = len(users), "the users are refreshed in the background", http.StatusAccepted
 		answer.async = true
@@ -311,7 +321,7 @@ func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 		answer.Updated = len(users) - len(refused)
 		for user, err := range refused {
 			failed[names[user]] = err
-			answer.Retry = answer.Retry || errors.Is(err, roster.ErrStopping)
+			answer.Retry = answer.Retry || errors.Is(err, roster.ErrStopping) || errors.Is(err, roster.ErrNotKept) || errors.Is(err, roster.ErrManyOffline)
 		}
 	}
 	answer.Errors += len(failed)
@@ -338,8 +348,13 @@ func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 // unavailable is the answer if nothing could be tried.
 func (h *handler) unavailable(err error, users int) Answer {
 	answer := again(http.StatusServiceUnavailable, "rosterd cannot refresh now")
-	if errors.Is(err, roster.ErrNotConnected) {
+	switch {
+	case errors.Is(err, roster.ErrNotConnected):
 		answer.Retry, answer.Message = false, "not connected to the server: users who are online are refreshed after reconnecting"
+	case errors.Is(err, roster.ErrNotKept):
+		answer.Message = cannotKeep
+	case errors.Is(err, roster.ErrManyOffline):
+		answer.Message = manyOffline
 	}
 	h.Users.WithLabelValues(resultError).Add(float64(users))
 	answer.Errors = users

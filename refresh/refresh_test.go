@@ -36,9 +36,9 @@ func (r *refresher) RefreshLater(_ context.Context, users []jid.JID) error {
 	return r.err
 }
 
-func (r *refresher) RefreshAll(domain string) int {
+func (r *refresher) RefreshAll(_ context.Context, domain string) (int, error) {
 	r.later = append(r.later, domain)
-	return 3
+	return 3, r.err
 }
 
 func (r *refresher) Refresh(_ context.Context, users []jid.JID) (map[jid.JID]error, error) {
@@ -391,22 +391,48 @@ func TestAll(t *testing.T) {
 	}
 }
 
+// That everybody was reported is accepted when it is kept.
+func TestAllThatCannotBeKept(t *testing.T) {
+	r := start(t)
+	r.err = roster.ErrNotKept
+	if code, a, _ := r.ask("POST", Path+"?all=example.org", ""); code != 503 || !a.Retry || a.Accepted != 0 {
+		t.Errorf("%d %+v", code, a)
+	}
+}
+
 // Only what rosterd does not remember is to be sent again.
 func TestRetry(t *testing.T) {
 	for _, tt := range []struct {
 		err, failed error
+		body        string
 		code        int
 		retry       bool
 	}{
-		{roster.ErrNotConnected, nil, 503, false}, // all are refreshed when the stream is back
-		{roster.ErrStopping, nil, 503, true},
-		{nil, errors.New("the backend answered 500"), 500, false}, // is tried again
-		{nil, roster.ErrStopping, 500, true},
+		{roster.ErrNotConnected, nil, `["juliet"]`, 503, false}, // all are refreshed when the stream is back
+		{roster.ErrStopping, nil, `["juliet"]`, 503, true},
+		{nil, errors.New("the backend answered 500"), `["juliet"]`, 500, false}, // is tried again
+		{nil, roster.ErrStopping, `["juliet"]`, 500, true},
+		{roster.ErrNotKept, nil, `["juliet"]`, 503, true},
+		{nil, fmt.Errorf("the backend answered 500, and %w", roster.ErrNotKept), `["juliet"]`, 500, true},
+		{nil, roster.ErrNotKept, `["juliet","romeo"]`, 200, true},
+		{nil, roster.ErrNotKept, `["juliet",[]]`, 500, true},
+		{roster.ErrManyOffline, nil, `["juliet"]`, 503, true},
+		{nil, roster.ErrManyOffline, `["juliet","romeo"]`, 200, true},
 	} {
-		r := start(t)
-		r.err, r.failed = tt.err, map[string]error{"juliet@example.org": tt.failed}
-		if code, a, _ := r.ask("POST", Path, `["juliet"]`); code != tt.code || a.Retry != tt.retry {
-			t.Errorf("%v, %v: %d %+v", tt.err, tt.failed, code, a)
+		active := start(t)
+		active.err, active.failed = tt.err, map[string]error{"juliet@example.org": tt.failed}
+		for name, r := range map[string]*rig{
+			"directly":                       active,
+			"by the instance that stands by": start(t, standby(t, "", func() string { return active.url })),
+		} {
+			if code, a, _ := r.ask("POST", Path, tt.body); code != tt.code || a.Retry != tt.retry {
+				t.Errorf("%s, %s, %v, %v: %d %+v", name, tt.body, tt.err, tt.failed, code, a)
+			}
+		}
+		// In several requests, of which the last one fails no more.
+		several := start(t, standby(t, "", func() string { return active.url }), func(o *Options) { o.MaxBytes = 60 })
+		if code, a, _ := several.ask("POST", Path, `["juliet","romeo","paris","nurse","tybalt"]`); tt.err == nil && (code != 200 || a.Retry != tt.retry) {
+			t.Errorf("in several requests, %v: %d %+v", tt.failed, code, a)
 		}
 	}
 }

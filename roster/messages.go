@@ -14,6 +14,8 @@ var (
 	ErrOverdue      = errors.New("the backend did not answer in time")
 	ErrBusy         = errors.New("too many queries are waiting")
 	ErrStopping     = errors.New("rosterd is stopping")
+	ErrNotKept      = errors.New("the state cannot be written at present")
+	ErrManyOffline  = errors.New("too many users who are offline wait to be fetched")
 )
 
 // ErrUnknownUser is what the error of a fetch is if the backend knows no such user.

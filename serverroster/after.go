@@ -1,7 +1,6 @@
 package serverroster
 
 import (
-	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -15,14 +14,7 @@ import (
 // What ejabberd does by itself when its own roster is written is not all that is to be done.
 // It pushes the item to each of the user's clients without what it does not take from others
 // (ask, approved), or as it makes it: what it pushed last is not what is true. And it does not
-// fetch a contact's presence for a user who may see them from now on.
-
-// prober is a [Way] whose server can be made to ask a contact for presence.
-type prober interface {
-	// Probe sends a presence probe (RFC 6121, section 4.3.1) to a contact in the name of
-	// a user (bare JIDs), if that is permitted.
-	Probe(ctx context.Context, user, contact jid.JID) (permitted bool, err error)
-}
+// fetch a contact's presence for a user who may see them from now on: see probes.go.
 
 // touched is what is known of a contact whom this process wrote, or tried to write, since the
 // user was in step last.
@@ -137,28 +129,4 @@ func (t *turn) checked() time.Time {
 		return time.Time{}
 	}
 	return t.row.Checked
-}
-
-// probe asks for the presence of the contacts whom the user may see from now on: they may
-// have come before the user.
-func (t *turn) probe() {
-	all := t.j.touched
-	t.j.touched = nil
-	p, is := t.way.(prober)
-	if !is || t.Online == nil || !t.Online(t.j.user) {
-		return
-	}
-	for contact, now := range all {
-		if !now.sees {
-			continue
-		}
-		permitted := true
-		_, err := t.call(func(ctx context.Context) (err error) {
-			permitted, err = p.Probe(ctx, t.j.user, contact)
-			return err
-		})
-		if err != nil || !permitted {
-			return // as if the server could not: they are seen with their next presence
-		}
-	}
 }

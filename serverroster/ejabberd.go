@@ -93,7 +93,9 @@ func NewEjabberd(o EjabberdOptions) (*Ejabberd, error) {
 	e := &Ejabberd{
 		options: o,
 		transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second,
+			// No proxy: those of the environment are for the backend. The component connects to
+			// ejabberd without one, too, and a login is nothing for others to see.
+			MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second,
 			TLSHandshakeTimeout: callTimeout, MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
 			DialContext: (&net.Dialer{Timeout: callTimeout}).DialContext,
 		},

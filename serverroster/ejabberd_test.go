@@ -462,6 +462,14 @@ func TestEjabberdURL(t *testing.T) {
 	}
 }
 
+// A proxy of the environment, which is for the backend, is not given ejabberd's login.
+func TestEjabberdWithoutProxy(t *testing.T) {
+	_, e, _ := startFake(t)
+	if e.transport.Proxy != nil {
+		t.Error("the API is called through a proxy")
+	}
+}
+
 // What nobody confirms is not written.
 func TestEjabberdUnconfirmed(t *testing.T) {
 	f, e := proven(t)

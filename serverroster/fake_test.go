@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rosterd/internal/bubble"
 	"rosterd/internal/locked"
 	"rosterd/jid"
 	"rosterd/metrics"
@@ -74,6 +75,7 @@ type fakeServer struct {
 	grows    time.Duration                         // an item takes longer by that for each that is there
 	prepare  func(jid.JID) jid.JID                 // how the server writes an address; nil: as it is
 	store    func(roster.Item) roster.Item         // what it makes of an item; nil: what it is
+	shared   *roster.Roster                        // contacts whom it adds to every roster by itself; nil: nobody
 	refuses  map[jid.JID]bool                      // contacts
 	faults   map[jid.JID]int                       // how often it has one with a contact yet
 	fails    func(user jid.JID, item string) error // item "": a get
@@ -173,7 +175,19 @@ func (s *fakeServer) Get(ctx context.Context, user jid.JID) (*roster.Roster, err
 			return nil, err
 		}
 	}
-	return roster.New(slices.Collect(maps.Values(s.rosters[user]))), nil
+	items := maps.Clone(s.rosters[user])
+	if s.shared != nil {
+		if items == nil {
+			items = make(map[jid.JID]roster.Item)
+		}
+		for _, item := range s.shared.Items() {
+			if own, there := items[item.JID]; there {
+				item.Name, item.Groups = own.Name, append(item.Groups, own.Groups...)
+			}
+			items[item.JID] = item
+		}
+	}
+	return roster.New(slices.Collect(maps.Values(items))), nil
 }
 
 func (s *fakeServer) Set(ctx context.Context, user jid.JID, changes []roster.Change, written func(roster.Change)) error {
@@ -258,10 +272,14 @@ func (s *fakeServer) set(ctx context.Context, user jid.JID, c roster.Change) err
 
 // fakeRosters are the last known rosters.
 type fakeRosters struct {
-	mu    sync.Mutex
-	known map[jid.JID]*roster.Roster
-	doubt map[jid.JID]bool // they do not replace what is not known
-	asked int              // whether they do
+	mu      sync.Mutex
+	known   map[jid.JID]*roster.Roster
+	doubt   map[jid.JID]bool // they do not replace what is not known
+	asked   int              // whether they do
+	telling map[jid.JID]bool // clients are being told something
+	old     bool             // what is known was not fetched since the start
+	locked  int              // locks that were not given back
+	asks    int              // for locks
 }
 
 func (r *fakeRosters) Believes(user jid.JID, has *roster.Roster) bool {
@@ -276,6 +294,29 @@ func (r *fakeRosters) Known(user jid.JID) (*roster.Roster, bool) {
 	defer r.mu.Unlock()
 	known, ok := r.known[user]
 	return known, ok
+}
+
+func (r *fakeRosters) Confirmed(jid.JID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.old
+}
+
+func (r *fakeRosters) LockPushes(user jid.JID) (unlock func(), ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asks++; r.asks > 10_000 {
+		r.telling = nil // it would be asked for ever
+	}
+	if r.telling[user] {
+		return nil, false
+	}
+	r.locked++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.locked--
+	}, true
 }
 
 // fakeWatcher notes what it is told.
@@ -345,6 +386,7 @@ type stored interface {
 
 // memory is a store of which a kill loses what nobody waited for.
 type memory struct {
+	*store.Clock
 	mu        sync.Mutex
 	now, kept tables
 }
@@ -356,7 +398,9 @@ type tables struct {
 
 func (t tables) clone() tables { return tables{maps.Clone(t.users), maps.Clone(t.rows)} }
 
-func newMemory(t tables) *memory { return &memory{now: t.clone(), kept: t.clone()} }
+func newMemory(t tables) *memory {
+	return &memory{Clock: store.NewClock(time.Time{}, time.Now), now: t.clone(), kept: t.clone()}
+}
 
 func (m *memory) do(f func(), done func()) {
 	m.mu.Lock()
@@ -432,15 +476,15 @@ type world struct {
 // onDisk runs a test in a bubble, with a store on the disk, and in memory. The keeper is
 // resumed.
 func onDisk(t *testing.T, f func(w *world)) {
-	t.Run("disk", func(t *testing.T) { bubble(t, filepath.Join(t.TempDir(), "rosterd.db"), f) })
+	t.Run("disk", func(t *testing.T) { inBubble(t, filepath.Join(t.TempDir(), "rosterd.db"), f) })
 	t.Run("memory", func(t *testing.T) { test(t, f) })
 }
 
 // test is that in memory alone, for what takes days.
-func test(t *testing.T, f func(w *world)) { bubble(t, "", f) }
+func test(t *testing.T, f func(w *world)) { inBubble(t, "", f) }
 
-func bubble(t *testing.T, path string, f func(w *world)) {
-	synctest.Test(t, func(t *testing.T) {
+func inBubble(t *testing.T, path string, f func(w *world)) {
+	bubble.Test(t, func(t *testing.T) {
 		w := &world{t: t, path: path, server: newFakeServer(), rosters: &fakeRosters{known: make(map[jid.JID]*roster.Roster)},
 			name: "privilege", rate: 1000, pushed: &pushed{}, log: &locked.Buffer{}}
 		w.watcher = &fakeWatcher{t: t, rosters: w.rosters, inStep: make(map[jid.JID]int)}

@@ -35,6 +35,7 @@ const (
 	checkEvery   = 24 * time.Hour // the server is asked for what it has
 	sweepEvery   = time.Hour
 	owedAfter    = 2 * time.Second // what clients are being told is looked at again, until that is kept
+	yieldsFor    = 5 * time.Second // at most, what is not to be written while clients are told
 	chunk        = 500             // users that are looked up in the store at a time
 	turnTakes    = 5 * time.Second // then another's turn has come who does not wait for an import
 	callTakes    = 30 * time.Second
@@ -57,6 +58,9 @@ type Store interface {
 	// may not be in step or was checked before a time, and behind whom to go on; "": no one.
 	ServerRostersBehind(checkedBefore time.Time, after string, limit int) (users []string, next string, err error)
 	Sync(done func())
+	// Now is the time by which all is stamped that is put, and what is compared with that: later
+	// than any stamp of an earlier process.
+	Now() time.Time
 }
 
 // Rosters has the last known rosters: users.Manager. Its methods may read the store.
@@ -65,6 +69,12 @@ type Rosters interface {
 	// Believes reports whether the last known roster may replace what the server has of a
 	// user, of which nothing was known. If not yet, [Keeper.Keep] is called when it may.
 	Believes(user jid.JID, has *roster.Roster) bool
+	// Confirmed reports whether the backend has said the last known roster to this process. If
+	// not, [Keeper.Keep] is called when it has.
+	Confirmed(user jid.JID) bool
+	// LockPushes has a user's clients told of no change until unlock is called. It fails while
+	// they are being told something; when that is over, [Keeper.Keep] is called.
+	LockPushes(user jid.JID) (unlock func(), ok bool)
 }
 
 // Metrics are what a [Keeper] counts with.
@@ -151,6 +161,8 @@ type host struct {
 	soon       list.List // who logged in, or has changed since the server had it
 	background list.List
 	failing    list.List // they failed before, and come last
+	unseen     list.List // of unseen, behind soon: see [turn.wantPresence]
+	toAsk      int       // contacts of unseen
 	current    *job      // that the worker has
 	scan       scan
 	resumed    time.Time // what was checked before may have changed
@@ -205,6 +217,7 @@ type progress struct {
 	doubted  bool     // counted in doubters
 	began    bool     // there was a turn
 	owes     bool     // the clients are being told what is true
+	yields   bool     // they are being told something: nothing is written until that is over
 	faulty   bool     // what the server has a fault with is written again
 	faults   int      // how often it was, or is
 	touched  map[jid.JID]touched
@@ -293,6 +306,12 @@ func (k *Keeper) Keeps(host string) bool {
 	return kept
 }
 
+// Pushes reports whether the server pushes to the clients of a host's users what is written.
+func (k *Keeper) Pushes(host string) bool {
+	_, name := k.Ways(host)
+	return name == "api"
+}
+
 // None says that there is no way to a host's rosters. [Keeper.Resume] takes it back.
 func (k *Keeper) None(host string) { k.kept.Delete(host) }
 
@@ -316,7 +335,7 @@ func (k *Keeper) keep(user jid.JID, ready func(inStep bool)) (waits, inStep bool
 		return false, false
 	}
 	j := h.jobs[user]
-	if inStep && j == nil && isCurrent(row, h.resumed) { // as a rule
+	if inStep && j == nil && isCurrent(row, h.resumed, k.Store.Now()) { // as a rule
 		k.mu.Unlock()
 		k.tellInStep(user, row)
 		return false, true
@@ -356,9 +375,8 @@ func (k *Keeper) tellInStep(user jid.JID, row store.ServerRoster) {
 }
 
 // isCurrent reports whether the server need not be asked again what it has.
-func isCurrent(row store.ServerRoster, resumed time.Time) bool {
-	age := time.Since(row.Checked)
-	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && age >= 0 && age < checkEvery
+func isCurrent(row store.ServerRoster, resumed, now time.Time) bool {
+	return row.JID != "" && !row.Writing && row.Residue != noAccount && !row.Checked.Before(resumed) && now.Sub(row.Checked) < checkEvery
 }
 
 // Resume says that there is a way to a host's rosters, on a new stream or to a server that
@@ -372,7 +390,7 @@ func (k *Keeper) Resume(name string) {
 		return
 	}
 	k.kept.Store(name, true)
-	now := time.Now()
+	now := k.Store.Now()
 	h.resumed, h.paused, h.failures, h.probe = now, time.Time{}, 0, false
 	h.proven, h.undone, h.doubters, h.broken = false, 0, 0, ""
 	h.scan = scan{on: true, checked: now}
@@ -412,7 +430,7 @@ func (k *Keeper) WhyBroken(host string) (why string) {
 // busy is how many hosts have something to do. k.mu is held.
 func (k *Keeper) busy() (n int) {
 	for _, h := range k.hosts {
-		if h.current != nil || h.urgent.Len() > 0 || h.soon.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 {
+		if h.current != nil || h.urgent.Len() > 0 || h.soon.Len() > 0 || h.background.Len() > 0 || h.failing.Len() > 0 || h.unseen.Len() > 0 {
 			n++
 		}
 	}
@@ -543,6 +561,8 @@ func (k *Keeper) work(h *host) {
 			k.run(h, j, waiters)
 		case wait == probeNow:
 			k.findOut(h)
+		case wait == askNow:
+			k.askPresence(h)
 		case wait == 0:
 			k.search(h)
 		default:
@@ -558,8 +578,9 @@ func (k *Keeper) work(h *host) {
 	}
 }
 
-// probeNow is what next returns when it is to be found out whether the way fails.
-const probeNow = -1
+// What next returns when it is to be found out whether the way fails, and when a contact is to
+// be asked for presence.
+const probeNow, askNow = -1, -2
 
 // next is the job whose turn it is, with those who wait for it, or how long none is; 0: it
 // is time to search for users.
@@ -574,14 +595,18 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case h.probe:
 		return nil, nil, probeNow
 	case first != nil:
-	case h.soon.Len() > 0 || h.background.Len() > 0:
-		if first = h.soon.Front(); first == nil {
+	case h.soon.Len()+h.unseen.Len()+h.background.Len() > 0:
+		if first = h.soon.Front(); first == nil && h.unseen.Len() == 0 {
 			first = h.background.Front()
 		}
-		if first.Value.(*job).progress == nil {
-			if now.Before(k.allowed) {
-				return nil, nil, k.allowed.Sub(now)
-			}
+		isNew := first != nil && first.Value.(*job).progress == nil
+		early := isNew && now.Before(k.allowed)
+		switch {
+		case h.unseen.Len() > 0 && (first == nil || early):
+			return nil, nil, askNow
+		case early:
+			return nil, nil, k.allowed.Sub(now)
+		case isNew:
 			k.allowed = now.Add(time.Second / time.Duration(max(1, k.Rate)))
 		}
 	case h.failing.Len() > 0:
@@ -595,7 +620,7 @@ func (k *Keeper) next(h *host) (j *job, waiters []*waiter, wait time.Duration) {
 	case now.Before(h.scan.next):
 		return nil, nil, h.scan.next.Sub(now)
 	default:
-		h.scan = scan{on: true, checked: now.Add(-checkEvery), all: true}
+		h.scan = scan{on: true, checked: k.Store.Now().Add(-checkEvery), all: true}
 		return nil, nil, 0
 	}
 	j = first.Value.(*job)
@@ -711,6 +736,8 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	switch {
 	case len(j.waiters) > 0 || done && len(j.pushes) > 0:
 		h.put(j, &h.urgent)
+	case !done && j.yields && !j.again:
+		k.later(h, j, yieldsFor) // or until Keep is called, unless it failed before
 	case !done || j.again:
 		if h.put(j, h.rest(j)); !done && j.in == &h.background { // one after the other
 			h.background.MoveToFront(j.place)
@@ -797,6 +824,7 @@ func (k *Keeper) fail(h *host, why string) {
 	var released []*waiter
 	k.mu.Lock()
 	h.broken, h.scan = why, scan{}
+	h.forgetUnseen()
 	pushes := h.takePushes()
 	for _, j := range h.jobs {
 		released = append(released, j.waiters...)

@@ -36,7 +36,7 @@ func TestModel(t *testing.T) {
 			path = filepath.Join(t.TempDir(), "rosterd.db")
 		}
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			bubble(t, path, func(w *world) { newModel(w, uint64(seed)).run() })
+			inBubble(t, path, func(w *world) { newModel(w, uint64(seed)).run() })
 		})
 	}
 }
@@ -57,6 +57,9 @@ func newModel(w *world, seed uint64) *model {
 		m.users = append(m.users, mustJID(fmt.Sprintf("user%d@example.org", n)))
 	}
 	s := w.server
+	if m.r.IntN(2) == 0 {
+		s.do(func() { w.name = "api" })
+	}
 	s.each = []time.Duration{0, time.Millisecond, 30 * time.Millisecond}[m.r.IntN(3)]
 	if m.r.IntN(3) == 0 {
 		s.prepare = func(j jid.JID) jid.JID { return mustJID(strings.ReplaceAll(j.String(), "contact1", "contract1")) }
@@ -75,6 +78,11 @@ func newModel(w *world, seed uint64) *model {
 	}
 	// Before the first write, the next process knows of it.
 	s.onSet = func(user jid.JID) {
+		w.rosters.mu.Lock()
+		if w.name == "api" && w.rosters.locked != 1 {
+			m.t.Errorf("%s is written with %d locks", user, w.rosters.locked)
+		}
+		w.rosters.mu.Unlock()
 		if kept, is := w.store.(*memory); is {
 			kept.mu.Lock()
 			defer kept.mu.Unlock()
@@ -133,10 +141,21 @@ func (m *model) edit(user jid.JID) {
 	})
 }
 
+// tell has the clients of a user told something, or ends that.
+func (m *model) tell(user jid.JID) (now bool) {
+	m.rosters.mu.Lock()
+	defer m.rosters.mu.Unlock()
+	if m.rosters.telling == nil {
+		m.rosters.telling = make(map[jid.JID]bool)
+	}
+	m.rosters.telling[user] = !m.rosters.telling[user]
+	return m.rosters.telling[user]
+}
+
 func (m *model) step() {
 	user := m.users[m.r.IntN(len(m.users))]
 	what := ""
-	switch m.r.IntN(18) {
+	switch m.r.IntN(19) {
 	case 0, 1, 2:
 		what = "refresh " + user.Local()
 		m.keep(user, m.some())
@@ -191,6 +210,11 @@ func (m *model) step() {
 		if !doubt {
 			m.keeper.Keep(user, nil)
 		}
+	case 15:
+		what = "telling " + user.Local()
+		if !m.tell(user) {
+			m.keeper.Keep(user, nil)
+		}
 	case 12:
 		what = "no account"
 		m.server.do(func() { m.server.none[user] = !m.server.none[user] })
@@ -213,7 +237,7 @@ func (m *model) run() {
 	}
 	m.server.do(func() { m.failing, m.server.silent, m.server.none = false, false, make(map[jid.JID]bool) })
 	m.rosters.mu.Lock()
-	m.rosters.doubt = nil
+	m.rosters.doubt, m.rosters.telling = nil, nil
 	m.rosters.mu.Unlock()
 	time.Sleep(time.Second)
 	m.keeper.Resume("example.org")

@@ -79,6 +79,16 @@ func order(c roster.Change) int {
 	return 1
 }
 
+// removals is how many of changes are such.
+func removals(changes []roster.Change) (n int) {
+	for _, c := range changes {
+		if c.Action == roster.Removed {
+			n++
+		}
+	}
+	return n
+}
+
 // nameOf names a difference: by what is to be, and what is there in its place. "" is none.
 func nameOf(changes []roster.Change, have *roster.Roster) string {
 	if len(changes) == 0 {

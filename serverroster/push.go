@@ -114,7 +114,7 @@ func (t *turn) writeAgain(changes []roster.Change) (over bool, err error) {
 // settlePushes tells what became of the pushes, or leaves the rest to the next turn.
 func (t *turn) settlePushes(done bool, err error) {
 	if err == nil {
-		if err = ErrNotPushed; t.way == nil {
+		if err = ErrNotPushed; t.way == nil || t.unsaid {
 			err = errCannotPush
 		}
 	}

@@ -1,7 +1,6 @@
 package serverroster
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -240,52 +239,5 @@ func testPush(t *testing.T, way string) {
 		if err := <-done; err == nil || <-other == nil || <-w.push(romeo) == nil {
 			t.Error("settled by the end")
 		}
-	})
-}
-
-// probing is a server that can be made to ask for presence.
-type probing struct {
-	*fakeServer
-	allowed bool
-	probes  []string
-}
-
-func (p *probing) Probe(_ context.Context, user, contact jid.JID) (bool, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.probes = append(p.probes, contact.String())
-	return p.allowed, nil
-}
-
-// A contact whom a user may see from now on is asked for presence, if the user is there.
-func TestProbes(t *testing.T) {
-	test(t, func(w *world) {
-		p := &probing{fakeServer: w.server, allowed: true}
-		online := true
-		w.server.do(func() { w.name, w.way, w.online = "api", p, func(jid.JID) bool { return online } })
-		wants := func(contacts ...string) {
-			t.Helper()
-			w.settle()
-			if got := slices.Sorted(slices.Values(p.probes)); !slices.Equal(got, contacts) {
-				t.Errorf("probed %q, want %q", got, contacts)
-			}
-			p.probes = nil
-		}
-		w.keep(juliet, contacts("romeo@example.org both Romeo", "nurse@example.org from", "paris@example.org to"))
-		wants("paris@example.org", "romeo@example.org")
-		w.keep(juliet, contacts("romeo@example.org both R", "nurse@example.org both", "paris@example.org none"))
-		wants("nurse@example.org")
-		online = false
-		w.keep(juliet, contacts("paris@example.org both"))
-		wants()
-		// The answer is lost, and it was written.
-		online = true
-		w.server.do(func() {
-			w.server.store = func(i roster.Item) roster.Item { w.server.swallows = true; return i }
-		})
-		w.keep(juliet, contacts("romeo@example.org both"))
-		w.sleep(time.Millisecond)
-		w.server.do(func() { w.server.swallows, w.server.store = false, nil })
-		wants("romeo@example.org")
 	})
 }

@@ -49,6 +49,7 @@ type turn struct {
 	have, want *roster.Roster
 	inStep     bool            // at the end
 	unknown    bool            // nothing is known of what the server has
+	unsaid     bool            // the backend is to say first what is to be written
 	sent       []roster.Change // confirmed since the server was asked last
 	refused    map[jid.JID]bool
 	faulty     bool // some of those were, by a fault that may pass
@@ -70,7 +71,7 @@ var (
 func (k *Keeper) newTurn(h *host, j *job, waiters []*waiter) *turn {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, resumed: h.resumed, proven: h.proven, began: time.Now(),
+	t := &turn{Keeper: k, h: h, j: j, waiters: waiters, resumed: h.resumed, proven: h.proven, began: k.Store.Now(),
 		refused: make(map[jid.JID]bool), toPush: j.pushes}
 	j.pushes = nil
 	return t
@@ -113,7 +114,8 @@ func (t *turn) keep() (done bool, err error) {
 			}
 		}
 		if t.unknown && !t.Rosters.Believes(t.j.user, t.have) {
-			return true, nil // the backend is to say so again
+			t.unsaid = true
+			return true, nil
 		}
 		t.unknown = false
 		changes := difference(t.have, t.want)
@@ -151,13 +153,16 @@ func (t *turn) keep() (done bool, err error) {
 			t.finish()
 			return true, nil
 		}
+		if t.unsaid = !t.Rosters.Confirmed(t.j.user); t.unsaid {
+			return true, nil
+		}
 		if len(changes) > fewItems {
 			release(t.waiters, false)
 			t.waiters = nil
 		}
 		left, over, err := t.write(changes)
-		if left && err == nil && !t.proven && !t.j.tried {
-			t.j.tried = true
+		if left && err == nil && !t.proven && !t.j.tried && len(t.sent) > 0 {
+			t.j.tried = !over // else it is tried again: those may be too few items
 			err = t.ask(false)
 		}
 		if err != nil {
@@ -186,13 +191,13 @@ func (t *turn) load() (ask bool) {
 		row = store.ServerRoster{}
 	}
 	t.killed = (row.Writing || row.JID != "" && row.Checked.IsZero()) && !t.j.began
-	t.j.began, t.j.owes = true, false
+	t.j.began, t.j.owes, t.j.yields = true, false, false
 	t.row, t.kept, t.unknown = row, row, row.JID == "" || row.Residue == noAccount
 	t.row.JID = t.j.user.String()
 	if row.Residue == noAccount {
 		t.row.Residue = ""
 	}
-	return !isCurrent(row, t.resumed)
+	return !isCurrent(row, t.resumed, t.Store.Now())
 }
 
 // moved reports whether the last known roster is another one by now.
@@ -205,9 +210,20 @@ func (t *turn) moved() bool {
 	return true
 }
 
+// lockPushes has the clients told nothing while the server pushes what it is given, if it does.
+// It fails while they are being told something.
+func (t *turn) lockPushes() (unlock func(), ok bool) {
+	if !t.pushes() || len(t.toPush) > 0 || !t.rest() { // nobody waits while the server rests
+		return func() {}, true
+	}
+	unlock, ok = t.Rosters.LockPushes(t.j.user)
+	t.j.yields = !ok
+	return unlock, ok
+}
+
 // ask asks the server what it has, first before anything is written.
 func (t *turn) ask(first bool) error {
-	at := time.Now()
+	at := t.Store.Now()
 	var got *roster.Roster
 	_, err := t.call(func(ctx context.Context) (err error) {
 		got, err = t.way.Get(ctx, t.j.user)
@@ -274,19 +290,29 @@ func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	had := t.have.Lookup(contactsOf(changes))
 	from := len(t.sent)
 	for want := t.want; len(changes) > 0 && !over && err == nil; {
-		if t.moved(); t.want != want {
-			break
-		}
 		n := min(t.h.portionInto(t.have.Len()+len(t.sent)-from), len(changes))
 		if t.pushes() { // else a portion would be pushed behind what clients were told meanwhile
 			n = 1
 		}
 		if !t.proven && !t.j.tried {
-			if n = min(n, manyUndone-len(t.sent)); n <= 0 {
+			// Removals prove nothing, and each may hide an item that is not there: see prove.
+			removed := removals(t.sent) + removals(changes)
+			if n = min(n, 2*removed+manyUndone-len(t.sent)); n <= 0 {
 				break
 			}
 		}
-		if err = t.set(changes[:n], had[:n]); err == nil {
+		unlock, ok := t.lockPushes()
+		if !ok {
+			over = true
+			break
+		}
+		if t.moved(); t.want == want {
+			err = t.set(changes[:n], had[:n])
+		}
+		if unlock(); t.want != want {
+			break
+		}
+		if err == nil {
 			changes, had = changes[n:], had[n:]
 			over = len(changes) > 0 && t.over()
 		}
@@ -329,12 +355,7 @@ func (t *turn) set(portion []roster.Change, had []roster.Item) error {
 		t.faulty = t.faulty || refusal.Faulty
 		refused, err = len(refusal.Contacts), nil
 	}
-	removed := 0
-	for _, c := range confirmed {
-		if c.Action == roster.Removed {
-			removed++
-		}
-	}
+	removed := removals(confirmed)
 	t.Metrics.Items.WithLabelValues(resultRemoved).Add(float64(removed))
 	t.Metrics.Items.WithLabelValues(resultWritten).Add(float64(len(confirmed) - removed))
 	t.Metrics.Items.WithLabelValues(resultRefused).Add(float64(refused))
@@ -375,8 +396,21 @@ func (t *turn) exchanges() bool {
 	return t.name == "api" || tells && way.Exchanges()
 }
 
-// call calls a way when the server may be used, and measures it.
+// call calls a way to rosters when the server may be used, and notes whether it works.
 func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err error) {
+	took, err = t.measure(f)
+	var refusal *RefusedError
+	switch {
+	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
+		t.well(t.h, took)
+	case t.calls.Err() != nil:
+		err = errStopping
+	}
+	return took, err
+}
+
+// measure calls a way when the server may be used, and has the server rest for it.
+func (t *turn) measure(f func(ctx context.Context) error) (took time.Duration, err error) {
 	if !t.rest() {
 		return 0, errStopping
 	}
@@ -392,13 +426,6 @@ func (t *turn) call(f func(ctx context.Context) error) (took time.Duration, err 
 	released := t.h.owe(min(pause, callTakes))
 	t.mu.Unlock()
 	release(released, false)
-	var refusal *RefusedError
-	switch {
-	case err == nil, errors.As(err, &refusal), errors.Is(err, ErrNoAccount):
-		t.well(t.h, took)
-	case t.calls.Err() != nil:
-		err = errStopping
-	}
 	return took, err
 }
 
@@ -444,7 +471,7 @@ func (t *turn) over() bool {
 	case t.waiters == nil && t.h.urgent.Len() > 0:
 		return true
 	case t.j.soon:
-		return t.h.soon.Len() > 0 && time.Since(t.began) > turnTakes
+		return t.h.soon.Len() > 0 && t.Store.Now().Sub(t.began) > turnTakes
 	case t.j.fails > 0:
 		return t.h.soon.Len() > 0 || t.h.background.Len() > 0
 	}
@@ -463,7 +490,7 @@ func (t *turn) finish() {
 	if t.Watcher != nil {
 		t.Watcher.InStep(t.j.user, t.have)
 	}
-	t.probe()
+	t.wantPresence()
 }
 
 // leave keeps what the server has by now.
@@ -481,8 +508,10 @@ func (t *turn) leaveNoAccount() {
 }
 
 // prove compares what the server has with what it has confirmed since it was asked last.
-// It returns an error if the way does not do what it says. What single servers make
-// otherwise, of addresses and names, is no proof of that.
+// It returns an error if the way does not do what it says. These are no proof of that: what
+// single servers make otherwise, of addresses and names; and contacts whom the server adds by
+// itself (mod_shared_roster, mod_groups), which are still there when they were removed, and
+// are both whatever was written.
 func (t *turn) prove(sent []roster.Change) error {
 	last := make(map[jid.JID]roster.Change, len(sent))
 	var contacts []jid.JID
@@ -492,33 +521,23 @@ func (t *turn) prove(sent []roster.Change) error {
 		}
 		last[c.Item.JID] = c
 	}
-	has := t.have.Lookup(contacts)
-	extra := false // an item that may be one of those, by another address
-	for _, c := range difference(t.have, t.want) {
-		extra = extra || c.Action == roster.Removed
-	}
-	done, undone, lacking, kept := 0, 0, 0, 0
-	for i, contact := range contacts {
-		c, there := last[contact], has[i].JID == contact
+	done, undone, lacking := 0, 0, 0
+	for i, has := range t.have.Lookup(contacts) {
+		c := last[contacts[i]]
 		switch {
 		case c.Action == roster.Removed:
-			if there {
-				kept++
-			}
-		case !there:
+		case has.JID.IsZero():
 			lacking++
-		case has[i].Subscription != c.Item.Subscription:
-			undone++
-		case has[i].Subscription != roster.SubscriptionNone && has[i].Equal(plainItem(c.Item)):
+		case has.Subscription != c.Item.Subscription:
+			if has.Subscription != roster.SubscriptionBoth {
+				undone++
+			}
+		case has.Subscription != roster.SubscriptionNone && has.Equal(plainItem(c.Item)):
 			done++
 		}
 	}
-	if !extra {
-		undone += lacking
-	}
-	if lacking == 0 {
-		undone += kept
-	}
+	// What is there and is not to be may be one of those, by another address.
+	undone += max(0, lacking-removals(difference(t.have, t.want)))
 	t.mu.Lock()
 	h := t.h
 	if !h.resumed.Equal(t.resumed) {

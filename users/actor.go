@@ -54,6 +54,8 @@ type user struct {
 	start             func() event // a fetch that is to be made
 	then              func()       // what is done when the state is on disk; nothing else is until then
 	waits             bool         // and when the server's own roster is in step
+	locks             bool         // and when the server pushes nothing by itself
+	telling           *telling     // see unlockPushes; nil: nothing
 }
 
 // The events of a user's loop.
@@ -98,7 +100,7 @@ type query struct {
 
 // fetching is a fetch that is under way.
 type fetching struct {
-	at         time.Time // when it began
+	at         time.Time // when it began, by Manager.now
 	generation uint64    // of the fetch queue then
 	calls      []*call   // that it is for
 }
@@ -155,16 +157,20 @@ func (u *user) run() {
 	}
 }
 
-// handleAll handles the events but for counting the last one. It reports false if the state
-// is being written, and the loop is run again by that.
+// handleAll handles the events but for counting the last one. It reports false if something
+// is waited for before something is told, and the loop is run again by that.
 func (u *user) handleAll() bool {
 	for {
 		if then := u.then; then != nil {
+			if !u.lockPushes() {
+				return false
+			}
 			u.then = nil
 			then()
 		} else {
 			u.handle(u.mail.take())
 		}
+		u.unlockPushes()
 		if u.then == nil {
 			if u.mail.last() {
 				u.rest()
@@ -194,6 +200,7 @@ func (u *user) handleAll() bool {
 		saved := done
 		if waits { // the server is given what is kept alone
 			left.Add(1)
+			u.letServer() // a query waits for it
 			saved = func() {
 				go u.bringInStep(done)
 				done()
@@ -272,7 +279,7 @@ func (u *user) ask(q query) {
 		u.interested() // or, while nothing is fetched, those who are gone would be known for ever
 	}
 	q.never = !told || t.never()
-	noted := u.shows(q) || told && !u.dirty && t.noted(q.version != nil)
+	noted := u.shows(q) || told && !u.dirty && t.noted(q.version != nil, u.m.now())
 	if u.answersAtOnce() {
 		then := func() { u.answer([]query{q}, roster.Answer{Roster: u.last}, nil) }
 		u.waits = !u.inStep()
@@ -280,7 +287,7 @@ func (u *user) ask(q query) {
 			then()
 			return
 		}
-		u.tells(q.full, q.version != nil)
+		u.tells(q.full, q.version != nil, u.m.now())
 		u.commit(then)
 		return
 	}
@@ -293,7 +300,7 @@ func (u *user) ask(q query) {
 	// asked. The session is kept, which will do if nothing is known yet; and a client that
 	// says it has what it was told learns nothing new, whatever happens.
 	if u.last != nil && !noted {
-		u.tells(q.full, q.version != nil)
+		u.tells(q.full, q.version != nil, u.m.now())
 		u.commit(func() {})
 	}
 }
@@ -357,9 +364,17 @@ func (u *user) permit(b *batch) {
 		u.m.queue.done(u.jid, b.generation, 0)
 		u.own = nil
 		b.skip()
+	case len(u.refreshes) == 0 && len(u.refused) == 0 && u.covers(b):
+		b.skip()
 	default:
 		u.fetch(b)
 	}
+}
+
+// covers reports whether all that a batch was permitted for has been fetched meanwhile: its
+// event comes late when a fetch of before was under way.
+func (u *user) covers(b *batch) bool {
+	return u.fetchedGeneration != nil && b.generation <= *u.fetchedGeneration || !u.m.queue.has(u.jid) && !u.m.reports.since(u.jid, u.fetched)
 }
 
 // fetch begins a fetch: with a batch, or alone and at once if that is nil. Refreshes that
@@ -370,7 +385,7 @@ func (u *user) fetch(b *batch) {
 	if u.last != nil {
 		r.Validator = u.validator
 	}
-	u.fetching = &fetching{at: m.reports.now(), generation: m.queue.now(), calls: u.refreshes}
+	u.fetching = &fetching{at: m.now(), generation: m.queue.now(), calls: u.refreshes}
 	u.refreshes = nil
 	if b != nil {
 		b.fetch(u, r)
@@ -455,7 +470,7 @@ func (u *user) fail(queries []query, err error) {
 		return
 	}
 	a := roster.Answer{Err: err}
-	if age := u.m.Rules.MaxStale; u.last != nil && u.coversMissed() && (age == 0 || time.Since(u.fetched) <= age) {
+	if age := u.m.Rules.MaxStale; u.last != nil && u.coversMissed() && (age == 0 || u.m.now().Sub(u.fetched) <= age) {
 		a.Roster = u.last
 	}
 	u.answer(queries, a, nil)
@@ -465,10 +480,10 @@ func (u *user) fail(queries []query, err error) {
 func (u *user) undelivered(resources map[jid.JID]undelivered) {
 	unasked := true
 	for full, r := range resources {
-		u.doubt(full, r.versioned)
+		u.doubt(full, r.versioned, u.m.now())
 		unasked = unasked && r.unasked
 	}
-	if unasked && u.last != nil && !u.outdated && time.Since(u.fetched) < recent && u.fetching == nil && !u.stopping {
+	if unasked && u.last != nil && !u.reported() && u.m.now().Sub(u.fetched) < recent && u.fetching == nil && !u.stopping {
 		u.tell(u.state, u.last, nil, nil)
 		return
 	}

@@ -70,7 +70,7 @@ func BenchmarkRecord(b *testing.B) {
 	b.Run("decode", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := stateOf(juliet, kept); err != nil {
+			if _, err := stateOf(juliet, kept, time.Now()); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -173,8 +173,11 @@ func BenchmarkAtRest(b *testing.B) {
 func BenchmarkManyMissed(b *testing.B) {
 	last := roster.New(listOf(b, 8000, "x"))
 	for name, do := range map[string]func(*user){
-		"failed":    func(u *user) { u.coversMissed() },
-		"succeeded": func(u *user) { _ = u.guard(roster.Fetched{Roster: last}); u.replace(last, time.Now()).changes() },
+		"failed": func(u *user) { u.coversMissed() },
+		"succeeded": func(u *user) {
+			_ = u.guard(roster.Fetched{Roster: last})
+			u.replace(last, time.Now(), time.Time{}).changes()
+		},
 	} {
 		b.Run(name, func(b *testing.B) {
 			m := benchManager(b, 0, nil)
@@ -182,7 +185,7 @@ func BenchmarkManyMissed(b *testing.B) {
 				b.StopTimer()
 				u := &user{m: m, jid: mustJID(b, "juliet@example.org"), state: state{last: last}}
 				for _, item := range last.Items() {
-					u.miss(item.JID)
+					u.miss(item.JID, time.Now())
 				}
 				b.StartTimer()
 				do(u)

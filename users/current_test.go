@@ -170,7 +170,7 @@ func TestCurrentIsASignOfLife(t *testing.T) {
 		w.ask("balcony")
 		w.expect("same balcony")
 		u := w.Manager.users[mustJID(t, "juliet@example.org")]
-		if at := u.told[mustJID(t, "juliet@example.org/balcony")].asked; !at.Equal(time.Now()) {
+		if at := u.told[mustJID(t, "juliet@example.org/balcony")].asked; at.Before(time.Now()) {
 			t.Errorf("it asked at %v", at)
 		}
 		ask("nurse")

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 )
@@ -16,7 +17,7 @@ import (
 // all but romeo.
 func inHeld(t *testing.T, confirm time.Duration, f func(t *testing.T, w *world, juliet jid.JID)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t, Limits{Cache: 1 << 20})
 		w.rules.ConfirmAfter = confirm
 		w.restart(false)
@@ -206,12 +207,12 @@ func TestRefreshAll(t *testing.T) {
 		}
 		synctest.Wait()
 		before := w.backend.fetches()
-		if n := w.RefreshAll("example.net"); n != 0 {
-			t.Errorf("%d users of another domain", n)
+		if n, err := w.RefreshAll(t.Context(), "example.net"); n != 0 || err != nil {
+			t.Errorf("%d users of another domain, %v", n, err)
 		}
 		time.Sleep(10 * time.Second)
-		if n := w.RefreshAll("example.org"); n != 3 {
-			t.Errorf("%d users", n)
+		if n, err := w.RefreshAll(t.Context(), "example.org"); n != 3 || err != nil {
+			t.Errorf("%d users, %v", n, err)
 		}
 		synctest.Wait()
 		if n := w.backend.fetches() - before; n != 1 { // one a second

@@ -15,13 +15,13 @@ import (
 // disk is a store as one on a disk is: what is put is written behind, in order, and lost if
 // the process is killed first. What somebody waits for is written at once, with all before.
 type disk struct {
+	clock  *store.Clock
 	mu     sync.Mutex
 	now    tables     // what the process sees
 	unread store.User // what PutUnread got last
 	kept   tables     // what the next one will
 	behind []change
 	killed bool
-	ended  time.Time
 	act    func(func()) bool // reports whether the process lives to do it; nil: it does
 	full   bool              // nothing is written
 	away   error             // nothing is read; nil: it is
@@ -39,16 +39,25 @@ type tables struct {
 	resources map[string]store.Resource
 	marks     map[string]string
 	rejected  map[string]string
+	sweeps    map[string]store.Sweep
 }
 
 func (t tables) clone() tables {
-	return tables{maps.Clone(t.users), maps.Clone(t.resources), maps.Clone(t.marks), maps.Clone(t.rejected)}
+	return tables{maps.Clone(t.users), maps.Clone(t.resources), maps.Clone(t.marks), maps.Clone(t.rejected), maps.Clone(t.sweeps)}
 }
 
 func newDisk() *disk {
-	t := tables{make(map[string]store.User), make(map[string]store.Resource), make(map[string]string), make(map[string]string)}
-	return &disk{now: t, kept: t.clone()}
+	t := tables{make(map[string]store.User), make(map[string]store.Resource), make(map[string]string), make(map[string]string), make(map[string]store.Sweep)}
+	return &disk{clock: clockAhead(0, time.Time{}), now: t, kept: t.clone()}
 }
+
+// clockAhead is the clock of a process whose machine's is ahead of the others, and which goes on
+// after a time.
+func clockAhead(by time.Duration, after time.Time) *store.Clock {
+	return store.NewClock(after, func() time.Time { return time.Now().Add(by) })
+}
+
+func (d *disk) Now() time.Time { return d.clock.Now() }
 
 // change does something, on the disk if it comes to that.
 func (d *disk) change(atOnce bool, do func(*tables)) {
@@ -115,11 +124,12 @@ func (d *disk) doubt() {
 	}
 }
 
-// next is the disk of the next process; the one before ended at a time.
-func (d *disk) next(ended time.Time) *disk {
+// next is the disk of the next process, whose machine's clock is ahead by so much. The one before
+// ended at a time, by its clock.
+func (d *disk) next(ended time.Time, ahead time.Duration) *disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := &disk{now: d.kept.clone(), ended: ended, full: d.full, slow: d.slow}
+	n := &disk{clock: clockAhead(ahead, ended), now: d.kept.clone(), full: d.full, slow: d.slow}
 	for name, u := range n.now.users {
 		if u.Answered.After(ended.Add(-2 * store.Unsent)) {
 			u.Unsure = true
@@ -148,7 +158,7 @@ func (d *disk) knowsOf(full jid.JID) bool {
 	}
 	u := d.kept.users[full.Bare().String()]
 	i := slices.IndexFunc(u.Told, func(t store.Told) bool { return t.Resource == full.Resource() })
-	return i < 0 || u.Told[i].Doubt || u.Told[i].Asked.After(time.Now().Add(-60*time.Second))
+	return i < 0 || u.Told[i].Doubt || u.Told[i].Asked.After(d.Now().Add(-60*time.Second))
 }
 
 func (d *disk) User(jid string) (store.User, error) {
@@ -287,6 +297,46 @@ func (d *disk) Rejections(each func(user, version string) error) error {
 		}
 	}
 	return nil
+}
+
+func (d *disk) PutSweep(domain string, s store.Sweep) {
+	d.change(false, func(t *tables) { t.sweeps[domain] = s })
+}
+
+func (d *disk) DeleteSweep(domain string) {
+	d.change(false, func(t *tables) { delete(t.sweeps, domain) })
+}
+
+func (d *disk) Sweeps(each func(domain string, s store.Sweep) error) error {
+	d.mu.Lock()
+	list := maps.Clone(d.now.sweeps)
+	d.mu.Unlock()
+	for domain, s := range list {
+		if err := each(domain, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *disk) UsersWithRoster(after string, limit int) (users []string, next string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.away != nil {
+		return nil, "", d.away
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.kept.users)) {
+		switch {
+		case name <= after:
+			continue
+		case limit == 0:
+			return users, next, nil
+		}
+		if limit, next = limit-1, name; d.kept.users[name].Version != "" {
+			users = append(users, name)
+		}
+	}
+	return users, "", nil
 }
 
 // set says that the disk is full, or slow. One that is not full any more is written.

@@ -119,7 +119,7 @@ func (u *user) passed(e editedEvent) {
 			if u.edited == nil {
 				u.edited = make(map[jid.JID]edited)
 			}
-			u.edited[e.Contact.JID] = edited{u.m.reports.now(), e.Remove, e.Confirm}
+			u.edited[e.Contact.JID] = edited{u.m.now(), e.Remove, e.Confirm}
 		}
 		u.refresh(unawaited())
 		u.m.queue.refresh(u.jid)
@@ -141,7 +141,7 @@ func (u *user) confirm(f *fetching) {
 	for contact, e := range u.edited {
 		if e.at.Before(f.at) {
 			if e.confirm {
-				u.miss(contact)
+				u.miss(contact, u.m.now())
 			}
 			delete(u.edited, contact)
 		}

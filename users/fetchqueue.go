@@ -47,13 +47,15 @@ const (
 )
 
 // The reasons for a fetch that no query waits for. In each domain the first three take
-// turns; nobody waits for the others. The last one comes behind those of all domains.
+// turns; nobody waits for the others. The last two come behind those of all domains, one after
+// the other.
 const (
 	forRefresh     = iota // the backend says that the roster changed
 	forFailure            // the last try failed: the user is marked
 	forResync             // somebody may have missed something
 	forUnknownUser        // the backend does not know the user
 	forOffline            // any of these, of a user without a connected resource
+	forEverybody          // all users of the domain were reported: see sweeper
 	reasons
 )
 
@@ -65,16 +67,20 @@ type fetchQueue struct {
 	permit    func(*batch)            // called without the lock; does not block
 	connected func() bool             // without a stream, nothing but refreshes goes on
 	batchSize func(domain string) int // see Source
+	room      func()                  // called with the lock; more of everybody may be entered
 	marks     Marks
 	limiter   *rate.Limiter // of what is no refresh
+	maxAway   int           // see [Limits]
 
 	mu         sync.Mutex
-	entries    map[jid.JID]*entry // bounded by the users connected, and those whom the backend reported
+	entries    map[jid.JID]*entry // bounded by the users connected, those with a roster, and maxAway
 	domains    []*domainQueue     // the next one in front
 	free       int                // places: how many more fetches may be under way
 	nonRefresh int                // of those, how many may go to what is no refresh
 	marked     map[string]int     // entries, by kind
 	resyncs    int                // entries that are not marked, and are forResync or forOffline
+	away       int                // entries that are forOffline or forEverybody
+	swept      int                // entries that are not marked, and are forEverybody
 	timer      *time.Timer
 	stopped    bool
 
@@ -127,9 +133,9 @@ type Marks interface {
 	Unmark(user string)
 }
 
-func newFetchQueue(places, perSecond int, marks Marks) *fetchQueue {
+func newFetchQueue(places, perSecond, maxAway int, marks Marks) *fetchQueue {
 	q := &fetchQueue{
-		marks: marks, entries: make(map[jid.JID]*entry), marked: make(map[string]int), free: places, nonRefresh: max(1, places/2),
+		marks: marks, maxAway: maxAway, entries: make(map[jid.JID]*entry), marked: make(map[string]int), free: places, nonRefresh: max(1, places/2),
 		// A few together, who can be asked for in one request.
 		limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, perSecond/5)),
 	}
@@ -204,30 +210,44 @@ func (q *fetchQueue) resync(domain string, users []jid.JID) {
 
 // The marks of users who were reported, and whom nobody waits for.
 const (
-	offline  = "reported while offline" // they had no connected resource
-	promised = "reported"               // it was promised that they will be refreshed
+	offline   = "reported while offline" // they had no connected resource
+	promised  = "reported"               // it was promised that they will be refreshed
+	everybody = "everybody was reported" // of their domain, while they had no connected resource
 )
 
 // offline notes that users without a connected resource are to be fetched, for the server's
 // own rosters: it is kept over a restart.
-func (q *fetchQueue) offline(users ...jid.JID) { q.keep(offline, users) }
+func (q *fetchQueue) offline(users ...jid.JID) { q.keep(offline, users, false) }
+
+// offlineIfRoom is offline unless so many wait that more are to be reported later. One call
+// may have any number: else it could never have its turn.
+func (q *fetchQueue) offlineIfRoom(users []jid.JID) (ok bool) { return q.keep(offline, users, true) }
 
 // promise lets users be fetched as soon as there is room, and a stream: it is kept over a
 // restart.
-func (q *fetchQueue) promise(users ...jid.JID) { q.keep(promised, users) }
+func (q *fetchQueue) promise(users ...jid.JID) { q.keep(promised, users, false) }
 
-func (q *fetchQueue) keep(why string, users []jid.JID) {
+func (q *fetchQueue) keep(why string, users []jid.JID, ifRoom bool) (ok bool) {
 	connected := q.connected()
 	q.mu.Lock()
+	if ifRoom && q.away >= q.maxAway && slices.ContainsFunc(users, func(user jid.JID) bool { return q.entries[user] == nil }) {
+		q.mu.Unlock()
+		return false
+	}
 	for _, user := range users {
 		e := q.entry(user)
 		if !e.marked && !e.kept {
 			e.kept = true
 			q.marks.Mark(user.String(), why)
 		}
+		if why == everybody && e.index >= 0 && !e.marked {
+			continue // it waits already, for something that comes before
+		}
 		e.tries = 0
 		reason := forResync
 		switch {
+		case why == everybody:
+			reason = forEverybody
 		case why == offline:
 			reason = forOffline
 		case connected:
@@ -241,15 +261,51 @@ func (q *fetchQueue) keep(why string, users []jid.JID) {
 	if len(users) > 0 {
 		q.dispatch()
 	}
+	return true
 }
 
-// left notes that a user has no connected resource any more.
+// left notes that a user has no connected resource any more. What they have missed is kept
+// over a restart from now on: it had been looked for with everybody who is connected.
 func (q *fetchQueue) left(user jid.JID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if e := q.entries[user]; e != nil && e.index >= 0 && (e.reason == forFailure || e.reason == forResync) {
+	e := q.entries[user]
+	if e == nil || e.reason != forFailure && e.reason != forResync {
+		return
+	}
+	if !e.marked && !e.kept {
+		e.kept = true
+		q.marks.Mark(user.String(), offline)
+	}
+	if e.index >= 0 {
 		q.schedule(e, forOffline, e.at)
 	}
+}
+
+// again has the users of a domain fetched once more who are being fetched.
+func (q *fetchQueue) again(domain string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range q.entries {
+		if e.index < 0 && e.domain.name == domain {
+			e.generation = q.generation.Add(1)
+		}
+	}
+}
+
+// sweepChunk is how many users of those wait at most whose whole domain was reported, and about
+// how many are looked up in the store at a time.
+const sweepChunk = 500
+
+// takesMore reports whether more users of those may be entered. Those whose fetch fails wait
+// here, too: while they are many, there is room for who is reported by name. q.mu is held.
+func (q *fetchQueue) takesMore() bool { return q.swept < sweepChunk && q.away < max(1, q.maxAway/2) }
+
+// mayTakeMore is takesMore, for who does not hold q.mu.
+func (q *fetchQueue) mayTakeMore() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.takesMore()
 }
 
 // hasten lets the marked users of some domains be tried at once.
@@ -307,6 +363,13 @@ func (q *fetchQueue) done(user jid.JID, generation uint64, look time.Duration) {
 	q.timer.Reset(0)
 }
 
+// has reports whether anything is left to do for a user.
+func (q *fetchQueue) has(user jid.JID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.entries[user] != nil
+}
+
 // entry finds or makes the entry of a user, of whom there is something new. q.mu is
 // held.
 func (q *fetchQueue) entry(user jid.JID) *entry {
@@ -352,6 +415,15 @@ func (q *fetchQueue) schedule(e *entry, reason int, at time.Time) {
 
 // count counts an entry, or counts it no more. q.mu is held.
 func (q *fetchQueue) count(e *entry, n int) {
+	if e.reason == forOffline || e.reason == forEverybody {
+		q.away += n
+	}
+	if e.reason == forEverybody && !e.marked {
+		q.swept += n
+	}
+	if n < 0 && q.takesMore() {
+		q.room()
+	}
 	switch {
 	case e.marked:
 		if q.marked[e.kind] += n; q.marked[e.kind] == 0 {
@@ -428,9 +500,12 @@ func (q *fetchQueue) next(connected bool) (b *batch, wait time.Duration) {
 	if b, wait = q.take(connected, forRefresh, forUnknownUser); b != nil {
 		return b, 0
 	}
-	b, later := q.take(connected, forOffline, forOffline)
-	if wait < 0 || later >= 0 && later < wait {
-		wait = later
+	for reason := forOffline; b == nil && reason < reasons; reason++ {
+		var later time.Duration
+		b, later = q.take(connected, reason, reason)
+		if wait < 0 || later >= 0 && later < wait {
+			wait = later
+		}
 	}
 	return b, wait
 }

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/session"
@@ -35,7 +36,7 @@ func TestModel(t *testing.T) {
 	}
 	for seed := from; seed <= to; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { newModel(t, seed).run() })
+			bubble.Test(t, func(t *testing.T) { newModel(t, seed).run() })
 		})
 	}
 }
@@ -86,6 +87,7 @@ type listed struct {
 // number of effects.
 type process struct {
 	*Manager
+	kept    *disk
 	effects sync.Mutex
 	left    int       // effects; negative: any number
 	died    time.Time // when none was left
@@ -99,7 +101,7 @@ func (p *process) act(do func()) bool {
 		return false
 	}
 	if p.left--; p.left == 0 {
-		p.died = time.Now()
+		p.died = p.kept.Now()
 	}
 	do()
 	return true
@@ -109,7 +111,7 @@ func (p *process) dies(after int) {
 	p.effects.Lock()
 	defer p.effects.Unlock()
 	if p.left != 0 && after == 0 {
-		p.died = time.Now()
+		p.died = p.kept.Now()
 	}
 	p.left = after
 }
@@ -521,7 +523,7 @@ func (s *modelStream) deliver(f *frame) bool {
 		return true // a client does not take pushes before it has asked
 	}
 	if a := f.answer; a != nil {
-		c.waits, c.untold = false, false
+		c.waits, c.untold = false, c.untold && m.away // else the store may say otherwise
 		if a.Roster == nil || a.Same {
 			m.logf("    %s got an answer: same %v, err %v", c.full, a.Same, a.Err)
 			return true
@@ -638,7 +640,7 @@ func (m *model) connect() {
 
 // begin starts a process. m.mu is held.
 func (m *model) begin() {
-	p := &process{left: -1}
+	p := &process{left: -1, kept: m.kept}
 	m.process, m.kept.act = p, p.act
 	var err error
 	m.mu.Unlock()
@@ -680,7 +682,9 @@ func (m *model) restart(kill bool) {
 	p.effects.Lock()
 	died := p.died
 	p.effects.Unlock()
-	m.kept = old.next(died)
+	ahead := []time.Duration{0, 0, time.Hour, -time.Hour}[m.rand.IntN(4)]
+	m.logf("the next one's clock is ahead by %v", ahead)
+	m.kept = old.next(died, ahead)
 	for _, c := range m.clients {
 		c.untold = c.untold || !old.toldOf(c.full)
 		if c.waits && !old.knowsOf(c.full) { // nobody knows that it asked
@@ -878,13 +882,13 @@ func (m *model) mend() {
 	m.kept.set(false, m.kept.slow)
 	if m.away {
 		m.logf("the store can be read")
-		m.away = false
 		m.kept.lose(nil)
 		m.connect()
 		m.mu.Unlock()
 		time.Sleep(10 * time.Minute) // it is tried every 30 s, when nothing is under way
 		synctest.Wait()
 		m.mu.Lock()
+		m.away = false
 	}
 }
 

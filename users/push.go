@@ -91,7 +91,7 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		}
 	}
 	old := u.last
-	deliveries := u.deliveries(u.replace(now, time.Now()), queries, behind)
+	deliveries := u.deliveries(u.replace(now, u.m.now(), u.m.confirmedBefore()), queries, behind)
 	u.dirty = u.dirty || old != now || len(before.missed) > 0
 	u.logTold(len(queries), deliveries)
 
@@ -99,12 +99,13 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 	var pushes []sending
 	for _, d := range deliveries {
 		if t := u.told[d.to[0]]; d.whole && t.since.IsZero() {
-			t.since = time.Now()
+			t.since = u.m.now()
 			u.set(d.to[0], t)
 		}
 		pushes = append(pushes, u.prepare(d, s))
 	}
 	lags := !u.inStep() // the server's own roster
+	locks := old != now && u.locksPushes()
 	then := func() {
 		sent := u.answer(queries, roster.Answer{Roster: now}, same)
 		for _, p := range pushes {
@@ -115,7 +116,7 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		if !sent && len(pushes) > 0 && len(queries) == 0 {
 			u.undo(before)
 		}
-		if u.publish(); lags && len(queries) == 0 && u.last == now { // behind the pushes: they may be what is written
+		if u.publish(); lags && !locks && len(queries) == 0 && u.last == now { // behind the pushes: they may be what is written
 			u.m.serverRosters.Keep(u.jid, nil)
 		}
 		if u.m.watcher != nil {
@@ -128,10 +129,11 @@ func (u *user) tell(before state, now *roster.Roster, queries []query, calls []*
 		u.correct()
 	}
 	u.waits = lags && len(queries) > 0
+	u.locks = locks
 	if old != now || len(pushes) > 0 || u.waits {
 		for i, q := range queries {
 			if !same[i] {
-				u.tells(q.full, q.version != nil)
+				u.tells(q.full, q.version != nil, u.m.now())
 			}
 		}
 		u.commit(then)
@@ -161,6 +163,7 @@ func (u *user) interested() []jid.JID {
 
 // deliveries are the pushes to the interested resources that are not answered with all.
 func (u *user) deliveries(difference *difference, queries []query, behind []jid.JID) (list []delivery) {
+	confirmedBefore := u.m.confirmedBefore()
 	for _, full := range u.interested() {
 		t, known := u.told[full]
 		asks := slices.ContainsFunc(queries, func(q query) bool { return q.full == full })
@@ -168,7 +171,7 @@ func (u *user) deliveries(difference *difference, queries []query, behind []jid.
 		if asks && !has {
 			continue
 		}
-		if known && !t.doubt && !t.asked.IsZero() && time.Since(t.asked) > confirmed {
+		if known && !t.doubt && !t.asked.IsZero() && t.asked.Before(confirmedBefore) {
 			t.since = time.Time{}
 			u.told[full] = t
 		}
@@ -206,7 +209,7 @@ func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool
 		a.Named, a.Version = q.version != nil, ""
 		a.Same = same != nil && same[i] || same == nil && a.Named && u.trusts(*q.version, a.Roster)
 		u.answered()
-		t := u.told[q.full]
+		t, now := u.told[q.full], u.m.now()
 		before := t
 		t.versioned, t.doubt = a.Named, a.Roster == nil
 		switch {
@@ -217,10 +220,10 @@ func (u *user) answer(queries []query, a roster.Answer, same []bool) (given bool
 			if q.never {
 				t.since = time.Time{}
 			} else if t.since.IsZero() {
-				t.since = time.Now()
+				t.since = now
 			}
-		case !before.noted(a.Named) || before.doubt || !u.m.sameSession(u.jid, t.asked):
-			t.asked = time.Now()
+		case !before.noted(a.Named, now) || before.doubt || !u.m.sameSession(u.jid, t.asked):
+			t.asked = now
 		}
 		u.dirty = u.dirty || t != before
 		switch {
@@ -297,10 +300,10 @@ func (u *user) push(s sending) bool {
 		u.logPushed(d, err, began)
 		u.land(s.push)
 		if d.whole {
-			u.doubt(d.to[0], d.versioned)
+			u.doubt(d.to[0], d.versioned, u.m.now())
 		} else {
 			for _, contact := range s.push.contacts {
-				u.miss(contact)
+				u.miss(contact, u.m.now())
 			}
 		}
 		u.fetchLater(MarkedClient, err, soon)
@@ -325,7 +328,7 @@ func (u *user) acknowledge(p *push, o roster.Outcome) {
 	}
 	if o.Err != nil {
 		for _, contact := range o.Owed {
-			u.miss(contact)
+			u.miss(contact, u.m.now())
 		}
 		u.epoch++ // the versions of pushes that came after are not what their clients show
 		b := soon

@@ -34,8 +34,8 @@ func (u *user) save(done func()) {
 		u.m.Store.DeleteUser(u.jid.String())
 		return
 	}
-	withRoster := u.last != u.kept || time.Since(u.saved) > forgettable
-	u.kept, u.saved = u.last, time.Now()
+	withRoster := u.last != u.kept || u.m.now().Sub(u.saved) > forgettable
+	u.kept, u.saved = u.last, u.m.now()
 	u.m.Store.PutUser(u.record(), withRoster, done) // from here on the loop may run again
 }
 
@@ -123,7 +123,7 @@ func (u *user) load() {
 // take takes a state over that the store has.
 func (u *user) take(s state) {
 	u.state = s
-	u.kept, u.dated, u.saved = u.last, u.fetched, time.Now()
+	u.kept, u.dated, u.saved = u.last, u.fetched, u.m.now()
 }
 
 // reread reads what load could not. All resources are in doubt then: they were told
@@ -151,13 +151,13 @@ func (u *user) reread() {
 		u.set(full, told{versioned: is.versioned || t.versioned, doubt: true, since: is.since})
 	}
 	for full := range u.told {
-		u.doubt(full, false)
+		u.doubt(full, false, u.m.now())
 	}
 	for contact := range now.missed {
-		u.miss(contact)
+		u.miss(contact, u.m.now())
 	}
 	for _, contact := range roster.Gone(now.last, u.last) { // was it removed, or is it new? The next fetch shows it
-		u.miss(contact)
+		u.miss(contact, u.m.now())
 	}
 	u.former = append(u.former, now.former...)
 	u.fetchLater(MarkedClient, errUndelivered, soon)
@@ -169,13 +169,13 @@ func (m *Manager) read(user jid.JID) (state, error) {
 	r, err := m.Store.User(user.String())
 	var s state
 	if err == nil {
-		if s, err = stateOf(user, r); err == nil {
+		if s, err = stateOf(user, r, m.now()); err == nil {
 			return s, nil
 		}
 	}
 	m.unreadable.Do(func() { m.Logger.Error("what was kept of a user cannot be read", "user", user, "err", err) })
 	// No version that a client names is of this epoch: seconds are more than failures were.
-	s = state{epoch: uint64(time.Now().Unix())}
+	s = state{epoch: uint64(m.now().Unix())}
 	if errors.Is(err, store.ErrDamaged) || errors.Is(err, errRecord) {
 		return s, nil
 	}
@@ -184,8 +184,8 @@ func (m *Manager) read(user jid.JID) (state, error) {
 
 var errRecord = errors.New("a damaged record")
 
-// stateOf is the state that was kept.
-func stateOf(user jid.JID, r store.User) (state, error) {
+// stateOf is the state that was kept, as it is now.
+func stateOf(user jid.JID, r store.User, now time.Time) (state, error) {
 	s := state{
 		fetched: r.Fetched, validator: r.Validator, notFound: r.NotFound, outdated: r.Outdated, epoch: r.Epoch,
 	}
@@ -206,7 +206,7 @@ func stateOf(user jid.JID, r store.User) (state, error) {
 		if unsure := r.Unsure && t.Asked.After(r.Answered.Add(-2*store.Unsent)); unsure && !t.Doubt {
 			is := s.told[full]
 			if is.doubt = true; is.since.IsZero() { // it had everything: none of those who were never told anything
-				is.since = time.Now()
+				is.since = now
 			}
 			s.told[full] = is
 		}
@@ -216,7 +216,7 @@ func stateOf(user jid.JID, r store.User) (state, error) {
 		if err != nil {
 			return state{}, errRecord
 		}
-		s.miss(contact)
+		s.miss(contact, now)
 	}
 	for _, f := range r.Former {
 		contact, err := jid.Parse(f.Contact)

@@ -3,7 +3,6 @@ package users
 import (
 	"maps"
 	"slices"
-	"time"
 
 	"rosterd/jid"
 	"rosterd/roster"
@@ -24,7 +23,7 @@ func (u *user) refuse(refused refusals) {
 			news = u.refused.add(full, contact) || news
 		}
 		if t, told := u.told[full]; told && t.never() {
-			t.since = time.Now() // it shows something, though it was never told
+			t.since = u.m.now() // it shows something, though it was never told
 			u.told[full] = t
 		}
 	}
@@ -68,7 +67,7 @@ func (u *user) correct() {
 func (u *user) deferCorrections() {
 	for _, contacts := range u.refused {
 		for contact := range contacts {
-			u.miss(contact)
+			u.miss(contact, u.m.now())
 		}
 	}
 	u.refused = nil

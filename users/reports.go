@@ -13,23 +13,13 @@ import (
 // is outdated. It takes no memory for each user: two who share a slot are both
 // outdated, which costs the other one a fetch. It is safe for concurrent use.
 type reports struct {
-	seed  maphash.Seed
-	clock atomic.Int64       // the latest time that now returned
-	last  [4096]atomic.Int64 // of the last report
-	all   atomic.Int64       // of the last one of everybody
+	seed maphash.Seed
+	now  func() time.Time   // that of the [Store]
+	last [4096]atomic.Int64 // of the last report
+	all  atomic.Int64       // of the last one of everybody
 }
 
-func newReports() *reports { return &reports{seed: maphash.MakeSeed()} }
-
-// now is the time, and later than any that it returned before.
-func (r *reports) now() time.Time {
-	for {
-		before := r.clock.Load()
-		if now := max(time.Now().UnixNano(), before+1); r.clock.CompareAndSwap(before, now) {
-			return time.Unix(0, now)
-		}
-	}
-}
+func newReports(now func() time.Time) *reports { return &reports{seed: maphash.MakeSeed(), now: now} }
 
 func (r *reports) slot(user jid.JID) *atomic.Int64 {
 	return &r.last[maphash.Comparable(r.seed, user)%uint64(len(r.last))]

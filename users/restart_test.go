@@ -13,8 +13,11 @@ import (
 	"rosterd/store"
 )
 
-// restart ends the process, cleanly or by a kill, and begins another one.
-func (w *world) restart(kill bool) {
+// restart ends the process, cleanly or by a kill, and begins another one, on the same machine.
+func (w *world) restart(kill bool) { w.takeOver(kill, 0) }
+
+// takeOver is restart on a machine whose clock is ahead by so much.
+func (w *world) takeOver(kill bool, ahead time.Duration) {
 	w.t.Helper()
 	synctest.Wait()
 	if kill {
@@ -24,7 +27,7 @@ func (w *world) restart(kill bool) {
 	if !kill {
 		w.kept.flush(-1)
 	}
-	w.kept = w.kept.next(time.Now())
+	w.kept = w.kept.next(w.kept.Now(), ahead)
 	w.begin()
 }
 
@@ -421,7 +424,7 @@ func FuzzRecord(f *testing.F) {
 			JID: juliet.String(), Roster: kept, Items: n, Version: version, Epoch: epoch, Fetched: time.UnixMilli(at),
 			Told: []store.Told{{Resource: resource, Asked: time.UnixMilli(at)}}, Missed: []string{missed}, Former: []store.Former{{Contact: former, Removed: time.UnixMilli(at)}},
 		}
-		s, err := stateOf(juliet, r)
+		s, err := stateOf(juliet, r, time.Now())
 		if err != nil {
 			if s.last != nil || len(s.told) > 0 {
 				t.Error("half a state")
@@ -432,7 +435,7 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("%+v", s)
 		}
 		u := &user{jid: juliet, state: s}
-		again, err := stateOf(juliet, u.record())
+		again, err := stateOf(juliet, u.record(), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,11 +73,9 @@ func (h *halfDown) Fetch(ctx context.Context, r roster.Request) (roster.Fetched,
 	if good || r.User.Domain() != h.bad {
 		return h.backend.Fetch(ctx, r)
 	}
-	if h.hangs > 0 { // Go 1.26's race detector crashes now and then with timers of 0 in a bubble
-		select {
-		case <-time.After(h.hangs):
-		case <-ctx.Done():
-		}
+	select {
+	case <-time.After(h.hangs):
+	case <-ctx.Done():
 	}
 	return roster.Fetched{}, errors.New("down")
 }

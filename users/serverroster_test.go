@@ -21,9 +21,12 @@ type server struct {
 	ready   []func(bool)               // of queries that wait
 	asked   int
 	own     *roster.Roster // juliet's, of which nothing is known; nil: it is known
+	pushes  bool           // what is written
 }
 
 func (s *server) Keeps(domain string) bool { return domain == "example.org" }
+
+func (s *server) Pushes(string) bool { return s.pushes }
 
 func (s *server) Resume(string) {}
 
@@ -106,6 +109,7 @@ func TestAnswerWaitsForTheServersRoster(t *testing.T) {
 func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
 	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
 		juliet := mustJID(t, "juliet@example.org")
+		time.Sleep(time.Second) // what is fetched is later than the start
 		w.login("balcony", "romeo@example.org Romeo")
 		s.answer(true)
 		w.took()
@@ -125,9 +129,12 @@ func TestUndoneRosterDoesNotReachTheServer(t *testing.T) {
 		if n := s.has(juliet).Len(); n != 1 {
 			t.Errorf("the server has %d contacts", n)
 		}
+		if w.Confirmed(juliet) { // what it has may be later, of another instance
+			t.Error("what is not true any more may take the place of what the server has")
+		}
 		w.set(func() { w.refuse, w.refusing = nil, nil })
 		w.refreshJuliet()
-		if n := s.has(juliet).Len(); n != 2 {
+		if n := s.has(juliet).Len(); n != 2 || !w.Confirmed(juliet) {
 			t.Errorf("the server has %d contacts", n)
 		}
 	})
@@ -200,7 +207,7 @@ func TestRefreshOfAnOfflineUserReachesTheServersRoster(t *testing.T) {
 		w.kept.kill()
 		w.Close()
 		w.backend.hold = nil
-		w.kept = w.kept.next(w.started)
+		w.kept = w.kept.next(w.kept.Now(), 0)
 		w.begin()
 		s.m = w.Manager
 		w.KeepServerRosters(s)
@@ -475,6 +482,69 @@ func TestKnownWithTheFirstPush(t *testing.T) {
 		w.refreshJuliet()
 		if !slices.Equal(known, []int{1, 2}) {
 			t.Errorf("%d contacts are known at each push", known)
+		}
+	})
+}
+
+// What is to be done later is to be repeated by who reported it, if a kill would forget it.
+func TestRefreshThatCannotBeKept(t *testing.T) {
+	inWorldWithServer(t, func(t *testing.T, w *world, s *server) {
+		w.login("balcony", "romeo@example.org Romeo")
+		s.answer(true)
+		juliet, nurse := mustJID(t, "juliet@example.org"), mustJID(t, "nurse@example.org")
+		both := []jid.JID{juliet, nurse}
+		w.kept.set(true, 0)
+		if failed, err := w.Refresh(t.Context(), both); err != nil || len(failed) != 1 || failed[nurse] != roster.ErrNotKept {
+			t.Errorf("nurse is away: %v, %v", failed, err)
+		}
+		down := errors.New("down")
+		w.backend.fail(down)
+		if failed, err := w.Refresh(t.Context(), both); err != nil || !errors.Is(failed[juliet], down) || !errors.Is(failed[juliet], roster.ErrNotKept) {
+			t.Errorf("the backend is down: %v, %v", failed, err)
+		}
+		w.set(func() { w.down = true })
+		if _, err := w.Refresh(t.Context(), both); err != roster.ErrNotKept {
+			t.Errorf("the server is away: %v", err)
+		}
+		w.kept.set(false, 0)
+		if _, err := w.Refresh(t.Context(), both); err != roster.ErrNotConnected {
+			t.Errorf("the server is away: %v", err)
+		}
+	})
+}
+
+// What a process before has kept may be older than what it, or another instance, has given the
+// server: it is fetched before it takes the place of that.
+func TestWhatWasKnownBeforeIsConfirmed(t *testing.T) {
+	inWorld(t, Limits{Cache: 1 << 20}, func(t *testing.T, w *world) {
+		juliet, nurse := mustJID(t, "juliet@example.org"), mustJID(t, "nurse@example.org")
+		w.backend.set("nurse", "juliet@example.org Juliet")
+		w.login("a", "romeo@example.org Romeo")
+		if err := w.Get(mustJID(t, "nurse@example.org/a"), nil, func(roster.Answer) []roster.Item { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.sessions.Gone(mustJID(t, "nurse@example.org/a"))
+		time.Sleep(time.Second)
+		w.restart(true)
+		time.Sleep(time.Second)
+		s := &server{m: w.Manager, rosters: make(map[jid.JID]*roster.Roster)}
+		w.KeepServerRosters(s)
+		before := w.backend.fetches()
+		for _, user := range []jid.JID{juliet, nurse} {
+			r, known := w.Known(user)
+			if confirmed := w.Confirmed(user); !known || r.Len() != 1 || confirmed {
+				t.Errorf("%s: known %v, %d contacts, confirmed %v", user, known, r.Len(), confirmed)
+			}
+		}
+		time.Sleep(time.Minute)
+		for _, user := range []jid.JID{juliet, nurse} {
+			if n, confirmed := s.has(user).Len(), w.Confirmed(user); n != 1 || !confirmed {
+				t.Errorf("%s: the server was given %d contacts, confirmed %v", user, n, confirmed)
+			}
+		}
+		if n := w.backend.fetches() - before; n != 2 {
+			t.Errorf("%d fetches", n)
 		}
 	})
 }

@@ -94,10 +94,10 @@ func (s *state) trusts(version string, r *roster.Roster) bool {
 // doubt notes that a resource may show anything that it was told; or nothing, if it never
 // was. No version that it is told counts before it asks again: another session may have
 // come in its name, with a roster of which nobody here knows.
-func (s *state) doubt(full jid.JID, versioned bool) {
+func (s *state) doubt(full jid.JID, versioned bool, now time.Time) {
 	t, known := s.told[full]
 	if known && !t.doubt && t.since.IsZero() {
-		t.since = time.Now()
+		t.since = now
 	}
 	t.doubt, t.asked, t.versioned = true, time.Time{}, t.versioned || versioned
 	s.set(full, t)
@@ -105,15 +105,15 @@ func (s *state) doubt(full jid.JID, versioned bool) {
 
 // noted reports whether nothing need be written before a resource is told something: by what
 // the store has, it is in doubt in the next process.
-func (t told) noted(versioned bool) bool {
-	return t.versioned == versioned && (t.doubt || time.Since(t.asked) < store.Unsent)
+func (t told) noted(versioned bool, now time.Time) bool {
+	return t.versioned == versioned && (t.doubt || now.Sub(t.asked) < store.Unsent)
 }
 
 // tells notes that a resource is about to be told something, which may be lost. Whoever was
 // told something within the last moments of a process is in doubt in the next one.
-func (s *state) tells(full jid.JID, versioned bool) {
+func (s *state) tells(full jid.JID, versioned bool, now time.Time) {
 	t := s.told[full]
-	t.asked, t.versioned = time.Now(), versioned
+	t.asked, t.versioned = now, versioned
 	if t.since.IsZero() {
 		t.since = t.asked
 	}
@@ -128,7 +128,7 @@ func (s *state) set(full jid.JID, t told) {
 }
 
 // miss notes a contact that some resource may show otherwise than it is.
-func (s *state) miss(contact jid.JID) {
+func (s *state) miss(contact jid.JID, now time.Time) {
 	if s.missed == nil {
 		s.missed = make(map[jid.JID]struct{}, 1)
 	}
@@ -136,7 +136,7 @@ func (s *state) miss(contact jid.JID) {
 		return
 	}
 	for full := range s.told {
-		s.doubt(full, false)
+		s.doubt(full, false, now)
 	}
 	for _, item := range s.last.Items() {
 		delete(s.missed, item.JID) // it is told to those in doubt
@@ -188,8 +188,8 @@ func (d *difference) changes() []roster.Change {
 	return d.list
 }
 
-// replace makes now the last known roster.
-func (s *state) replace(now *roster.Roster, at time.Time) *difference {
+// replace makes now the last known roster. What was told before a time is confirmed.
+func (s *state) replace(now *roster.Roster, at, confirmedBefore time.Time) *difference {
 	d := &difference{old: s.last, now: now, missed: slices.Collect(maps.Keys(s.missed))}
 	gone := make(map[jid.JID]bool)
 	for _, contact := range roster.Gone(s.last, now) {
@@ -206,7 +206,7 @@ func (s *state) replace(now *roster.Roster, at time.Time) *difference {
 			list = append(list, former{contact, at})
 		}
 		recent := max(0, len(list)-maxFormer)
-		for recent > 0 && at.Sub(list[recent-1].removed) < confirmed && len(list)-recent < maxMissed {
+		for recent > 0 && !list[recent-1].removed.Before(confirmedBefore) && len(list)-recent < maxMissed {
 			recent--
 		}
 		s.former = slices.Clone(list[recent:])
@@ -281,7 +281,7 @@ func withVersions(changes []roster.Change, version string, sameSession bool) []r
 // the backend.
 func (u *user) fresh() bool {
 	return u.last != nil && !u.failed && u.suspect == nil && len(u.missed) == 0 &&
-		!u.reported() && !u.notFound && u.m.Rules.MaxAge > 0 && time.Since(u.fetched) < u.m.Rules.MaxAge
+		!u.reported() && !u.notFound && u.m.Rules.MaxAge > 0 && u.m.now().Sub(u.fetched) < u.m.Rules.MaxAge
 }
 
 // reported reports whether the backend may have said that the last known roster has

@@ -20,6 +20,8 @@
 //
 // Where the server's own rosters are kept in step ([ServerRosters]), an answer waits for that,
 // too, and users are fetched when they are reported, though no client of theirs is connected.
+// A server that pushes by itself what is written to them does so while rosterd tells the user's
+// clients nothing (pushlocks.go).
 //
 // # The loop
 //
@@ -31,7 +33,8 @@
 //	asked         begins a fetch; answers    waits for it               the resource asks
 //	              if the roster is fresh
 //	refresh       waits for a permit         waits for the next fetch   -
-//	permitted     begins a fetch             gives the permit back      -
+//	permitted     begins a fetch, if there   gives the permit back      -
+//	              is still a reason
 //	fetched       -                          tells                      roster, contacts in flight
 //	 and failed   -                          answers with what is       the user is marked, and
 //	                                         known, or an error         tried again later
@@ -55,6 +58,7 @@ package users
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -117,10 +121,11 @@ type Watcher interface {
 }
 
 // Store keeps what must be known after a restart. Its methods do not wait for the disk, but
-// for User, Marks, and PutUser with done.
+// for User, Marks, Sweeps, UsersWithRoster, and PutUser with done.
 type Store interface {
 	Marks
 	Rejections
+	Sweeps
 	// User is what is kept of a user: what was put last, on disk or not.
 	User(jid string) (store.User, error)
 	// PutUser keeps u, and its roster if withRoster. done, unless it is nil, is called
@@ -131,6 +136,9 @@ type Store interface {
 	// read, until the next PutUser, or the end, when both are put together.
 	PutUnread(u store.User)
 	DeleteUser(jid string)
+	// Now is the time, and later than any that it returned before, and than any stamp in what
+	// the process before has put. All that is put is stamped by it, and what is compared with that.
+	Now() time.Time
 	// Sync calls done, as PutUser does, when all that was put before is written.
 	Sync(done func())
 	// Err is nil, or why what was put is not being written at present.
@@ -149,6 +157,7 @@ type Limits struct {
 	PerUser    int           // queries of one user waiting at a time; 64
 	Queries    int           // queries of all users waiting at a time; 65,536
 	Resync     int           // users brought up to date in the background, per second; 100
+	Away       int           // users without a connected resource who wait to be fetched; beyond, no more are reported; 100,000
 	Cache      int           // bytes of states kept at hand that are in the store, too; 64 MiB, negative: none
 }
 
@@ -162,6 +171,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.PerUser, 64)
 	def(&l.Queries, 65536)
 	def(&l.Resync, 100)
+	def(&l.Away, 100_000)
 	def(&l.Cache, 64<<20)
 	if l.Answer == 0 {
 		l.Answer = 24 * time.Second
@@ -209,11 +219,13 @@ type Manager struct {
 	serverRosters ServerRosters // nil: nobody keeps them
 
 	queue      *fetchQueue
+	sweeper    *sweeper
 	guarded    *guarded
 	reports    *reports
+	pushLocks  *pushLocks
 	unreadable rate.Sometimes // logs what cannot be read from the store
 
-	started time.Time       // rosters that were fetched before may be outdated
+	started time.Time       // by now, as all that is stamped: rosters that were fetched before may be outdated
 	resumed sync.Map        // domain -> time.Time of the last Resume
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -246,27 +258,31 @@ type Counts struct {
 func NewManager(o Options) (*Manager, error) {
 	o.Limits = o.Limits.withDefaults()
 	m := &Manager{
-		Options: o, reports: newReports(), unreadable: rate.Sometimes{Interval: time.Minute}, started: time.Now(),
+		Options: o, reports: newReports(o.Store.Now), pushLocks: &pushLocks{users: make(map[jid.JID]*pushLock)}, unreadable: rate.Sometimes{Interval: time.Minute}, started: o.Store.Now(),
 		ended: make(chan struct{}, 1), users: make(map[jid.JID]*user),
-		queue: newFetchQueue(o.Limits.Background, o.Limits.Resync, o.Store),
+		queue: newFetchQueue(o.Limits.Background, o.Limits.Resync, o.Limits.Away, o.Store),
 	}
 	m.queue.connected = func() bool { return m.Pusher.Connected() }
 	m.queue.batchSize = func(domain string) int { return m.Source.BatchSize(domain) }
+	m.queue.room = func() { m.sweeper.look() }
 	m.queue.permit = func(b *batch) {
 		for _, user := range b.users {
 			m.post(user, permittedEvent{b})
 		}
 	}
 	var err error
-	if m.guarded, err = newGuarded(o.Store); err != nil {
+	if m.guarded, err = newGuarded(o.Store); err == nil {
+		m.sweeper, err = newSweeper(m)
+	}
+	if err != nil {
 		m.queue.stop()
 		return nil, err
 	}
 	err = o.Store.Marks(func(name, why string, _ time.Time) error {
 		switch user, err := jid.Parse(name); {
 		case err != nil:
-		case why == offline || why == promised:
-			m.queue.keep(why, []jid.JID{user})
+		case why == offline || why == promised || why == everybody:
+			m.queue.keep(why, []jid.JID{user}, false)
 		case !m.Sessions.HasConnected(user):
 			m.queue.mark(user, MarkedBefore, why, soon, forOffline)
 		default:
@@ -340,9 +356,10 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 // to their interested resources. It returns the failed users, each with its reason; a user
 // without a connected resource does not fail, and is fetched later and paced if the server's
 // own roster is kept, else not at all. Those who failed are
-// tried again until it is done. When ctx ends first, so does the wait, but not the work.
-// While the stream is down it returns [roster.ErrNotConnected] and the users are refreshed
-// when [Manager.Resume] is called.
+// tried again until it is done, but for those who failed with [roster.ErrManyOffline], and all
+// if Refresh returns that: they are forgotten. When ctx ends first, so does the wait, but not
+// the work. While the stream is down it returns [roster.ErrNotConnected] and the users are
+// refreshed when [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
 	return m.refresh(ctx, users, false)
 }
@@ -369,16 +386,22 @@ func (m *Manager) refresh(ctx context.Context, users []jid.JID, now bool) (map[j
 			fetched = append(fetched, user)
 		}
 	}
-	m.queue.offline(away...)
-	if !connected {
-		m.sync(ctx)
+	if !m.queue.offlineIfRoom(away) {
+		for _, user := range away {
+			c.failed[user] = roster.ErrManyOffline
+		}
+		away = nil
+	}
+	switch {
+	case len(c.failed) > 0 && (!connected || len(fetched) == 0):
+		return nil, roster.ErrManyOffline
+	case !connected:
+		if err := m.sync(ctx); err != nil {
+			return nil, roster.ErrNotKept
+		}
 		return nil, roster.ErrNotConnected
 	}
 	c.left += len(fetched)
-	if len(away) > 0 { // nobody waits for their fetch, but it must not be forgotten
-		c.left++
-		m.Store.Sync(func() { c.finish(jid.JID{}, nil) })
-	}
 	for _, user := range fetched {
 		if !m.post(user, refreshEvent{c}) {
 			return nil, roster.ErrStopping
@@ -388,9 +411,7 @@ func (m *Manager) refresh(ctx context.Context, users []jid.JID, now bool) (map[j
 	c.finish(jid.JID{}, nil)
 	select {
 	case <-c.done:
-		if len(c.failed) > 0 {
-			m.sync(ctx)
-		}
+		m.keepMarks(ctx, away, c.failed)
 		return c.failed, nil
 	case <-ctx.Done():
 		c.abandoned.Store(true)
@@ -400,9 +421,23 @@ func (m *Manager) refresh(ctx context.Context, users []jid.JID, now bool) (map[j
 	}
 }
 
+// keepMarks waits until what is to be done later is written: for users who are away, and those
+// who failed. If it cannot be, all of them have failed, as somebody has to remember them.
+func (m *Manager) keepMarks(ctx context.Context, away []jid.JID, failed map[jid.JID]error) {
+	if len(away)+len(failed) == 0 || m.sync(ctx) == nil {
+		return
+	}
+	for user, err := range failed {
+		failed[user] = fmt.Errorf("%w, and %w", err, roster.ErrNotKept)
+	}
+	for _, user := range away {
+		failed[user] = roster.ErrNotKept
+	}
+}
+
 // RefreshLater has users (bare JIDs, none twice) refreshed as [Manager.Refresh] does, and
 // does not wait for that, but until a kill of the process cannot lose it. It returns an error
-// if that is not sure.
+// if that is not sure, or [roster.ErrManyOffline].
 func (m *Manager) RefreshLater(ctx context.Context, users []jid.JID) error {
 	var promised, away []jid.JID
 	for _, user := range users {
@@ -418,18 +453,29 @@ func (m *Manager) RefreshLater(ctx context.Context, users []jid.JID) error {
 		return roster.ErrStopping
 	}
 	m.queue.promise(promised...)
-	m.queue.offline(away...)
+	if !m.queue.offlineIfRoom(away) {
+		return roster.ErrManyOffline
+	}
 	return m.sync(ctx)
 }
 
 // RefreshAll has the users of a domain refreshed who have a connected resource, as many a
 // second as may be, and returns how many these are. A restart loses nothing: it brings all of
-// them up to date. Others are fetched when they ask.
-func (m *Manager) RefreshAll(domain string) (users int) {
+// them up to date. If the server's own rosters are kept, those of the others whose roster is
+// known are fetched after them, see sweeper; the error says that a kill of the process may lose
+// that. Else they are fetched when they ask.
+func (m *Manager) RefreshAll(ctx context.Context, domain string) (users int, err error) {
+	if m.ctx.Err() != nil {
+		return 0, roster.ErrStopping
+	}
 	m.reports.noteAll()
 	online := m.Sessions.Users(domain)
+	m.queue.again(domain)
 	m.queue.resync(domain, online)
-	return len(online)
+	if m.keeps(domain) {
+		err = m.sweeper.begin(ctx, domain)
+	}
+	return len(online), err
 }
 
 // sync waits until all that was put into the store is written.
@@ -477,12 +523,14 @@ func (m *Manager) Known(name jid.JID) (*roster.Roster, bool) {
 
 // known is a last known roster, for others than the loop.
 type known struct {
-	roster  *roster.Roster // nil: there is none
-	missing bool           // it is empty as the backend does not know the user
+	roster   *roster.Roster // nil: there is none
+	missing  bool           // it is empty as the backend does not know the user
+	fetched  time.Time      // when the backend was asked for it
+	outdated bool           // it is to be fetched again
 }
 
 // publish tells others the last known roster.
-func (u *user) publish() { u.known.Store(&known{u.last, u.notFound}) }
+func (u *user) publish() { u.known.Store(&known{u.last, u.notFound, u.fetched, u.outdated}) }
 
 func (m *Manager) lastOf(name jid.JID) known {
 	m.mu.Lock()
@@ -494,7 +542,7 @@ func (m *Manager) lastOf(name jid.JID) known {
 		}
 	}
 	s, _ := m.read(name)
-	return known{s.last, s.notFound}
+	return known{s.last, s.notFound, s.fetched, s.outdated}
 }
 
 // Want fetches the roster of a user who has a connected resource, on nobody's behalf.
@@ -564,9 +612,10 @@ func (m *Manager) Gone(full jid.JID) {
 // Resume says that a domain's users can be told something, on a stream that began. They
 // are brought up to date in the background, as some may have missed something.
 func (m *Manager) Resume(domain string) {
-	m.resumed.Store(domain, time.Now())
+	m.resumed.Store(domain, m.now())
 	if m.keeps(domain) {
 		m.serverRosters.Resume(domain)
+		m.sweeper.look()
 	}
 	m.queue.resync(domain, m.Sessions.Users(domain))
 }
@@ -631,6 +680,19 @@ func (m *Manager) busy(user jid.JID) bool {
 	defer m.mu.Unlock()
 	u := m.users[user]
 	return u != nil && u.idle == nil
+}
+
+// now is the time by which everything is stamped that is kept, or compared with what is. Its
+// differences to what an earlier process has stamped are those of two clocks, and may be wrong.
+func (m *Manager) now() time.Time { return m.Store.Now() }
+
+// confirmedBefore is the time before which what a resource was told is confirmed, see [confirmed]:
+// none yet of what an earlier process has told, for as long.
+func (m *Manager) confirmedBefore() time.Time {
+	if t := m.now().Add(-confirmed); t.After(m.started) {
+		return t
+	}
+	return time.Time{}
 }
 
 // sameSession reports whether a resource to which something was sent at a time is still the

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rosterd/internal/bubble"
 	"rosterd/jid"
 	"rosterd/roster"
 	"rosterd/session"
@@ -287,7 +288,7 @@ func (w *world) set(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
 
 func inWorld(t *testing.T, limits Limits, f func(t *testing.T, w *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { f(t, newWorld(t, limits)) })
+	bubble.Test(t, func(t *testing.T) { f(t, newWorld(t, limits)) })
 }
 
 func TestGetThenRefreshPushesTheDifference(t *testing.T) {
@@ -320,6 +321,70 @@ func TestQueriesAtTheSameTimeShareAFetch(t *testing.T) {
 		if n := w.backend.fetches(); n != 1 {
 			t.Errorf("%d fetches", n)
 		}
+	})
+}
+
+// A permit that comes when its refresh has been served already, by the fetch that an older
+// one let begin, is no reason to fetch again.
+func TestLatePermit(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.expect("reply balcony romeo Romeo")
+		juliet, q := mustJID(t, "juliet@example.org"), w.queue
+		q.mu.Lock()
+		free := q.free
+		q.schedule(q.entry(juliet), forRefresh, time.Now())
+		late, _ := q.next(true)
+		q.mu.Unlock()
+		w.backend.set("juliet", "romeo@example.org R")
+		if err := w.refreshJuliet(); err != nil {
+			t.Error(err)
+		}
+		w.expect("push balcony changed romeo R")
+		fetches := w.backend.fetches()
+		q.permit(late)
+		synctest.Wait()
+		if n := w.backend.fetches() - fetches; n != 0 {
+			t.Errorf("%d more fetches, want none", n)
+		}
+		q.mu.Lock()
+		if q.free != free {
+			t.Errorf("%d places are free, want %d as before", q.free, free)
+		}
+		q.mu.Unlock()
+		if err := w.refreshJuliet(); err != nil || w.backend.fetches() == fetches {
+			t.Errorf("the next refresh: %v, after %d fetches in all", err, w.backend.fetches())
+		}
+	})
+}
+
+// A report that was promised to be looked into is not forgotten with the session that was
+// there: the next one is told what the backend says then, not what was fetched before.
+func TestPromiseOutlivesItsSession(t *testing.T) {
+	inWorld(t, Limits{}, func(t *testing.T, w *world) {
+		w.backend.set("juliet", "romeo@example.org Romeo")
+		w.ask("balcony")
+		w.expect("reply balcony romeo Romeo")
+		w.backend.set("juliet", "romeo@example.org R")
+		q, full := w.queue, mustJID(t, "juliet@example.org/balcony")
+		places := func(n int) (before int) {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			before, q.free = q.free, n
+			return before
+		}
+		free := places(0) // others have them
+		if err := w.RefreshLater(t.Context(), []jid.JID{full.Bare()}); err != nil {
+			t.Fatal(err)
+		}
+		w.sessions.Gone(full)
+		w.Gone(full)
+		places(free)
+		w.Unasked(full)
+		q.dispatch()
+		time.Sleep(time.Minute) // of the bubble's clock: the pause before the next try is over
+		w.expect("push balcony changed romeo R")
 	})
 }
 
@@ -543,7 +608,7 @@ func TestMissedIsBounded(t *testing.T) {
 	a := mustJID(t, "juliet@example.org/a")
 	s := &state{last: roster.New(nil), told: map[jid.JID]told{a: {}}}
 	for i := range maxMissed + 1 {
-		s.miss(mustJID(t, fmt.Sprintf("contact%d@example.org", i)))
+		s.miss(mustJID(t, fmt.Sprintf("contact%d@example.org", i)), time.Now())
 	}
 	if len(s.missed) != 0 || !s.told[a].doubt {
 		t.Errorf("%d missed, told %+v", len(s.missed), s.told)

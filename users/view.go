@@ -108,7 +108,7 @@ func ViewKept(kept Kept, user jid.JID) (View, error) {
 	if err != nil {
 		return View{}, err
 	}
-	s, err := stateOf(user, r)
+	s, err := stateOf(user, r, time.Now())
 	if err != nil {
 		return View{}, err
 	}
