@@ -148,6 +148,20 @@ func assemble(cfg config.Config, log *slog.Logger, events *metrics.Events) (*app
 // what was made last, and uses the rest. The state is closed at the end.
 func (a *app) stop() (err error) {
 	a.pair.leave()
+	if a.pair != nil && a.working.Load() {
+		if a.state.Err() != nil {
+			a.endStreams() // what is told from now on nobody would know
+		}
+		stopped := make(chan struct{})
+		defer close(stopped)
+		go func() {
+			select {
+			case <-a.pair.lease.Lost():
+				a.cease()
+			case <-stopped:
+			}
+		}()
+	}
 	if a.refresh != nil && a.metrics != nil {
 		a.stopHTTP()
 	}

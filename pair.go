@@ -164,8 +164,9 @@ func (a *app) open(l *store.Lease, cfg config.Config, doubtful bool, left []byte
 
 // tell tells the instance before that it is not the active one any more, and returns what it
 // could not write. doubtful says that it may have told users what it does not say: it did not
-// write for long before it died, or it does not answer, and may live. It is told again then, as
-// it may be cut off from the database alone.
+// write for long before it died, or it does not answer, and may live. It is told again unless it
+// has answered, as it may be cut off from the database alone. Who refuses the connection has ended
+// most likely; if not, something between the two refuses it for now.
 func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 	once := func() (refresh.Left, error) {
 		ctx, cancel := context.WithTimeout(p.ends, tellWithin)
@@ -177,12 +178,16 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 	}
 	left, err := once()
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED), err == nil && left.Unknown: // it has ended
+	case err == nil && left.Unknown: // it has ended
 		return left, p.lease.Doubtful()
 	case err == nil:
 		return left, left.Lost
+	case errors.Is(err, syscall.ECONNREFUSED):
+		doubtful = p.lease.Doubtful()
+	default:
+		p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
+		doubtful = true
 	}
-	p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
 	p.running.Go(func() {
 		for begun := time.Now(); time.Since(begun) < tellFor; {
 			select {
@@ -194,15 +199,15 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 			if err == nil && !late.Unknown {
 				p.catchUp()
 			}
-			if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			if err == nil {
 				return
 			}
 		}
 	})
-	return refresh.Left{}, true
+	return refresh.Left{}, doubtful
 }
 
-// catchUp refreshes all who are online: the instance before was active until now, as far as it
+// catchUp refreshes everybody: the instance before was active until now, as far as it
 // knew, and may have been told since of changes that it has answered for.
 func (p *pair) catchUp() {
 	if !p.working.Load() {
@@ -250,9 +255,7 @@ func (p *pair) denied(ctx context.Context) bool {
 func (a *app) giveUp() {
 	a.log.Error("another instance has become the active one: this one closes its stream and ends", "err", a.pair.lease.Err())
 	a.counters.Active.Set(0)
-	a.endStreams()
-	a.component.Cease()
-	a.state.Abandon() // who waits for it may keep the stream from ending
+	a.cease()
 	a.stream.Wait()
 	a.manager.Close()
 	p := a.pair
@@ -269,6 +272,13 @@ func (a *app) giveUp() {
 			a.log.Error("nobody has asked for what could not be written")
 		}
 	}
+}
+
+// cease has nobody told anything any more, nor anything written.
+func (a *app) cease() {
+	a.endStreams()
+	a.component.Cease()
+	a.state.Abandon() // who waits for it may keep the stream, or the program, from ending
 }
 
 // leave ends what this instance does as one of a pair, but for holding the lease.
@@ -302,7 +312,8 @@ func (p *pair) close(clean bool) {
 const (
 	isEntered  = "the active instance is not there: the users are refreshed as soon as one is"
 	notPassed  = "this instance stands by, and the active one is not there: nothing was refreshed, try again"
-	notEntered = "this instance stands by, and neither the active one nor the database is there: nothing was refreshed, try again"
+	notEntered = "this instance stands by, and cannot reach the database: nothing was refreshed, try again"
+	manyWait   = "this instance stands by, the active one is not there, and too many users wait for it: nothing was refreshed, try again"
 )
 
 // pass has users refreshed by the active instance while this one stands by. If that is not
@@ -331,13 +342,17 @@ func (p *pair) pass(ctx context.Context, users []jid.JID, passed, async bool) (r
 	}
 	if err != nil {
 		p.log.Error("users that are to be refreshed could not be entered", "users", len(users), "err", err)
-		return refresh.Unavailable(notEntered, len(users), true), true
+		why := notEntered
+		if errors.Is(err, store.ErrManyEntered) {
+			why = manyWait
+		}
+		return refresh.Unavailable(why, len(users), true), true
 	}
 	return refresh.Unavailable(isEntered, len(users), false), true
 }
 
-// passAll is pass for all users of a domain who are online. Whoever takes over brings all of
-// them up to date.
+// passAll is pass for all users of a domain. Nothing is entered: whoever takes over goes on with
+// what the active instance has accepted.
 func (p *pair) passAll(ctx context.Context, domain string, passed bool) (refresh.Answer, bool) {
 	if p.working.Load() {
 		return refresh.Answer{}, false

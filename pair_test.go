@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rosterd/config"
+	"rosterd/internal/freeport"
 	"rosterd/internal/pgserver"
 	"rosterd/metrics"
 	"rosterd/refresh"
@@ -122,18 +123,40 @@ func TestTheOneBeforeEndsLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	working := make(chan struct{})
-	before := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case <-working:
+	var working atomic.Bool
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if working.Load() {
 			_, _ = w.Write([]byte(`{"status": "ok", "left": {}}`))
-		default: // nobody knows that it lives
+		} else { // nobody knows that it lives
 			w.WriteHeader(http.StatusBadGateway)
 		}
-	}))
-	defer before.Close()
+	})
+	t.Run("a proxy answers for it", func(t *testing.T) {
+		before := httptest.NewServer(answer)
+		defer before.Close()
+		working.Store(false)
+		endsLate(t, server, before.URL, true, func() { working.Store(true) })
+	})
+	t.Run("its port is closed", func(t *testing.T) {
+		address := freeport.Of(t)
+		before := httptest.NewUnstartedServer(answer)
+		before.Listener.Close()
+		working.Store(true)
+		endsLate(t, server, "http://"+address, false, func() {
+			if before.Listener, err = net.Listen("tcp", address); err != nil {
+				t.Fatal(err)
+			}
+			before.Start()
+			t.Cleanup(before.Close)
+		})
+	})
+}
+
+// endsLate has an instance at a URL that the one that takes over does not reach until it may.
+func endsLate(t *testing.T, server *pgserver.Server, url string, doubtful bool, reached func()) {
+	t.Helper()
 	log := &logs{lines: make(chan string, 1000)}
-	db, err := store.NewPair(server.URL(), "contacts.example.org", before.URL, slog.New(slog.DiscardHandler))
+	db, err := store.NewPair(server.URL(), "contacts.example.org", url, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,10 +187,13 @@ func TestTheOneBeforeEndsLate(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("it does not take over")
 	}
-	close(working)
+	reached()
 	for {
 		select {
 		case line := <-log.lines:
+			if strings.Contains(line, "this instance is the active one") && doubtful && !strings.Contains(line, "doubtful=true") {
+				t.Errorf("what clients were told is not in doubt: %s", line)
+			}
 			if strings.Contains(line, "all are refreshed once more") {
 				if !strings.Contains(line, "users=1") {
 					t.Error(line)
@@ -324,3 +350,24 @@ func TestLostAtATakeover(t *testing.T) {
 		t.Errorf("%v, working %v", err, a.working.Load())
 	}
 }
+
+// An instance that learns only while it stops that another one is active ends, whatever waits for
+// its state to be written.
+func TestSupersededWhileItStops(t *testing.T) {
+	a, server, lease := withLease(t)
+	if err := a.takeOver(lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Exec(t.Context(), "UPDATE rosterd.pairs SET term = term + 1"); err != nil {
+		t.Fatal(err)
+	}
+	a.stops = append(a.stops, func() {
+		written := make(chan struct{})
+		a.state.Mark("juliet@example.org", "")
+		a.state.Sync(func() { close(written) })
+		<-written
+		if err := a.state.Err(); !errors.Is(err, store.ErrSuperseded) {
+			t.Errorf("written: %v", err)
+		}
+	})
+} // it stops
