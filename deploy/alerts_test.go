@@ -40,9 +40,20 @@ var alertCases = map[string]alertCase{
 	"RosterdNotConnected": {
 		[]string{`rosterd_connected 1 0x9`, `rosterd_active 1x10`},
 		[]string{`rosterd_connected 0x10`, `rosterd_active 0x10`}, "", "5m"}, // it stands by
+	"RosterdGone": {
+		[]string{`rosterd_component_info{job="one",domain="b"} 1x3 stale`},
+		[]string{ // of a pair in the same job one is left, and one that was started again
+			`rosterd_component_info{job="one",domain="a"} 1x20`, `rosterd_component_info{instance="other",job="one",domain="a"} 1x3 stale`,
+			`rosterd_component_info{job="one",domain="c"} 1x3 stale _ 1x20`},
+		`instance="", job="one", domain="b"`, "15m"},
 	"RosterdNobodyActive": {
-		[]string{`rosterd_active{job="one"} 1 0x9`},
-		[]string{`rosterd_active{job="two"} 0x10`, `rosterd_active{job="two",pod="other"} 1x10`}, `job="one"`, "5m"},
+		[]string{`rosterd_active{job="one"} 1 0x9`, `rosterd_component_info{job="one",domain="b"} 1x10`},
+		[]string{ // another pair in the same job, and one in another
+			`rosterd_active{job="one"} 0x10`, `rosterd_component_info{job="one",domain="a"} 1x10`,
+			`rosterd_active{instance="other",job="one"} 1x10`, `rosterd_component_info{instance="other",job="one",domain="a"} 1x10`,
+			`rosterd_active{job="two"} 0x10`, `rosterd_component_info{job="two",domain="b"} 1x10`,
+			`rosterd_active{instance="other",job="two"} 1x10`, `rosterd_component_info{instance="other",job="two",domain="b"} 1x10`},
+		`job="one", domain="b"`, "5m"},
 	"RosterdTwoServe": {
 		[]string{`rosterd_host_way{job="one",host="example.org",pod="a"} 1x10`, `rosterd_host_way{job="one",host="example.org",pod="b"} _ 1x9`},
 		[]string{ // a takeover, and another pair
@@ -153,7 +164,10 @@ func testAlert(t *testing.T, promtool, file string, rule rule) {
 			if labels == "" {
 				labels = "}"
 			}
-			series = append(series, map[string]string{"series": base + `{instance="` + instance + `",` + labels, "values": values})
+			if !strings.HasPrefix(labels, "instance=") { // a third one
+				labels = `instance="` + instance + `",` + labels
+			}
+			series = append(series, map[string]string{"series": base + "{" + labels, "values": values})
 		}
 	}
 	labels := map[string]string{"severity": rule.Labels["severity"], "instance": "fires"}

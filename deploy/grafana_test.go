@@ -111,6 +111,7 @@ func collected(t *testing.T) map[string]bool {
 	registry := prometheus.NewRegistry()
 	metrics.New(registry)
 	metrics.RegisterBuildInfo(registry, "", "")
+	metrics.RegisterComponent(registry, "")
 	metrics.RegisterSessions(registry, func() (int, int) { return 0, 0 })
 	metrics.RegisterRosters(registry, func() metrics.Rosters { return metrics.Rosters{} })
 	metrics.RegisterWays(registry, func(func(host, query, push, presence, serverRoster string)) {})

@@ -8,6 +8,10 @@
 -- and "end" into its section there. An option that is set in two places does not add up: the
 -- one read last counts.
 
+-- For all of Prosody, so it stands above the first VirtualHost: on 0.12, each item of the
+-- rosters that rosterd writes else takes three times as long. It needs Lua 5.4.
+gc = { mode = "generational" }
+
 VirtualHost "example.org"
   -- begin: for each domain in rosterd's xmpp.hosts
 

@@ -276,3 +276,48 @@ func TestKubernetes(t *testing.T) {
 		}
 	}
 }
+
+// What docs/high-availability.md has an administrator write starts an instance as systemd runs it:
+// who it runs as reads the secrets where systemd hands them over, and nowhere else. Others reach it.
+func TestPairSetup(t *testing.T) {
+	document := read(t, "../docs/high-availability.md")
+	block := func(step, language string) string {
+		_, rest, found := strings.Cut(document, step)
+		_, rest, begun := strings.Cut(rest, "```"+language+"\n")
+		code, _, ended := strings.Cut(rest, "```")
+		if !found || !begun || !ended {
+			t.Fatalf("there is no block of %s behind %q", language, step)
+		}
+		return code
+	}
+	unit := read(t, "rosterd.service") + block("3. **systemd**", "ini")
+	credentials, secrets := t.TempDir(), map[string]string{"xmpp-secret": "s", "refresh-token": "t", "state-url": "postgres://rosterd:p@db.example.org/rosterd"}
+	for line := range strings.Lines(unit) {
+		line = strings.TrimSpace(line)
+		if credential, ok := strings.CutPrefix(line, "LoadCredential="); ok {
+			name, _, _ := strings.Cut(credential, ":")
+			if err := os.WriteFile(filepath.Join(credentials, name), []byte(secrets[name]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if variables, ok := strings.CutPrefix(line, "Environment="); ok {
+			for _, variable := range strings.Fields(variables) {
+				name, value, _ := strings.Cut(variable, "=")
+				t.Setenv(name, strings.ReplaceAll(value, "%d", credentials))
+			}
+		}
+	}
+	text := strings.Replace(strings.TrimRight(block("2. **The same configuration", "yaml"), " "), "   xmpp:\n", "   xmpp:\n     domain: contacts.example.org\n     hosts: [example.org]\n", 1) +
+		"   contacts:\n     url: https://example.org/contacts/%s\n"
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, warnings, err := config.Load(file)
+	if err != nil || len(warnings) > 0 {
+		t.Fatalf("%q, %v", warnings, err)
+	}
+	if c.Refresh.Listen != ":5290" || c.Metrics.Listen != ":9590" || c.Refresh.Token != "t" {
+		t.Errorf("%+v, %+v", c.Refresh, c.Metrics)
+	}
+}

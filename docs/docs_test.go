@@ -129,6 +129,7 @@ var pasted = map[string]string{
 	"docs/prosody.md: curl":                "TestPasted",
 	"docs/ejabberd.md: install -m 640":     "TestDeployedFiles",
 	"docs/ejabberd.md: echo change-me":     "TestInstalled",
+	"docs/ejabberd.md: ejabberdctl oauth":  "TestEjabberdAPIRefused",
 	"docs/backend.md: curl http":           "TestPasted",
 	"docs/backend.md: curl -X POST -d":     "TestPasted",
 	"docs/backend.md: curl -X POST -H":     "TestPastedTLS",

@@ -3,15 +3,17 @@
 -- Put this file into a folder of plugin_paths (Debian: /usr/lib/prosody/modules), and
 -- "rosterd_readonly" into modules_enabled of each VirtualHost that rosterd serves.
 -- Subscription requests, and answers to them (RFC 6121, section 3), are refused, as are
--- roster sets of clients that rosterd does not see (section 2.1.5). Without that, the
--- server's own rosters differ from the backend's until rosterd looks at them again, and
--- one side that no longer lists the other ends the subscription of both.
+-- roster sets of clients that rosterd does not see (section 2.1.5), which are pushed what is
+-- true. Without that, the server's own rosters differ from the backend's until rosterd looks
+-- at them again, and one side that no longer lists the other ends the subscription of both.
+-- Requests that are open from before are forgotten: nobody could answer them any more.
 --
 -- What rosterd writes is seen at once, as after a subscription: a contact who may see a
 -- user from now on is sent the user's presence, who no longer may is sent unavailable, and
 -- whom the user may see is asked. Prosody by itself goes by it from the next presence on.
 
-local jid_prep = require "util.jid".prep;
+local jid_bare, jid_prep = require "util.jid".bare, require "util.jid".prep;
+local roster_push = require "core.rostermanager".roster_push;
 local st = require "util.stanza";
 
 local text = "This contact list is kept by the service that your account belongs to.";
@@ -45,9 +47,19 @@ end
 module:hook("presence/bare", inbound, 100);
 module:hook("presence/full", inbound, 100);
 
+-- Some clients show what they asked for until they are pushed how it is.
 module:hook("iq/self/jabber:iq:roster:query", function (event)
-	if event.stanza.attr.type == "set" then return refuse(event); end
+	if event.stanza.attr.type ~= "set" then return; end
+	local item = event.stanza.tags[1]:get_child("item");
+	refuse(event);
+	if item then roster_push(event.origin.username, event.origin.host, jid_bare(jid_prep(item.attr.jid))); end
+	return true;
 end, 100);
+
+module:hook("roster-load", function (event)
+	event.roster[false].pending = {};
+	for _, item in pairs(event.roster) do item.ask = nil; end
+end);
 
 local shows, sees = { from = true, both = true }, { to = true, both = true };
 
