@@ -45,7 +45,7 @@ func run(args []string) error {
 	flags.BoolVar(&o.quick, "quick", false, "small numbers: for a look, not for a result")
 	flags.IntVar(&o.runs, "runs", 0, "interleaved runs (default 5, on a real server 3, quick 1)")
 	flags.IntVar(&o.imported, "import", 0, "users of 200 contacts who are imported into the server's own rosters (default 100, quick 10)")
-	only := flags.String("only", "", "the parts to measure, with commas: queries, refreshes, growth, relays, pair; on a server tags, rosters, takeover, and its variants by number from 1")
+	only := flags.String("only", "", "the parts to measure, with commas: queries, refreshes, growth, relays, pair; on a server tags, takeover, its variants by number from 1, and rosters, with that number behind it from 2 on")
 	_ = flags.Parse(args)
 	if flags.NArg() > 0 {
 		return fmt.Errorf("what is %q?", flags.Arg(0))

@@ -93,6 +93,7 @@ func measure(ctx context.Context, o options) error {
 // parts are those that were asked for. Only these have rows.
 func (b *bench) parts() ([]part, error) {
 	all := map[string]func() part{}
+	asked := map[string]bool{} // parts that are measured only if they are named
 	names := []string{"queries", "refreshes", "growth", "relays", "pair"}
 	switch b.server {
 	case "":
@@ -104,13 +105,22 @@ func (b *bench) parts() ([]part, error) {
 			names = append(names, name)
 			all[name] = func() part { return b.onServer(name, v) }
 		}
-		names, all["tags"], all["rosters"], all["takeover"] = append(names, "tags", "rosters", "takeover"), b.tags, b.serverRosters, b.takeover
+		names, all["tags"], all["takeover"] = append(names, "tags", "takeover"), b.tags, b.takeover
+		for i, v := range variants[b.server] {
+			name := "rosters"
+			if i > 0 {
+				name += strconv.Itoa(i + 1)
+				asked[name] = true
+			}
+			names = append(names, name)
+			all[name] = func() part { return b.serverRosters(name, v) }
+		}
 	default:
 		return nil, fmt.Errorf("-server: %q is neither prosody nor ejabberd", b.server)
 	}
 	var parts []part
 	for _, name := range names {
-		if b.only == nil || slices.Contains(b.only, name) {
+		if b.only == nil && !asked[name] || slices.Contains(b.only, name) {
 			parts = append(parts, all[name]())
 		}
 	}

@@ -17,6 +17,7 @@ import (
 // others that rosterd keeps them.
 type keepRows struct {
 	b        *bench
+	v        variant
 	imported int // users of 200 contacts who are brought to the server
 	herd     int // users of 20 contacts who log in, and
 	large    int // of 200
@@ -33,6 +34,7 @@ type keepRows struct {
 type loginKind struct {
 	contacts, passes int
 	rate, module     *row // module: nil if there is none
+	processor        *row
 	mid, p99, last   *row // nil: none
 }
 
@@ -47,11 +49,13 @@ const (
 	manyContacts = 500
 )
 
-func (b *bench) serverRosters() part {
-	r := &keepRows{b: b, imported: cmp.Or(b.imported, b.pick(100, 10)), herd: b.pick(1_000, 100), large: b.pick(40, 10), each: make(map[int]*row)}
+func (b *bench) serverRosters(name string, v variant) part {
+	server := b.server + v.name
+	r := &keepRows{b: b, v: v, imported: cmp.Or(b.imported, b.pick(100, 10)), herd: b.pick(1_000, 100), large: b.pick(40, 10), each: make(map[int]*row)}
 	const off = "server_roster off"
 	kind := func(what string, contacts, passes int, wants float64) *loginKind {
-		k := &loginKind{contacts: contacts, passes: passes, rate: b.row(b.server+": "+what, "/s", off, wants, true)}
+		k := &loginKind{contacts: contacts, passes: passes, rate: b.row(server+": "+what, "/s", off, wants, true)}
+		k.processor = b.row("  processor time of the server, for one", "ms", off, 0, false)
 		if b.peer != "" {
 			k.module = b.row("  the same", "/s", "module", 0, true)
 		}
@@ -66,7 +70,7 @@ func (b *bench) serverRosters() part {
 	kind("second logins of them", 20, 1, 0.75)
 	kind(fmt.Sprintf("first logins of %d users, 200 contacts", r.large), 200, 1, 0.5)
 	kind("second logins of them, and more", 200, 5, 0.75)
-	r.mid = b.row(fmt.Sprintf("%s: chat during an import of %d users, 200 contacts, median", b.server, r.imported), "ms", "idle", 0, false)
+	r.mid = b.row(fmt.Sprintf("%s: chat during an import of %d users, 200 contacts, median", server, r.imported), "ms", "idle", 0, false)
 	r.p99 = b.row("  99th percentile", "ms", "idle", 3, false)
 	r.share = b.row("  share of the server's time", "%", "a fifth", 1, false)
 	r.processor = b.row("  processor time of the server", "%", "idle", 0, false)
@@ -74,16 +78,16 @@ func (b *bench) serverRosters() part {
 	r.rate = b.row("  items", "/s", "", 0, true)
 	r.whole = b.row("  1,000 users at that rate", " min", "", 0, false)
 	for _, contacts := range []int{20, 200, manyContacts} {
-		r.each[contacts] = b.row(fmt.Sprintf("%s: the server's time for an item, in rosters that grow to %d", b.server, contacts), "ms", "to 20", 0, false)
+		r.each[contacts] = b.row(fmt.Sprintf("%s: the server's time for an item, in rosters that grow to %d", server, contacts), "ms", "to 20", 0, false)
 	}
-	return part{name: "rosters", run: r.run, long: importTakes, once: true}
+	return part{name: name, run: r.run, long: importTakes, once: true}
 }
 
 func (r *keepRows) run(ctx context.Context) error {
 	some := map[int][]user{20: users('u', 20, 0, r.herd), 200: users('u', 200, r.imported, r.large)}
 	accounts := append(users('e', 0, 0, 3), user{'u', manyContacts, 0})
 	accounts = append(append(append(accounts, some[20]...), some[200]...), users('u', 200, 0, r.imported)...)
-	v := variants[r.b.server][0]
+	v := r.v
 	off, err := r.b.startReal(ctx, v, accounts)
 	if err != nil {
 		return err
@@ -119,6 +123,7 @@ func (r *keepRows) run(ctx context.Context) error {
 			return err
 		}
 		k.rate.add(without.rate, with.rate)
+		k.processor.add(without.processor, with.processor)
 		answered, err := kept.rosterFigures(ctx)
 		if err != nil {
 			return err
@@ -150,14 +155,15 @@ func (r *keepRows) run(ctx context.Context) error {
 	return r.bring(ctx, kept)
 }
 
-// loginsTook is how long logins took, in ms, and how many a second there were.
-type loginsTook struct{ rate, mid, p99, last float64 }
+// loginsTook is how long logins took, in ms, how many a second there were, and what one cost
+// the servers, in ms.
+type loginsTook struct{ rate, mid, p99, last, processor float64 }
 
 // loginWaits logs users in, whose clients have no roster, as often as passes says.
 func loginWaits(ctx context.Context, s *subject, some []user, passes int) (t loginsTook, err error) {
 	var mu sync.Mutex
 	var each []time.Duration
-	began := time.Now()
+	began, cpu := time.Now(), serverCPU()
 	for range passes {
 		_, err := logins(ctx, s.server.ClientAddress(), some, nil, func(_ int, c *client) {
 			mu.Lock()
@@ -169,7 +175,7 @@ func loginWaits(ctx context.Context, s *subject, some []user, passes int) (t log
 			return t, err
 		}
 	}
-	t.rate = float64(len(each)) / time.Since(began).Seconds()
+	t.rate, t.processor = float64(len(each))/time.Since(began).Seconds(), ms(serverCPU()-cpu)/float64(len(each))
 	slices.Sort(each)
 	t.mid, t.p99, t.last = ms(each[len(each)/2]), ms(each[len(each)*99/100]), ms(each[len(each)-1])
 	return t, nil
