@@ -190,7 +190,7 @@ func tail(log string) string {
 // bounded is a context that bounds all waiting of a test.
 func bounded(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -213,11 +213,16 @@ func (w *world) login(ctx context.Context, t *testing.T, lib library, jid string
 	return w.loginAs(ctx, t, lib, harness.ClientOptions{JID: jid})
 }
 
-// enter logs in and asks for the roster, as clients do.
+// enter logs in, asks for the roster and then sends its presence, as clients do; gosrc.io/xmpp
+// sends its presence at the login.
 func (w *world) enter(ctx context.Context, t *testing.T, lib library, jid string) harness.Client {
 	t.Helper()
-	client := w.login(ctx, t, lib, jid)
+	invisible := lib.name != gosrc.name
+	client := w.loginAs(ctx, t, lib, harness.ClientOptions{JID: jid, Invisible: invisible})
 	roster(ctx, t, client)
+	if invisible {
+		show(t, client, "")
+	}
 	return client
 }
 

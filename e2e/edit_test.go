@@ -140,7 +140,7 @@ func testEditsThatFail(t *testing.T, srv server) {
 	w.backend.SetFault(harness.Edits, harness.Fault{Status: http.StatusNotFound, Body: []byte("<html>")})
 	answer = request(ctx, t, client, "silent", edit("silent", rename))
 	wantError(t, answer, "not-allowed")
-	if !strings.Contains(answer.XML, "It cannot be changed here") {
+	if !strings.Contains(answer.XML, "does not permit this change") {
 		t.Errorf("got %s", answer.XML)
 	}
 	wantPushes(ctx, t, client, item("Romeo"))

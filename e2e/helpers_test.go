@@ -328,3 +328,20 @@ func iq(kind, id, to, payload string) string {
 	}
 	return "<iq type='" + kind + "' id='" + id + to + "'>" + payload + "</iq>"
 }
+
+// refreshAll reports everybody of example.org.
+func (w *world) refreshAll(ctx context.Context, t *testing.T) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.rosterd.RefreshURL()+"?all=example.org", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		t.Fatal(resp.Status)
+	}
+}

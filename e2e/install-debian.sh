@@ -31,7 +31,7 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	exit 0
 fi
 
-tested="prosody prosody-modules ejabberd python3-slixmpp postgresql-15"
+tested="prosody prosody-modules ejabberd erlang-p1-oauth2 python3-slixmpp postgresql-15"
 # The status page is looked at in a browser.
 for package in $tested chromium fonts-dejavu-core; do
 	have "$package" || missing="$missing $package"
@@ -237,10 +237,10 @@ prepare_root() { # suite, packages
 install_packages 9>&-
 if $matrix; then
 	mkdir -p "$roots"
-	prepare_root trixie prosody prosody-modules ejabberd jabberd2 9>&- || {
+	prepare_root trixie prosody prosody-modules ejabberd erlang-p1-oauth2 jabberd2 9>&- || {
 		tail -n 50 "$log" >&2
 		fail "Debian 13 could not be installed, see above"
 	}
 	# What is in sid today may not be installable tomorrow.
-	prepare_root sid prosody prosody-modules ejabberd 9>&- || say "sid could not be installed: $(tail -n 1 "$log")"
+	prepare_root sid prosody prosody-modules ejabberd erlang-p1-oauth2 9>&- || say "sid could not be installed: $(tail -n 1 "$log")"
 fi

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rosterd/e2e/harness"
+	"rosterd/internal/freeport"
 	"rosterd/internal/pgserver"
 )
 
@@ -199,6 +200,29 @@ func testPairRefresh(t *testing.T, srv server) {
 	w.swap(ctx, t)
 	waitBrought(ctx, t, juliet, removed("Nurse"))
 	wantRoster(ctx, t, juliet, item("Romeo"))
+}
+
+// The active one does not answer the other one, but is there: it does what that one enters, while
+// it is active.
+func TestPairEntered(t *testing.T) { onServers(t, testPairEntered) }
+
+func testPairEntered(t *testing.T, srv server) {
+	ctx := bounded(t)
+	url := stateURL(ctx, t)
+	w := start(t, setup{server: srv, own: true, settings: map[string]any{"state.url": url, "refresh.advertise": "http://" + freeport.Of(t)}})
+	both := w.twin(ctx, t, map[string]any{"refresh.advertise": nil})
+	w.backend.Set("juliet", contacts("Romeo"))
+	juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
+	wantRoster(ctx, t, juliet, item("Romeo"))
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	answer, err := both.other.PostRefresh(ctx, `["juliet"]`)
+	if err != nil || answer.Code != http.StatusServiceUnavailable || answer.Errors != 1 || !strings.Contains(answer.Message, "as soon as") {
+		t.Errorf("%+v, %v", answer, err)
+	}
+	wantPushes(ctx, t, juliet, item("Nurse"))
+	if s := pairOf(ctx, t, w.rosterd); s.Role != "active" || s.Term != 1 {
+		t.Errorf("%+v", s)
+	}
 }
 
 // waitServed waits until roster queries are answered: ejabberd takes the delegation away with

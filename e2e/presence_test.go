@@ -451,6 +451,59 @@ func testPresenceAsymmetric(t *testing.T, srv server) {
 	}
 }
 
+// Juliet lists romeo, who lists nobody: he is shown all that she says, and not she what he
+// says. What she said before he came he is told only by rosterd: the server asks those whom
+// his own roster has. She alone can end it.
+func TestPresenceOneSided(t *testing.T) { onBothWays(t, testPresenceOneSided) }
+
+func testPresenceOneSided(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := start(t, setup{server: srv})
+	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
+	w.backend.Set("romeo", contacts())
+	w.backend.Set("nurse", contacts("Juliet"))
+	w.inStep(ctx, t, "juliet", "romeo", "nurse")
+	const balcony, street, home, kitchen = "juliet@example.org/balcony", "romeo@example.org/street", "romeo@example.org/home", "nurse@example.org/kitchen"
+	nurse, romeo := w.enter(ctx, t, gosrc, kitchen), w.enter(ctx, t, gosrc, street)
+	juliet := w.enter(ctx, t, slixmpp, balcony)
+	waitSeen(ctx, t, romeo, balcony, "available")
+	show(t, juliet, "away")
+	waitSeen(ctx, t, romeo, balcony, "away")
+
+	late := w.enter(ctx, t, gosrc, home)
+	handled(ctx, t, late)
+	if srv.rosters == rostersOff {
+		waitSeen(ctx, t, late, balcony, "away")
+	}
+	show(t, juliet, "dnd")
+	waitSeen(ctx, t, late, balcony, "dnd")
+	for _, xml := range presences(late) {
+		if srv.rosters == rostersKept && strings.Contains(xml, ">away<") {
+			t.Errorf("romeo, who came later, was told %s", xml)
+		}
+	}
+	show(t, juliet, "unavailable")
+	waitSeen(ctx, t, romeo, balcony, "unavailable")
+	show(t, juliet, "xa")
+	waitSeen(ctx, t, romeo, balcony, "xa")
+
+	w.backend.Set("juliet", contacts("Nurse"))
+	w.refresh(ctx, t, "juliet")
+	w.inStep(ctx, t, "juliet")
+	waitSeen(ctx, t, romeo, balcony, "unavailable")
+	waitSeen(ctx, t, late, balcony, "unavailable")
+	show(t, juliet, "chat")
+	waitSeen(ctx, t, nurse, balcony, "chat")
+	handled(ctx, t, romeo)
+	if got := seen(romeo, balcony); got != "unavailable" {
+		t.Errorf("juliet, who does not list him any more, is seen as %q", got)
+	}
+	wantUnseen(t, juliet, "romeo@example.org")
+	if srv.rosters == rostersKept {
+		w.wantOwn(ctx, t, "romeo")
+	}
+}
+
 // A client that is cut off goes without a word. Prosody says it in its place, and so does
 // each server to whom its rosters show; where ejabberd's are not kept, it takes rosterd
 // minutes to find out.

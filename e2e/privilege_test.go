@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -289,6 +290,83 @@ func testReadOnlyProsody(t *testing.T, grants harness.Grants) {
 	set("nurse", item("juliet")) // juliet has had her all the time
 	waitSeen(ctx, t, nurse, "juliet@example.org/balcony", "available")
 	waitSeen(ctx, t, juliet, "nurse@example.org/kitchen", "available")
+}
+
+// Where Prosody answers by itself, a refused edit is undone on the screen of who made it:
+// the item is pushed as it is. Where it delegates, that is rosterd's to do, and done once.
+func TestRefusedEditOnProsody(t *testing.T) {
+	t.Parallel()
+	for name, grants := range map[string]harness.Grants{"delegated": {}, "not delegated": {NoDelegation: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testRefusedEditOnProsody(t, grants)
+		})
+	}
+}
+
+func testRefusedEditOnProsody(t *testing.T, grants harness.Grants) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: kept(prosody), options: harness.ServerOptions{Grants: grants}})
+	romeo := harness.Item{JID: "romeo@example.org", Name: "Romeo", Subscription: "both", Groups: []string{"Friends"}}
+	w.backend.Set("juliet", harness.Contacts{romeo.JID: {Name: romeo.Name, Groups: map[string]bool{"Friends": true}}})
+	w.refresh(ctx, t, "juliet")
+	w.waitOwn(ctx, t, "juliet", romeo)
+	for _, lib := range libraries {
+		client := w.login(ctx, t, lib, "juliet@example.org/"+lib.name)
+		wantRoster(ctx, t, client, romeo)
+		for id, c := range map[string]struct {
+			set  string
+			want []harness.Item
+		}{
+			"add":       {"<item jid='Nurse@example.org' name='Nurse'/>", []harness.Item{removed("Nurse")}},
+			"rename":    {"<item jid='romeo@example.org' name='R'><group>Foes</group></item>", []harness.Item{romeo}},
+			"remove":    {"<item jid='romeo@example.org' subscription='remove'/>", []harness.Item{romeo}},
+			"nothing":   {"", nil},
+			"no JID":    {"<item name='R'/>", nil},
+			"malformed": {"<item jid='@example.org'/>", nil},
+		} {
+			if answer := request(ctx, t, client, id, edit(id, c.set)); answer.Type != "error" {
+				t.Errorf("%s: %s", id, answer.XML)
+			}
+			wantPushes(ctx, t, client, c.want...)
+		}
+		wantRoster(ctx, t, client, romeo)
+		client.Close()
+	}
+	w.wantOwn(ctx, t, "juliet", romeo)
+}
+
+// Requests that are open when our module comes are forgotten: the user could neither accept
+// nor refuse them, and those of the user would be refused at each login.
+func TestOpenRequestsOnProsody(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	options := readOnly(t, harness.ServerOptions{Users: everybody, Grants: harness.Grants{NoDelegation: true}})
+	options.Files["data/example%2eorg/roster/juliet.dat"] = `return {
+	[false] = { ["pending"] = { ["tybalt@example.org"] = true; }; ["version"] = 7; };
+	["nurse@example.org"] = { ["subscription"] = "from"; ["ask"] = "subscribe"; ["groups"] = {}; };
+	["romeo@example.org"] = { ["subscription"] = "both"; ["groups"] = {}; };
+};
+`
+	server := startProsodyWith(t, options)
+	w := &world{server: server}
+	both := func(name string) harness.Item { return harness.Item{JID: name + "@example.org", Subscription: "both"} }
+	_, ready := connectComponent(t, server)
+	<-ready
+	for _, resource := range []string{"balcony", "tomb"} { // at each login
+		juliet := w.login(ctx, t, gosrc, "juliet@example.org/"+resource)
+		nurse := both("nurse")
+		nurse.Subscription = "from"
+		wantRoster(ctx, t, juliet, nurse, both("romeo"))
+		show(t, juliet, "")
+		handled(ctx, t, juliet)
+		for _, s := range juliet.Stanzas() {
+			if s.Name == "presence" && (s.Type == "error" || slices.Contains(subscriptionKinds, s.Type)) {
+				t.Errorf("juliet is sent %s", s.XML)
+			}
+		}
+		juliet.Close()
+	}
 }
 
 // Without the module one side that does not list the other changes the other's roster, and

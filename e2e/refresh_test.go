@@ -154,8 +154,8 @@ func testTwoHosts(t *testing.T, srv server) {
 	w.backend.Set("example.org/juliet", contacts("Romeo"))
 	w.backend.Set("example.net/juliet", contacts("Nurse"))
 	org := w.login(ctx, t, gosrc, "juliet@example.org/home")
-	net := w.login(ctx, t, slixmpp, "juliet@example.net/home")
 	wantRoster(ctx, t, org, item("Romeo"))
+	net := w.login(ctx, t, slixmpp, "juliet@example.net/home")
 	wantRoster(ctx, t, net, item("Nurse"))
 
 	// A user of one domain is nobody in the other, also with the same name.

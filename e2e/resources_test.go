@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -16,11 +17,11 @@ func testInterestedResources(t *testing.T, srv server) {
 	w := start(t, setup{server: srv})
 	w.backend.Set("juliet", contacts("Romeo"))
 	balcony := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
-	phone := w.login(ctx, t, slixmpp, "juliet@example.org/phone <&'\"> ☎")
-	tablet := w.login(ctx, t, gosrc, "juliet@example.org/tablet")
 	wantRoster(ctx, t, balcony, item("Romeo"))
+	phone := w.login(ctx, t, slixmpp, "juliet@example.org/phone <&'\"> ☎")
 	wantRoster(ctx, t, phone, item("Romeo"))
-	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 3)
+	tablet, known := w.loginSilent(ctx, t, "juliet@example.org/tablet")
+	waitMetric(ctx, t, w.rosterd, "rosterd_sessions", 2+known)
 	waitMetric(ctx, t, w.rosterd, "rosterd_interested_resources", 2)
 
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
@@ -51,6 +52,17 @@ func testInterestedResources(t *testing.T, srv server) {
 	}
 }
 
+// loginSilent logs in as a client that does not ask for its roster, and says how many sessions
+// rosterd knows of by that. COMPAT ejabberd, where who sends presence and has not asked within
+// 2 s may have been told something else before, and is told everything: there it sends none.
+func (w *world) loginSilent(ctx context.Context, t *testing.T, jid string) (client harness.Client, known float64) {
+	t.Helper()
+	if w.kind.name == "ejabberd" {
+		return w.loginAs(ctx, t, slixmpp, harness.ClientOptions{JID: jid, Invisible: true}), 0
+	}
+	return w.login(ctx, t, gosrc, jid), 1
+}
+
 // What a query of one resource shows to be different, the others are pushed,
 // though nobody has reported it.
 func TestLoginShowsChange(t *testing.T) { onServers(t, testLoginShowsChange) }
@@ -61,7 +73,7 @@ func testLoginShowsChange(t *testing.T, srv server) {
 	w.backend.Set("juliet", contacts("Romeo", "Paris"))
 	balcony := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
 	wantRoster(ctx, t, balcony, item("Romeo"), item("Paris"))
-	tablet := w.login(ctx, t, gosrc, "juliet@example.org/tablet")
+	tablet, _ := w.loginSilent(ctx, t, "juliet@example.org/tablet")
 
 	w.backend.Set("juliet", contacts("Romeo", "Nurse"))
 	phone := w.login(ctx, t, slixmpp, "juliet@example.org/phone")

@@ -266,6 +266,65 @@ func TestServerRosterAPILies(t *testing.T) {
 	}
 }
 
+// Contacts whom ejabberd adds by itself are left there, and all else is kept in step.
+func TestServerRosterShared(t *testing.T) {
+	t.Parallel()
+	ctx := bounded(t)
+	srv := kept(ejabberd)
+	srv.start = func(ctx context.Context, o harness.ServerOptions) (*harness.Server, error) {
+		return harness.StartEjabberd(ctx, harness.EjabberdOptions{ServerOptions: o, ModulesYAML: "  mod_shared_roster: {}"})
+	}
+	w := startKept(t, setup{server: srv, own: true, later: true})
+	call := func(command string, args map[string]any) {
+		t.Helper()
+		body, err := json.Marshal(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.Post(w.server.APIURL()+"/"+command, "application/json", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if answer, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s %s", command, resp.Status, answer)
+		}
+	}
+	display := any("staff")
+	if ejabberdVersion >= "24.02" {
+		display = []string{"staff"}
+	}
+	call("srg_create", map[string]any{"group": "staff", "host": "example.org", "label": "Staff", "description": "", "display": display})
+	var staff []harness.Item
+	for _, user := range []string{"juliet", "romeo", "s1", "s2", "s3", "s4", "s5", "s6"} {
+		call("srg_user_add", map[string]any{"user": user, "host": "example.org", "group": "staff", "grouphost": "example.org"})
+		if strings.HasPrefix(user, "s") {
+			staff = append(staff, harness.Item{JID: user + "@example.org"})
+		}
+	}
+	w.backend.Set("juliet", contacts())
+	w.backend.Set("romeo", contacts())
+	w.connect(ctx, t)
+	w.refresh(ctx, t, "juliet", "romeo")
+	poll(ctx, t, func() bool { return strings.Count(w.rosterd.Log(), "left as they are") == 2 }, func() string { return "they are not left" })
+	list, items := many(3, "c")
+	for _, user := range []string{"juliet", "romeo"} {
+		w.backend.Set(user, list)
+		w.refresh(ctx, t, user)
+		w.waitOwnItems(ctx, t, user, len(items)+len(staff)+1) // and the other of the two
+	}
+	w.settled(ctx, t)
+	before := w.writes()
+	w.refresh(ctx, t, "juliet")
+	w.settled(ctx, t)
+	if n := w.writes() - before; n > 0 {
+		t.Errorf("%d writes though nothing has changed", n)
+	}
+	if log := w.rosterd.Log(); strings.Contains(log, "what was written is not there") || !strings.Contains(log, "server_roster=api") {
+		t.Error("the way is given up")
+	}
+}
+
 // A slow API holds up no login for longer than a login can wait, and no other user's for
 // long, and all is written in the end.
 func TestServerRosterAPISlow(t *testing.T) {

@@ -405,7 +405,7 @@ func wantQuietCopy(ctx context.Context, t *testing.T, client harness.Client, wan
 func TestServerRosterRemovedOffline(t *testing.T) { onKept(t, testServerRosterRemovedOffline) }
 
 func testServerRosterRemovedOffline(t *testing.T, srv server) {
-	for name, reported := range map[string]bool{"reported": true, "not reported": false} {
+	for _, name := range []string{"reported", "everybody reported", "not reported"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
@@ -424,8 +424,12 @@ func testServerRosterRemovedOffline(t *testing.T, srv server) {
 			waitSeen(ctx, t, nurse, julietFull, "unavailable")
 
 			w.backend.Set("juliet", contacts("Nurse")) // romeo's own list still has her
-			if reported {
+			switch name {
+			case "reported":
 				w.refresh(ctx, t, "juliet")
+			case "everybody reported":
+				w.refreshAll(ctx, t)
+				w.waitOwn(ctx, t, "juliet", own("Nurse"))
 			}
 			juliet = w.loginPEP(ctx, t, slixmpp, "juliet@example.org/tomb")
 			waitSeen(ctx, t, nurse, juliet.JID(), "available")
@@ -631,9 +635,11 @@ func testServerRosterStoredOtherwise(t *testing.T, srv server) {
 	w.waitOwn(ctx, t, "juliet", items...)
 }
 
-// settled waits until nothing more is written.
+// settled waits until nothing more is written; pushes that the server is to send wait until
+// the ways are known.
 func (w *world) settled(ctx context.Context, t *testing.T) {
 	t.Helper()
+	poll(ctx, t, func() bool { return strings.Contains(w.rosterd.Log(), "msg=ways") }, func() string { return "the ways are not known" })
 	for last := -1; last != w.writes(); {
 		last = w.writes()
 		select {
@@ -819,6 +825,34 @@ func testServerRosterAnswersQueries(t *testing.T, srv server) {
 	waitSeen(ctx, t, romeo, julietFull, "unavailable")
 	wantRoster(ctx, t, juliet)
 	w.wantNoWrites(ctx, t)
+}
+
+// Where the server answers by itself, a contact whom the backend has removed without a report
+// may be shown the user's next login. That ends as soon as rosterd has looked.
+func TestServerRosterAnswersUnreported(t *testing.T) { onKept(t, testServerRosterAnswersUnreported) }
+
+func testServerRosterAnswersUnreported(t *testing.T, srv server) {
+	ctx := bounded(t)
+	w := startKept(t, setup{server: srv, options: harness.ServerOptions{Grants: harness.Grants{NoDelegation: true}}})
+	w.lists("Juliet", "Romeo", "Nurse")
+	w.refresh(ctx, t, "juliet", "romeo", "nurse")
+	for _, user := range []string{"juliet", "romeo", "nurse"} {
+		w.waitOwn(ctx, t, user, w.backend.Items(user)...)
+	}
+	romeo := w.loginPEP(ctx, t, slixmpp, romeoFull)
+	nurse := w.loginPEP(ctx, t, slixmpp, "nurse@example.org/kitchen")
+	w.backend.Set("juliet", contacts("Nurse")) // romeo's own list still has her
+	juliet := w.loginPEP(ctx, t, slixmpp, julietFull)
+	waitSeen(ctx, t, romeo, julietFull, "unavailable")
+	w.waitOwn(ctx, t, "juliet", own("Nurse"))
+	show(t, juliet, "away")
+	waitSeen(ctx, t, nurse, julietFull, "away")
+	handled(ctx, t, romeo)
+	if got := seen(romeo, julietFull); got != "unavailable" {
+		t.Errorf("romeo sees %q", got)
+	}
+	wantRoster(ctx, t, juliet, item("Nurse"))
+	w.waitOwn(ctx, t, "romeo", own("Juliet"), own("Nurse"))
 }
 
 // At the first installation, or after the state was lost, one empty answer of the backend

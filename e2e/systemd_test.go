@@ -246,11 +246,13 @@ func TestInstalled(t *testing.T) {
 	backend := startBackend(t)
 	backend.RequireHeader("Authorization", "Bearer of the backend")
 	backend.Set("juliet", contacts("Romeo"))
-	for name, content := range map[string]string{"contacts-token": "of the backend\n", "refresh-token": "of the callers\n", "refresh.crt": string(pair.Cert), "refresh.key": string(pair.Key)} {
+	for name, content := range map[string]string{"contacts-token": "of the backend\n", "refresh-token": "of the callers\n", "ejabberd-token": "of ejabberd\n", "refresh.crt": string(pair.Cert), "refresh.key": string(pair.Key)} {
 		write(t, filepath.Join(i.root, "etc/rosterd", name), []byte(content))
 	}
 	refresh := freeport.Of(t)
-	s := i.start(t, offered(i.unit), "ROSTERD_XMPP_ADDRESS="+prosody.ComponentAddress(), "ROSTERD_REFRESH_LISTEN="+refresh, "ROSTERD_CONTACTS_URL="+backend.URL())
+	withToken := regexp.MustCompile(`(?m)^.*ejabberd-password.*$`).ReplaceAllString(offered(i.unit), "") // one of the two
+	s := i.start(t, withToken, "ROSTERD_XMPP_ADDRESS="+prosody.ComponentAddress(), "ROSTERD_REFRESH_LISTEN="+refresh, "ROSTERD_CONTACTS_URL="+backend.URL(),
+		"ROSTERD_EJABBERD_API_URL=http://127.0.0.1:1/api", "ROSTERD_XMPP_SERVER_ROSTER=off")
 	s.ready(ctx, t, func() {
 		w := &world{server: prosody, backend: backend}
 		wantRoster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/balcony"), item("Romeo"))
@@ -258,7 +260,7 @@ func TestInstalled(t *testing.T) {
 			wantCode(ctx, t, &tls.Config{RootCAs: ca.Pool}, "https://"+refresh+refreshPath, token, want)
 		}
 	})
-	if log := s.log.String(); strings.Contains(log, "of the backend") || strings.Contains(log, "change-me") {
+	if log := s.log.String(); strings.Contains(log, "of the backend") || strings.Contains(log, "of ejabberd") || strings.Contains(log, "change-me") {
 		t.Errorf("a secret in the log:\n%s", log)
 	}
 }

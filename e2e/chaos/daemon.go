@@ -18,6 +18,9 @@ type daemon struct {
 	pair    bool                   // one of two instances
 	options harness.RosterdOptions // of each life
 	journal *journal
+	forgot  func() // is called when a life has ended that had not written what it told
+
+	starting sync.Mutex // one life at a time
 
 	mu      sync.Mutex
 	rosterd *harness.Rosterd // guarded by mu, as all below; nil while none runs
@@ -26,8 +29,13 @@ type daemon struct {
 	logs    sync.WaitGroup
 }
 
-// start begins a life, unless there are to be no more.
+// start begins a life, unless there is one, or are to be no more.
 func (d *daemon) start() error {
+	d.starting.Lock()
+	defer d.starting.Unlock()
+	if d.current() != nil {
+		return nil // who has given way was started again meanwhile
+	}
 	r, err := harness.StartRosterd(d.options)
 	if err != nil {
 		return err
@@ -108,7 +116,19 @@ func (d *daemon) kill() {
 	if r := d.take(); r != nil {
 		d.journal.note("%s: killed", d.name)
 		r.Kill()
+		d.forgets(r)
 	}
+}
+
+// forgets notes whether a life that has ended had not written what it told, as it could not
+// reach the database.
+func (d *daemon) forgets(r *harness.Rosterd) {
+	log := r.Log()
+	if !d.pair || strings.LastIndex(log, "state cannot be written") <= strings.LastIndex(log, "state is written again") {
+		return
+	}
+	d.journal.note("%s: has not written what it told", d.name)
+	d.forgot()
 }
 
 // stop ends the life in order.
@@ -132,8 +152,10 @@ func (d *daemon) stop(ctx context.Context) {
 	}
 	if took := time.Since(began); err != nil || code != 0 || took > 10*time.Second {
 		d.journal.violation("rosterd has ended with code %d after %v, %v", code, took.Round(time.Millisecond), err)
+		r.Signal(syscall.SIGQUIT) // if it hangs, it says where
 	}
 	d.journal.note("rosterd: has stopped")
+	d.forgets(r)
 }
 
 // fillDisk lets nothing be written to a file for a time. It begins once rosterd has

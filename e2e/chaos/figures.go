@@ -30,6 +30,7 @@ type Figures struct {
 	Unanswered int           // that a client gave up
 	Pushes     int           // that clients have received
 	Removed    int           // of these, removals
+	Anew       int           // clients that logged in anew, as an instance ended without its database
 	Written    int           // items of the server's own rosters, as far as they were counted
 	Slowest    time.Duration // from when it was quiet until every client was in line
 	SlowestIn  string        // the run
@@ -72,7 +73,7 @@ func (f *Figures) Add(o *Figures) {
 
 func (f *Figures) counts() []*int {
 	return []*int{&f.Runs, &f.Changes, &f.Refreshes, &f.Lost, &f.Doubled, &f.Fetches, &f.Logins, &f.Logouts, &f.Cuts,
-		&f.Queries, &f.Answers, &f.Refused, &f.Unanswered, &f.Pushes, &f.Removed, &f.Written, &f.Violations}
+		&f.Queries, &f.Answers, &f.Refused, &f.Unanswered, &f.Pushes, &f.Removed, &f.Anew, &f.Written, &f.Violations}
 }
 
 // Print writes the figures for people.
@@ -97,5 +98,8 @@ func (f *Figures) Print(w io.Writer, title string) {
 		fmt.Fprintf(w, "; %d items of the server's own rosters written", f.Written)
 	}
 	fmt.Fprintln(w)
+	if f.Anew > 0 {
+		fmt.Fprintf(w, "  %d clients had to log in anew, as an instance had ended that could not write what it told them\n", f.Anew)
+	}
 	fmt.Fprintf(w, "  slowest convergence %s (%s)\n", f.Slowest.Round(time.Millisecond), f.SlowestIn)
 }

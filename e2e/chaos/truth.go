@@ -154,6 +154,18 @@ func (t *truth) wants(user string, has items) string {
 	return differs(t.accounts[user].now, has)
 }
 
+// has says whether a client's roster has all that the backend's has.
+func (t *truth) has(user string, roster items) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for jid, item := range t.accounts[user].now {
+		if roster[jid] != item {
+			return false
+		}
+	}
+	return true
+}
+
 func differs(want, has items) string {
 	var differs []string
 	for jid, item := range want {

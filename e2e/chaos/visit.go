@@ -21,6 +21,7 @@ type visit struct {
 	refused  bool            // the last one was answered with an error
 	settled  map[string]bool // ids of queries that were answered
 	over     bool
+	forgot   bool // an instance has ended that had not written what it told
 }
 
 func (v *visit) String() string { return fmt.Sprintf("%s, visit %d", v.device, v.number) }
@@ -162,4 +163,13 @@ func (v *visit) steady(contacts int) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.answered && !v.over && len(v.roster) >= contacts
+}
+
+// keeps reports whether the client differs only in contacts that are no more, of which an
+// instance may have told it that did not write so: it has them until it logs in anew, see
+// docs/high-availability.md.
+func (v *visit) keeps() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.forgot && v.answered && !v.over && v.world().truth.has(v.device.user, v.roster)
 }

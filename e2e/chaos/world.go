@@ -149,7 +149,7 @@ func build(o Options, p *plan) (w *world, err error) {
 			delete(settings, "state.path")
 			settings["state.url"] = w.database.At(w.toDatabase[i].Address(), "postgres")
 		}
-		d := &daemon{name: name, pair: o.Pair, journal: w.journal, options: harness.RosterdOptions{
+		d := &daemon{name: name, pair: o.Pair, journal: w.journal, forgot: w.forgot, options: harness.RosterdOptions{
 			Binary: binary, ContactsURL: "http://" + w.toBackend.Address() + "/contacts/%s", Settings: settings,
 		}}
 		closers = append(closers, d.close)
@@ -366,6 +366,8 @@ func (w *world) converge(ctx context.Context, o Options) error {
 			w.figures.Slowest = time.Since(began)
 			w.journal.note("all clients are in line, %v after the last fault", w.figures.Slowest.Round(time.Millisecond))
 			return w.linger(ctx)
+		case time.Since(reported) > limit && w.logInAnew():
+			reported = time.Now()
 		case time.Since(reported) > limit:
 			for _, line := range w.late(ctx, maxViolations) {
 				w.journal.violation("not in line %v after the last fault: %s", limit, line)
@@ -385,6 +387,34 @@ func (w *world) converge(ctx context.Context, o Options) error {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+}
+
+// logInAnew has those clients log in anew that keep what an instance told them that could not
+// write it, and reports whether there are any.
+func (w *world) logInAnew() (some bool) {
+	for _, d := range w.devices {
+		v, _ := d.now()
+		if v == nil || d.differs() == "" || !v.keeps() {
+			continue
+		}
+		some = true
+		w.journal.note("%s: keeps what nobody knows of: it logs in anew", v)
+		w.figures.count(&w.figures.Anew)
+		d.order(order{how: inOrder})
+		d.order(order{online: true})
+	}
+	return some
+}
+
+// forgot notes that an instance has ended that had not written what it told.
+func (w *world) forgot() {
+	for _, d := range w.devices {
+		if v, _ := d.now(); v != nil {
+			v.mu.Lock()
+			v.forgot = true
+			v.mu.Unlock()
 		}
 	}
 }

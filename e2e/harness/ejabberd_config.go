@@ -30,8 +30,8 @@ type EjabberdOptions struct {
 // Who may call the API, for [EjabberdOptions].
 const (
 	ByAddress = "{ip: 127.0.0.0/8}"
-	// ByAccount is rosterd@example.org with their password or a token, and needs the
-	// access rule configure from 26.07 on.
+	// ByAccount is rosterd@example.org with their password or a token, see [Server.Token], and
+	// needs the access rule configure from 26.07 on.
 	ByAccount = "{access: {allow: {user: rosterd@example.org}}, oauth: {scope: [get_roster, add_rosteritem, delete_rosteritem], access: {allow: {user: rosterd@example.org}}}}"
 )
 
@@ -64,6 +64,7 @@ modules:
   mod_disco: {}
   mod_roster: {versioning: true, access: %s}
   mod_ping: {}
+  mod_version: {}
   mod_privacy: {}
   mod_blocking: {}
 %s
@@ -97,11 +98,12 @@ func (o EjabberdOptions) api(s *Server) string {
 		return ""
 	}
 	return fmt.Sprintf(`  - {port: %d, ip: "127.0.0.1", module: ejabberd_http, request_handlers: {"/api": mod_http_api}}
+oauth_access: {allow: {user: rosterd@example.org}}
 api_permissions:
   rosterd:
     from: mod_http_api
     who: %s
-    what: [get_roster, add_rosteritem, delete_rosteritem, send_stanza]
+    what: [get_roster, add_rosteritem, delete_rosteritem, send_stanza, srg_create, srg_user_add]
 `, s.api, o.API)
 }
 
@@ -151,7 +153,33 @@ func (o EjabberdOptions) prologue() string {
 	for _, a := range o.accounts() {
 		fmt.Fprintf(&b, "ejabberd_auth:try_register(%s,%s,%s), ", erlangBinary(a.local), erlangBinary(a.host), erlangBinary(a.password))
 	}
+	if o.API == ByAccount { // what ejabberdctl would do
+		fmt.Fprintf(&b, `catch ejabberd_ctl:process(["oauth_issue_token","rosterd@example.org","%s","%s"]), `, tokenSeconds,
+			strings.Join([]string{"get_roster", "add_rosteritem", "delete_rosteritem"}, scopeSeparator(suiteRoot().ejabberdVersion())))
+	}
 	return b.String() + `io:format("` + ejabberdReady + `~n").`
+}
+
+// tokenSeconds is for how long a token is good: a year.
+const tokenSeconds = "31536000"
+
+// scopeSeparator is what oauth_issue_token has between scopes.
+func scopeSeparator(version string) string {
+	if version < "24.02" {
+		return ";"
+	}
+	return ","
+}
+
+// Token is the token that an ejabberd with the API [ByAccount] has issued at its start; "" if
+// it could not, as Debian's ejabberd cannot without the package erlang-p1-oauth2.
+func (s *Server) Token() string {
+	for line := range strings.Lines(s.Log()) {
+		if token, rest, ok := strings.Cut(line, "\t"); ok && strings.Contains(rest, tokenSeconds+" seconds") {
+			return token[strings.LastIndexAny(token, " |")+1:]
+		}
+	}
+	return ""
 }
 
 // erlangBinary writes s as a binary by its bytes, whatever they are.

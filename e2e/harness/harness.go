@@ -48,6 +48,9 @@ func Missing(context.Context) string {
 	if _, err := in.lookPath("erl"); err != nil || in.ejabberdCode() == "" {
 		missing = append(missing, "ejabberd")
 	}
+	if in.glob("/usr/lib/*/lib/p1_oauth2-*") == nil {
+		missing = append(missing, "erlang-p1-oauth2") // without it ejabberd issues no token
+	}
 	if !slixmppThere() {
 		missing = append(missing, "python3-slixmpp")
 	}

@@ -9,12 +9,13 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"rosterd/internal/bubble"
 )
 
 func TestFeed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFeed[int]()
 		go func() {
 			for i := range 10 {
