@@ -314,10 +314,10 @@ func TestServerRosterShared(t *testing.T) {
 		w.waitOwnItems(ctx, t, user, len(items)+len(staff)+1) // and the other of the two
 	}
 	w.settled(ctx, t)
-	before := w.writes()
+	before := w.writes(ctx, t)
 	w.refresh(ctx, t, "juliet")
 	w.settled(ctx, t)
-	if n := w.writes() - before; n > 0 {
+	if n := w.writes(ctx, t) - before; n > 0 {
 		t.Errorf("%d writes though nothing has changed", n)
 	}
 	if log := w.rosterd.Log(); strings.Contains(log, "what was written is not there") || !strings.Contains(log, "server_roster=api") {
@@ -394,10 +394,10 @@ func testServerRosterEditedThroughTheBackend(t *testing.T, srv server) {
 func (w *world) wantNoWrites(ctx context.Context, t *testing.T) {
 	t.Helper()
 	w.settled(ctx, t)
-	before := w.writes()
+	before := w.writes(ctx, t)
 	w.refresh(ctx, t, "juliet")
 	w.settled(ctx, t)
-	if got := w.writes() - before; got > 0 {
+	if got := w.writes(ctx, t) - before; got > 0 {
 		t.Errorf("%d writes though nothing has changed", got)
 	}
 }

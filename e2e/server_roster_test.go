@@ -142,8 +142,12 @@ func (w *world) waitOwnItems(ctx context.Context, t *testing.T, user string, n i
 
 // writes is how often juliet's roster of the server was written to since its start, by
 // items of Prosody's and calls of ejabberd's, of which a removal takes two.
-func (w *world) writes() int {
-	log := w.server.Log()
+func (w *world) writes(ctx context.Context, t *testing.T) int {
+	t.Helper()
+	log, err := w.server.LogSoFar(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return strings.Count(log, "Roster set from allowed privileged entity") + len(apiCall.FindAllString(log, -1))
 }
 
@@ -361,25 +365,25 @@ func testServerRosterManyContacts(t *testing.T, srv server) {
 
 	// Nothing is written while nothing changes: neither by a refresh, nor a login, nor a
 	// restart of rosterd, but where writing is how those are told who are in doubt.
-	before := w.writes()
+	before := w.writes(ctx, t)
 	w.refresh(ctx, t, "juliet")
 	roster(ctx, t, w.login(ctx, t, gosrc, "juliet@example.org/phone"))
 	w.settled(ctx, t)
-	if got := w.writes() - before; got != 0 {
+	if got := w.writes(ctx, t) - before; got != 0 {
 		t.Errorf("%d writes for nothing", got)
 	}
 	w.again(ctx, t)
 	wantRoster(ctx, t, juliet, items...)
 	w.settled(ctx, t)
 	if srv.name == "ejabberd" {
-		before = w.writes()
+		before = w.writes(ctx, t)
 	}
 	delete(list, items[7].JID)
 	w.backend.Set("juliet", list)
 	w.refresh(ctx, t, "juliet")
 	w.waitOwn(ctx, t, "juliet", slices.Delete(slices.Clone(items), 7, 8)...)
 	// On ejabberd a removal is two calls, and two more for a client that is in doubt.
-	if got, most := w.writes()-before, map[string]int{"prosody": 1, "ejabberd": 4}[srv.name]; got == 0 || got > most {
+	if got, most := w.writes(ctx, t)-before, map[string]int{"prosody": 1, "ejabberd": 4}[srv.name]; got == 0 || got > most {
 		t.Errorf("%d writes for one change, want %d at most", got, most)
 	}
 }
@@ -566,10 +570,10 @@ func testServerRosterLarge(t *testing.T, srv server) {
 	if err := w.server.SetOwnItems(ctx, "juliet@example.org", had...); err != nil {
 		t.Fatal(err)
 	}
-	before := w.writes()
+	before := w.writes(ctx, t)
 	w.enter(ctx, t, gosrc, julietFull)
 	w.waitOwn(ctx, t, "juliet", items...)
-	if writes := w.writes() - before; writes > 6 {
+	if writes := w.writes(ctx, t) - before; writes > 6 {
 		t.Errorf("%d writes for five differences", writes)
 	}
 }
@@ -611,7 +615,7 @@ func testServerRosterStoredOtherwise(t *testing.T, srv server) {
 		return err == nil && len(has) >= len(items)+len(odd)-4
 	}, func() string { return w.differs(ctx, "juliet", answered) })
 	w.settled(ctx, t)
-	before := w.writes()
+	before := w.writes(ctx, t)
 	for range 3 {
 		w.refresh(ctx, t, "juliet")
 		roster(ctx, t, juliet)
@@ -624,7 +628,7 @@ func testServerRosterStoredOtherwise(t *testing.T, srv server) {
 	if srv.name == "ejabberd" { // where writing is how a client is told that is in doubt after a kill
 		most += len(items) + len(odd)
 	}
-	if got := w.writes() - before; got > most {
+	if got := w.writes(ctx, t) - before; got > most {
 		t.Errorf("%d writes though nothing has changed; %s", got, w.differs(ctx, "juliet", answered))
 	}
 	for jid := range odd {
@@ -640,8 +644,8 @@ func testServerRosterStoredOtherwise(t *testing.T, srv server) {
 func (w *world) settled(ctx context.Context, t *testing.T) {
 	t.Helper()
 	poll(ctx, t, func() bool { return strings.Contains(w.rosterd.Log(), "msg=ways") }, func() string { return "the ways are not known" })
-	for last := -1; last != w.writes(); {
-		last = w.writes()
+	for last, now := -1, w.writes(ctx, t); last != now; now = w.writes(ctx, t) {
+		last = now
 		select {
 		case <-time.After(2 * time.Second): // nothing tells that nothing comes
 		case <-ctx.Done():
@@ -679,18 +683,18 @@ func testServerRosterDomains(t *testing.T, srv server) {
 		t.Errorf("%d contacts", len(answered))
 	}
 	w.waitOwn(ctx, t, "juliet", want...)
-	writes := w.writes()
+	writes := w.writes(ctx, t)
 	w.again(ctx, t) // the server is asked
 	roster(ctx, t, juliet)
 	w.settled(ctx, t)
 	w.wantOwn(ctx, t, "juliet", want...)
-	again := w.writes()
+	again := w.writes(ctx, t)
 	if writes != len(want) || srv.name == "prosody" && again != writes { // ejabberd may push to who is in doubt
 		t.Errorf("%d writes, and then %d", writes, again-writes)
 	}
 	w.refresh(ctx, t, "juliet")
 	w.settled(ctx, t)
-	if now := w.writes(); now != again {
+	if now := w.writes(ctx, t); now != again {
 		t.Errorf("%d more writes", now-again)
 	}
 	w.backend.Set("juliet", harness.Contacts{})

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"rosterd/internal/freeport"
 )
@@ -38,6 +39,23 @@ func (s *Server) SetOwnItems(ctx context.Context, user string, items ...Item) er
 	}
 	return own.setOwnItems(ctx, s, user, items)
 }
+
+// LogSoFar is the server's log with all that it had logged when this was called: what it has
+// done may be seen before the line that says so.
+func (s *Server) LogSoFar(ctx context.Context) (string, error) {
+	own, err := s.own()
+	if err != nil {
+		return "", err
+	}
+	mark := fmt.Sprintf("mark-%06d", marks.Add(1))
+	if _, err := own.ownRoster(ctx, s, mark+"@"+s.opts.Host); err != nil {
+		return "", err
+	}
+	err = s.WaitLog(ctx, mark) // that the mark's roster was asked for
+	return s.Log(), err
+}
+
+var marks atomic.Int64
 
 // ownRosters is a software whose rosters can be read and written.
 type ownRosters interface {

@@ -10,8 +10,9 @@ module:depends("http");
 
 local function read(_, bare)
 	local username, host = jid.split(bare);
+	module:log("info", "the roster of %s is read", bare);
 	local items = array();
-	for contact, item in pairs(rosters.load_roster(username, host)) do
+	for contact, item in pairs(rosters.load_roster(username, host) or {}) do
 		if type(contact) == "string" then
 			local groups = array();
 			for group in pairs(item.groups or {}) do
