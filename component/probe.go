@@ -43,10 +43,12 @@ func (e *unprivileged) Error() string {
 const maxReach = 3
 
 // reach ends a stream if it is not proven that queries of a host reach it, but for the last of some: a probe may be
-// lost in silence. COMPAT ejabberd 26.07.
+// lost in silence. COMPAT ejabberd 26.07. Without an announcement a query that came is no proof: a moment later the
+// server may have taken the delegation away, which is noticed only where probes came.
 func (c *Component) reach(s *stream) {
 	for _, host := range c.opts.Hosts {
-		if g := s.grants.of(host); !g.delegated() && c.reached < maxReach {
+		g := s.grants.of(host)
+		if proven := g.delegated() && (g.probed || g.delegation != ""); !proven && c.reached < maxReach {
 			c.reached++
 			s.end(&unreached{host})
 			return

@@ -259,6 +259,30 @@ func TestQueriesHaveToReachAPair(t *testing.T) {
 	}
 }
 
+// A query that came is no proof for an instance of a pair, as long as no probe did: the server
+// takes the delegation away a moment later. COMPAT ejabberd 26.07, which drops the probes then.
+func TestQueryIsNoProofToAPair(t *testing.T) {
+	r := start(t, only, func(o *Options) {
+		o.Pair = true
+		o.Timing.Reach, o.Timing.MinRetry = time.Second, time.Millisecond
+	})
+	k := r.server.serve()
+	k.send("<iq type='set' id='D' from='example.org' to='contacts.example.org'><delegation xmlns='%s'><forwarded xmlns='urn:xmpp:forward:0'>"+
+		"<iq xmlns='jabber:client' type='get' id='q' from='%s' to='juliet@example.org'><query xmlns='jabber:iq:roster'/></iq></forwarded></delegation></iq>", nsDelegation2, juliet)
+	for connected := time.Now(); ; { // no probe is answered
+		if _, _, err := k.f.Next(); err != nil {
+			break
+		}
+		if time.Since(connected) > 4*time.Second { // it is probed each second
+			t.Fatal("it stays connected")
+		}
+	}
+	r.server.serve()
+	if log := r.log.String(); !strings.Contains(log, "roster queries arrive") || !strings.Contains(log, "roster queries of example.org do not arrive") {
+		t.Error(log)
+	}
+}
+
 // Nothing is written any more once a component is to cease.
 func TestCease(t *testing.T) {
 	r := start(t, only)
