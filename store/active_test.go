@@ -328,9 +328,7 @@ func TestActiveGoesFirst(t *testing.T) {
 					}
 					leases <- l
 				}()
-				for !until(other.Err()) { // nobody says when; the test's own limit ends it
-					time.Sleep(time.Millisecond)
-				}
+				await(t, "the other one stands by as it should", func() bool { return until(other.Err()) })
 			}
 			reached := func(err error) bool { return err == nil }
 			away := func(err error) bool { return errors.Is(err, ErrAway) }
