@@ -146,10 +146,14 @@ func yaml(v any) string {
 // ejabberdReady is the line that [EjabberdOptions.prologue] ends with.
 const ejabberdReady = "harness: ejabberd is ready"
 
+// wholeLog has Erlang write every line: as set, it drops those beyond 500 a second.
+const wholeLog = "logger:update_handler_config(default, config, #{burst_limit_enable => false, drop_mode_qlen => 100000, flush_qlen => 100000}), "
+
 // prologue is the Erlang program that runs once ejabberd has started: it makes
 // the accounts, which may be there already.
 func (o EjabberdOptions) prologue() string {
 	var b strings.Builder
+	b.WriteString(wholeLog)
 	for _, a := range o.accounts() {
 		fmt.Fprintf(&b, "ejabberd_auth:try_register(%s,%s,%s), ", erlangBinary(a.local), erlangBinary(a.host), erlangBinary(a.password))
 	}
