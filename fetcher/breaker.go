@@ -108,6 +108,13 @@ func (b *breaker) admits(ctx context.Context, user jid.JID) (generation uint64, 
 	return b.generation, !b.open
 }
 
+// isOpen reports whether no request may begin now but a probe.
+func (b *breaker) isOpen() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
+}
+
 // unchanged reports whether the breaker has neither opened nor closed since a generation.
 func (b *breaker) unchanged(generation uint64) bool {
 	b.mu.Lock()

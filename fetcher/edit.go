@@ -58,9 +58,12 @@ func (f *Fetcher) Edit(ctx context.Context, user jid.JID, c roster.Change) error
 	if failure != nil {
 		return failure
 	}
+	// net/http would send it again on a new connection: by HTTP/1 with such a field, and by
+	// HTTP/2 with a body that it can read again.
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
-		delete(req.Header, name) // with one, net/http would send it again on a new connection
+		delete(req.Header, name)
 	}
+	req.GetBody = nil
 	if err := f.edits.Acquire(ctx, 1); err != nil {
 		return contextError(err, "timed out while it waited for other edits")
 	}
@@ -70,7 +73,7 @@ func (f *Fetcher) Edit(ctx context.Context, user jid.JID, c roster.Change) error
 		return contextError(err, "timed out while it waited for fetches")
 	}
 	defer release()
-	if _, ok := f.breaker(req.URL).admits(ctx, user); !ok {
+	if f.breaker(req.URL).isOpen() {
 		return circuitOpen()
 	}
 	f.options.Metrics.InFlight.Inc()

@@ -13,6 +13,7 @@ import (
 
 	"rosterd/internal/bubble"
 	"rosterd/internal/leak"
+	"rosterd/jid"
 	"rosterd/roster"
 )
 
@@ -202,6 +203,31 @@ func TestEditWhileTheBackendIsDown(t *testing.T) {
 		before := s.count()
 		if err, _ := b.Edit(t.Context(), juliet, rename).(*Error); err == nil || err.Result != resultOpen || s.count() != before {
 			t.Errorf("%v, %d requests", err, s.count()-before)
+		}
+	})
+}
+
+// An edit for a domain whose contacts are elsewhere does not keep from being found that this
+// backend is up again.
+func TestEditForContactsElsewhere(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		s, b := newFake(t, always(503), func(o *Options) {
+			o.EditURL = func(string) (string, bool) { return "http://backend.test/edit", true }
+			o.URL = func(user jid.JID) (string, error) {
+				if user.Domain() == "example.net" {
+					return "http://elsewhere.test/contacts", nil
+				}
+				return "http://backend.test/contacts", nil
+			}
+		})
+		s.open(t, b)
+		if err, _ := b.Edit(t.Context(), mustParse("juliet@example.net"), rename).(*Error); err == nil || err.Result != resultOpen {
+			t.Error(err)
+		}
+		s.now(200)
+		time.Sleep(2 * openTime)
+		if b.open() != 0 {
+			t.Error("the circuit is open")
 		}
 	})
 }

@@ -57,8 +57,11 @@ func (e *Error) Error() string { return e.text }
 // Unwrap is the context's error, if one ended the fetch.
 func (e *Error) Unwrap() error { return e.cause }
 
-// errTimeout is the cause of a context that ended by the fetch's own timeout.
-var errTimeout = errors.New("fetch timeout")
+// The causes of a context that ended by the fetch's own timeout, and by [onFewConnections].
+var (
+	errTimeout = errors.New("fetch timeout")
+	errReset   = errors.New("reset time and again")
+)
 
 // Is reports whether the failure is target: [roster.ErrUnknownUser] if the status is 404.
 func (e *Error) Is(target error) bool {
@@ -87,6 +90,9 @@ func (f *Fetcher) failure(ctx context.Context, err error) *Error {
 	if context.Cause(ctx) == errTimeout {
 		return &Error{Result: resultTimeout, text: fmt.Sprintf("timed out after %v", f.options.Timeout),
 			cause: context.DeadlineExceeded, down: true}
+	}
+	if context.Cause(ctx) == errReset {
+		return &Error{Result: resultReset, text: "connection reset"}
 	}
 	if ended := ctx.Err(); ended != nil {
 		return contextError(ended, "timed out")

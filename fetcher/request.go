@@ -9,9 +9,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"rosterd/jid"
@@ -26,6 +28,9 @@ const (
 	// How much of a useless body is read, and how long, to keep its connection.
 	drainBytes = 64 << 10
 	drainTime  = 100 * time.Millisecond
+
+	// On how many new connections net/http sends a request by itself.
+	maxConnections = 2
 )
 
 // response is what a backend has answered.
@@ -149,9 +154,10 @@ func pause(ctx context.Context) bool {
 // It calls RoundTrip instead of [http.Client.Do], which would follow redirects
 // and wrap errors together with the URL.
 func (f *Fetcher) roundTrip(ctx context.Context, req *http.Request) (got response, failure *Error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, end := context.WithCancelCause(ctx)
+	cancel := func() { end(nil) }
 	defer cancel()
-	resp, err := f.transport.Load().RoundTrip(req.WithContext(ctx))
+	resp, err := f.transport.Load().RoundTrip(req.WithContext(onFewConnections(ctx, end)))
 	if err != nil {
 		return got, f.failure(ctx, err)
 	}
@@ -181,6 +187,18 @@ func (f *Fetcher) roundTrip(ctx context.Context, req *http.Request) (got respons
 		return got, &Error{Result: resultInvalid, text: "not JSON, and the answer has a content coding other than gzip"}
 	}
 	return got, nil
+}
+
+// onFewConnections has end be called when a request is sent on too many new connections. By
+// HTTP/2, net/http sends it again, for ever and without a pause, if its stream is reset with
+// PROTOCOL_ERROR or REFUSED_STREAM.
+func onFewConnections(ctx context.Context, end context.CancelCauseFunc) context.Context {
+	var connections atomic.Int32
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		if !got.Reused && connections.Add(1) > maxConnections {
+			end(errReset)
+		}
+	}})
 }
 
 // drain reads a bounded rest of body: only a connection whose answer was read
