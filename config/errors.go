@@ -28,6 +28,7 @@ func problem(key, wants, got string) error {
 const (
 	maxShown = 80        // how many bytes of a wrong value an error repeats
 	nothing  = "nothing" // how an error shows a value that is not there
+	notShown = "one that is not shown, as it may contain a password"
 )
 
 func clip(s string) string {
@@ -57,10 +58,18 @@ func show(v any) string {
 // all of it if it has user info.
 func showURL(s string) string {
 	if strings.Contains(s, "@") {
-		return "one that is not shown, as it may contain a password"
+		return notShown
 	}
 	if i := strings.IndexAny(s, "?#"); i >= 0 {
 		return show(s[:i]) + " and a query that is not shown"
+	}
+	return show(s)
+}
+
+// showAccount shows a JID of an account, or what stands there, unless a password may be behind it.
+func showAccount(s string) string {
+	if _, err := jid.Parse(s); err != nil && strings.Contains(s, ":") {
+		return notShown
 	}
 	return show(s)
 }

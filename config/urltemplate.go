@@ -41,7 +41,7 @@ const (
 	wantsURL     = "an http or https URL with %s in its path or query"
 	wantsBulkURL = "an http or https URL without %s, as it is for many users at once"
 	wantsEditURL = "an http or https URL without %s, as it is for all users of a domain"
-	wantsAPIURL  = "an http or https URL without %s and %d, as in http://127.0.0.1:5280/api"
+	wantsAPIURL  = "an http or https URL without %s and %d, as in http://127.0.0.1:5281/api"
 	wantsValid   = "a URL with a valid host, port and path (no part of which is '.' or '..')"
 )
 

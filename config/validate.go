@@ -153,7 +153,7 @@ func (c Config) Validate() error {
 	user, err := jid.Parse(a.User)
 	// HTTP ends the name at the first ':' (RFC 7617, section 2).
 	p.want(a.User == "" || err == nil && user.Local() != "" && user.IsBare() && !strings.Contains(a.User, ":"), "ejabberd.api.user",
-		"the JID of an account, as in admin@example.org", show(a.User))
+		"the JID of an account, as in admin@example.org", showAccount(a.User))
 	p.want(isText(a.Password), "ejabberd.api.password", wantsText, "")
 	p.want((a.User == "") == (a.Password == ""), "ejabberd.api.password", "to be set together with ejabberd.api.user", "")
 	p.want(a.URL != "" || a.Token == "" && a.User == "", "ejabberd.api.url", "the URL of ejabberd's HTTP API", nothing)

@@ -47,6 +47,7 @@ func TestValidateByHand(t *testing.T) {
 		{"reached with an empty query", func(c *Config) { c.Refresh.Advertise = "https://rosterd-1?" }, "refresh.advertise: wants " + wantsAdvertise + `, got "https://rosterd-1" and a query that is not shown`},
 		{"reached with a password", func(c *Config) { c.Refresh.Advertise = "https://u:planted@rosterd-1" }, "refresh.advertise: wants " + wantsAdvertise + ", got one that is not shown, as it may contain a password"},
 		{"reached, but alone", func(c *Config) { c.Refresh.Advertise = "https://rosterd-1:5290" }, `refresh.advertise: wants state.url beside it, got "https://rosterd-1:5290"`},
+		{"an account with its password", func(c *Config) { c.Ejabberd.API.User = "admin@example.org:planted" }, "ejabberd.api.user: wants the JID of an account, as in admin@example.org, got one that is not shown, as it may contain a password"},
 		{"bytes below zero", func(c *Config) { c.Refresh.MaxBytes = -1 }, "refresh.max_bytes: wants a number of bytes from 1 to 1073741824, got -1"},
 	}
 	for _, tc := range tests {
