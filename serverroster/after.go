@@ -13,8 +13,16 @@ import (
 
 // What ejabberd does by itself when its own roster is written is not all that is to be done.
 // It pushes the item to each of the user's clients without what it does not take from others
-// (ask, approved), or as it makes it: what it pushed last is not what is true. And it does not
-// fetch a contact's presence for a user who may see them from now on: see probes.go.
+// (ask, approved), or as it makes it: what it pushed last is not what is true. It goes on with
+// what it was asked when nobody waits for the answer any more. And it does not fetch a
+// contact's presence for a user who may see them from now on: see probes.go.
+
+const (
+	// A call that was not answered may be done for so long: longer than the minute for which
+	// ejabberd waits for a database. Meanwhile its user is looked at now and again.
+	lateFor   = 2 * time.Minute
+	lateEvery = 30 * time.Second
+)
 
 // touched is what is known of a contact whom this process wrote, or tried to write, since the
 // user was in step last.
@@ -122,10 +130,21 @@ func (t *turn) correctFailed() {
 	}
 }
 
+// unanswered notes that the server may yet do what it was asked.
+func (t *turn) unanswered() {
+	if t.pushes() {
+		t.j.late = time.Now().Add(lateFor)
+	}
+}
+
+// isLate reports whether the server may yet do what it did not answer.
+func (p *progress) isLate() bool { return time.Now().Before(p.late) }
+
 // checked is when the server was asked last, as it is kept. While the clients are being told
-// what is true, it counts as not asked: should rosterd be killed, that is told again.
+// what is true, or the server may do more, it counts as not asked: should rosterd be killed,
+// that is told, or looked at, again.
 func (t *turn) checked() time.Time {
-	if t.j.owes {
+	if t.j.owes || t.j.isLate() {
 		return time.Time{}
 	}
 	return t.row.Checked

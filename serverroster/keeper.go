@@ -209,17 +209,18 @@ type job struct {
 
 // progress is what turns of a job leave to the next one.
 type progress struct {
-	verify   bool     // what was written is to be seen
-	rounds   int      // how often it was, and was not as written
-	suspects []string // differences that were there before something was written again
-	wrote    bool     // something, since the server was asked last
-	tried    bool     // to prove the way
-	doubted  bool     // counted in doubters
-	began    bool     // there was a turn
-	owes     bool     // the clients are being told what is true
-	yields   bool     // they are being told something: nothing is written until that is over
-	faulty   bool     // what the server has a fault with is written again
-	faults   int      // how often it was, or is
+	verify   bool      // what was written is to be seen
+	rounds   int       // how often it was, and was not as written
+	suspects []string  // differences that were there before something was written again
+	wrote    bool      // something, since the server was asked last
+	tried    bool      // to prove the way
+	doubted  bool      // counted in doubters
+	began    bool      // there was a turn
+	owes     bool      // the clients are being told what is true
+	yields   bool      // they are being told something: nothing is written until that is over
+	faulty   bool      // what the server has a fault with is written again
+	faults   int       // how often it was, or is
+	late     time.Time // until then the server may do what it did not answer
 	touched  map[jid.JID]touched
 }
 
@@ -729,7 +730,7 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 	}
 	if done {
 		j.fails, h.good = 0, j.user
-		if !j.owes && !j.faulty {
+		if !j.owes && !j.faulty && !j.isLate() {
 			j.progress = nil
 		}
 	}
@@ -744,8 +745,10 @@ func (k *Keeper) place(h *host, j *job, done bool, err error) (released []*waite
 		}
 	case j.progress != nil && j.faulty:
 		k.later(h, j, backoff(j.faults))
-	case j.progress != nil: // it owes something, until that is kept
+	case j.progress != nil && j.owes: // until that is kept
 		k.later(h, j, owedAfter)
+	case j.progress != nil:
+		k.later(h, j, lateEvery)
 	default:
 		k.drop(h, j)
 	}

@@ -344,9 +344,10 @@ func TestDoubt(t *testing.T) {
 		w.settle()
 		w.equal(juliet, many(0))
 		// From now on it is known what was written.
+		w.query(juliet, many(3))
+		w.sleep(time.Second)
 		asked := w.rosters.asked
 		doubt(true)
-		w.query(juliet, many(3))
 		w.server.put(juliet, many(30))
 		w.sleep(time.Second)
 		w.again()
@@ -356,6 +357,33 @@ func TestDoubt(t *testing.T) {
 			t.Error("what is known was doubted")
 		}
 	})
+}
+
+// A server that cannot read what it has says at the first look that it has nothing. What is
+// there once it can is doubted as at a first look.
+func TestNothingAtFirst(t *testing.T) {
+	for _, want := range []*roster.Roster{many(0), many(1)} {
+		onDisk(t, func(w *world) {
+			down := true
+			w.server.fails = func(_ jid.JID, item string) error {
+				if item != "" && down {
+					return errors.New("the storage fails")
+				}
+				return nil
+			}
+			w.keep(juliet, want)
+			w.sleep(time.Minute)
+			w.rosters.mu.Lock()
+			w.rosters.doubt = map[jid.JID]bool{juliet: true}
+			w.rosters.mu.Unlock()
+			w.server.put(juliet, many(30))
+			w.server.do(func() { down = false })
+			w.sleep(25 * time.Hour)
+			w.again()
+			w.settle()
+			w.equal(juliet, many(30))
+		})
+	}
 }
 
 // After a restart of the server all are looked at again, those who differ first; after one

@@ -1,6 +1,7 @@
 package serverroster
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -240,4 +241,49 @@ func testPush(t *testing.T, way string) {
 			t.Error("settled by the end")
 		}
 	})
+}
+
+// What ejabberd was asked, and does when nobody waits for the answer any more, is put right:
+// also if rosterd was killed meanwhile, and though somebody logs in before.
+func TestDoneLate(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		onDisk(t, func(w *world) {
+			w.server.do(func() { w.name = "api" })
+			nurse := contacts("nurse@example.org both")
+			w.keep(juliet, nurse)
+			w.settle()
+			unanswered := false
+			w.server.do(func() {
+				w.server.fails = func(_ jid.JID, item string) error {
+					if item != romeo.String() || unanswered {
+						return nil
+					}
+					unanswered = true
+					return context.DeadlineExceeded
+				}
+			})
+			w.keep(juliet, contacts("nurse@example.org both", "romeo@example.org both"))
+			w.sleep(500 * time.Millisecond)
+			w.keep(juliet, nurse) // he is removed while the call is under way
+			w.sleep(500 * time.Millisecond)
+			if killed {
+				w.kill()
+			}
+			for range 10 {
+				if took := w.ask(juliet); took > 0 {
+					t.Errorf("a query waited for %v", took)
+				}
+				w.sleep(4 * time.Second)
+			}
+			w.server.put(juliet, contacts("nurse@example.org both", "romeo@example.org both"))
+			w.sleep(lateEvery)
+			w.equal(juliet, nurse)
+			w.settle()
+			gets := w.server.asked()
+			w.sleep(time.Hour)
+			if n := w.server.asked() - gets; n > 0 {
+				t.Errorf("asked %d times more", n)
+			}
+		})
+	}
 }

@@ -191,8 +191,12 @@ func (t *turn) load() (ask bool) {
 		row = store.ServerRoster{}
 	}
 	t.killed = (row.Writing || row.JID != "" && row.Checked.IsZero()) && !t.j.began
+	if t.killed {
+		t.unanswered()
+	}
 	t.j.began, t.j.owes, t.j.yields = true, false, false
-	t.row, t.kept, t.unknown = row, row, row.JID == "" || row.Residue == noAccount
+	// A server that cannot read what it has may say that it has nothing.
+	t.row, t.kept, t.unknown = row, row, row.JID == "" || row.Items == 0 || row.Residue == noAccount
 	t.row.JID = t.j.user.String()
 	if row.Residue == noAccount {
 		t.row.Residue = ""
@@ -279,7 +283,7 @@ func (t *turn) judge(changes []roster.Change, name string) {
 func (t *turn) write(changes []roster.Change) (left, over bool, err error) {
 	if !t.row.Writing { // a kill does not lose that
 		t.row.Writing = true
-		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Residue: t.row.Residue}
+		t.kept = store.ServerRoster{JID: t.row.JID, Checked: t.row.Checked, Writing: true, Items: t.have.Len(), Residue: t.row.Residue}
 		kept := make(chan struct{})
 		t.Store.PutServerRoster(t.kept, func() { close(kept) })
 		<-kept
@@ -359,6 +363,9 @@ func (t *turn) set(portion []roster.Change, had []roster.Item) error {
 	t.Metrics.Items.WithLabelValues(resultRemoved).Add(float64(removed))
 	t.Metrics.Items.WithLabelValues(resultWritten).Add(float64(len(confirmed) - removed))
 	t.Metrics.Items.WithLabelValues(resultRefused).Add(float64(refused))
+	if err != nil {
+		t.unanswered()
+	}
 	if err != nil && !errors.Is(err, errStopping) {
 		t.Metrics.Items.WithLabelValues(resultFailed).Add(float64(max(0, len(portion)-len(confirmed)-refused)))
 	}
