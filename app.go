@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -464,21 +465,24 @@ func (r refresher) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]er
 	if !r.a.working.Load() {
 		return nil, roster.ErrNotConnected
 	}
-	return r.a.manager.Refresh(ctx, users)
+	failed, err := r.a.manager.Refresh(ctx, users)
+	return failed, cmp.Or(r.a.pair.answers(ctx), err)
 }
 
 func (r refresher) RefreshLater(ctx context.Context, users []jid.JID) error {
 	if !r.a.working.Load() {
 		return roster.ErrNotConnected
 	}
-	return r.a.manager.RefreshLater(ctx, users)
+	err := r.a.manager.RefreshLater(ctx, users)
+	return cmp.Or(r.a.pair.answers(ctx), err)
 }
 
 func (r refresher) RefreshAll(ctx context.Context, domain string) (int, error) {
 	if !r.a.working.Load() {
 		return 0, roster.ErrNotConnected
 	}
-	return r.a.manager.RefreshAll(ctx, domain)
+	n, err := r.a.manager.RefreshAll(ctx, domain)
+	return n, cmp.Or(r.a.pair.answers(ctx), err)
 }
 
 // stopHTTP lets requests in flight end, then ends them, and waits for that.

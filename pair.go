@@ -20,7 +20,8 @@ import (
 const (
 	tellWithin = 4 * time.Second // before this instance goes on, as the other may be gone
 	handWithin = 5 * time.Second // that one waits to be asked for what it could not write
-	tellFor    = 2 * time.Minute // and afterwards, as it may have been cut off
+	tellFor    = 2 * time.Minute // it is told each second afterwards, as it may have been cut off
+	tellSeldom = 5 * time.Second // and then so often
 	lookAfter  = time.Second     // how often is looked whether who was passed a refresh is active
 	someUsers  = 10_000          // that are entered, or refreshed for having been, at a time
 	readAfter  = time.Second     // what could not be read when this instance took over is read again
@@ -103,6 +104,15 @@ func (p *pair) confirm() func(context.Context) error {
 	return p.lease.Confirm
 }
 
+// answers returns an error unless this instance may answer for what it was told, as the active
+// one: who was paused may not be that any more, and what it keeps in memory is lost.
+func (p *pair) answers(ctx context.Context) error {
+	if p != nil && p.lease.Confirm(ctx) != nil {
+		return roster.ErrNotKept
+	}
+	return nil
+}
+
 // takeOver makes this instance, which has the lease, work. If the database goes away before it
 // does, nobody was told anything yet: it is called with the lease again.
 func (a *app) takeOver(l *store.Lease) error {
@@ -168,51 +178,89 @@ func (a *app) open(l *store.Lease, cfg config.Config, doubtful bool, left []byte
 // has answered, as it may be cut off from the database alone. Who refuses the connection has ended
 // most likely; if not, something between the two refuses it for now.
 func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
+	if url == "" || url == p.advertise { // it was this one
+		return refresh.Left{}, p.lease.Doubtful()
+	}
+	lease := p.lease
 	once := func() (refresh.Left, error) {
 		ctx, cancel := context.WithTimeout(p.ends, tellWithin)
 		defer cancel()
-		return p.peer.Tell(ctx, url, p.lease.Term)
-	}
-	if url == "" || url == p.advertise { // it was this one
-		return refresh.Left{}, p.lease.Doubtful()
+		return p.peer.Tell(ctx, url, lease.Term)
 	}
 	left, err := once()
 	switch {
 	case err == nil && left.Unknown: // it has ended
-		return left, p.lease.Doubtful()
+		return left, lease.Doubtful()
 	case err == nil:
 		return left, left.Lost
-	case errors.Is(err, syscall.ECONNREFUSED):
-		doubtful = p.lease.Doubtful()
-	default:
-		p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
-		doubtful = true
 	}
-	p.running.Go(func() {
-		for begun := time.Now(); time.Since(begun) < tellFor; {
-			select {
-			case <-p.ends.Done():
-				return
-			case <-time.After(lookAfter):
-			}
-			late, err := once()
-			if err == nil && !late.Unknown {
-				p.catchUp()
-			}
-			if err == nil {
-				return
-			}
-		}
-	})
-	return refresh.Left{}, doubtful
+	refused := errors.Is(err, syscall.ECONNREFUSED)
+	if !refused {
+		p.log.Warn("the instance that was active does not answer: all that clients were told is in doubt", "advertise", url, "err", err)
+	}
+	p.running.Go(func() { p.tellAgain(lease, refused, once) })
+	return refresh.Left{}, !refused || lease.Doubtful()
 }
 
-// catchUp refreshes everybody: the instance before was active until now, as far as it
-// knew, and may have been told since of changes that it has answered for.
-func (p *pair) catchUp() {
-	if !p.working.Load() {
-		return // all are brought up to date once it is
+// tellAgain tells the instance before until it answers, or until this one is not the active one
+// any more. refused says that it has ended most likely. If not, it was active until it answers,
+// as far as it knew, or until it ended.
+func (p *pair) tellAgain(lease *store.Lease, refused bool, once func() (refresh.Left, error)) {
+	for begun := time.Now(); ; {
+		pause := lookAfter
+		if time.Since(begun) > tellFor {
+			pause = tellSeldom
+		}
+		select {
+		case <-p.ends.Done():
+			return
+		case <-lease.Lost():
+			return
+		case <-time.After(pause):
+		}
+		late, err := once()
+		answered, lived := err == nil, !refused
+		refused = errors.Is(err, syscall.ECONNREFUSED)
+		if answered && (lived || !late.Unknown) || refused && lived {
+			p.tookLate(late)
+		}
+		if answered {
+			return
+		}
 	}
+}
+
+// tookLate takes over from the instance before what it has told and heard since this one is the
+// active one.
+func (p *pair) tookLate(left refresh.Left) {
+	for !p.working.Load() { // all are brought up to date once it is, but for what was told
+		select {
+		case <-p.ends.Done():
+			return
+		case <-time.After(lookAfter):
+		}
+	}
+	var told []store.User
+	if left.Unwritten != nil {
+		var err error
+		if told, err = store.HandedUsers(left.Unwritten); err != nil {
+			p.log.Error("what the instance that was active has handed over cannot be read", "err", err)
+		}
+	}
+	for _, user := range told {
+		if err := p.manager.ToldElsewhere(user); err != nil {
+			p.log.Error("what the instance that was active has told a user cannot be read", "user", user.JID, "err", err)
+		}
+	}
+	if left.Lost {
+		p.log.Error("the instance that was active cannot say all that it told: some clients may show contacts that are no more until their next login")
+	}
+	p.catchUp(len(told))
+}
+
+// catchUp refreshes everybody: the instance before may have been told of changes that it has
+// answered for.
+func (p *pair) catchUp(told int) {
 	users := 0
 	for _, host := range p.cfg.Load().XMPP.Hosts {
 		n, err := p.manager.RefreshAll(p.ends, host)
@@ -220,7 +268,7 @@ func (p *pair) catchUp() {
 			p.log.Error("that all are to be refreshed once more cannot be kept", "host", host, "err", err)
 		}
 	}
-	p.log.Warn("the instance that was active has ended only now: all are refreshed once more", "users", users)
+	p.log.Warn("the instance that was active has ended only now: all are refreshed once more", "users", users, "told_by_it", told)
 }
 
 // told is told that another instance is active, and returns what this one leaves when its

@@ -123,10 +123,10 @@ func TestTheOneBeforeEndsLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	var working atomic.Bool
+	var working, again atomic.Bool // again: it was started again
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if working.Load() {
-			_, _ = w.Write([]byte(`{"status": "ok", "left": {}}`))
+			fmt.Fprintf(w, `{"status": "ok", "left": {"unknown": %t}}`, again.Load())
 		} else { // nobody knows that it lives
 			w.WriteHeader(http.StatusBadGateway)
 		}
@@ -136,6 +136,19 @@ func TestTheOneBeforeEndsLate(t *testing.T) {
 		defer before.Close()
 		working.Store(false)
 		endsLate(t, server, before.URL, true, func() { working.Store(true) })
+	})
+	t.Run("it is started again", func(t *testing.T) {
+		before := httptest.NewServer(answer)
+		defer before.Close()
+		working.Store(false)
+		again.Store(true)
+		defer again.Store(false)
+		endsLate(t, server, before.URL, true, func() { working.Store(true) })
+	})
+	t.Run("its port is closed afterwards", func(t *testing.T) {
+		before := httptest.NewServer(answer)
+		working.Store(false)
+		endsLate(t, server, before.URL, true, before.Close)
 	})
 	t.Run("its port is closed", func(t *testing.T) {
 		address := freeport.Of(t)
@@ -206,6 +219,16 @@ func endsLate(t *testing.T, server *pgserver.Server, url string, doubtful bool, 
 			t.Fatalf("nobody is refreshed:\n%s", log.text.String())
 		}
 	}
+}
+
+// An instance that has lost its lease tells nobody any more that it is active.
+func TestTellsNobodyWithoutALease(t *testing.T) {
+	a, _, lease := withLease(t)
+	lease.Lose()
+	a.pair.tellAgain(lease, false, func() (refresh.Left, error) {
+		t.Error("it tells")
+		return refresh.Left{}, errors.New("no answer")
+	})
 }
 
 // instance is one of a pair, which does not stand by yet.

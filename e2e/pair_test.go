@@ -1,12 +1,15 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
+	"net/url"
 	"os/exec"
 	"strings"
 	"sync"
@@ -284,6 +287,48 @@ func testPairPaused(t *testing.T, srv server) {
 	waitBrought(ctx, t, juliet, removed("Romeo"))
 }
 
+// What waits for an instance that was paused is not answered for when it wakes up, and another
+// one is active.
+func TestPairWoken(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"", "?all=example.org"} {
+		t.Run(call, func(t *testing.T) {
+			t.Parallel()
+			ctx := bounded(t)
+			w := start(t, setup{server: prosody, own: true, settings: map[string]any{"state.url": stateURL(ctx, t), "xmpp.server_roster": "off"}})
+			both := w.twin(ctx, t, nil)
+			w.rosterd.Signal(syscall.SIGSTOP)
+			if err := both.other.WaitLog(ctx, "this instance is the active one"); err != nil {
+				t.Fatal(err)
+			}
+			at, err := url.Parse(w.rosterd.RefreshURL() + call)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", at.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			body := `["juliet"]`
+			if call != "" {
+				body = ""
+			}
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", at.RequestURI(), at.Host, len(body), body)
+			w.rosterd.Signal(syscall.SIGCONT)
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil { // no answer: to be repeated, too
+				return
+			}
+			defer resp.Body.Close()
+			var answer struct{ Retry bool }
+			if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil || resp.StatusCode != http.StatusServiceUnavailable || !answer.Retry {
+				t.Errorf("answered %d, %+v, %v", resp.StatusCode, answer, err)
+			}
+		})
+	}
+}
+
 // The database is away: the active one goes on from memory, and stays active. What it told
 // is written when the database is back.
 func TestPairWithoutDatabase(t *testing.T) { onServers(t, testPairWithoutDatabase) }
@@ -392,4 +437,52 @@ func testPairCut(t *testing.T, srv server) {
 			wantRoster(ctx, t, juliet, item("Romeo"), item("Nurse"))
 		})
 	}
+}
+
+// The active one is cut off from the database and from the other one, and goes on. When it is
+// reached, it hands over what it told meanwhile, and nobody keeps what is no more.
+func TestPairCutFromBoth(t *testing.T) { onServers(t, testPairCutFromBoth) }
+
+func testPairCutFromBoth(t *testing.T, srv server) {
+	ctx := bounded(t)
+	s, err := postgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	postgresUsed.Store(true)
+	name, err := s.Database(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := freeport.Of(t)
+	var database, peer *harness.Relay
+	for target, relay := range map[string]**harness.Relay{s.Address(): &database, listen: &peer} {
+		if *relay, err = harness.StartRelay(target); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup((*relay).Close)
+	}
+	w := start(t, setup{server: srv, own: true, settings: map[string]any{
+		"state.url": s.At(database.Address(), name), "refresh.listen": listen, "refresh.advertise": "http://" + peer.Address()}})
+	both := w.twin(ctx, t, map[string]any{"state.url": s.At(s.Address(), name), "refresh.listen": freeport.Of(t), "refresh.advertise": nil})
+	peer.Refuse()
+	database.Refuse()
+	database.Cut()
+	w.backend.Set("mercutio", contacts("Romeo", "Paris"))
+	mercutio := w.login(ctx, t, gosrc, "mercutio@example.org/street")
+	wantRoster(ctx, t, mercutio, item("Romeo"), item("Paris"))
+	if err := both.other.WaitLog(ctx, "this instance is the active one"); err != nil {
+		t.Fatal(err)
+	}
+	w.backend.Set("mercutio", contacts("Romeo"))
+	if err := peer.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	if code, err := w.rosterd.WaitExit(ctx); code != 1 || err != nil {
+		t.Errorf("exit code %d, %v:\n%s", code, err, w.rosterd.Log())
+	}
+	both.swap(ctx, t)
+	waitBrought(ctx, t, mercutio, removed("Paris"))
+	waitServed(ctx, t, mercutio)
+	wantRoster(ctx, t, mercutio, item("Romeo"))
 }

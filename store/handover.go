@@ -73,6 +73,25 @@ func (s *Store) Unwritten() ([]byte, error) {
 	return b.Bytes(), errors.Join(err, failed)
 }
 
+// HandedUsers are the users in what another instance has handed over, see [Store.Unwritten],
+// for one that works already. Those without a Roster have no Version either.
+func HandedUsers(data []byte) (all []User, err error) {
+	var changes []handed
+	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&changes); err != nil {
+		return nil, err
+	}
+	for _, h := range changes {
+		if h.User == nil {
+			continue
+		}
+		if h.User.Roster == nil {
+			h.User.Version = ""
+		}
+		all = append(all, *h.User)
+	}
+	return all, nil
+}
+
 // adopt puts what another instance has handed over.
 func (s *Store) adopt(data []byte) error {
 	var all []handed

@@ -83,10 +83,11 @@ type (
 		approve bool
 		decided chan<- error // capacity 1
 	}
-	viewEvent     struct{ seen chan<- View }   // somebody looks; capacity 1
-	ownEvent      struct{ has *roster.Roster } // the server's own roster may not be replaced
-	notedEvent    struct{}                     // others said something, see notes
-	stoppingEvent struct{}
+	viewEvent      struct{ seen chan<- View }   // somebody looks; capacity 1
+	ownEvent       struct{ has *roster.Roster } // the server's own roster may not be replaced
+	elsewhereEvent struct{ told state }         // somebody else has told the user's clients something
+	notedEvent     struct{}                     // others said something, see notes
+	stoppingEvent  struct{}
 )
 
 // query is a resource that waits for its roster.
@@ -256,6 +257,8 @@ func (u *user) handle(e event) {
 		e.seen <- u.view()
 	case ownEvent:
 		u.protect(e.has)
+	case elsewhereEvent:
+		u.toldElsewhere(e.told)
 	case notedEvent:
 		u.noted()
 	}
@@ -502,7 +505,7 @@ var errUndelivered = errors.New("a client may have missed its roster")
 func (u *user) rest() {
 	m := u.m
 	if u.fetchedGeneration != nil && len(u.inFlight) == 0 {
-		if !u.failed {
+		if !u.failed && !u.unread { // else it is to be fetched again, less and less often
 			m.queue.done(u.jid, *u.fetchedGeneration, u.recheckAfter())
 		}
 		u.fetchedGeneration = nil

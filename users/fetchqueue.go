@@ -119,7 +119,7 @@ type entry struct {
 	reason     int
 	marked     bool   // its mark is in the store: the last try failed
 	kind       string // of the last failure, if it is marked: one of Kinds
-	kept       bool   // its mark is in the store: it was reported, and nobody waits
+	kept       bool   // its mark is in the store, and nobody waits for it
 	tries      int    // that failed
 	rechecks   int    // that found the user unknown
 	ownAttempt bool   // one of the queue's own tries is under way
@@ -208,9 +208,9 @@ func (q *fetchQueue) resync(domain string, users []jid.JID) {
 	q.dispatch()
 }
 
-// The marks of users who were reported, and whom nobody waits for.
+// The marks of users who are to be fetched, and whom nobody waits for.
 const (
-	offline   = "reported while offline" // they had no connected resource
+	offline   = "reported while offline" // or left before they were fetched: for the server's own roster
 	promised  = "reported"               // it was promised that they will be refreshed
 	everybody = "everybody was reported" // of their domain, while they had no connected resource
 )

@@ -142,25 +142,64 @@ func (u *user) reread() {
 	} else { // clients were told otherwise meanwhile: which of the two is true, the next fetch shows
 		u.known.Store(&known{})
 	}
-	u.epoch = max(before.epoch, now.epoch) + 1
-	for full, t := range now.told {
+	u.join(now, began)
+}
+
+// join puts what the clients were told without this state, from a time on, together with it.
+// All are in doubt then, and told everything.
+func (u *user) join(other state, began time.Time) {
+	u.epoch = max(u.epoch, other.epoch) + 1
+	for full, t := range other.told {
 		is, known := u.told[full]
-		if is.since.IsZero() && (!t.never() || known && !is.never()) {
+		switch {
+		case is.since.IsZero() && (!t.never() || known && !is.never()):
 			is.since = began
+		case t.since.IsZero():
+		case t.since.Before(is.since):
+			is.since = t.since
 		}
 		u.set(full, told{versioned: is.versioned || t.versioned, doubt: true, since: is.since})
 	}
 	for full := range u.told {
 		u.doubt(full, false, u.m.now())
 	}
-	for contact := range now.missed {
+	for contact := range other.missed {
 		u.miss(contact, u.m.now())
 	}
-	for _, contact := range roster.Gone(now.last, u.last) { // was it removed, or is it new? The next fetch shows it
+	for _, contact := range roster.Gone(other.last, u.last) { // was it removed, or is it new? The next fetch shows it
 		u.miss(contact, u.m.now())
 	}
-	u.former = append(u.former, now.former...)
+	u.former = append(u.former, other.former...)
 	u.fetchLater(MarkedClient, errUndelivered, soon)
+}
+
+// ToldElsewhere says what clients of a user were told by another process, since this one began
+// or before, as that one would have kept it: they count as interested, and are told everything.
+// It does not block.
+func (m *Manager) ToldElsewhere(r store.User) error {
+	user, err := jid.Parse(r.JID)
+	if err != nil {
+		return errRecord
+	}
+	s, err := stateOf(user, r, m.now())
+	if err != nil {
+		return err
+	}
+	for full := range s.told {
+		m.Sessions.Interested(full)
+	}
+	m.post(user, elsewhereEvent{s})
+	return nil
+}
+
+func (u *user) toldElsewhere(s state) {
+	began := u.m.started
+	for _, t := range s.told {
+		if !t.asked.IsZero() && t.asked.Before(began) {
+			began = t.asked
+		}
+	}
+	u.join(s, began)
 }
 
 // read is what the store has of a user. If that is damaged, nothing is known of them: the

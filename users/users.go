@@ -354,10 +354,11 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 
 // Refresh fetches the rosters of users (bare JIDs, none twice) again and sends the changes
 // to their interested resources. It returns the failed users, each with its reason; a user
-// without a connected resource does not fail, and is fetched later and paced if the server's
-// own roster is kept, else not at all. Those who failed are
-// tried again until it is done, but for those who failed with [roster.ErrManyOffline], and all
-// if Refresh returns that: they are forgotten. When ctx ends first, so does the wait, but not
+// without a connected resource is fetched later and paced if the server's own roster is kept,
+// else not at all. Those who failed are tried again until it is done. That is not sure of two
+// reasons, which Refresh returns, too, if they are all users': who failed with
+// [roster.ErrManyOffline] is forgotten, and with [roster.ErrNotKept] if rosterd is killed before
+// the state can be written. When ctx ends first, so does the wait, but not
 // the work. While the stream is down it returns [roster.ErrNotConnected] and the users are
 // refreshed when [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
