@@ -142,6 +142,6 @@ func (a *app) overview() metrics.Overview {
 	for _, kind := range users.Kinds {
 		o.Users = append(o.Users, metrics.Count{What: kinds[kind], Count: s.Counts.MarkedFor[kind]})
 	}
-	o.Users = append(o.Users, metrics.Count{What: "to be looked at after a restart or a lost stream", Count: s.Counts.Resync})
+	o.Users = append(o.Users, metrics.Count{What: "to be looked at after a restart, a lost stream or a report while offline", Count: s.Counts.Resync})
 	return o
 }

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -57,10 +58,7 @@ func reach(ctx context.Context, endpoint string) error {
 	if err != nil {
 		return err
 	}
-	port := at.Port()
-	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[at.Scheme]
-	}
+	port := cmp.Or(at.Port(), map[string]string{"http": "80", "https": "443"}[at.Scheme])
 	_, _, shown, err := get(ctx, net.JoinHostPort(at.Hostname(), port), "/", at.Scheme == "https")
 	if shown != nil {
 		return nil // it may want a certificate

@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,15 +9,8 @@ import (
 // The unit offers to hand over each file with a secret: rosterd itself may not be able to read
 // it. The database of a pair is in docs/high-availability.md.
 func TestUnitOffersEachSecret(t *testing.T) {
-	example, err := os.ReadFile("../config.example.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	unit, err := os.ReadFile("rosterd.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := regexp.MustCompile(`(?m)^ *(?:# )?([a-z_]+_file): (/etc/rosterd/(\S+))`).FindAllStringSubmatch(string(example), -1)
+	example, unit := read(t, "../config.example.yaml"), read(t, "rosterd.service")
+	files := regexp.MustCompile(`(?m)^ *(?:# )?([a-z_]+_file): (/etc/rosterd/(\S+))`).FindAllStringSubmatch(example, -1)
 	if len(files) < 5 {
 		t.Fatalf("only %q", files)
 	}
@@ -27,8 +19,8 @@ func TestUnitOffersEachSecret(t *testing.T) {
 		if key == "url_file" {
 			continue
 		}
-		if !strings.Contains(string(unit), "LoadCredential="+name+":"+path+"\n") ||
-			!regexp.MustCompile(`Environment=ROSTERD_[A-Z_]+_`+strings.ToUpper(key)+`=%d/`+name+`\n`).Match(unit) {
+		if !strings.Contains(unit, "LoadCredential="+name+":"+path+"\n") ||
+			!regexp.MustCompile(`Environment=ROSTERD_[A-Z_]+_`+strings.ToUpper(key)+`=%d/`+name+`\n`).MatchString(unit) {
 			t.Errorf("no lines for %s: %s", key, path)
 		}
 	}

@@ -123,9 +123,9 @@ type Rosters struct {
 
 // RegisterRosters registers these figures. counts is called at each scrape.
 func RegisterRosters(reg prometheus.Registerer, counts func() Rosters) {
-	gauge(reg, "rosterd_users_marked", "Connected users whose last refresh failed: they are tried again until it is done.",
+	gauge(reg, "rosterd_users_marked", "Users whose last refresh failed: they are tried again until it is done.",
 		func() int { return counts().Marked })
-	gauge(reg, "rosterd_resync_users", "Connected users that are still to be brought in line after a restart or a lost stream, without the marked ones.",
+	gauge(reg, "rosterd_resync_users", "Users that are still to be brought in line after a restart, a lost stream or a report while they were offline, without the marked ones.",
 		func() int { return counts().Resync })
 	gauge(reg, "rosterd_users_held", "Users whose roster from the backend is not applied, as it would remove most of their contacts: it waits for contacts.confirm_after, or for rosterd approve or reject.",
 		func() int { return counts().Waiting })

@@ -305,7 +305,7 @@ func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 	case elsewhere:
 	case len(users) > 0 && async:
 		if err := h.refresher.RefreshLater(ctx, users); err != nil {
-			h.Logger.Warn("a refresh is not accepted, as it cannot be kept", "users", len(users), "err", err)
+			h.notAccepted(users, err)
 			if !errors.Is(err, roster.ErrManyOffline) {
 				err = roster.ErrNotKept
 			}
@@ -315,6 +315,9 @@ func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 		answer.async = true
 	case len(users) > 0:
 		refused, err := h.refresher.Refresh(ctx, users)
+		if errors.Is(err, roster.ErrNotKept) || errors.Is(err, roster.ErrManyOffline) {
+			h.notAccepted(users, err)
+		}
 		if err != nil {
 			return h.unavailable(err, len(users)+len(failed)+answer.Errors)
 		}
@@ -343,6 +346,11 @@ func (h *handler) refresh(r *http.Request, list []entry, async bool) Answer {
 		h.Logger.Warn("refresh with failed users", "updated", answer.Updated, "errors", answer.Errors, "failed", first)
 	}
 	return answer
+}
+
+// notAccepted logs that users are not remembered.
+func (h *handler) notAccepted(users []jid.JID, err error) {
+	h.Logger.Warn("a refresh is not accepted", "users", len(users), "err", err)
 }
 
 // unavailable is the answer if nothing could be tried.

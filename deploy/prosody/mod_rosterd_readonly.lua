@@ -1,6 +1,6 @@
 -- For Prosody 0.12 and 13.0: nobody but rosterd changes the rosters of a host's users.
 --
--- Put this file into a folder of plugin_paths (Debian: /usr/lib/prosody/modules), and
+-- Put this file into a folder of plugin_paths (Debian: /usr/local/lib/prosody/modules), and
 -- "rosterd_readonly" into modules_enabled of each VirtualHost that rosterd serves.
 -- Subscription requests, and answers to them (RFC 6121, section 3), are refused, as are
 -- roster sets of clients that rosterd does not see (section 2.1.5), which are pushed what is
