@@ -21,7 +21,7 @@ const (
 	tellWithin = 4 * time.Second // before this instance goes on, as the other may be gone
 	handWithin = 5 * time.Second // that one waits to be asked for what it could not write
 	tellFor    = 2 * time.Minute // it is told each second afterwards, as it may have been cut off
-	tellSeldom = 5 * time.Second // and then so often
+	tellSeldom = 2 * time.Second // and then so often: more often than in handWithin
 	lookAfter  = time.Second     // how often is looked whether who was passed a refresh is active
 	someUsers  = 10_000          // that are entered, or refreshed for having been, at a time
 	readAfter  = time.Second     // what could not be read when this instance took over is read again
@@ -206,6 +206,7 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 // any more. refused says that it has ended most likely. If not, it was active until it answers,
 // as far as it knew, or until it ended.
 func (p *pair) tellAgain(lease *store.Lease, refused bool, once func() (refresh.Left, error)) {
+	lived, caught := !refused, false // it may have, and that was caught up with
 	for begun := time.Now(); ; {
 		pause := lookAfter
 		if time.Since(begun) > tellFor {
@@ -219,12 +220,13 @@ func (p *pair) tellAgain(lease *store.Lease, refused bool, once func() (refresh.
 		case <-time.After(pause):
 		}
 		late, err := once()
-		answered, lived := err == nil, !refused
-		refused = errors.Is(err, syscall.ECONNREFUSED)
-		if answered && (lived || !late.Unknown) || refused && lived {
+		refused := errors.Is(err, syscall.ECONNREFUSED)
+		lived = lived || err != nil && !refused
+		if err == nil && !late.Unknown || lived && !caught && (err == nil || refused) {
 			p.tookLate(late)
+			caught = true
 		}
-		if answered {
+		if err == nil {
 			return
 		}
 	}
@@ -263,6 +265,9 @@ func (p *pair) tookLate(left refresh.Left) {
 func (p *pair) catchUp(told int) {
 	users := 0
 	for _, host := range p.cfg.Load().XMPP.Hosts {
+		if p.serverRosters != nil && p.serverRosters.Keeps(host) { // it may have written there, too
+			p.serverRosters.Resume(host)
+		}
 		n, err := p.manager.RefreshAll(p.ends, host)
 		if users += n; err != nil {
 			p.log.Error("that all are to be refreshed once more cannot be kept", "host", host, "err", err)
@@ -306,6 +311,9 @@ func (a *app) giveUp() {
 	a.cease()
 	a.stream.Wait()
 	a.manager.Close()
+	if a.serverRosters != nil {
+		a.serverRosters.Close() // else it goes on by ejabberd's API
+	}
 	p := a.pair
 	var err error
 	if p.left.Unwritten, err = a.state.Unwritten(); err != nil {

@@ -37,18 +37,24 @@ func closePostgres() {
 	}
 }
 
-// stateURL is a database of its own.
-func stateURL(ctx context.Context, t *testing.T) string {
+// newDatabase is the name of a database of its own, on that server.
+func newDatabase(ctx context.Context, t *testing.T) (s *pgserver.Server, name string) {
 	t.Helper()
 	s, err := postgres()
 	if err != nil {
 		t.Fatal(err)
 	}
 	postgresUsed.Store(true)
-	name, err := s.Database(ctx)
-	if err != nil {
+	if name, err = s.Database(ctx); err != nil {
 		t.Fatal(err)
 	}
+	return s, name
+}
+
+// stateURL is the URL of a database of its own.
+func stateURL(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	s, name := newDatabase(ctx, t)
 	return s.At(s.Address(), name)
 }
 
@@ -403,20 +409,12 @@ func testPairCut(t *testing.T, srv server) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			ctx := bounded(t)
-			s, err := postgres()
-			if err != nil {
-				t.Fatal(err)
-			}
-			postgresUsed.Store(true)
+			s, name := newDatabase(ctx, t)
 			relay, err := harness.StartRelay(s.Address())
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(relay.Close)
-			name, err := s.Database(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
 			w := startTwins(ctx, t, srv, s.At(relay.Address(), name), s.At(s.Address(), name))
 			w.backend.Set("juliet", contacts("Romeo"))
 			juliet := w.login(ctx, t, gosrc, "juliet@example.org/balcony")
@@ -445,18 +443,11 @@ func TestPairCutFromBoth(t *testing.T) { onServers(t, testPairCutFromBoth) }
 
 func testPairCutFromBoth(t *testing.T, srv server) {
 	ctx := bounded(t)
-	s, err := postgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	postgresUsed.Store(true)
-	name, err := s.Database(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, name := newDatabase(ctx, t)
 	listen := freeport.Of(t)
 	var database, peer *harness.Relay
 	for target, relay := range map[string]**harness.Relay{s.Address(): &database, listen: &peer} {
+		var err error
 		if *relay, err = harness.StartRelay(target); err != nil {
 			t.Fatal(err)
 		}

@@ -363,7 +363,7 @@ func (t *turn) set(portion []roster.Change, had []roster.Item) error {
 	t.Metrics.Items.WithLabelValues(resultRemoved).Add(float64(removed))
 	t.Metrics.Items.WithLabelValues(resultWritten).Add(float64(len(confirmed) - removed))
 	t.Metrics.Items.WithLabelValues(resultRefused).Add(float64(refused))
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNoAccount) {
 		t.unanswered()
 	}
 	if err != nil && !errors.Is(err, errStopping) {

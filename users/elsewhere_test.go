@@ -48,6 +48,22 @@ func TestToldElsewhere(t *testing.T) {
 			})
 		})
 	}
+	inKept(t, func(t *testing.T, w *world) { // told before this instance began, and removed before that, too
+		at := w.kept.Now()
+		time.Sleep(time.Minute)
+		removed := w.kept.Now()
+		time.Sleep(time.Minute)
+		w.restart(false)
+		w.login("balcony", "romeo@example.org Romeo")
+		if err := w.ToldElsewhere(store.User{JID: "juliet@example.org", Told: []store.Told{{Resource: "street", Doubt: true, Since: at}},
+			Former: []store.Former{{Contact: "paris@example.org", Removed: removed}}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if sent := w.took(); !slices.Contains(sent, "push street removed paris ") {
+			t.Errorf("sent %q", sent)
+		}
+	})
 	inKept(t, func(t *testing.T, w *world) {
 		if err := w.ToldElsewhere(store.User{JID: "juliet@example.org", Missed: []string{"@"}}); !errors.Is(err, errRecord) {
 			t.Error(err)

@@ -195,8 +195,10 @@ func (m *Manager) ToldElsewhere(r store.User) error {
 func (u *user) toldElsewhere(s state) {
 	began := u.m.started
 	for _, t := range s.told {
-		if !t.asked.IsZero() && t.asked.Before(began) {
-			began = t.asked
+		for _, at := range []time.Time{t.asked, t.since} {
+			if !at.IsZero() && at.Before(began) {
+				began = at
+			}
 		}
 	}
 	u.join(s, began)
