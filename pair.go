@@ -20,8 +20,8 @@ import (
 const (
 	tellWithin = 4 * time.Second // before this instance goes on, as the other may be gone
 	handWithin = 5 * time.Second // that one waits to be asked for what it could not write
-	tellFor    = 2 * time.Minute // it is told each second afterwards, as it may have been cut off
-	tellSeldom = 2 * time.Second // and then so often: more often than in handWithin
+	tellFor    = 2 * time.Minute // it is told each lookAfter, as it may have been cut off
+	tellSeldom = 2 * time.Second // how often afterwards; well below handWithin, so that it is not missed
 	lookAfter  = time.Second     // how often is looked whether who was passed a refresh is active
 	someUsers  = 10_000          // that are entered, or refreshed for having been, at a time
 	readAfter  = time.Second     // what could not be read when this instance took over is read again
@@ -203,10 +203,11 @@ func (p *pair) tell(url string) (left refresh.Left, doubtful bool) {
 }
 
 // tellAgain tells the instance before until it answers, or until this one is not the active one
-// any more. refused says that it has ended most likely. If not, it was active until it answers,
-// as far as it knew, or until it ended.
+// any more. refused says that its port was closed at the first try: it has ended most likely.
+// Else it may have gone on as the active one until it answers, or until its port is closed.
 func (p *pair) tellAgain(lease *store.Lease, refused bool, once func() (refresh.Left, error)) {
-	lived, caught := !refused, false // it may have, and that was caught up with
+	lived := !refused // it may have gone on
+	caught := false   // that was caught up with
 	for begun := time.Now(); ; {
 		pause := lookAfter
 		if time.Since(begun) > tellFor {
@@ -220,10 +221,10 @@ func (p *pair) tellAgain(lease *store.Lease, refused bool, once func() (refresh.
 		case <-time.After(pause):
 		}
 		late, err := once()
-		refused := errors.Is(err, syscall.ECONNREFUSED)
-		lived = lived || err != nil && !refused
-		if err == nil && !late.Unknown || lived && !caught && (err == nil || refused) {
-			p.tookLate(late)
+		closed := errors.Is(err, syscall.ECONNREFUSED)
+		lived = lived || err != nil && !closed
+		if err == nil && !late.Unknown || lived && !caught && (err == nil || closed) {
+			p.tookLate(lease, late)
 			caught = true
 		}
 		if err == nil {
@@ -234,20 +235,19 @@ func (p *pair) tellAgain(lease *store.Lease, refused bool, once func() (refresh.
 
 // tookLate takes over from the instance before what it has told and heard since this one is the
 // active one.
-func (p *pair) tookLate(left refresh.Left) {
-	for !p.working.Load() { // all are brought up to date once it is, but for what was told
+func (p *pair) tookLate(lease *store.Lease, left refresh.Left) {
+	for !p.working.Load() {
 		select {
 		case <-p.ends.Done():
+			return
+		case <-lease.Lost():
 			return
 		case <-time.After(lookAfter):
 		}
 	}
-	var told []store.User
-	if left.Unwritten != nil {
-		var err error
-		if told, err = store.HandedUsers(left.Unwritten); err != nil {
-			p.log.Error("what the instance that was active has handed over cannot be read", "err", err)
-		}
+	told, err := store.HandedUsers(left.Unwritten)
+	if err != nil {
+		p.log.Error("what the instance that was active has handed over cannot be read", "err", err)
 	}
 	for _, user := range told {
 		if err := p.manager.ToldElsewhere(user); err != nil {

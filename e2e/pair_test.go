@@ -316,6 +316,7 @@ func TestPairWoken(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
+			context.AfterFunc(ctx, func() { conn.Close() })
 			body := `["juliet"]`
 			if call != "" {
 				body = ""

@@ -76,8 +76,8 @@ func (s *Store) Unwritten() ([]byte, error) {
 // HandedUsers are the users in what another instance has handed over, see [Store.Unwritten],
 // for one that works already. Those without a Roster have no Version either.
 func HandedUsers(data []byte) (all []User, err error) {
-	var changes []handed
-	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&changes); err != nil {
+	changes, err := decodeHanded(data)
+	if err != nil {
 		return nil, err
 	}
 	for _, h := range changes {
@@ -92,13 +92,18 @@ func HandedUsers(data []byte) (all []User, err error) {
 	return all, nil
 }
 
+func decodeHanded(data []byte) (all []handed, err error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	err = gob.NewDecoder(bytes.NewReader(data)).Decode(&all)
+	return all, err
+}
+
 // adopt puts what another instance has handed over.
 func (s *Store) adopt(data []byte) error {
-	var all []handed
-	if len(data) == 0 {
-		return nil
-	}
-	if err := gob.NewDecoder(bytes.NewReader(data)).Decode(&all); err != nil {
+	all, err := decodeHanded(data)
+	if err != nil {
 		return err
 	}
 	for _, h := range all {

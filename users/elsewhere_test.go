@@ -29,14 +29,12 @@ func TestToldElsewhere(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inKept(t, func(t *testing.T, w *world) {
 				w.login("balcony", "romeo@example.org Romeo")
-				time.Sleep(time.Minute)
 				handed := told(w.kept.Now())
 				handed.JID = "juliet@example.org"
 				time.Sleep(time.Minute)
 				if err := w.ToldElsewhere(handed); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(10 * time.Second)
 				w.Unasked(mustJID(t, "juliet@example.org/street"))
 				time.Sleep(10 * time.Second)
 				sent := w.took()

@@ -154,8 +154,7 @@ func (u *user) join(other state, began time.Time) {
 		switch {
 		case is.since.IsZero() && (!t.never() || known && !is.never()):
 			is.since = began
-		case t.since.IsZero():
-		case t.since.Before(is.since):
+		case !t.since.IsZero() && t.since.Before(is.since):
 			is.since = t.since
 		}
 		u.set(full, told{versioned: is.versioned || t.versioned, doubt: true, since: is.since})

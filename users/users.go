@@ -355,11 +355,10 @@ func (m *Manager) Get(full jid.JID, version *string, reply roster.Reply) error {
 // Refresh fetches the rosters of users (bare JIDs, none twice) again and sends the changes
 // to their interested resources. It returns the failed users, each with its reason; a user
 // without a connected resource is fetched later and paced if the server's own roster is kept,
-// else not at all. Those who failed are tried again until it is done. That is not sure of two
-// reasons, which Refresh returns, too, if they are all users': who failed with
-// [roster.ErrManyOffline] is forgotten, and with [roster.ErrNotKept] if rosterd is killed before
-// the state can be written. When ctx ends first, so does the wait, but not
-// the work. While the stream is down it returns [roster.ErrNotConnected] and the users are
+// else not at all. Those who failed are tried again until it is done, with two exceptions: after
+// [roster.ErrManyOffline] they are forgotten, and after [roster.ErrNotKept] a kill forgets them.
+// Refresh itself fails with one of these if it is true of all users. When ctx ends first, so
+// does the wait, but not the work. While the stream is down it returns [roster.ErrNotConnected] and the users are
 // refreshed when [Manager.Resume] is called.
 func (m *Manager) Refresh(ctx context.Context, users []jid.JID) (map[jid.JID]error, error) {
 	return m.refresh(ctx, users, false)
